@@ -1,0 +1,1 @@
+"""energyad: visual anomaly detection with a learned energy function."""

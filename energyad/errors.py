@@ -1,0 +1,38 @@
+"""Every error a user can meet: one line that says what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class EnergyadError(Exception):
+    """Base of all errors raised on purpose. The command line prints it as one line and exits with status 2."""
+
+
+class ImageError(EnergyadError):
+    """An image file cannot be used; `path` names it."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+
+class DataError(EnergyadError):
+    """A folder, category or list of images is not what the command needs."""
+
+
+class BackboneError(EnergyadError):
+    """A backbone's name or weights cannot be used."""
+
+
+class ModelError(EnergyadError):
+    """A model folder is missing, altered, newer than this version, or cannot be written."""
+
+
+class SettingsError(EnergyadError):
+    """A setting has an illegal value."""
+
+
+class TrainingDiverged(EnergyadError):
+    """Training left its healthy range (NaN, unbounded energy or sigma); the last good state was kept."""
