@@ -1,0 +1,233 @@
+"""Files → images: find them, read them as 8-bit RGB, bring them to the network's size and maps back."""
+
+from __future__ import annotations
+
+import glob
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Shaped, UInt, UInt8
+from PIL import Image, ImageOps
+
+from energyad.decoding import DEFAULT_MAX_PIXELS, pillow_pixels, read_raw
+from energyad.errors import DataError, ImageError, SettingsError
+
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "IMAGE_SUFFIXES",
+    "as_rgb",
+    "find_images",
+    "read_image",
+    "read_mask",
+    "resize",
+    "resize_map",
+    "write_png",
+]
+
+IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def find_images(sources: Iterable[str | Path]) -> list[Path]:
+    """List the images under `sources`: files, folders (searched through, sorted), globs; each image once.
+
+    A file that is named is taken whatever its suffix; folders and globs give the suffixes of `IMAGE_SUFFIXES`
+    and skip hidden files and folders. Raises `DataError` for a source that is missing or holds no image.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        found.update(dict.fromkeys(_images_of(source)))
+    if not found:
+        raise DataError("no image was named: give an image, a folder or a glob")
+    return list(found)
+
+
+def _images_of(source: str | Path) -> list[Path]:
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        images = sorted(_walk(path))
+        if not images:
+            raise DataError(f"{source}: no image in this folder; it should hold {_suffix_list()} files")
+        return images
+    if not glob.has_magic(str(path)):
+        raise DataError(f"{source}: no such file or folder; check the path")
+    images = []
+    for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207  (an absolute pattern)
+        item = Path(match)
+        images += sorted(_walk(item)) if item.is_dir() else [item] if _is_image(item) else []
+    if not images:
+        raise DataError(f"{source}: no image matches this pattern; quote it, and check the folder")
+    return images
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    seen = {folder.resolve()}
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be searched: {(error.strerror or '').lower()}") from error
+
+    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        real = {name: Path(here, name).resolve() for name in folders}
+        folders[:] = [name for name in folders if real[name] not in seen]  # a link may lead back up
+        seen.update(real.values())
+        yield from (Path(here, name) for name in files if _is_image(Path(here, name)))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def _suffix_list() -> str:
+    return ", ".join(sorted(IMAGE_SUFFIXES))
+
+
+def read_image(
+    path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS, white_level: int | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Read a PNG, JPEG, BMP, TIFF or WebP file as 8-bit RGB, turned upright by its EXIF orientation.
+
+    16-bit files are divided by their full range (65535 → 255), never by their own maximum: brightness must
+    not depend on what is in the picture. A camera of 12 bits that fills only part of the range needs its
+    `white_level` (4095); a file that looks like that is warned about once. Transparency is composited on
+    white, as viewers show it. Colour profiles are ignored. Errors: `ImageError`, one line naming the file.
+    """
+    raw = read_raw(Path(path), max_pixels=max_pixels)
+    return _to_rgb8(raw.pixels, raw.white if white_level is None or raw.white == 255 else white_level)
+
+
+def as_rgb(
+    image: str | Path | Image.Image | np.ndarray, *, white_level: int | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Make 8-bit RGB of a path, a Pillow image or an array, by the rules of `read_image`.
+
+    Arrays are `h w`, `h w 1`, `h w 3` (RGB; OpenCV's BGR must be swapped first) or `h w 4` (RGBA), of dtype
+    uint8, uint16 (white = 65535 or `white_level`) or floats in [0, 1]. Anything else is an `ImageError`.
+    """
+    if isinstance(image, str | Path):
+        return read_image(image, white_level=white_level)
+    if isinstance(image, Image.Image):
+        pixels = pillow_pixels(ImageOps.exif_transpose(image))
+    elif isinstance(image, np.ndarray):
+        pixels = _checked_array(image)
+    else:
+        kind = type(image).__name__
+        raise ImageError("image", f"a {kind} is no image; give a path, a PIL image or an array")
+    full = 255 if pixels.dtype == np.uint8 else white_level if white_level is not None else 65535
+    return _to_rgb8(pixels, full)
+
+
+def _checked_array(array: np.ndarray) -> UInt[np.ndarray, "h w c"]:
+    shape = "x".join(map(str, array.shape))
+    pixels = array[:, :, None] if array.ndim == 2 else array
+    if pixels.ndim != 3 or pixels.shape[2] not in {1, 3, 4} or pixels.size == 0:
+        raise ImageError("array", f"shape {shape} is no image; use h x w, h x w x 1, h x w x 3 or h x w x 4")
+    if pixels.dtype in (np.uint8, np.uint16):
+        return pixels
+    if not np.issubdtype(pixels.dtype, np.floating):
+        reason = f"dtype {pixels.dtype} has no defined white"
+        raise ImageError("array", f"{reason}; use uint8, uint16 or floats in [0, 1]")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0.0 and high <= 1.0):  # NaN fails both
+        raise ImageError("array", f"floats must lie in [0, 1], these span [{low:g}, {high:g}]; rescale them")
+    return np.rint(pixels * 255.0).astype(np.uint8)
+
+
+def _to_rgb8(pixels: UInt[np.ndarray, "h w c"], white: int) -> UInt8[np.ndarray, "h w 3"]:
+    if pixels.dtype == np.uint16:
+        pixels = _reduce_to_8_bits(pixels, white)
+    if pixels.shape[2] == 1:
+        return np.repeat(pixels, 3, axis=2)
+    if pixels.shape[2] == 4:
+        colour, alpha = pixels[:, :, :3].astype(np.uint16), pixels[:, :, 3:].astype(np.uint16)
+        pixels = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)  # over white
+    return np.ascontiguousarray(pixels)
+
+
+def _reduce_to_8_bits(pixels: UInt[np.ndarray, "h w c"], white: int) -> UInt8[np.ndarray, "h w c"]:
+    if not 1 <= white <= 65535:
+        raise SettingsError(f"white_level {white} is outside 1 to 65535")
+    brightest = int(pixels[:, :, :3].max())
+    if white == 65535 and 255 < brightest < 4096:
+        text = "a 16-bit image uses only a corner of its range, as 12-bit cameras do, and turns nearly black"
+        warnings.warn(f"{text}; give white_level (4095 for 12 bits)", stacklevel=4)
+    scaled = np.minimum((pixels.astype(np.uint32) * 255 + white // 2) // white, 255).astype(np.uint8)
+    if pixels.shape[2] == 4:  # alpha has no white level: opaque is 65535
+        scaled[:, :, 3] = (pixels[:, :, 3].astype(np.uint32) * 255 + 32767) // 65535
+    return scaled
+
+
+def read_mask(path: str | Path, *, shape: tuple[int, int] | None = None) -> Bool[np.ndarray, "h w"]:
+    """Read a defect mask: True wherever a colour is not black (lossy formats: above half of white).
+
+    `shape` (height, width) is what the mask must have; another one is an `ImageError`.
+    """
+    raw = read_raw(Path(path), max_pixels=DEFAULT_MAX_PIXELS)
+    mask = np.asarray((raw.pixels[:, :, :3] > (raw.white // 2 if raw.lossy else 0)).any(axis=2))
+    if shape is not None and mask.shape != tuple(shape):
+        size, wanted = f"{mask.shape[1]} x {mask.shape[0]}", f"{shape[1]} x {shape[0]}"
+        raise ImageError(path, f"the mask has {size} pixels, its image {wanted}; they must be the same")
+    return mask
+
+
+def resize(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Squeeze the whole image into a square of `size` pixels: nothing is cropped, the aspect is not kept."""
+    if size < 1:
+        raise SettingsError(f"image size {size} must be at least 1 pixel")
+    return _stretch(image, size, size)
+
+
+def resize_map(
+    heatmap: Float[np.ndarray, "rows columns"], height: int, width: int
+) -> Float32[np.ndarray, "height width"]:
+    """Take a heatmap back to the pixels of the original image: the inverse of `resize`, edges onto edges.
+
+    Values are averaged or interpolated, so they stay within the heatmap's range and keep its units.
+    """
+    return _stretch(heatmap.astype(np.float32, copy=False), height, width)
+
+
+def _stretch(
+    array: Shaped[np.ndarray, "h w ..."], height: int, width: int
+) -> Shaped[np.ndarray, "height width ..."]:
+    # By axis: averaging where it shrinks (no aliasing), then interpolation where it grows.
+    shrunk = (min(array.shape[1], width), min(array.shape[0], height))
+    if shrunk != (array.shape[1], array.shape[0]):
+        array = cv2.resize(array, shrunk, interpolation=cv2.INTER_AREA)
+    if shrunk != (width, height):
+        array = cv2.resize(array, (width, height), interpolation=cv2.INTER_LINEAR)
+    return array
+
+
+def write_png(path: str | Path, array: Shaped[np.ndarray, "h w *channels"]) -> Path:
+    """Write uint8 or uint16 grey `h w`, RGB `h w 3`, or a bool mask `h w` (0 and 255) as PNG.
+
+    The file appears whole or not at all: it is written under a temporary name and renamed.
+    """
+    target = Path(path)
+    pixels: Any = array.astype(np.uint8) * 255 if array.dtype == np.bool_ else array
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    encoded = cv2.imencode(".png", pixels)[1].tobytes()
+    temporary = ""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(encoded)
+        Path(temporary).chmod(0o644)
+        return Path(temporary).replace(target)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        message = f"cannot be written: {reason}; check the folder and the space left"
+        raise ImageError(target, message) from error
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
