@@ -1,0 +1,73 @@
+"""Default networks for events that are vectors."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from energyad.errors import SettingsError
+
+FREQUENCIES = (0.5, 1.0, 2.0, 4.0)
+
+
+def mlp(widths: tuple[int, ...]) -> nn.Sequential:
+    """Linear layers of these widths with SiLU between them."""
+    layers: list[nn.Module] = []
+    for width_in, width_out in pairwise(widths):
+        layers += [nn.Linear(width_in, width_out), nn.SiLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw the weights of all linear layers anew, from this generator and by PyTorch's own rule."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            bound = layer.in_features**-0.5
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
+
+def event_dims(data: Float[Tensor, "n *event"]) -> int:
+    """Length of the vectors in `data`. Raises SettingsError for events of other shapes."""
+    if data.dim() != 2:
+        shape = tuple(data.shape[1:])
+        raise SettingsError(f"events of shape {shape}: default networks take vectors; pass your own modules")
+    return data.shape[1]
+
+
+def time_features(times: Float[Tensor, "n k"]) -> Float[Tensor, "n f"]:
+    """Sines and cosines of times in [0, 1]; `f` is 8 for each of the k times."""
+    phases = torch.cat([math.pi * frequency * times for frequency in FREQUENCIES], dim=1)
+    return torch.cat([phases.sin(), phases.cos()], dim=1)
+
+
+class TimeMLP(nn.Module):
+    """A vector field conditioned on `num_times` times in [0, 1]: [n, d], [n, k] -> [n, out]."""
+
+    def __init__(self, dims: int, hidden_widths: tuple[int, ...], *, out: int, num_times: int) -> None:
+        super().__init__()
+        inputs = dims + 2 * len(FREQUENCIES) * num_times
+        self.layers = mlp((inputs, *hidden_widths, out))
+
+    def forward(self, x: Float[Tensor, "n d"], times: Float[Tensor, "n k"]) -> Float[Tensor, "n out"]:
+        """Field at x."""
+        return self.layers(torch.cat([x, time_features(times)], dim=1))
+
+
+class MLPEnergy(nn.Module):
+    """An unconstrained energy for vectors: [n, d] -> [n]."""
+
+    def __init__(
+        self, dims: int, hidden_widths: tuple[int, ...] = (128, 128, 128), *, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.layers = mlp((dims, *hidden_widths, 1))
+        draw_weights(self, generator)
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """Energies; high = abnormal."""
+        return self.layers(x).squeeze(dim=1)
