@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from energyad.errors import ImageError
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its complaints become ImageErrors
+# Pillow warns of a damaged TIFF directory before it raises. (A local catch_warnings is unsafe in threads.)
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 DEFAULT_MAX_PIXELS: Final = 200_000_000
 TRUNCATED: Final = "the file is truncated or damaged; copy it again or leave it out"
