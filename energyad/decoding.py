@@ -25,7 +25,8 @@ from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImag
 from energyad.errors import ImageError
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its complaints become ImageErrors
+    # Its complaints become ImageErrors. OpenCV 5 moved the function; 0 is silent in both.
+    (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
 # Pillow warns of a damaged TIFF directory before it raises. (A local catch_warnings is unsafe in threads.)
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 

@@ -325,12 +325,18 @@ def test_white_arrays_of_every_kind_are_white(dtype: type, shape: tuple[int, ...
         (np.full((5, 7), 255.0), r"\[255, 255\]"),
         (np.full((5, 7), -0.1), r"\[-0.1, -0.1\]"),
         (np.full((5, 7), np.nan), "nan"),
-        ([[0, 1], [1, 0]], "list"),
     ],
 )
 def test_arrays_that_are_no_images_are_errors(array: np.ndarray, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         as_rgb(array)
+
+
+def test_what_is_no_array_path_or_pillow_image_is_an_error() -> None:
+    with pytest.raises(
+        (ImageError, TypeError), match=r"list|Type-check"
+    ):  # under jaxtyping's hook the latter
+        as_rgb([[0, 1], [1, 0]])  # type: ignore[arg-type]
 
 
 def test_pillow_modes_without_a_white_are_errors() -> None:
