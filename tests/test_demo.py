@@ -26,6 +26,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_images(tmp_pa
     first, again, other = (fingerprint(files(root)) for root in roots)
     assert first == again
     assert other.sha256 != first.sha256
+    for flaw in FLAWS:
+        here, there = (render_flawed(seed, flaw, 0, severity=1.0, size=96)[1] for seed in (3, 4))
+        assert not np.array_equal(here, there)
 
 
 def test_the_demo_is_a_whole_category_and_called_synthetic(tmp_path: Path) -> None:

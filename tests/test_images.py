@@ -82,14 +82,15 @@ def test_exif_orientation_turns_the_picture_upright(tmp_path: Path, suffix: str,
     assert np.abs(image - upright).mean() < 2.0
 
 
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_16_bit_tiff_is_turned_upright_once(tmp_path: Path, orientation: int) -> None:
+def test_16_bit_files_are_turned_upright_once(tmp_path: Path, suffix: str, orientation: int) -> None:
     grey = picture()[:, :, 0].astype(np.uint16) * 257
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(grey).save(tmp_path / "deep.tiff", exif=exif)
-    Image.fromarray(picture()[:, :, 0]).save(tmp_path / "flat.tiff", exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "deep.tiff"), read_image(tmp_path / "flat.tiff"))
+    Image.fromarray(grey).save(tmp_path / f"deep.{suffix}", exif=exif)
+    Image.fromarray(picture()[:, :, 0]).save(tmp_path / "flat.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / f"deep.{suffix}"), read_image(tmp_path / "flat.png"))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
@@ -190,6 +191,17 @@ def test_a_truncated_jpeg_is_found_even_behind_a_whole_thumbnail(tmp_path: Path)
     path.write_bytes(whole[:2] + segment + whole[2:])
     assert read_image(path).shape == (40, 60, 3)
     path.write_bytes((whole[:2] + segment + whole[2:])[:-200])
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_truncation_is_found_even_by_a_decoder_that_fills_in_grey(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(damaged(rng, suffix, 0.9))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: np.full((64, 64, 3), 128, np.uint8))  # as OpenCV 4 does
     with pytest.raises(ImageError, match="truncated"):
         read_image(path)
 
