@@ -67,7 +67,7 @@ def _write_images(folder: Path, *, seed: int, train: int, good: int, per_flaw: i
             write_png(folder / split / "good" / f"{index:03}.png", image)
     for flaw in FLAWS:
         for index in range(per_flaw):
-            severity = 1 - index / max(per_flaw - 1, 1)
+            severity = 1 - 0.8 * index / max(per_flaw - 1, 1)  # the last is hard to see, not impossible
             image, mask = render_flawed(seed, flaw, index, severity=severity, size=size)
             write_png(folder / "test" / flaw / f"{index:03}.png", image)
             write_png(folder / "ground_truth" / flaw / f"{index:03}_mask.png", mask)
