@@ -1,1 +1,41 @@
-"""energyad: visual anomaly detection with a learned energy function."""
+"""energyad: visual anomaly detection with a learned energy function.
+
+    import energyad
+    detector = energyad.load("models/bottle")
+    prediction = detector.score("part.png")
+    prediction.score, prediction.is_anomalous, prediction.heatmap
+
+Importing this package loads neither torch nor timm; fitting does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from energyad.detector import AnomalyDetector as AnomalyDetector
+    from energyad.detector import Prediction as Prediction
+    from energyad.errors import EnergyadError as EnergyadError
+    from energyad.settings import FitSettings as FitSettings
+
+_HOMES = {
+    "AnomalyDetector": "energyad.detector",
+    "Prediction": "energyad.detector",
+    "EnergyadError": "energyad.errors",
+    "FitSettings": "energyad.settings",
+}
+__all__ = ["AnomalyDetector", "EnergyadError", "FitSettings", "Prediction", "load"]
+
+
+def load(folder: str) -> AnomalyDetector:
+    """Load a model folder, checked against its hashes. Raises ModelError."""
+    from energyad.detector import AnomalyDetector
+
+    return AnomalyDetector.load(folder)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'energyad' has no attribute '{name}'")

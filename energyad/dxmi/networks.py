@@ -25,8 +25,8 @@ def mlp(widths: tuple[int, ...]) -> nn.Sequential:
 def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
     """Draw a network's linear layers anew from this generator by He's rule, the last one zero.
 
-    PyTorch's own, narrower rule leaves small networks nearly linear: on 8 Gaussians the energy then learns the
-    ring and not the modes. A zero output starts the game from a flat energy and a value that pulls nowhere.
+    PyTorch's own, narrower rule leaves small networks nearly linear: of 8 Gaussians on a ring the energy then
+    learns the ring alone. A zero output starts the game from a flat energy and a value that pulls nowhere.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
     for layer in layers:

@@ -35,7 +35,7 @@ def pretrain_denoiser(
         loss.backward()
         optimizer.step()
         schedule.step()
-        if iteration >= 0.9 * iterations:
+        if 10 * (iteration + 1) > 9 * iterations:
             late.append(loss.detach())
     return float(torch.stack(late).mean())
 

@@ -26,7 +26,8 @@ class DxMISettings:
         beta_start, beta_end: noise of the step nearest the data and of the farthest, linear between.
             None takes a cosine schedule for "noise" and 0.01, 0.15 for "noised_data".
         sampler_update: "dynamic_programming" (DxDP) or "through_time" (plain back-propagation, a baseline).
-        any_steps: train one sampler for every number of steps from 1 to `num_steps`.
+        trained_steps: numbers of steps, 1 to T, that one sampler shall work with; None means T alone. An
+            iteration draws one with a chance of 1 / steps, so short chains learn as fast as long ones.
         sampler_steps_per_iteration: sampler and value updates for each energy update, on one set of chains.
         chains_per_update: chains a sampler update looks at, at most `batch_size`; None takes all.
         energy_average: decay of the running average of the energy's weights.
@@ -46,7 +47,7 @@ class DxMISettings:
     beta_start: float | None = None
     beta_end: float | None = None
     sampler_update: SamplerUpdate = "dynamic_programming"
-    any_steps: bool = False
+    trained_steps: tuple[int, ...] | None = None
     batch_size: int = 256
     energy_lr: float = 2e-4
     sampler_lr: float = 1e-3
@@ -77,6 +78,9 @@ class DxMISettings:
             ("sampler_update", SamplerUpdate),
         ):
             self._require(getattr(self, name) in get_args(legal), name, f"must be one of {get_args(legal)}")
+        steps = (self.num_steps,) if self.trained_steps is None else self.trained_steps
+        legal_steps = len(steps) > 0 and all(1 <= step <= self.num_steps for step in steps)
+        self._require(legal_steps, "trained_steps", f"must name numbers of steps from 1 to {self.num_steps}")
         self._require(0 <= self.energy_average < 1, "energy_average", "must be in [0, 1)")
         self._require(0 <= self.energy_beta1 < 1, "energy_beta1", "must be in [0, 1)")
         both = (self.beta_start is None) == (self.beta_end is None)

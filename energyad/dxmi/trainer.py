@@ -97,7 +97,7 @@ class DxMITrainer:
             batch_size=self.settings.batch_size,
             learning_rate=self.settings.pretrain_lr,
             generator=self.generator,
-            any_steps=self.settings.any_steps,
+            any_steps=self.settings.trained_steps is not None,
         )
 
     def update(self) -> Float[Tensor, " 6"]:
@@ -129,7 +129,7 @@ class DxMITrainer:
 
     @torch.no_grad()
     def trajectory(self, n: int, *, generator: torch.Generator, steps: int | None = None) -> Trajectory:
-        """Chains of today's sampler, all T steps or (with `any_steps`) fewer, evenly spaced."""
+        """Chains of today's sampler, all T steps or (given `trained_steps`) fewer, evenly spaced."""
         route = self.schedule.route(self.schedule.num_steps if steps is None else steps)
         return self.sampler.rollout(self.start(n, generator=generator), generator=generator, route=route)
 
@@ -193,11 +193,11 @@ class DxMITrainer:
         return self.data[torch.randint(len(self.data), (n,), generator=generator, device=self.data.device)]
 
     def _draw_route(self) -> Route:
-        T = self.schedule.num_steps
-        if not self.settings.any_steps:
-            return self.schedule.route(T)
-        drawn = torch.randint(1, T + 1, (1,), generator=self.generator, device=self.data.device)
-        return self.schedule.route(int(drawn))
+        choices = self.settings.trained_steps
+        if choices is None:
+            return self.schedule.route(self.schedule.num_steps)
+        chances = 1 / torch.tensor(choices, device=self.data.device)
+        return self.schedule.route(choices[int(torch.multinomial(chances, 1, generator=self.generator))])
 
     def _record(self, means: Float[Tensor, " 6"]) -> TrainingRecord:
         data, samples, energy, sampler, value, cost = means.tolist()

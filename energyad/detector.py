@@ -1,0 +1,149 @@
+"""The class that an inspection pipeline embeds. Loading and scoring import no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image
+
+from energyad import artifact, images
+from energyad.runtimes import Runtime
+from energyad.runtimes.onnx import OnnxRuntime
+
+if TYPE_CHECKING:
+    from energyad.progress import Progress
+    from energyad.settings import FitSettings
+
+ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
+BATCH_SIZE = 8
+
+BACKBONE_FILE = "backbone.safetensors"
+HEAD_FILE = "detector.safetensors"
+GRAPH_FILE = "scorer.onnx"
+CARD_FILE = "README.md"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the detector says of one image.
+
+    score: the highest smoothed energy, no unit; higher is more abnormal, and comparable within one model only.
+    heatmap: energies at the image's own pixels. is_anomalous: score > threshold.
+    """
+
+    score: float
+    heatmap: Float32[np.ndarray, "h w"]
+    is_anomalous: bool
+    threshold: float
+
+
+class AnomalyDetector:
+    """A fitted detector: `AnomalyDetector.load("models/bottle").score("part.png").is_anomalous`.
+
+    Safe to call from several threads.
+    """
+
+    def __init__(self, manifest: artifact.Manifest, contents: Mapping[str, bytes], runtime: Runtime) -> None:
+        self.manifest = manifest
+        self.contents = dict(contents)
+        self.runtime = runtime
+
+    @classmethod
+    def fit(
+        cls,
+        good_images: Sequence[ImageLike],
+        *,
+        name: str = "detector",
+        settings: FitSettings | None = None,
+        threads: int | None = None,
+        skip_bad: bool = False,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Fit on images of good parts alone.
+
+        threads: for the backbone, all cores by default; the small networks always train on one. skip_bad: leave out
+        images that cannot be read rather than stop. Raises DataError for fewer than two images, ImageError for a bad
+        one, TrainingDiverged.
+        """
+        from energyad.fitting import fit_model  # torch and timm, which scoring does without
+
+        manifest, contents = fit_model(
+            good_images, name=name, settings=settings, threads=threads, skip_bad=skip_bad, progress=progress
+        )
+        return cls(manifest, contents, OnnxRuntime(contents[GRAPH_FILE], threads=threads or 0))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, threads: int | None = None) -> Self:
+        """Load a model folder, checking every file against its hash. Raises ModelError. No code in it is run."""
+        manifest, contents = artifact.open_model(Path(folder))
+        if GRAPH_FILE not in contents:
+            raise artifact.ModelError(
+                f"{Path(folder) / GRAPH_FILE}: not in the manifest; fit the model again"
+            )
+        return cls(manifest, contents, OnnxRuntime(contents[GRAPH_FILE], threads=threads or 0))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model folder; a model that is there already is replaced at once or not at all."""
+        artifact.save_model(Path(folder), self.manifest, self.contents)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    @property
+    def threshold(self) -> float:
+        """Scores above it are anomalous."""
+        return self.manifest.calibration.threshold
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of the square that images are resized to."""
+        return self.manifest.input.image_size
+
+    def score(self, image: ImageLike) -> Prediction:
+        """Score one path, Pillow image or RGB array. Raises ImageError."""
+        return self.score_batch([image])[0]
+
+    def score_batch(self, batch: Sequence[ImageLike]) -> list[Prediction]:
+        """Score several images of any sizes; raises ImageError at the first that cannot be used."""
+        return list(self.stream(batch))
+
+    def stream(self, source: Iterable[ImageLike]) -> Iterator[Prediction]:
+        """Score images as they come, in order, reading ahead by a few batches only. Raises ImageError."""
+        for pixels in self._read_ahead(source):
+            yield from self.score_pixels(pixels)
+
+    def score_pixels(self, batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Prediction]:
+        """Score RGB bytes of any sizes."""
+        raw = self.runtime.run(np.stack([images.resize(pixels, self.image_size) for pixels in batch]))
+        return [
+            self._prediction(float(score), images.resize_map(heatmap, *pixels.shape[:2]))
+            for score, heatmap, pixels in zip(raw.score, raw.heatmap, batch, strict=True)
+        ]
+
+    def read(self, image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
+        """An image as the model was fitted to see it, at its own size. Raises ImageError."""
+        return images.as_rgb(image, white_level=self.manifest.input.white_level)
+
+    def _prediction(self, score: float, heatmap: Float32[np.ndarray, "h w"]) -> Prediction:
+        return Prediction(score, heatmap, score > self.threshold, self.threshold)
+
+    def _read_ahead(self, source: Iterable[ImageLike]) -> Iterator[list[UInt8[np.ndarray, "h w 3"]]]:
+        iterator = iter(source)
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="energyad-read") as pool:
+
+            def next_batch() -> list[UInt8[np.ndarray, "h w 3"]]:
+                return [self.read(image) for image in islice(iterator, BATCH_SIZE)]
+
+            pending = pool.submit(next_batch)
+            while batch := pending.result():
+                pending = pool.submit(next_batch)
+                yield batch

@@ -1,0 +1,43 @@
+"""A single-step generator made from a trained sampler."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from energyad.dxmi.sampler import GaussianSampler
+from energyad.dxmi.trainer import DxMITrainer
+
+
+class SingleStepGenerator(nn.Module):
+    """One evaluation of a sampler's network: from the noise straight to a sample."""
+
+    def __init__(self, sampler: GaussianSampler) -> None:
+        super().__init__()
+        self.sampler = sampler
+
+    def forward(
+        self, start: Float[Tensor, "n *event"], generator: torch.Generator
+    ) -> Float[Tensor, "n *event"]:
+        """Samples from starts such as `DxMITrainer.start` draws."""
+        route = self.sampler.schedule.route(1)
+        return self.sampler.step(start.unsqueeze(0), route, generator)[0]
+
+
+def single_step_trainer(trainer: DxMITrainer) -> DxMITrainer:
+    """A trainer that plays on with the same energy, sampler and randomness, in single steps alone.
+
+    Best made from a sampler that knows single steps already (`trained_steps` holding 1). The players are the given
+    trainer's own and change with it: save a checkpoint first if they shall be kept.
+    """
+    return DxMITrainer(
+        energy=trainer.energy,
+        data=trainer.data,
+        settings=replace(trainer.settings, trained_steps=(1,), pretrain_iterations=0),
+        generator=trainer.generator,
+        sampler=trainer.sampler,
+        value=trainer.value,
+    )

@@ -1,0 +1,47 @@
+"""Energy networks: latents in, one energy a latent out. High energy = unlikely = abnormal."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class AutoencoderEnergy(nn.Module):
+    """Energy = scaled reconstruction error of a small autoencoder (Yoon et al., arXiv 2502.13280, sec. 5).
+
+    E(z) = scale · mean_k (z_k − decode(encode(z))_k)², with one learned positive scale. The bottleneck keeps the
+    energy from being low everywhere even before any negative sample is seen.
+    """
+
+    def __init__(
+        self, num_latents: int, *, width: int, bottleneck: int, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        sizes = [num_latents, width, width, bottleneck]
+        self.encoder = _mlp(sizes)
+        self.decoder = _mlp(sizes[::-1])
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                bound = layer.in_features**-0.5
+                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
+    def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
+        """Energies of latents, the latent axis last."""
+        error = (z - self.reconstruct(z)).square().mean(dim=-1)
+        return self.log_scale.exp() * error
+
+    def reconstruct(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
+        """The autoencoder's output."""
+        return self.decoder(self.encoder(z))
+
+
+def _mlp(sizes: list[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(sizes):
+        layers += [nn.Linear(n_in, n_out), nn.SiLU()]
+    return nn.Sequential(*layers[:-1])

@@ -1,0 +1,217 @@
+"""From images of good parts to a model: features, latents, energy, graph, threshold, provenance."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import safetensors.torch
+import torch
+from jaxtyping import Float16, UInt8
+
+from energyad import artifact, detector, images, provenance
+from energyad.calibration import Calibration, calibrate
+from energyad.card import model_card
+from energyad.errors import DataError, ImageError
+from energyad.features import FeatureExtractor, load_extractor
+from energyad.latents import fit_whitening
+from energyad.progress import Progress, Silent
+from energyad.runtimes import export
+from energyad.runtimes.onnx import OnnxFeatures, OnnxRuntime
+from energyad.scorer import EnergyHead
+from energyad.settings import FitSettings
+from energyad.training import TrainedEnergy, train_energy
+
+FEWEST, FEW = 2, 8
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class GoodFeatures:
+    """Features of the images that could be read, channel last; `kept` are their places in the given sequence."""
+
+    features: Float16[np.ndarray, "n g g c"]
+    kept: tuple[int, ...]
+
+
+def fit_model(
+    good_images: Sequence[detector.ImageLike],
+    *,
+    name: str,
+    settings: FitSettings | None = None,
+    threads: int | None = None,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> tuple[artifact.Manifest, dict[str, bytes]]:
+    """Fit on images of good parts; see `AnomalyDetector.fit`. Returns what a model folder holds."""
+    settings, progress = settings or FitSettings(), progress or Silent()
+    started = time.perf_counter()
+    require_enough(len(good_images))
+    generator = torch.Generator().manual_seed(settings.seed)
+    progress.stage("backbone", 1)
+    extractor = load_extractor(settings.backbone, image_size=settings.image_size, strides=settings.strides)
+    backbone_graph = export.export_extractor(extractor)
+    good = extract(
+        good_images,
+        backbone_graph,
+        settings=settings,
+        threads=threads or 0,
+        skip_bad=skip_bad,
+        progress=progress,
+    )
+    require_enough(len(good.kept))
+    if len(good.kept) < FEW:
+        message = f"only {len(good.kept)} good images: energy and threshold rest on little; {FEW} or more are advised"
+        warnings.warn(message, stacklevel=2)
+    fitted, held_out = split(len(good.kept), settings=settings, generator=generator)
+    with single_thread():
+        head, trained = fit_head(good.features[fitted], extractor, settings, generator, progress)
+    contents = {
+        detector.BACKBONE_FILE: safetensors.torch.save(dict(extractor.backbone.state_dict())),
+        detector.HEAD_FILE: safetensors.torch.save(dict(head.state_dict())),
+        detector.GRAPH_FILE: scorer_graph(backbone_graph, head, good.features.shape[-1]).SerializeToString(),
+    }
+    held_out_images = [good_images[good.kept[i]] for i in held_out]
+    calibration = calibrate_on(
+        held_out_images, contents[detector.GRAPH_FILE], settings, threads or 0, progress
+    )
+    manifest = artifact.Manifest(
+        name=name,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        input=artifact.InputSpec(image_size=settings.image_size, white_level=settings.white_level),
+        backbone=artifact.BackboneSpec(**vars(extractor.weights)),
+        calibration=artifact.CalibrationSpec(**vars(calibration)),
+        settings=settings.to_dict(),
+        provenance=provenance.collect(
+            [good_images[place] for place in good.kept],
+            num_held_out=len(held_out),
+            seed=settings.seed,
+            threads=threads,
+            fit_seconds=time.perf_counter() - started,
+        ),
+        history=trained.history_dicts(),
+    )
+    contents[detector.CARD_FILE] = model_card(manifest).encode()
+    return manifest, contents
+
+
+def require_enough(count: int) -> None:
+    """Refuse fewer good images than can be split."""
+    if count < FEWEST:
+        raise DataError(
+            f"{count} usable good image(s): a fit needs at least {FEWEST}, and is trustworthy from {FEW} on"
+        )
+
+
+def read_batches(
+    good_images: Sequence[detector.ImageLike], *, settings: FitSettings, skip_bad: bool
+) -> Iterator[tuple[list[int], UInt8[np.ndarray, "b h w 3"]]]:
+    """Places and resized pixels of the images that can be read, decoded one batch ahead."""
+
+    def read(places: range) -> list[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
+        read_ones = []
+        for place in places:
+            try:
+                pixels = images.as_rgb(good_images[place], white_level=settings.white_level)
+            except ImageError as error:
+                if not skip_bad:
+                    raise ImageError(error.path, f"{error.reason}; remove it or give --skip-bad") from error
+                warnings.warn(f"left out: {error}", stacklevel=2)
+                continue
+            read_ones.append((place, images.resize(pixels, settings.image_size)))
+        return read_ones
+
+    starts = range(0, len(good_images), BATCH_SIZE)
+    parts = [range(start, min(start + BATCH_SIZE, len(good_images))) for start in starts]
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="energyad-read") as pool:
+        pending = pool.submit(read, parts[0])
+        for following in [*parts[1:], range(0)]:
+            batch, pending = pending.result(), pool.submit(read, following)
+            if batch:
+                yield [place for place, _ in batch], np.stack([pixels for _, pixels in batch])
+
+
+def extract(
+    good_images: Sequence[detector.ImageLike],
+    backbone_graph: onnx.ModelProto,
+    *,
+    settings: FitSettings,
+    threads: int,
+    skip_bad: bool,
+    progress: Progress,
+) -> GoodFeatures:
+    """Run the frozen backbone over all good images once; half precision halves the memory."""
+    session = OnnxFeatures(backbone_graph.SerializeToString(), threads=threads)
+    progress.stage("features", len(good_images))
+    kept: list[int] = []
+    features = []
+    for places, pixels in read_batches(good_images, settings=settings, skip_bad=skip_bad):
+        features.append(session.run(pixels).transpose(0, 2, 3, 1).astype(np.float16))
+        kept += places
+        progress.advance(len(places))
+    if not kept:
+        raise DataError(f"none of the {len(good_images)} images can be read; see the warnings above")
+    return GoodFeatures(np.concatenate(features), tuple(kept))
+
+
+def split(count: int, *, settings: FitSettings, generator: torch.Generator) -> tuple[list[int], list[int]]:
+    """Images to fit on and images held out for the threshold: at least one of each."""
+    order = torch.randperm(count, generator=generator).tolist()
+    num_held_out = max(1, round(settings.holdout * count))
+    return sorted(order[num_held_out:]), sorted(order[:num_held_out])
+
+
+def fit_head(
+    features: Float16[np.ndarray, "n g g c"],
+    extractor: FeatureExtractor,
+    settings: FitSettings,
+    generator: torch.Generator,
+    progress: Progress,
+) -> tuple[EnergyHead, TrainedEnergy]:
+    """Fit all that lies behind the backbone."""
+    patches = torch.from_numpy(features).flatten(0, 2)
+    whitening = fit_whitening(patches, num_latents=settings.num_latents)
+    latents = torch.cat([whitening(chunk.float()) for chunk in patches.split(65536)])
+    trained = train_energy(latents, settings=settings, generator=generator, progress=progress)
+    head = EnergyHead(whitening, trained.energy, grid=extractor.grid, smoothing=settings.smoothing)
+    return head.eval().requires_grad_(False), trained
+
+
+def scorer_graph(backbone_graph: onnx.ModelProto, head: EnergyHead, num_channels: int) -> onnx.ModelProto:
+    """The whole scorer as one graph."""
+    return export.join(backbone_graph, export.export_head(head, num_channels=num_channels))
+
+
+def calibrate_on(
+    held_out: Sequence[detector.ImageLike],
+    graph: bytes,
+    settings: FitSettings,
+    threads: int,
+    progress: Progress,
+) -> Calibration:
+    """The threshold, from the scores that the finished graph gives held-out good images."""
+    runtime = OnnxRuntime(graph, threads=threads)
+    progress.stage("threshold", len(held_out))
+    scores: list[float] = []
+    for places, pixels in read_batches(held_out, settings=settings, skip_bad=False):
+        scores += runtime.run(pixels).score.tolist()
+        progress.advance(len(places))
+    return calibrate(scores, false_reject_rate=settings.false_reject_rate)
+
+
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """Small networks are fastest on one thread, and one thread adds up in one order: the same bits every time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

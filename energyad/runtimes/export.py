@@ -1,0 +1,76 @@
+"""From the scorer module to an ONNX graph: any batch size, one fixed image size."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+import onnx.compose
+import torch
+from torch import Tensor, nn
+
+from energyad.features import FeatureExtractor
+from energyad.scorer import EnergyHead
+
+
+def export_extractor(extractor: FeatureExtractor) -> onnx.ModelProto:
+    """pixels uint8 [batch h w 3] → features [batch c g g]."""
+    size = extractor.grid.image_size
+    pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    return _export(extractor, pixels, "pixels", ["features"])
+
+
+def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:
+    """features [batch c g g] → score [batch], heatmap [batch h w]."""
+    grid_size = head.upsampling.shape[1]
+    return _export(head, torch.zeros(2, num_channels, grid_size, grid_size), "features", ["score", "heatmap"])
+
+
+def join(extractor: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
+    """The scorer's graph, from its two halves (the backbone takes seconds to trace and is the same for every fit)."""
+    prefixed = onnx.compose.add_prefix(head, "head_", rename_inputs=False, rename_outputs=False)
+    joined = onnx.compose.merge_models(
+        extractor, prefixed, io_map=[("features", "features")], outputs=["score", "heatmap"]
+    )
+    del joined.metadata_props[:]
+    for holder in (joined, joined.graph, *joined.graph.node, *joined.graph.value_info):
+        holder.doc_string = ""
+        if not isinstance(holder, onnx.ModelProto):
+            del holder.metadata_props[
+                :
+            ]  # traces of source lines and of the folder the package is installed in
+    onnx.checker.check_model(joined)
+    return joined
+
+
+def _export(module: nn.Module, example: Tensor, input_name: str, output_names: list[str]) -> onnx.ModelProto:
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module.eval(),
+            (example,),
+            input_names=[input_name],
+            output_names=output_names,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    model: Any = program.model_proto
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints notes for its own developers; a user fitting a model can do nothing about them."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    logger.setLevel(level)

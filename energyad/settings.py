@@ -1,0 +1,88 @@
+"""All options of a fit in one frozen value, written whole into the model's JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from energyad.backbones import DEFAULT_BACKBONE
+from energyad.dxmi.settings import DxMISettings
+from energyad.errors import SettingsError
+from energyad.features import DEFAULT_STRIDES
+
+
+def _default_dxmi() -> DxMISettings:
+    return DxMISettings(
+        start="noised_data",
+        num_steps=6,
+        beta_start=0.01,
+        beta_end=0.15,
+        temperature=0.1,
+        energy_regularization=1.0,
+        energy_lr=2e-4,
+        sampler_lr=1e-3,
+        value_lr=2e-3,
+        batch_size=512,
+        hidden_widths=(256, 256),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """Options of a fit. One configuration serves every category.
+
+    Attributes:
+        backbone: a timm model's name. strides: of the stages whose features are used.
+        image_size: pixels a side of the square that images are resized to, a multiple of 32.
+        white_level: of 16-bit images whose camera has fewer bits (4095 for 12); None for the full range.
+        num_latents: whitened directions kept. energy_width, bottleneck: layers of the energy's autoencoder.
+        warmup_iterations: steps of plain reconstruction before DxMI. iterations: DxMI iterations.
+        smoothing: standard deviation in pixels of the heatmap's Gaussian.
+        holdout: share of the good images kept from training, for the threshold.
+        false_reject_rate: share of good parts the threshold may reject.
+        seed: of everything random.
+    """
+
+    backbone: str = DEFAULT_BACKBONE
+    strides: tuple[int, ...] = DEFAULT_STRIDES
+    image_size: int = 256
+    white_level: int | None = None
+    num_latents: int = 176
+    energy_width: int = 256
+    bottleneck: int = 32
+    warmup_iterations: int = 1500
+    warmup_lr: float = 1e-3
+    iterations: int = 1200
+    dxmi: DxMISettings = field(default_factory=_default_dxmi)
+    smoothing: float = 4.0
+    holdout: float = 0.2
+    false_reject_rate: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse illegal values, naming each."""
+        for name in ("num_latents", "energy_width", "bottleneck", "image_size"):
+            self._require(getattr(self, name) >= 1, name, "must be at least 1")
+        for name in ("warmup_iterations", "iterations", "smoothing", "seed"):
+            self._require(getattr(self, name) >= 0, name, "must not be negative")
+        self._require(0 < self.holdout < 1, "holdout", "must lie between 0 and 1")
+        self._require(0 < self.false_reject_rate < 1, "false_reject_rate", "must lie between 0 and 1")
+
+    def _require(self, legal: bool, name: str, rule: str) -> None:
+        if not legal:
+            raise SettingsError(f"setting {name} = {getattr(self, name)!r}: {rule}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FitSettings:
+        """Inverse of `to_dict`, also after a trip through JSON; unknown names raise SettingsError."""
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise SettingsError(f"unknown settings {sorted(unknown)}: remove them or upgrade energyad")
+        plain: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        if isinstance(plain.get("dxmi"), dict):
+            plain["dxmi"] = DxMISettings.from_dict(plain["dxmi"])
+        return cls(**plain)
