@@ -1,0 +1,1 @@
+"""Experiments, one folder each: a command, its configuration, its results and its pictures."""

@@ -1,0 +1,1 @@
+"""DxMI on two-dimensional targets whose density is known: `python -m benchmarks.toy_2d`."""

@@ -14,27 +14,21 @@ from energyad.errors import SettingsError
 FREQUENCIES = (0.5, 1.0, 2.0, 4.0)
 
 
-def mlp(widths: tuple[int, ...]) -> nn.Sequential:
-    """Linear layers of these widths with SiLU between them."""
-    layers: list[nn.Module] = []
-    for width_in, width_out in pairwise(widths):
-        layers += [nn.Linear(width_in, width_out), nn.SiLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
-    """Draw a network's linear layers anew from this generator by He's rule, the last one zero.
+def mlp(widths: tuple[int, ...], generator: torch.Generator) -> nn.Sequential:
+    """Linear layers of these widths with SiLU between them, drawn by He's rule, the last one zero.
 
     PyTorch's own, narrower rule leaves small networks nearly linear: of 8 Gaussians on a ring the energy then
     learns the ring alone. A zero output starts the game from a flat energy and a value that pulls nowhere.
     """
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
-    for layer in layers:
-        bound = (6 / layer.in_features) ** 0.5
-        nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-        nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
-    nn.init.zeros_(layers[-1].weight)
-    nn.init.zeros_(layers[-1].bias)
+    layers: list[nn.Module] = []
+    for width_in, width_out in pairwise(widths):
+        # Drawn here and not by nn.Linear itself, which would use the global generator.
+        layer = nn.utils.skip_init(nn.Linear, width_in, width_out, device=generator.device)
+        bound = 0.0 if len(layers) == 2 * (len(widths) - 2) else (6 / width_in) ** 0.5
+        for weight in (layer.weight, layer.bias):
+            nn.init.uniform_(weight, -bound, bound, generator=generator)
+        layers += [layer, nn.SiLU()]
+    return nn.Sequential(*layers[:-1])
 
 
 def event_dims(data: Float[Tensor, "n *event"]) -> int:
@@ -54,10 +48,18 @@ def time_features(times: Float[Tensor, "n k"]) -> Float[Tensor, "n f"]:
 class TimeMLP(nn.Module):
     """A vector field conditioned on `num_times` times in [0, 1]: [n, d], [n, k] -> [n, out]."""
 
-    def __init__(self, dims: int, hidden_widths: tuple[int, ...], *, out: int, num_times: int) -> None:
+    def __init__(
+        self,
+        dims: int,
+        hidden_widths: tuple[int, ...],
+        *,
+        out: int,
+        num_times: int,
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()
         inputs = dims + 2 * len(FREQUENCIES) * num_times
-        self.layers = mlp((inputs, *hidden_widths, out))
+        self.layers = mlp((inputs, *hidden_widths, out), generator)
 
     def forward(self, x: Float[Tensor, "n d"], times: Float[Tensor, "n k"]) -> Float[Tensor, "n out"]:
         """Field at x."""
@@ -71,8 +73,7 @@ class MLPEnergy(nn.Module):
         self, dims: int, hidden_widths: tuple[int, ...] = (128, 128, 128), *, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.layers = mlp((dims, *hidden_widths, 1))
-        draw_weights(self, generator)
+        self.layers = mlp((dims, *hidden_widths, 1), generator)
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """Energies; high = abnormal."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from energyad.dxmi.networks import TimeMLP, draw_weights, event_dims
+from energyad.dxmi.networks import TimeMLP, event_dims
 from energyad.dxmi.schedule import NoiseSchedule, Route
 from energyad.dxmi.settings import DxMISettings
 
@@ -127,6 +127,5 @@ def default_sampler(
 ) -> GaussianSampler:
     """A new sampler for data of vectors, its weights drawn from the generator."""
     dims = event_dims(data)
-    network = TimeMLP(dims, settings.hidden_widths, out=dims, num_times=2).to(data.device)
-    draw_weights(network, generator)
-    return GaussianSampler(network, NoiseSchedule.from_settings(settings)).to(data.device)
+    network = TimeMLP(dims, settings.hidden_widths, out=dims, num_times=2, generator=generator)
+    return GaussianSampler(network, NoiseSchedule.from_settings(settings))

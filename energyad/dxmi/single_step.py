@@ -27,16 +27,21 @@ class SingleStepGenerator(nn.Module):
         return self.sampler.step(start.unsqueeze(0), route, generator)[0]
 
 
-def single_step_trainer(trainer: DxMITrainer) -> DxMITrainer:
+def single_step_trainer(trainer: DxMITrainer, *, iterations: int) -> DxMITrainer:
     """A trainer that plays on with the same energy, sampler and randomness, in single steps alone.
+
+    Learning rates decay once more, over that many iterations.
 
     Best made from a sampler that knows single steps already (`trained_steps` holding 1). The players are the given
     trainer's own and change with it: save a checkpoint first if they shall be kept.
     """
+    settings = replace(
+        trainer.settings, trained_steps=(1,), pretrain_iterations=0, decay_iterations=iterations
+    )
     return DxMITrainer(
         energy=trainer.energy,
         data=trainer.data,
-        settings=replace(trainer.settings, trained_steps=(1,), pretrain_iterations=0),
+        settings=settings,
         generator=trainer.generator,
         sampler=trainer.sampler,
         value=trainer.value,

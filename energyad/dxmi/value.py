@@ -6,16 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from energyad.dxmi.networks import TimeMLP, draw_weights, event_dims
+from energyad.dxmi.networks import TimeMLP, event_dims
 from energyad.dxmi.settings import DxMISettings
 
 
 class ValueMLP(nn.Module):
     """Default value function for events that are vectors. Any module of the same call can take its place."""
 
-    def __init__(self, dims: int, hidden_widths: tuple[int, ...]) -> None:
+    def __init__(self, dims: int, hidden_widths: tuple[int, ...], *, generator: torch.Generator) -> None:
         super().__init__()
-        self.network = TimeMLP(dims, hidden_widths, out=1, num_times=1)
+        self.network = TimeMLP(dims, hidden_widths, out=1, num_times=1, generator=generator)
 
     def forward(self, x: Float[Tensor, "n d"], times: Float[Tensor, "n 1"]) -> Float[Tensor, " n"]:
         """Values at x; times are t / T."""
@@ -26,6 +26,4 @@ def default_value(
     data: Float[Tensor, "n *event"], settings: DxMISettings, generator: torch.Generator
 ) -> ValueMLP:
     """A new value function for data of vectors, its weights drawn from the generator."""
-    value = ValueMLP(event_dims(data), settings.hidden_widths).to(data.device)
-    draw_weights(value, generator)
-    return value
+    return ValueMLP(event_dims(data), settings.hidden_widths, generator=generator)

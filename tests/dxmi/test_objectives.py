@@ -1,0 +1,156 @@
+"""Laws of the pure losses and of the direction of every gradient."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+from energyad.dxmi import DxMISettings, GaussianSampler, NoiseSchedule, objectives
+from energyad.dxmi.costs import AdaptiveCost, PathCost
+from energyad.dxmi.game import Game
+from energyad.dxmi.networks import MLPEnergy, TimeMLP
+from energyad.dxmi.value import ValueMLP
+
+from .players import seeded
+
+T, N = 3, 64
+
+
+def a_game(**options):
+    settings = DxMISettings(num_steps=T, **options)
+    network = TimeMLP(2, (16,), out=2, num_times=2, generator=seeded(1))
+    return Game(
+        energy=MLPEnergy(2, (16,), generator=seeded()),
+        sampler=GaussianSampler(network, NoiseSchedule.cosine(T)),
+        value=ValueMLP(2, (16,), generator=seeded(2)),
+        settings=settings,
+    )
+
+
+def some_states(seed=0):
+    return torch.randn(T, N, 2, generator=seeded(seed))
+
+
+def test_entropy_of_a_gaussian_policy_is_the_closed_form():
+    log_sigma = torch.tensor([-2.0, 0.0, 0.7])
+    expected = Normal(torch.zeros(3), log_sigma.exp()).entropy()
+    torch.testing.assert_close(objectives.gaussian_entropy(log_sigma), expected)
+
+
+def test_path_cost_is_minus_log_density_without_constants():
+    beta, x_t, x_next = 0.3, some_states(), some_states(1)
+    cost = objectives.path_cost(x_t, x_next, torch.full((T,), beta))
+    log_density = Normal(math.sqrt(1 - beta) * x_next, math.sqrt(beta)).log_prob(x_t).mean(dim=2)
+    constant = 0.5 * math.log(2 * math.pi * beta)
+    torch.testing.assert_close(cost, -log_density - constant)
+
+
+def test_adaptive_cost_of_the_observed_chains_is_one_half():
+    states = torch.randn(T + 1, N, 2, generator=seeded())
+    cost, route = AdaptiveCost(NoiseSchedule.cosine(T)), (0, 1, 2, 3)
+    cost.observe(states, route)
+    observed = cost(states[:-1], states[1:], route).mean(dim=1)
+    torch.testing.assert_close(observed, torch.full((T,), 0.5))
+
+
+def test_adaptive_scales_move_by_a_hundredth():
+    cost, route = AdaptiveCost(NoiseSchedule.cosine(1)), (0, 1)
+    cost.observe(torch.tensor([[[0.0]], [[1.0]]]), route)
+    cost.observe(torch.tensor([[[0.0]], [[2.0]]]), route)
+    assert cost.squared_scales[0, 1].item() == pytest.approx(0.99 * 1 + 0.01 * 4)
+
+
+def test_value_target_of_the_last_step_is_energy_plus_cost_minus_entropy():
+    game, states, route = a_game(temperature=0.3), some_states(), (0, 1, 2, 3)
+    x_next = game.sampler.step(states, route, seeded(5))
+    costs, running = game.policy.costs_to_go(states, route, seeded(5))
+    expected = game.energy(x_next[-1]) + 0.3 * (running[-1] - game.sampler.log_sigmas[2, 3])
+    torch.testing.assert_close(costs[-1], expected)
+    torch.testing.assert_close(running, PathCost(NoiseSchedule.cosine(T))(states, x_next, route))
+
+
+def test_value_target_of_an_earlier_step_looks_at_the_next_value():
+    game, states, route = a_game(temperature=0.3), some_states(), (0, 1, 2, 3)
+    torch.nn.init.normal_(game.value.network.layers[-1].weight, generator=seeded())
+    x_next = game.sampler.step(states, route, seeded(5))
+    costs, running = game.policy.costs_to_go(states, route, seeded(5))
+    for t in (0, 1):
+        following = game.value(x_next[t], torch.full((N, 1), (t + 1) / T))
+        torch.testing.assert_close(
+            costs[t], following + 0.3 * (running[t] - game.sampler.log_sigmas[t, t + 1])
+        )
+
+
+@pytest.mark.parametrize("through_time", [False, True])
+def test_sampler_loss_touches_no_energy_or_value_parameter(through_time):
+    game, states, route = a_game(), some_states(), (0, 1, 2, 3)
+    policy = game.policy
+    costs = (
+        policy.through_time(states[0], route, seeded())[0]
+        if through_time
+        else policy.costs_to_go(states, route, seeded())[0]
+    )
+    objectives.sampler_loss(costs).backward()
+    assert all(weight.grad is None for weight in [*game.energy.parameters(), *game.value.parameters()])
+    assert all(weight.requires_grad for weight in [*game.energy.parameters(), *game.value.parameters()])
+    assert all(weight.grad is not None for weight in game.sampler.parameters())
+
+
+def test_more_entropy_lowers_the_sampler_loss():
+    following, cost = torch.zeros(2, N), torch.ones(2, N)
+    narrow = objectives.cost_to_go(following, cost, torch.tensor([-1.0, -1.0]), temperature=0.1)
+    wide = objectives.cost_to_go(following, cost, torch.tensor([0.0, 0.0]), temperature=0.1)
+    assert objectives.sampler_loss(wide) < objectives.sampler_loss(narrow)
+
+
+def test_energy_falls_on_data_and_rises_on_samples_when_it_moves():
+    game = a_game(energy_lr=1e-2)
+    data, samples = torch.full((N, 2), 1.0), torch.full((N, 2), -1.0)
+    for _ in range(20):
+        game.move_energy(data, samples)
+    assert game.energy(data).mean() < -0.1 < 0.1 < game.energy(samples).mean()
+
+
+def test_energy_is_bounded_by_half_the_inverse_regularization():
+    gamma = 2.0
+    on_data = torch.tensor([-0.5 / gamma], requires_grad=True)
+    on_samples = torch.tensor([0.5 / gamma], requires_grad=True)
+    objectives.energy_loss(on_data, on_samples, regularization=gamma).backward()
+    assert on_data.grad.item() == 0 == on_samples.grad.item()
+
+
+def test_value_moves_to_the_cost_to_go():
+    values = torch.zeros(2, N, requires_grad=True)
+    targets = torch.ones(2, N, requires_grad=True)
+    objectives.value_loss(values, targets).backward()
+    assert bool((values.grad < 0).all()) and targets.grad is None
+
+
+def test_regressed_value_predicts_the_cost_of_its_own_state():
+    # Zero learning rates hold the sampler still; states of each time have their own cost.
+    game = a_game(value_lr=3e-3, sampler_lr=1e-9, temperature=1.0)
+    states, route = some_states(), (0, 1, 2, 3)
+    generator = seeded()
+    for _ in range(600):
+        game.move_policy(states, route, generator)
+    draws = torch.stack([game.policy.costs_to_go(states, route, generator)[0] for _ in range(200)])
+    expected = draws.mean(dim=0)[1:].detach()
+    learned = game.policy.values(states[1:], route[1:-1]).detach()
+    assert (expected[0].mean() - expected[1].mean()).abs() > 0.3
+    torch.testing.assert_close(learned.mean(dim=1), expected.mean(dim=1), atol=0.1, rtol=0)
+    for k in range(2):
+        assert torch.corrcoef(torch.stack([learned[k], expected[k]]))[0, 1] > 0.4
+
+
+def test_sampler_moves_down_the_energy():
+    game = a_game(sampler_lr=1e-2, temperature=0.0)
+    torch.nn.init.normal_(game.energy.layers[-1].weight, generator=seeded())
+    before = game.policy.through_time(some_states()[0], (0, 1, 2, 3), seeded())[0].mean()
+    for seed in range(100):
+        chains = game.sampler.rollout(some_states(seed)[0], generator=seeded(seed)).states.detach()
+        game.move_policy(chains[:-1], (0, 1, 2, 3), seeded(seed))
+    after = game.policy.through_time(some_states()[0], (0, 1, 2, 3), seeded())[0].mean()
+    assert after < before - 0.1
