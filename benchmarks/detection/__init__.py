@@ -1,0 +1,1 @@
+"""energyad beside PatchCore, PaDiM and simple rules on the same features: `python -m benchmarks.detection`."""

@@ -1,0 +1,105 @@
+"""`python -m benchmarks.detection`: compare methods on the same images, one row each, appended to the results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.detection import rows, sheet
+from benchmarks.detection.data import open_anywhere
+from benchmarks.detection.measure import Cell, Scored, measure
+from benchmarks.detection.methods import open_method
+from benchmarks.detection.rows import Row
+from energyad.errors import EnergyadError, SettingsError
+from energyad.settings import FitSettings
+
+METHODS = ("energyad", "energyad-tau0", "energyad-init", "energyad-scratch", "knn", "mahalanobis", "padim")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.detection", description=__doc__)
+    p.add_argument(
+        "--data-root", action="append", type=Path, help="folder of categories; may be given several times"
+    )
+    p.add_argument("--categories", nargs="+", required=True, metavar="NAME")
+    p.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME")
+    p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    p.add_argument("--image-size", type=int, default=FitSettings().image_size)
+    p.add_argument("--few-shot", nargs="+", type=int, metavar="N", help="fit on so many good images each")
+    p.add_argument("--unified", action="store_true", help="one model for all the categories; energyad only")
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--results", type=Path, default=rows.RESULTS)
+    p.add_argument("--again", action="store_true", help="measure also what has a row of the same settings")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure every cell that has no row yet. Returns the exit status."""
+    options = parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        done = set() if options.again else {row.key for row in rows.read(options.results)}
+        for cell in cells(options):
+            if is_done(cell, done):
+                print(f"{describe(cell)}: has its row")
+                continue
+            print(f"{describe(cell)} ...", flush=True)
+            for row, scored in measure(cell, threads=options.threads):
+                rows.append(options.results, row)
+                keep_heatmaps(options.results, row, scored)
+                print(figures(row), flush=True)
+    except EnergyadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def cells(options: argparse.Namespace) -> Iterator[Cell]:
+    """What to measure, a category at a time and the methods of one seed after one another."""
+    opened = [open_anywhere(name, options.data_root) for name in options.categories]
+    methods = {name: open_method(name, image_size=options.image_size) for name in options.methods}
+    if options.unified and any(not name.startswith("energyad") for name in methods):
+        raise SettingsError("--unified is for energyad alone: give --methods energyad")
+    groups = [tuple(opened)] if options.unified else [(category,) for category in opened]
+    for group in groups:
+        for seed in options.seeds:
+            for shots in options.few_shot or [None]:
+                for name, method in methods.items():
+                    yield Cell(name=name, method=method, categories=group, shots=shots, seed=seed)
+
+
+def is_done(cell: Cell, done: set[rows.Key]) -> bool:
+    """Whether every category of the cell has its row."""
+    names = tuple(category.name for category in cell.categories)
+    keys = {
+        rows.cell_key(cell.name, name, names, cell.shots, cell.seed, cell.settings_hash) for name in names
+    }
+    return keys <= done
+
+
+def keep_heatmaps(results: Path, row: Row, scored: Scored) -> None:
+    """For the picture sheet; of whole runs only, since it shows one of each method."""
+    if row.shots is None and not row.unified:
+        sheet.keep(sheet.cache_of(results), row, scored.category, scored.heatmaps)
+
+
+def describe(cell: Cell) -> str:
+    """One line for whoever waits."""
+    shots = "" if cell.shots is None else f", {cell.shots} good images"
+    return f"{'+'.join(c.name for c in cell.categories)}, {cell.name}, seed {cell.seed}{shots}"
+
+
+def figures(row: Row) -> str:
+    """A finished row in one line."""
+    pixel = "" if row.pixel_auroc is None else f", pixel {row.pixel_auroc:.4f}, AUPRO {row.aupro:.4f}"
+    cost = f"fit {row.fit_seconds:.0f} s, {row.image_ms:.0f} ms an image, {row.model_bytes / 1e6:.2f} MB"
+    return f"  {row.category}: image {row.image_auroc:.4f}{pixel}, F1 {row.best_f1:.4f}; {cost}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""energyad and its ablations. Each is a change of the default settings, and this table is all there is to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from benchmarks.detection.method import Fitted
+from energyad.detector import HEAD_FILE, AnomalyDetector
+from energyad.runtimes import RawScores
+from energyad.settings import FitSettings
+
+CHANGES: Mapping[str, Mapping[str, Any]] = {
+    "energyad": {},
+    "energyad-tau0": {"dxmi": {"temperature": 0.0}},
+    "energyad-init": {"iterations": 0},  # the energy before DxMI
+    "energyad-scratch": {"warmup_iterations": 0},  # DxMI from random initialisation
+}
+
+
+@dataclass(frozen=True)
+class Energyad:
+    """energyad with these settings; the seed is the run's."""
+
+    fit_settings: FitSettings
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side."""
+        return self.fit_settings.image_size
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The whole FitSettings but the seed, which has a column of its own."""
+        return {name: value for name, value in self.fit_settings.to_dict().items() if name != "seed"}
+
+    def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
+        """Fit as a user would: a part of the good images is held out for the threshold."""
+        settings = replace(self.fit_settings, seed=seed)
+        detector = AnomalyDetector.fit(good, name="benchmark", settings=settings, threads=threads)
+
+        def score(pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
+            return detector.runtime.run(pixels)
+
+        return Fitted(score, len(detector.contents[HEAD_FILE]))
+
+
+def energyad_method(name: str, *, image_size: int) -> Energyad:
+    """The method of that name in `CHANGES`."""
+    return Energyad(changed(FitSettings(image_size=image_size), CHANGES[name]))
+
+
+def changed(settings: FitSettings, changes: Mapping[str, Any]) -> FitSettings:
+    """Settings with some values replaced; those of "dxmi" are replaced one by one."""
+    plain = {name: value for name, value in changes.items() if name != "dxmi"}
+    return replace(settings, dxmi=replace(settings.dxmi, **changes.get("dxmi", {})), **plain)

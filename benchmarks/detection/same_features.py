@@ -1,0 +1,141 @@
+"""Simple rules on energyad's own features, grid and heatmap, so that only the rule differs.
+
+Both are given all of train/good: neither needs a threshold, so neither holds images out.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from benchmarks.detection.method import Fitted, read_batches
+from energyad.features import Grid, load_extractor
+from energyad.latents import Whitening, fit_whitening
+from energyad.runtimes import RawScores
+from energyad.runtimes.export import export_extractor
+from energyad.runtimes.onnx import OnnxFeatures
+from energyad.scorer import upsampling_matrix
+from energyad.settings import FitSettings
+
+CORESET_SIZE = 4000
+PROJECTED_CHANNELS = 128  # as in patchcore-inspection's approximate greedy coreset
+QUERY_CHUNK = 2048
+
+Rule = Callable[[Float[Tensor, "n c"]], Float[Tensor, " n"]]
+
+
+@dataclass(frozen=True)
+class FeatureRule:
+    """A rule that gives a distance to each patch. fit_settings: energyad's, for features and heatmap."""
+
+    name: str
+    fit_settings: FitSettings
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side."""
+        return self.fit_settings.image_size
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What features, rule and heatmap depend on."""
+        shared = ("backbone", "strides", "image_size", "smoothing")
+        settings = {name: getattr(self.fit_settings, name) for name in shared}
+        if self.name == "mahalanobis":
+            return settings | {"num_latents": self.fit_settings.num_latents}
+        return settings | {"coreset_size": CORESET_SIZE, "projected_channels": PROJECTED_CHANNELS}
+
+    def backbone(self) -> tuple[Grid, bytes]:
+        """Grid and graph of the backbone."""
+        settings = self.fit_settings
+        return backbone_graph(settings.backbone, settings.strides, settings.image_size)
+
+    def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
+        """Fit the rule on all patches of the good images."""
+        grid, graph = self.backbone()
+        session = OnnxFeatures(graph, threads=threads)
+        batches = [_channel_last(session.run(p)).half() for p in read_batches(good, self.image_size)]
+        patches = torch.cat(batches).flatten(0, 2)
+        generator = torch.Generator().manual_seed(seed)
+        rule, num_bytes = RULES[self.name](patches, generator, self.fit_settings)
+        upsampling = upsampling_matrix(grid, smoothing=self.fit_settings.smoothing)
+
+        @torch.inference_mode()
+        def score(pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
+            features = _channel_last(session.run(pixels))
+            distances = rule(features.flatten(0, 2)).view(features.shape[:3])
+            heatmap = upsampling @ distances @ upsampling.T
+            return RawScores(heatmap.amax(dim=(1, 2)).numpy(), heatmap.numpy())
+
+        return Fitted(score, num_bytes)
+
+
+@functools.cache
+def backbone_graph(name: str, strides: tuple[int, ...], image_size: int) -> tuple[Grid, bytes]:
+    """Tracing takes seconds and is no part of the rules."""
+    extractor = load_extractor(name, image_size=image_size, strides=strides)
+    return extractor.grid, export_extractor(extractor).SerializeToString()
+
+
+def _channel_last(features: np.ndarray) -> Float[Tensor, "b g g c"]:
+    return torch.from_numpy(features.transpose(0, 2, 3, 1))
+
+
+def _fit_nearest(
+    patches: Float[Tensor, "n c"], generator: torch.Generator, settings: FitSettings
+) -> tuple[Rule, int]:
+    """PatchCore's rule on raw features: the distance to the nearest patch of a coreset (CVPR 2022, eq. 6)."""
+    bank = patches[greedy_coreset(patches, CORESET_SIZE, generator)].float()
+    return lambda queries: nearest_distance(queries, bank), bank.numel() * bank.element_size()
+
+
+def _fit_mahalanobis(
+    patches: Float[Tensor, "n c"], generator: torch.Generator, settings: FitSettings
+) -> tuple[Rule, int]:
+    """The distance from the mean of the whitened latents, which energyad's energy sees."""
+    whitening: Whitening = fit_whitening(patches, num_latents=settings.num_latents)
+    num_bytes = sum(buffer.numel() * buffer.element_size() for buffer in whitening.buffers())
+    return lambda queries: whitening(queries).norm(dim=1), num_bytes
+
+
+RULES = {"knn": _fit_nearest, "mahalanobis": _fit_mahalanobis}
+
+
+def greedy_coreset(
+    patches: Float[Tensor, "n c"], size: int, generator: torch.Generator
+) -> Int[Tensor, " size"]:
+    """Places of patches chosen one by one, each the farthest from those before it.
+
+    Distances are those of a random projection, as in the original; the first patch is drawn at random.
+    """
+    projection = torch.randn(patches.shape[1], PROJECTED_CHANNELS, generator=generator)
+    points = torch.cat([chunk.float() @ projection for chunk in patches.split(65536)])
+    squares = points.square().sum(dim=1)
+    nearest = torch.full((len(points),), torch.inf)
+    chosen = [int(torch.randint(len(points), (1,), generator=generator))]
+    while len(chosen) < min(size, len(points)):
+        centre = chosen[-1]
+        # ‖x − c‖² without ‖c‖², which is the same for all x, and is added to keep minima comparable.
+        distances = torch.addmv(squares, points, points[centre], alpha=-2).add_(squares[centre])
+        torch.minimum(nearest, distances, out=nearest)
+        nearest[centre] = -torch.inf  # rounding may leave it above zero
+        chosen.append(int(nearest.argmax()))
+    return torch.tensor(chosen)
+
+
+def nearest_distance(queries: Float[Tensor, "n c"], bank: Float[Tensor, "m c"]) -> Float[Tensor, " n"]:
+    """Euclidean distance to the nearest of the bank, exact search."""
+    half_squares = bank.square().sum(dim=1) / 2
+    nearest = []
+    for chunk in queries.split(QUERY_CHUNK):
+        closest = torch.addmm(half_squares, chunk, bank.T, alpha=-1).amin(dim=1)
+        nearest.append((chunk.square().sum(dim=1) + 2 * closest).clamp_min(0).sqrt())
+    return torch.cat(nearest)
