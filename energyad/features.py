@@ -61,10 +61,18 @@ class FeatureExtractor(nn.Module):
         x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.offset
         stages = [  # the patch's own 3 × 3 neighbourhood, then the common grid
             _to_grid(F.avg_pool2d(stage, 3, stride=1, padding=1, count_include_pad=False), self.grid.size)
-            for stage in self.backbone(x)
+            for stage in self._stages(x)
         ]
         inner = slice(self.grid.margin, self.grid.size - self.grid.margin)
         return torch.cat(stages, dim=1)[:, :, inner, inner]
+
+    def _stages(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c gh gw"]]:
+        """Feature maps, the channel second; some transformers (Swin) give it last."""
+        channels = self.backbone.feature_info.channels()  # type: ignore[union-attr, operator]
+        return [
+            stage if stage.shape[1] == count else stage.permute(0, 3, 1, 2)
+            for stage, count in zip(self.backbone(x), channels, strict=True)
+        ]
 
 
 def _to_grid(x: Float[Tensor, "b c h w"], grid_size: int) -> Float[Tensor, "b c g g"]:
@@ -116,7 +124,9 @@ def load_extractor(
     """A frozen extractor with pretrained weights. image_size: pixels a side, a multiple of 32."""
     out_indices, stride = choose_stages(name, strides)
     grid = make_grid(image_size, stride)
-    backbone, weights = backbones.load_backbone(name, out_indices=out_indices, weights_file=weights_file)
+    backbone, weights = backbones.load_backbone(
+        name, out_indices=out_indices, image_size=image_size, weights_file=weights_file
+    )
     return FeatureExtractor(backbone, weights, grid=grid).eval()
 
 
@@ -125,5 +135,5 @@ def empty_extractor(
 ) -> FeatureExtractor:
     """The same without pretrained weights, for a saved model to fill."""
     out_indices, stride = choose_stages(weights.name, strides)
-    backbone = backbones.empty_backbone(weights.name, out_indices=out_indices)
+    backbone = backbones.empty_backbone(weights.name, out_indices=out_indices, image_size=image_size)
     return FeatureExtractor(backbone, weights, grid=make_grid(image_size, stride)).eval()

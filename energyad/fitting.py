@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -46,6 +47,7 @@ def fit_model(
     *,
     name: str,
     settings: FitSettings | None = None,
+    backbone_weights: Path | None = None,
     threads: int | None = None,
     skip_bad: bool = False,
     progress: Progress | None = None,
@@ -56,7 +58,12 @@ def fit_model(
     require_enough(len(good_images))
     generator = torch.Generator().manual_seed(settings.seed)
     progress.stage("backbone", 1)
-    extractor = load_extractor(settings.backbone, image_size=settings.image_size, strides=settings.strides)
+    extractor = load_extractor(
+        settings.backbone,
+        image_size=settings.image_size,
+        strides=settings.strides,
+        weights_file=backbone_weights,
+    )
     backbone_graph = export.export_extractor(extractor)
     good = extract(
         good_images,

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from energyad.energy import AutoencoderEnergy
+from energyad.progress import Silent
+from energyad.settings import FitSettings
+from energyad.training import train_energy, warm_up
+
+
+@pytest.fixture(scope="module")
+def good() -> torch.Tensor:
+    """Points near a curved sheet of 3 dimensions in 12."""
+    generator = torch.Generator().manual_seed(0)
+    angles = torch.rand(4000, 3, generator=generator) * 3
+    sheet = torch.cat([angles.sin(), angles.cos(), (2 * angles).sin(), angles - 1.5], dim=1)
+    return sheet + 0.05 * torch.randn(4000, 12, generator=generator)
+
+
+SETTINGS = FitSettings(energy_width=32, bottleneck=4, warmup_iterations=300, iterations=100)
+
+
+def test_energies_are_one_a_latent_whatever_the_batch_axes() -> None:
+    energy = AutoencoderEnergy(5, width=8, bottleneck=2)
+    z = torch.randn(2, 3, 4, 5)
+    torch.testing.assert_close(energy(z).flatten(), energy(z.flatten(0, 2)))
+
+
+def test_energies_are_positive_and_scale_with_the_learned_factor() -> None:
+    energy = AutoencoderEnergy(5, width=8, bottleneck=2)
+    z = torch.randn(50, 5)
+    before = energy(z)
+    with torch.no_grad():
+        energy.log_scale += 1.0
+    assert bool((before > 0).all())
+    torch.testing.assert_close(energy(z), before * torch.e)
+
+
+def test_the_same_generator_gives_the_same_weights() -> None:
+    first, second = (
+        AutoencoderEnergy(5, width=8, bottleneck=2, generator=torch.Generator().manual_seed(3))
+        for _ in range(2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_energy_rises_away_from_the_data(good: torch.Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    trained = train_energy(good[:3000], settings=SETTINGS, generator=generator, progress=Silent())
+    off = good[3000:] + 0.5 * torch.randn(good[3000:].shape, generator=generator)
+    with torch.no_grad():
+        near, far = trained.energy(good[3000:]), trained.energy(off)
+    assert float(far.mean()) > 1.5 * float(near.mean())
+    assert float((far > near.median()).float().mean()) > 0.8
+
+
+def test_warm_up_lowers_the_reconstruction_error(good: torch.Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    energy = AutoencoderEnergy(12, width=32, bottleneck=4, generator=generator)
+    with torch.no_grad():
+        before = float((good - energy.reconstruct(good)).square().mean())
+    warm_up(energy, good, settings=SETTINGS, generator=generator, progress=Silent())
+    with torch.no_grad():
+        assert float((good - energy.reconstruct(good)).square().mean()) < 0.5 * before
+
+
+def test_the_history_shows_the_game(good: torch.Tensor) -> None:
+    trained = train_energy(
+        good, settings=SETTINGS, generator=torch.Generator().manual_seed(0), progress=Silent()
+    )
+    assert [record.iteration for record in trained.history] == [50, 100]
+    assert trained.history[-1].energy_samples > trained.history[-1].energy_data

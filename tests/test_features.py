@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+
+from energyad.backbones import BackboneWeights
+from energyad.errors import BackboneError, SettingsError
+from energyad.features import (
+    FeatureExtractor,
+    Grid,
+    choose_stages,
+    empty_extractor,
+    load_extractor,
+    make_grid,
+)
+
+NAME = "tf_efficientnet_lite0"
+
+
+@pytest.fixture(scope="module")
+def extractor() -> FeatureExtractor:
+    return load_extractor(NAME, image_size=128)
+
+
+def test_strides_choose_stages_and_the_middle_one_the_grid() -> None:
+    assert choose_stages(NAME, (4, 8, 16)) == ((1, 2, 4 - 1), 8)
+    assert choose_stages("resnet18", (8, 16)) == ((2, 3), 8)
+
+
+def test_a_transformer_of_one_stride_gives_its_last_stages() -> None:
+    stages, stride = choose_stages("vit_tiny_patch16_224", (4, 8, 16))
+    assert len(stages) == 3 and stride == 16
+
+
+def test_a_model_without_feature_maps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("features_only not implemented")
+
+    monkeypatch.setattr(timm, "create_model", refuses)
+    with pytest.raises(BackboneError, match="gives no feature maps"):
+        choose_stages("resnet18", (4, 8, 16))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_networks_of_every_layout_give_one_grid(name: str) -> None:
+    strides, image_size = (4, 8, 16), 224
+    stages, _ = choose_stages(name, strides)
+    weights = BackboneWeights(name, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "none", "")
+    extractor = empty_extractor(weights, image_size=image_size, strides=strides)
+    features = extractor(torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8))
+    channels = sum(extractor.backbone.feature_info.channels()[-len(stages) :])
+    assert features.shape == (1, channels, extractor.grid.inner, extractor.grid.inner)
+
+
+def test_features_are_one_vector_an_inner_patch(extractor: FeatureExtractor) -> None:
+    pixels = torch.zeros(2, 128, 128, 3, dtype=torch.uint8)
+    assert extractor(pixels).shape == (2, 24 + 40 + 112, 12, 12)
+
+
+def test_no_constant_image_has_a_strange_border(extractor: FeatureExtractor) -> None:
+    """The backbone pads with zeros; what that does to the outer patches is cut off."""
+    features = extractor(torch.full((1, 128, 128, 3), 200, dtype=torch.uint8))[0]
+    centre = features[:, 6:7, 6:7]
+    inside = (features - centre).norm(dim=0).max()
+    whole = FeatureExtractor(extractor.backbone, extractor.weights, grid=Grid(128, 16, 0))
+    everywhere = (whole(torch.full((1, 128, 128, 3), 200, dtype=torch.uint8))[0] - centre).norm(dim=0).max()
+    assert inside < 0.75 * everywhere
+
+
+def test_a_change_in_the_image_changes_the_patches_there_most(extractor: FeatureExtractor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (1, 128, 128, 3), dtype=torch.uint8, generator=generator)
+    changed = pixels.clone()
+    changed[:, 76:84, 44:52] = 255  # rows 76 to 83, columns 44 to 51: patch (10 - 2, 6 - 2) of the inner grid
+    difference = (extractor(changed) - extractor(pixels)).norm(dim=1)[0]
+    row, column = divmod(int(difference.argmax()), 12)
+    assert abs(row - 7.5) <= 1 and abs(column - 3.5) <= 1
+
+
+def test_a_batch_is_scored_as_its_images_alone(extractor: FeatureExtractor) -> None:
+    pixels = torch.randint(
+        0, 256, (3, 128, 128, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+    together, alone = extractor(pixels), torch.cat([extractor(p[None]) for p in pixels])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [0, 33, 250])
+def test_an_image_size_that_strides_do_not_divide_is_refused(size: int) -> None:
+    with pytest.raises(SettingsError, match="multiple of 32"):
+        make_grid(size, 8)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from energyad.energy import AutoencoderEnergy
+from energyad.features import Grid, load_extractor
+from energyad.latents import Whitening, fit_whitening
+from energyad.scorer import EnergyHead, Scorer, upsampling_matrix
+
+GRID = Grid(image_size=64, size=8, margin=1)
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    generator = torch.Generator().manual_seed(0)
+    extractor = load_extractor("tf_efficientnet_lite0", image_size=64)
+    whitening = fit_whitening(torch.randn(500, 176, generator=generator), num_latents=16)
+    energy = AutoencoderEnergy(16, width=8, bottleneck=4, generator=generator)
+    return Scorer(extractor, EnergyHead(whitening, energy, grid=extractor.grid, smoothing=4.0)).eval()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 4.0])
+def test_a_constant_energy_map_stays_constant(smoothing: float) -> None:
+    matrix = upsampling_matrix(GRID, smoothing=smoothing)
+    torch.testing.assert_close(matrix.sum(1), torch.ones(64))
+
+
+def test_upsampling_without_smoothing_is_linear_interpolation() -> None:
+    grid = Grid(image_size=64, size=8, margin=0)
+    energies = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    matrix = upsampling_matrix(grid, smoothing=0.0)
+    expected = F.interpolate(energies, size=(64, 64), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(matrix @ energies @ matrix.T, expected)
+
+
+def test_smoothing_is_the_gaussian_of_the_stated_deviation() -> None:
+    grid = Grid(image_size=128, size=128, margin=0)
+    row = upsampling_matrix(grid, smoothing=5.0)[64]
+    distance = torch.arange(128) - 64
+    assert float((row * distance.square()).sum().sqrt()) == pytest.approx(5.0, rel=1e-3)
+
+
+def test_the_border_continues_the_outermost_inner_patch() -> None:
+    matrix = upsampling_matrix(GRID, smoothing=0.0)
+    assert bool((matrix[:8, 0] == 1).all()) and bool((matrix[-8:, -1] == 1).all())
+
+
+def test_one_hot_patch_peaks_at_its_own_pixels() -> None:
+    energies = torch.zeros(6, 6)
+    energies[4, 1] = 1.0  # inner (4, 1) is patch (5, 2): rows 40 to 47, columns 16 to 23
+    matrix = upsampling_matrix(GRID, smoothing=2.0)
+    row, column = divmod(int((matrix @ energies @ matrix.T).argmax()), 64)
+    assert 40 <= row < 48 and 16 <= column < 24
+
+
+def test_the_score_is_the_heatmaps_peak(scorer: Scorer) -> None:
+    pixels = torch.randint(
+        0, 256, (3, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    scores = scorer(pixels)
+    assert scores.heatmap.shape == (3, 64, 64)
+    assert torch.equal(scores.score, scores.heatmap.flatten(1).amax(1))
+
+
+def test_scoring_twice_gives_the_same_bits(scorer: Scorer) -> None:
+    pixels = torch.randint(
+        0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(scorer(pixels).heatmap, scorer(pixels).heatmap)
+
+
+def test_a_higher_energy_anywhere_never_lowers_the_score() -> None:
+    class Given(torch.nn.Module):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return z[..., 0]
+
+    whitening = Whitening(1, 1)
+    whitening.projection.fill_(1.0)
+    head = EnergyHead(whitening, Given(), grid=GRID, smoothing=4.0)
+    energies = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    raised = energies + torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    assert bool((head(raised).score > head(energies).score).all())
