@@ -58,7 +58,7 @@ class Peer:
         """Collect embeddings of all good images, then the coreset or the Gaussians."""
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]), _numpy_seed(seed):
             torch.manual_seed(seed)  # anomalib draws from the global generators
-            weights = write_timm_folder(Path(folder))
+            weights = write_timm_folder(Path(folder), self.image_size)
             model, finish = self._create(f"local-dir:{folder}")
             normalise = _normaliser(weights)
             model.train()
@@ -85,11 +85,12 @@ class Peer:
         return patchcore, lambda: patchcore.subsample_embedding(ratio)
 
 
-def write_timm_folder(folder: Path) -> backbones.BackboneWeights:
+def write_timm_folder(folder: Path, image_size: int) -> backbones.BackboneWeights:
     """timm's folder of the default backbone (`local-dir:`), with the weights that energyad uses."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     name = backbones.DEFAULT_BACKBONE
-    extractor, weights = backbones.load_backbone(name, out_indices=(0, 1, 2, 3, 4))
+    stages = (0, 1, 2, 3, 4)
+    extractor, weights = backbones.load_backbone(name, out_indices=stages, image_size=image_size)
     model = timm.create_model(name, pretrained=False)
     model.load_state_dict(extractor.state_dict(), strict=False)
     safetensors.torch.save_file(model.state_dict(), folder / "model.safetensors")
