@@ -1,0 +1,189 @@
+"""`python -m benchmarks.detection.settle`: when does training settle?
+
+Detection over DxMI iterations on good images held out of train/good, as they are and with a synthetic defect planted.
+No test image is read, so the default length may be chosen by it. A ranking of lengths, no estimate of performance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+
+from benchmarks import provenance
+from benchmarks.detection.data import open_anywhere
+from benchmarks.detection.rows import settings_hash
+from benchmarks.detection.same_features import FeatureRule
+from benchmarks.detection.settle_plot import draw
+from energyad import images
+from energyad.datasets import Category
+from energyad.defects import plant_defect
+from energyad.dxmi import DxMITrainer
+from energyad.energy import AutoencoderEnergy
+from energyad.errors import DataError, EnergyadError
+from energyad.features import Grid
+from energyad.latents import Whitening, fit_whitening
+from energyad.progress import Silent
+from energyad.runtimes.onnx import OnnxFeatures
+from energyad.scorer import EnergyHead
+from energyad.settings import FitSettings
+from energyad.training import warm_up
+
+RESULTS = Path(__file__).with_name("settle.jsonl")
+HELD_OUT = 0.3
+MOST_HELD_OUT = 60
+PIXEL_STEP = 2  # pixel figures look at every second pixel each way
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Held-out images, first as they are and then with defects; masks of every `PIXEL_STEP`-th pixel."""
+
+    features: Float[Tensor, "n c g g"]
+    defective: Bool[np.ndarray, " n"]
+    masks: Bool[np.ndarray, "n h w"]
+
+
+def settle(
+    category: Category, settings: FitSettings, *, iterations: int, every: int, threads: int
+) -> Iterator[dict[str, Any]]:
+    """Train once; a row before DxMI and after every so many iterations."""
+    rule = FeatureRule("mahalanobis", settings)
+    grid, graph = rule.backbone()
+    session = OnnxFeatures(graph, threads=threads)
+    fitted, held_out = split(category.train_good, settings.seed)
+    whitening, latents = fit_latents(session, fitted, settings)
+    probe = plant(session, held_out, settings)
+    generator = torch.Generator().manual_seed(settings.seed)
+    energy = AutoencoderEnergy(
+        latents.shape[1], width=settings.energy_width, bottleneck=settings.bottleneck, generator=generator
+    )
+    warm_up(energy, latents, settings=settings, generator=generator, progress=Silent())
+    yield {"iteration": 0, "train_cpu_seconds": 0.0} | detect(probe, whitening, energy, grid, settings)
+    trainer = DxMITrainer(energy=energy, data=latents, settings=settings.dxmi, generator=generator)
+    spent, started = 0.0, time.process_time()
+    for record in trainer.run(iterations, record_every=every):
+        spent += time.process_time() - started
+        energies = {"energy_data": record.energy_data, "energy_samples": record.energy_samples}
+        figures = detect(probe, whitening, trainer.averaged_energy, grid, settings)
+        yield {"iteration": record.iteration, "train_cpu_seconds": round(spent, 1)} | figures | energies
+        started = time.process_time()
+
+
+def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:
+    """Images to fit on and images held out. Raises DataError for too few."""
+    if len(good) < 4:
+        raise DataError(f"{len(good)} good image(s): at least 4 are needed to hold some out")
+    order = np.random.default_rng(seed).permutation(len(good))
+    count = min(MOST_HELD_OUT, max(2, round(HELD_OUT * len(good))))
+    return [good[i] for i in sorted(order[count:])], [good[i] for i in sorted(order[:count])]
+
+
+def fit_latents(
+    session: OnnxFeatures, paths: Sequence[Path], settings: FitSettings
+) -> tuple[Whitening, Float[Tensor, "n k"]]:
+    """Whitening and latents of all patches, as a fit makes them."""
+    pixels = [images.resize(images.read_image(path), settings.image_size) for path in paths]
+    patches = run_backbone(session, pixels).permute(0, 2, 3, 1).flatten(0, 2)
+    whitening = fit_whitening(patches, num_latents=settings.num_latents)
+    return whitening, torch.cat([whitening(chunk) for chunk in patches.split(65536)])
+
+
+def plant(session: OnnxFeatures, paths: Sequence[Path], settings: FitSettings) -> Probe:
+    """Every held-out image twice: good, and with one defect textured by another of them."""
+    rng = np.random.default_rng(settings.seed)
+    good = [images.read_image(path) for path in paths]
+    planted = [
+        plant_defect(image, rng=rng, source=good[(place + 1) % len(good)]) for place, image in enumerate(good)
+    ]
+    pixels = [images.resize(image, settings.image_size) for image in [*good, *(p.image for p in planted)]]
+    masks = np.zeros((len(pixels), settings.image_size, settings.image_size), dtype=bool)
+    for place, defect in enumerate(planted, start=len(good)):
+        mask = defect.mask.astype(np.float32)
+        masks[place] = images.resize_map(mask, settings.image_size, settings.image_size) >= 0.5
+    defective = np.arange(len(pixels)) >= len(good)
+    return Probe(run_backbone(session, pixels), defective, masks[:, ::PIXEL_STEP, ::PIXEL_STEP])
+
+
+def run_backbone(
+    session: OnnxFeatures, pixels: Sequence[UInt8[np.ndarray, "h w 3"]]
+) -> Float[Tensor, "n c g g"]:
+    """Features of resized images."""
+    starts = range(0, len(pixels), BATCH_SIZE)
+    return torch.from_numpy(
+        np.concatenate([session.run(np.stack(pixels[start : start + BATCH_SIZE])) for start in starts])
+    )
+
+
+@torch.no_grad()
+def detect(
+    probe: Probe, whitening: Whitening, energy: nn.Module, grid: Grid, settings: FitSettings
+) -> dict[str, float]:
+    """Image and pixel AUROC of an energy, through the head that a model would have."""
+    head = EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing)
+    found = [head(features) for features in probe.features.split(BATCH_SIZE)]
+    scores = torch.cat([scores.score for scores in found]).numpy()
+    heatmaps = torch.cat([scores.heatmap[:, ::PIXEL_STEP, ::PIXEL_STEP] for scores in found]).numpy()
+    return {
+        "image_auroc": round(float(roc_auc_score(probe.defective, scores)), 5),
+        "pixel_auroc": round(float(roc_auc_score(probe.masks.ravel(), heatmaps.ravel())), 5),
+    }
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.detection.settle", description=__doc__)
+    p.add_argument("--data-root", action="append", type=Path)
+    p.add_argument("--categories", nargs="+", default=[], metavar="NAME")
+    p.add_argument("--seeds", nargs="+", type=int, default=[0])
+    p.add_argument("--iterations", type=int, default=2 * FitSettings().iterations)
+    p.add_argument("--every", type=int, default=200)
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--results", type=Path, default=RESULTS)
+    p.add_argument("--figure", type=Path, help="default: beside the results, .png")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train and write rows, then draw all rows there are; without categories, draw alone."""
+    options = parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        for name in options.categories:
+            category = open_anywhere(name, options.data_root)
+            for seed in options.seeds:
+                run_one(category, replace(FitSettings(), seed=seed), options)
+        figure = options.figure or options.results.with_suffix(".png")
+        draw(provenance.read_rows(options.results), figure)
+        print(figure)
+    except EnergyadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_one(category: Category, settings: FitSettings, options: argparse.Namespace) -> None:
+    """One training's rows."""
+    stamp = vars(provenance.stamp(threads=options.threads))
+    plain = {name: value for name, value in settings.to_dict().items() if name not in ("seed", "iterations")}
+    what = {"category": category.name, "seed": settings.seed, "settings_hash": settings_hash(plain)}
+    length = {"iterations": options.iterations, "every": options.every, "threads": options.threads}
+    for figures in settle(category, settings, **length):
+        provenance.append_row(options.results, what | figures | stamp)
+        auroc = f"image {figures['image_auroc']:.4f}, pixel {figures['pixel_auroc']:.4f}"
+        print(f"{category.name}, seed {settings.seed}, iteration {figures['iteration']}: {auroc}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""The curve of `settle`, from its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from energyad.errors import DataError
+
+PANELS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
+
+
+def draw(found: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """One line a category and settings: the mean over seeds, with the seeds' range. Raises DataError for no rows."""
+    if not found:
+        raise DataError(f"{path}: no rows to draw; give --categories")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(PANELS))
+    lines = sorted({(row["category"], row["settings_hash"]) for row in found})
+    for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
+        for category, settings in lines:
+            some = [r for r in found if (r["category"], r["settings_hash"]) == (category, settings)]
+            x, values = by_iteration(some, name)
+            label = f"{category} ({settings[:6]}, {len({r['seed'] for r in some})} seed(s))"
+            axis.plot(x, [np.mean(v) for v in values], marker=".", label=label)
+            axis.fill_between(x, [min(v) for v in values], [max(v) for v in values], alpha=0.2)
+        axis.set(title=f"{title}, planted defects", xlabel="DxMI iteration")
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def by_iteration(found: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[list[float]]]:
+    """Iterations, and each one's values over the seeds."""
+    iterations = sorted({int(row["iteration"]) for row in found})
+    return iterations, [[float(r[name]) for r in found if r["iteration"] == i] for i in iterations]

@@ -1,0 +1,211 @@
+"""`python -m benchmarks.detection.table`: the results as Markdown, from the rows alone."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from benchmarks.detection import rows
+from benchmarks.detection.rows import Row
+from energyad.errors import DataError, EnergyadError
+
+START, END = "<!-- detection table: start -->", "<!-- detection table: end -->"
+NOTHING = "—"
+
+Figure = Callable[[Row], float | None]
+
+
+def render(all_rows: Iterable[Row]) -> str:
+    """All tables: one model a category, its mean over categories, few good images, one model for all."""
+    current = rows.current(all_rows)
+    parts = []
+    for size in sorted({row.image_size for row in current}):
+        sized = [row for row in current if row.image_size == size]
+        whole = [row for row in sized if row.shots is None and not row.unified]
+        few = [row for row in sized if row.shots is not None and not row.unified]
+        unified = [row for row in sized if row.shots is None and row.unified]
+        parts.append(f"### {size} × {size} pixels")
+        parts += [_category_table(name, _of(whole, name)) for name in _categories(whole)]
+        parts += [_mean_table(whole)] if len(_categories(whole)) > 1 else []
+        parts += [_few_shot_table(name, _of(few, name)) for name in _categories(few)]
+        parts += [_unified_table(group, unified, whole) for group in sorted({r.categories for r in unified})]
+    return "\n\n".join([*parts, _origin(current)]) if current else "No rows yet."
+
+
+def _category_table(category: str, measured: Sequence[Row]) -> str:
+    first = measured[0]
+    title = f"**{category}**, one model a category, {first.num_test} test images"
+    head = (
+        "method",
+        "image AUROC",
+        "95 % interval",
+        "pixel AUROC",
+        "AUPRO",
+        "best F1",
+        "model MB",
+        "fit s (CPU s)",
+        "ms an image (CPU ms)",
+        "seeds",
+    )
+    return _table(title, head, [_category_line(method, found) for method, found in _by_method(measured)])
+
+
+def _category_line(method: str, found: Sequence[Row]) -> tuple[str, ...]:
+    low, high = _mean(found, lambda r: r.image_auroc_low), _mean(found, lambda r: r.image_auroc_high)
+    return (
+        method,
+        _spread(found, lambda r: r.image_auroc),
+        f"{low:.3f} to {high:.3f}",
+        _spread(found, lambda r: r.pixel_auroc),
+        _spread(found, lambda r: r.aupro),
+        _spread(found, lambda r: r.best_f1),
+        f"{_mean(found, lambda r: r.model_bytes / 1e6):.2f}",
+        f"{_mean(found, lambda r: r.fit_seconds):.0f} ({_mean(found, lambda r: r.fit_cpu_seconds):.0f})",
+        f"{_mean(found, lambda r: r.image_ms):.0f} ({_mean(found, lambda r: r.image_cpu_ms):.0f})",
+        str(len(found)),
+    )
+
+
+def _mean_table(whole: Sequence[Row]) -> str:
+    categories = _categories(whole)
+    lines = []
+    for method, found in _by_method(whole):
+        seeds = [list(group) for _, group in groupby(sorted(found, key=_seed), key=_seed)]
+        complete = [group for group in seeds if {row.category for row in group} == set(categories)]
+        if complete:
+            figures = [_spread_of_means(complete, figure) for figure in FIGURES]
+            lines.append((method, *figures, str(len(complete))))
+    title = f"**Mean of {', '.join(categories)}**, one model a category, seeds that have all of them"
+    return _table(title, ("method", "image AUROC", "pixel AUROC", "AUPRO", "seeds"), lines)
+
+
+def _few_shot_table(category: str, few: Sequence[Row]) -> str:
+    counts = sorted({row.shots for row in few if row.shots is not None})
+    lines = []
+    for method, found in _by_method(few):
+        cells = []
+        for count in counts:
+            some = [row for row in found if row.shots == count]
+            cells.append(f"{_spread(some, FIGURES[0])} / {_spread(some, FIGURES[1])}" if some else NOTHING)
+        lines.append((method, *cells, str(len({row.seed for row in found}))))
+    head = ("method", *(f"{count} good images" for count in counts), "seeds")
+    return _table(f"**{category}**, few good images: image / pixel AUROC", head, lines)
+
+
+def _unified_table(group: tuple[str, ...], unified: Sequence[Row], whole: Sequence[Row]) -> str:
+    lines = []
+    for method, found in _by_method([row for row in unified if row.categories == group]):
+        for category in group:
+            one, each = _of(found, category), [r for r in _of(whole, category) if r.method == method]
+            cells = [_spread(some, figure) for figure in FIGURES for some in (one, each)]
+            lines.append((method, category, *cells, f"{len(one)}, {len(each)}"))
+    names = ("image AUROC", "pixel AUROC", "AUPRO")
+    head = (
+        "method",
+        "category",
+        *(f"{name}, {kind}" for name in names for kind in ("unified", "each its own")),
+    )
+    return _table(f"**One model for {', '.join(group)}**, unified", (*head, "seeds"), lines)
+
+
+FIGURES: tuple[Figure, ...] = (lambda r: r.image_auroc, lambda r: r.pixel_auroc, lambda r: r.aupro)
+
+
+def _origin(current: Sequence[Row]) -> str:
+    commits = sorted({(row.commit or "unknown")[:9] + ("+" if row.modified else "") for row in current})
+    versions = sorted({f"{name} {version}" for row in current for name, version in row.versions.items()})
+    machines = sorted({f"{row.processor}, {row.threads} thread(s)" for row in current})
+    text = f"Commits {', '.join(commits)} (+ with uncommitted changes); {'; '.join(machines)}; {', '.join(versions)}."
+    return (
+        f"{text} Mean ± standard deviation over seeds; the interval is a bootstrap over test images, its ends \
+averaged over seeds."
+    )
+
+
+def _table(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    ruled = [head, ["---"] * len(head), *lines]
+    return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in ruled)])
+
+
+def _spread(found: Sequence[Row], figure: Figure) -> str:
+    return _mean_and_deviation([value for row in found if (value := figure(row)) is not None])
+
+
+def _spread_of_means(seeds: Sequence[Sequence[Row]], figure: Figure) -> str:
+    means = []
+    for group in seeds:
+        values = [value for row in group if (value := figure(row)) is not None]
+        means += [statistics.fmean(values)] if len(values) == len(group) else []
+    return _mean_and_deviation(means)
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    if not values:
+        return NOTHING
+    mean = f"{statistics.fmean(values):.4f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.4f}"
+
+
+def _mean(found: Sequence[Row], figure: Callable[[Row], float]) -> float:
+    return statistics.fmean(figure(row) for row in found)
+
+
+def _by_method(measured: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Methods with their rows, best image AUROC first."""
+    found: dict[str, list[Row]] = {}
+    for row in measured:
+        found.setdefault(row.method, []).append(row)
+    return sorted(found.items(), key=lambda item: -_mean(item[1], lambda r: r.image_auroc))
+
+
+def _of(measured: Sequence[Row], category: str) -> list[Row]:
+    return [row for row in measured if row.category == category]
+
+
+def _categories(measured: Sequence[Row]) -> list[str]:
+    return sorted({row.category for row in measured})
+
+
+def _seed(row: Row) -> int:
+    return row.seed
+
+
+def insert(text: str, tables: str) -> str:
+    """Replace what stands between the markers. Raises DataError where they are not."""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise DataError(f"no markers to put the table between; add the lines {START} and {END}")
+    return f"{before}{START}\n\n{tables}\n\n{END}{after}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables, or write them into a file, or check that the file has them. Returns the exit status."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.detection.table", description=__doc__)
+    p.add_argument("--results", type=Path, default=rows.RESULTS)
+    p.add_argument("--into", type=Path, help="Markdown file with the two markers")
+    p.add_argument("--check", action="store_true", help="only say whether the file is up to date")
+    options = p.parse_args(arguments)
+    try:
+        tables = render(rows.read(options.results))
+        if options.into is None:
+            print(tables)
+            return 0
+        old = options.into.read_text(encoding="utf-8")
+        new = insert(old, tables)
+    except EnergyadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.check:
+        print("up to date" if old == new else f"{options.into}: out of date; run without --check")
+        return int(old != new)
+    options.into.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
