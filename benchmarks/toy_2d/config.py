@@ -35,13 +35,12 @@ class Job:
 
 
 def read_jobs(*, quick: bool, path: Path = CONFIG) -> list[Job]:
-    """All jobs, seed by seed, so that a paused benchmark has whole seeds."""
+    """All jobs, run by run, so that a paused benchmark has whole rows of its table."""
     config = tomllib.loads(path.read_text(encoding="utf-8"))
     top = config["quick"] if quick else {}
     seeds = top.get("seeds", config["seeds"])
-    return [
-        _job(name, seed, config["base"], run, top) for seed in seeds for name, run in config["runs"].items()
-    ]
+    runs = config["runs"].items()
+    return [_job(name, seed, config["base"], run, top) for name, run in runs for seed in seeds]
 
 
 def _job(name: str, seed: int, base: dict[str, Any], run: dict[str, Any], top: dict[str, Any]) -> Job:

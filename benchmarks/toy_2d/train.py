@@ -132,7 +132,7 @@ def by_steps(trainer: DxMITrainer, truth: GaussianMixture, job: Job) -> Row:
 def saved_bytes(trainer: DxMITrainer) -> Row:
     """Bytes of activations that one sampler update keeps for its backward pass."""
     T, generator = trainer.schedule.num_steps, chain_generator(0)
-    chains = trainer.trajectory(128, generator=generator)
+    chains = trainer.trajectory(64, generator=generator)
     states, route, policy = chains.states[:-1], chains.route, trainer.game.policy
 
     def count(forward: Callable[[], object]) -> int:
@@ -177,9 +177,10 @@ def provenance() -> Row:
         done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", "../../energyad/dxmi")
+    code = ("--", ".", "../../energyad/dxmi", ":!*.jsonl", ":!*.md", ":!*.png")
+    changed = git("status", "--porcelain", "--untracked-files=no", *code)
     return {
-        "commit": git("rev-parse", "--short", "HEAD") + ("+" if changed else ""),
+        "commit": git("log", "-1", "--format=%h", *code) + ("+" if changed else ""),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "machine": {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
