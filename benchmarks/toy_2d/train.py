@@ -27,6 +27,8 @@ Row = dict[str, Any]
 NUM_SAMPLES = 10_000
 TRUTH_SEED, CHAIN_SEED = 1_000_000, 2_000_000
 GRID = 121
+TRAINING_CODE = ("train.py", "config.py", "config.toml", "targets.py", "measures.py", "../../energyad/dxmi")
+"""What decides a row's numbers; a row names the last commit that changed it."""
 
 
 def train(job: Job, pictures: Path) -> Row:
@@ -177,7 +179,7 @@ def provenance() -> Row:
         done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    code = ("--", ".", "../../energyad/dxmi", ":!*.jsonl", ":!*.md", ":!*.png")
+    code = ("--", *TRAINING_CODE)
     changed = git("status", "--porcelain", "--untracked-files=no", *code)
     return {
         "commit": git("log", "-1", "--format=%h", *code) + ("+" if changed else ""),
