@@ -11,6 +11,7 @@ Importing this package loads neither torch nor timm; fitting does.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ _HOMES = {
 __all__ = ["AnomalyDetector", "EnergyadError", "FitSettings", "Prediction", "load"]
 
 
-def load(folder: str) -> AnomalyDetector:
-    """Load a model folder, checked against its hashes. Raises ModelError."""
+def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> AnomalyDetector:
+    """Load a model folder, checked against its hashes. threads: all cores by default. Raises ModelError."""
     from energyad.detector import AnomalyDetector
 
-    return AnomalyDetector.load(folder)
+    return AnomalyDetector.load(os.fspath(folder), threads=threads)
 
 
 def __getattr__(name: str) -> Any:

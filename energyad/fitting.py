@@ -25,6 +25,7 @@ from energyad.features import FeatureExtractor, load_extractor
 from energyad.latents import fit_whitening
 from energyad.progress import Progress, Silent
 from energyad.runtimes import export
+from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures, OnnxRuntime
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
@@ -64,7 +65,7 @@ def fit_model(
         strides=settings.strides,
         weights_file=backbone_weights,
     )
-    backbone_graph = export.export_extractor(extractor)
+    backbone_graph = extractor_graph(extractor)
     good = extract(
         good_images,
         backbone_graph,

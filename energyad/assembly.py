@@ -1,0 +1,53 @@
+"""A saved model's tensors back into the scorer module, for PyTorch and for export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from energyad.artifact import Manifest
+from energyad.backbones import BackboneWeights
+from energyad.detector import BACKBONE_FILE, HEAD_FILE
+from energyad.energy import AutoencoderEnergy
+from energyad.errors import ModelError
+from energyad.features import empty_extractor
+from energyad.latents import Whitening
+from energyad.scorer import EnergyHead, Scorer
+from energyad.settings import FitSettings
+
+
+def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer:
+    """The scorer of a model folder, in evaluation mode. Raises ModelError where the tensors do not fit."""
+    settings = FitSettings.from_dict(manifest.settings)
+    weights = BackboneWeights(**manifest.backbone.model_dump())
+    extractor = empty_extractor(weights, image_size=manifest.input.image_size, strides=settings.strides)
+    _fill(extractor.backbone, contents, BACKBONE_FILE)
+    tensors = _tensors(contents, HEAD_FILE)
+    channels, latents = tensors["whitening.projection"].shape
+    energy = AutoencoderEnergy(latents, width=settings.energy_width, bottleneck=settings.bottleneck)
+    head = EnergyHead(Whitening(channels, latents), energy, grid=extractor.grid, smoothing=settings.smoothing)
+    _fill(head, contents, HEAD_FILE)
+    return Scorer(extractor, head).eval().requires_grad_(False)
+
+
+def _tensors(contents: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(contents[name])
+    except KeyError as error:
+        raise ModelError(f"{name}: not in the model's manifest; fit the model again") from error
+    except safetensors.SafetensorError as error:
+        raise ModelError(f"{name}: not a readable safetensors file; fit the model again") from error
+
+
+def _fill(module: nn.Module, contents: Mapping[str, bytes], name: str) -> None:
+    try:
+        with torch.no_grad():
+            module.load_state_dict(_tensors(contents, name))
+    except RuntimeError as error:
+        raise ModelError(
+            f"{name}: its tensors do not fit the model's settings; fit the model again"
+        ) from error

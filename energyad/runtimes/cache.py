@@ -1,0 +1,63 @@
+"""Exported backbones, kept between fits: tracing one takes seconds and gives the same graph every time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import onnx
+import torch
+from google.protobuf.message import DecodeError
+
+from energyad.features import FeatureExtractor
+from energyad.runtimes import export
+
+CACHE_VARIABLE = "ENERGYAD_CACHE"
+_SOURCES = [Path(__file__).parents[1] / name for name in ("features.py", "runtimes/export.py")]
+
+
+def cache_folder() -> Path:
+    """$ENERGYAD_CACHE, else energyad/ in $XDG_CACHE_HOME or ~/.cache."""
+    given = os.environ.get(CACHE_VARIABLE)
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "energyad"
+
+
+def extractor_graph(extractor: FeatureExtractor) -> onnx.ModelProto:
+    """The extractor's graph, traced or from the cache. A cache that cannot be read or written costs time only."""
+    path = cache_folder() / f"{_key(extractor)}.onnx"
+    with contextlib.suppress(OSError, DecodeError, onnx.checker.ValidationError):
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+        return model
+    model = export.export_extractor(extractor)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(model.SerializeToString())
+        Path(temporary).replace(path)
+    return model
+
+
+def _key(extractor: FeatureExtractor) -> str:
+    """Changes with anything the graph depends on: weights, structure, grid, normalisation, exporter."""
+    weights, grid = extractor.weights, extractor.grid
+    tensors = {name: tuple(tensor.shape) for name, tensor in extractor.backbone.state_dict().items()}
+    stages = extractor.backbone.feature_info.get_dicts()  # type: ignore[union-attr, operator]
+    sources = [path.read_text(encoding="utf-8") for path in _SOURCES]
+    parts = [
+        torch.__version__,
+        onnx.__version__,
+        vars(weights),
+        vars(grid),
+        str(stages),
+        str(tensors),
+        sources,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import energyad
+from energyad import AnomalyDetector, FitSettings
+from energyad.assembly import assemble_scorer
+from energyad.demo import render_demo, render_flawed, render_good
+from energyad.errors import DataError, ImageError, ModelError
+from energyad.runtimes.eager import EagerRuntime
+
+SETTINGS = FitSettings(image_size=128, warmup_iterations=300, iterations=40)
+SIZE = 160
+
+
+@pytest.fixture(scope="module")
+def good_images() -> list[np.ndarray]:
+    return [render_good(0, "train", index, size=SIZE) for index in range(14)]
+
+
+@pytest.fixture(scope="module")
+def detector(good_images: list[np.ndarray]) -> AnomalyDetector:
+    return AnomalyDetector.fit(good_images, name="part", settings=SETTINGS, threads=1)
+
+
+@pytest.fixture(scope="module")
+def new_part() -> np.ndarray:
+    return render_good(0, "test", 0, size=SIZE)
+
+
+def with_outlier(image: np.ndarray) -> tuple[np.ndarray, tuple[slice, slice]]:
+    """A bright checkered square on the part."""
+    place = (slice(70, 90), slice(30, 50))
+    spoilt = image.copy()
+    spoilt[place] = (np.indices((20, 20)).sum(0)[..., None] // 4 % 2 * 255).astype(np.uint8)
+    return spoilt, place
+
+
+def test_a_planted_outlier_scores_above_every_good_part(
+    detector: AnomalyDetector, good_images: list[np.ndarray], new_part: np.ndarray
+) -> None:
+    outlier, _ = with_outlier(new_part)
+    prediction = detector.score(outlier)
+    assert prediction.is_anomalous
+    assert prediction.score > max(p.score for p in detector.score_batch([*good_images, new_part]))
+
+
+def test_the_heatmap_has_the_images_own_size_and_peaks_on_the_outlier(
+    detector: AnomalyDetector, new_part: np.ndarray
+) -> None:
+    outlier, place = with_outlier(new_part)
+    wide = np.asarray(Image.fromarray(outlier).resize((3 * SIZE, SIZE)))
+    heatmap = detector.score(wide).heatmap
+    assert heatmap.shape == (SIZE, 3 * SIZE)
+    row, column = np.unravel_index(heatmap.argmax(), heatmap.shape)
+    assert place[0].start - 8 <= row < place[0].stop + 8
+    assert 3 * (place[1].start - 8) <= column < 3 * (place[1].stop + 8)
+
+
+def test_the_peak_lies_in_the_mask_of_obvious_demo_flaws(detector: AnomalyDetector) -> None:
+    hits = []
+    for flaw in ("chip", "contamination", "missing_segment"):
+        image, mask = render_flawed(0, flaw, 0, severity=1.0, size=SIZE)
+        heatmap = detector.score(image).heatmap
+        row, column = np.unravel_index(heatmap.argmax(), heatmap.shape)
+        hits.append(mask[max(0, row - 8) : row + 9, max(0, column - 8) : column + 9].any())
+    assert all(hits)
+
+
+def test_a_path_an_array_and_a_pillow_image_score_alike(
+    detector: AnomalyDetector, new_part: np.ndarray, tmp_path: Path
+) -> None:
+    Image.fromarray(new_part).save(tmp_path / "part.png")
+    scores = {
+        detector.score(kind).score for kind in (new_part, Image.fromarray(new_part), tmp_path / "part.png")
+    }
+    assert len(scores) == 1
+
+
+def test_a_stream_gives_one_prediction_an_image_in_order(
+    detector: AnomalyDetector, good_images: list[np.ndarray]
+) -> None:
+    alone = [detector.score(image).score for image in good_images]
+    streamed = [prediction.score for prediction in detector.stream(iter(good_images))]
+    np.testing.assert_allclose(streamed, alone, rtol=1e-5)
+
+
+def test_a_stream_reads_ahead_by_a_few_batches_only(detector: AnomalyDetector, new_part: np.ndarray) -> None:
+    taken = 0
+
+    def endless() -> object:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield new_part
+
+    next(detector.stream(endless()))  # type: ignore[arg-type]
+    assert taken < 64
+
+
+def test_predictions_are_the_thresholds_consequence(detector: AnomalyDetector, new_part: np.ndarray) -> None:
+    prediction = detector.score(new_part)
+    assert prediction.threshold == detector.threshold
+    assert prediction.is_anomalous == (prediction.score > prediction.threshold)
+    assert prediction.score == pytest.approx(float(prediction.heatmap.max()), rel=0.05)
+
+
+def test_scores_survive_saving_and_a_new_process_without_torch(
+    detector: AnomalyDetector, new_part: np.ndarray, tmp_path: Path
+) -> None:
+    detector.save(tmp_path / "model")
+    Image.fromarray(new_part).save(tmp_path / "part.png")
+    program = (
+        "import sys, json, energyad\n"
+        "d = energyad.load(sys.argv[1], threads=1)\n"
+        "p = d.score(sys.argv[2])\n"
+        "print(json.dumps([p.score, float(p.heatmap.sum()), 'torch' in sys.modules]))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "model"), str(tmp_path / "part.png")]
+    output = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    prediction = detector.score(tmp_path / "part.png")
+    assert output == [prediction.score, float(prediction.heatmap.sum()), False]
+
+
+def test_eager_pytorch_agrees_with_the_exported_graph(
+    detector: AnomalyDetector, good_images: list[np.ndarray]
+) -> None:
+    eager = EagerRuntime(assemble_scorer(detector.manifest, detector.contents))
+    pixels = np.stack([np.asarray(Image.fromarray(image).resize((128, 128))) for image in good_images[:3]])
+    ours, theirs = eager.run(pixels), detector.runtime.run(pixels)
+    np.testing.assert_allclose(ours.score, theirs.score, rtol=1e-4)
+    np.testing.assert_allclose(ours.heatmap, theirs.heatmap, rtol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_model_bit_for_bit(good_images: list[np.ndarray]) -> None:
+    quick = FitSettings(image_size=64, warmup_iterations=20, iterations=5)
+    first, second = (AnomalyDetector.fit(good_images, settings=quick, threads=1) for _ in range(2))
+    for name in ("backbone.safetensors", "detector.safetensors"):
+        assert first.contents[name] == second.contents[name]
+    assert first.threshold == second.threshold
+    other = AnomalyDetector.fit(good_images, settings=FitSettings(**{**vars(quick), "seed": 1}), threads=1)
+    assert other.contents["detector.safetensors"] != first.contents["detector.safetensors"]
+
+
+def test_the_threshold_rests_on_images_kept_from_training(detector: AnomalyDetector) -> None:
+    made = detector.manifest.provenance
+    assert made.num_images == 14 and made.num_held_out == 3
+    assert len(detector.manifest.calibration.good_scores) == 3
+    assert detector.threshold >= max(detector.manifest.calibration.good_scores)
+
+
+def test_no_path_or_user_name_of_the_machine_is_in_the_model(detector: AnomalyDetector) -> None:
+    home = str(Path(energyad.__file__).parents[1]).encode()
+    assert all(home not in content for content in detector.contents.values())
+    assert home.decode() not in detector.manifest.model_dump_json()
+
+
+def test_eight_threads_get_the_scores_of_one(
+    detector: AnomalyDetector, good_images: list[np.ndarray]
+) -> None:
+    expected = [detector.score(image).score for image in good_images[:8]]
+    found: dict[int, float] = {}
+
+    def work(index: int) -> None:
+        for _ in range(3):
+            found[index] = detector.score(good_images[index]).score
+
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [found[index] for index in range(8)] == expected
+
+
+def test_one_image_is_refused_and_few_are_warned_about(good_images: list[np.ndarray]) -> None:
+    quick = FitSettings(image_size=64, warmup_iterations=5, iterations=0)
+    with pytest.raises(DataError, match="at least 2"):
+        AnomalyDetector.fit(good_images[:1], settings=quick)
+    with pytest.warns(UserWarning, match="only 2 good images"):
+        few = AnomalyDetector.fit(good_images[:2], settings=quick, threads=1)
+    assert few.threshold > 0
+
+
+def test_a_bad_image_stops_the_fit_unless_told_to_skip_it(
+    good_images: list[np.ndarray], tmp_path: Path
+) -> None:
+    bad = tmp_path / "zero.png"
+    bad.touch()
+    quick = FitSettings(image_size=64, warmup_iterations=5, iterations=0)
+    with pytest.raises(ImageError, match=r"zero\.png.*--skip-bad"):
+        AnomalyDetector.fit([*good_images, bad], settings=quick)
+    with pytest.warns(UserWarning, match=r"left out: .*zero\.png"):
+        fitted = AnomalyDetector.fit([*good_images, bad], settings=quick, skip_bad=True, threads=1)
+    assert fitted.manifest.provenance.num_images == len(good_images)
+
+
+def test_a_folder_without_a_model_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="energyad models"):
+        energyad.load(str(tmp_path))
+
+
+def test_importing_the_package_loads_no_heavy_library() -> None:
+    program = "import sys, energyad; print([m for m in ('torch', 'timm', 'cv2', 'onnxruntime') if m in sys.modules])"
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert output.strip() == "[]"
+
+
+def test_a_rendered_category_trains_from_its_files(tmp_path: Path) -> None:
+    category = render_demo(tmp_path, train=8, good=1, per_flaw=1, size=64)
+    quick = FitSettings(image_size=64, warmup_iterations=5, iterations=0)
+    fitted = AnomalyDetector.fit(category.train_good, name=category.name, settings=quick, threads=1)
+    assert fitted.manifest.provenance.num_images == 8
