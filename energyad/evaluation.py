@@ -1,0 +1,169 @@
+"""How well a detector tells good test images from defective ones, and finds the defects in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool
+
+from energyad import images, metrics
+from energyad.datasets import Category, TestItem
+from energyad.detector import AnomalyDetector
+from energyad.errors import DataError
+from energyad.inspection import read_ahead
+from energyad.metrics import PixelTally
+from energyad.progress import Progress, Silent
+
+GOOD = "good"
+
+
+@dataclass(frozen=True)
+class ScoredItem:
+    """A test image and its score, an energy."""
+
+    path: Path
+    defect_type: str
+    mask: Path | None
+    score: float
+
+
+@dataclass(frozen=True)
+class TypeRow:
+    """One folder of test images, its defects told from all good ones. `above_threshold` counts images."""
+
+    defect_type: str
+    images: int
+    above_threshold: int
+    image_auroc: float | None
+    pixel_auroc: float | None
+    aupro: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one detector on one category; None where the category cannot give them.
+
+    image_auroc, f1_max: over images, from their scores (f1_max: at the best threshold, not the model's).
+    image_auroc_interval: 95 %, bootstrap over images. pixel_auroc, aupro (false positive rate up to 0.3): over all
+    pixels of all test images at `resolution` pixels a side, the model's input; masks are brought there by nearest
+    neighbour, and both are None where a defective image lacks its mask. milliseconds_per_image: reading, scoring
+    and tallying.
+    """
+
+    category: str
+    model: str
+    image_auroc: float | None
+    image_auroc_interval: tuple[float, float] | None
+    pixel_auroc: float | None
+    aupro: float | None
+    f1_max: float | None
+    threshold: float
+    resolution: int
+    milliseconds_per_image: float
+    types: tuple[TypeRow, ...]
+    items: tuple[ScoredItem, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON: all but the single images."""
+        return {name: value for name, value in asdict(self).items() if name != "items"}
+
+    def row(self, defect_type: str) -> TypeRow:
+        """The row of one folder of test images. Raises KeyError."""
+        return {row.defect_type: row for row in self.types}[defect_type]
+
+
+def evaluate(
+    detector: AnomalyDetector, category: Category, *, progress: Progress | None = None
+) -> Evaluation:
+    """Score every test image of a category.
+
+    Raises DataError where there is none, ImageError at the first image or mask that cannot be read: figures over
+    part of a test set would not be comparable.
+    """
+    if not category.test:
+        raise DataError(
+            f"{category.root / 'test'}: no test images; `energyad score` needs none of their labels"
+        )
+    started = time.perf_counter()
+    scores, tallies = _score_all(detector, category, progress or Silent())
+    elapsed = time.perf_counter() - started
+    defective = [item.is_defective for item in category.test]
+    return Evaluation(
+        category=category.name,
+        model=detector.name,
+        image_auroc=metrics.image_auroc(defective, scores),
+        image_auroc_interval=metrics.image_auroc_interval(
+            defective, scores, generator=np.random.default_rng(0)
+        ),
+        pixel_auroc=metrics.pixel_auroc(tallies.values()) if tallies else None,
+        aupro=metrics.aupro(tallies.values()) if tallies else None,
+        f1_max=metrics.best_f1(defective, scores),
+        threshold=detector.threshold,
+        resolution=detector.image_size,
+        milliseconds_per_image=round(1000 * elapsed / len(scores), 2),
+        types=_type_rows(category, scores, tallies, detector.threshold),
+        items=tuple(
+            ScoredItem(item.path, item.defect_type, item.mask, score)
+            for item, score in zip(category.test, scores, strict=True)
+        ),
+    )
+
+
+def _score_all(
+    detector: AnomalyDetector, category: Category, progress: Progress
+) -> tuple[list[float], dict[str, PixelTally]]:
+    """The score of each test image; tallies of pixels by defect type, none where masks are missing."""
+    size, scores = detector.image_size, list[float]()
+    tallies: dict[str, PixelTally] = {}
+    progress.stage("scoring", len(category.test))
+    for batch in read_ahead(detector, [item.path for item in category.test]):
+        pixels = [reading.require() for reading in batch]
+        raw = detector.runtime.run(np.stack([images.resize(each, size) for each in pixels]))
+        items = category.test[len(scores) : len(scores) + len(batch)]
+        if category.has_masks:
+            for item, each, heatmap in zip(items, pixels, raw.heatmap, strict=True):
+                tally = tallies.setdefault(item.defect_type, PixelTally.empty())
+                tally.add(heatmap, mask_at(item, size, shape=each.shape[:2]))
+        scores += [float(score) for score in raw.score]
+        progress.advance(len(batch))
+    return scores, tallies
+
+
+def mask_at(item: TestItem, size: int, *, shape: tuple[int, int]) -> Bool[np.ndarray, "size size"]:
+    """The item's mask (empty for good parts) in a square of `size` pixels. `shape`: that of its image, h w."""
+    if item.mask is None:
+        return np.zeros((size, size), dtype=bool)
+    mask = images.read_mask(item.mask, shape=shape).astype(np.uint8)
+    return cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
+
+
+def _type_rows(
+    category: Category, scores: Sequence[float], tallies: Mapping[str, PixelTally], threshold: float
+) -> tuple[TypeRow, ...]:
+    by_type: dict[str, list[float]] = {}
+    for item, score in zip(category.test, scores, strict=True):
+        by_type.setdefault(item.defect_type, []).append(score)
+    good = by_type.get(GOOD, [])
+    rows = []
+    for defect_type in (*category.defect_types, *([GOOD] if good else [])):
+        own, defects = by_type[defect_type], defect_type != GOOD
+        together = [tallies[name] for name in (GOOD, defect_type) if name in tallies]
+        rows.append(
+            TypeRow(
+                defect_type=defect_type,
+                images=len(own),
+                above_threshold=sum(score > threshold for score in own),
+                image_auroc=metrics.image_auroc([False] * len(good) + [True] * len(own), [*good, *own])
+                if defects
+                else None,
+                pixel_auroc=metrics.pixel_auroc(together) if defects and together else None,
+                aupro=metrics.aupro(together) if defects and together else None,
+            )
+        )
+    return tuple(rows)

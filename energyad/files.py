@@ -1,0 +1,33 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from energyad.errors import DataError
+
+
+def write_whole(path: str | Path, content: bytes | str) -> Path:
+    """Write a file under a temporary name beside its place and rename it; text is UTF-8.
+
+    A reader sees the old file or the new one. Raises DataError where it cannot be written.
+    """
+    target = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = ""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).chmod(0o644)
+        return Path(temporary).replace(target)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        message = f"{target}: cannot be written: {reason}; check the folder and the space left"
+        raise DataError(message) from error
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,131 @@
+"""Detection figures from scikit-learn: AUROC, AUPRO and best F1, of images and of pixels.
+
+Pixels are tallied by energy as images come, so a test set of any size takes the memory of one image. AUROC and AUPRO
+are then weighted ROC curves over the energies met. `None` stands for a figure that the data cannot give.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int64
+from sklearn import metrics as sklearn_metrics
+
+FPR_LIMIT: Final = 0.3
+_DROPPED_BITS: Final = 10  # of float32's 23 fraction bits: energies closer than 1 in 8,192 count as equal
+_LEVELS: Final = 1 << (32 - _DROPPED_BITS)
+_DRAWS: Final = 1000
+
+
+def image_auroc(defective: Sequence[bool], scores: Sequence[float]) -> float | None:
+    """Probability that a defective image scores above a good one."""
+    if len(set(defective)) < 2:
+        return None
+    return float(sklearn_metrics.roc_auc_score(defective, scores))
+
+
+def best_f1(defective: Sequence[bool], scores: Sequence[float]) -> float | None:
+    """The highest F1 that any threshold reaches: a property of the ranking, not of the model's own threshold."""
+    if not any(defective):
+        return None
+    precision, recall, _ = sklearn_metrics.precision_recall_curve(defective, scores)
+    return float(np.max(2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)))
+
+
+def image_auroc_interval(
+    defective: Sequence[bool], scores: Sequence[float], *, generator: np.random.Generator
+) -> tuple[float, float] | None:
+    """95 % bootstrap interval of the image AUROC: good and defective images are each drawn anew."""
+    labels = np.asarray(defective, dtype=bool)
+    if len(set(defective)) < 2:
+        return None
+    weights = np.zeros((_DRAWS, len(labels)))
+    for members in (np.flatnonzero(labels), np.flatnonzero(~labels)):
+        shares = np.full(len(members), 1 / len(members))
+        weights[:, members] = generator.multinomial(len(members), shares, size=_DRAWS)
+    draws = [sklearn_metrics.roc_auc_score(labels, scores, sample_weight=drawn) for drawn in weights]
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class PixelTally:
+    """How many pixels have each energy: `background` and `defect` count pixels, `regions` shares of a region.
+
+    Each connected region of a mask adds up to 1 in `regions`, however large it is.
+    """
+
+    background: Float[np.ndarray, " levels"]
+    defect: Float[np.ndarray, " levels"]
+    regions: Float[np.ndarray, " levels"]
+
+    @classmethod
+    def empty(cls) -> PixelTally:
+        """Nothing counted yet. Levels that are never met take no memory: their pages are never touched."""
+        return cls(*(np.zeros(_LEVELS) for _ in range(3)))
+
+    def add(self, heatmap: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> None:
+        """Count one image."""
+        levels = _levels(heatmap)
+        np.add.at(self.background, levels[~mask], 1)
+        if not mask.any():
+            return
+        np.add.at(self.defect, levels[mask], 1)
+        _, labels = cv2.connectedComponents(mask.astype(np.uint8))
+        sizes = np.bincount(labels.ravel())
+        np.add.at(self.regions, levels[mask], 1 / sizes[labels[mask]])
+
+
+def pixel_auroc(tallies: Iterable[PixelTally]) -> float | None:
+    """Probability that a defective pixel has a higher energy than a sound one, over all images tallied."""
+    curve = _curve([(tally.background, tally.defect) for tally in tallies])
+    return None if curve is None else float(sklearn_metrics.auc(*curve))
+
+
+def aupro(tallies: Iterable[PixelTally], *, fpr_limit: float = FPR_LIMIT) -> float | None:
+    """Area under the per-region overlap (Bergmann et al. 2020) up to a false positive rate, divided by it.
+
+    The overlap averaged over regions is the share of `regions` above a threshold, so its curve over the false
+    positive rate is a ROC curve in which every region weighs the same.
+    """
+    curve = _curve([(tally.background, tally.regions) for tally in tallies])
+    if curve is None:
+        return None
+    false_positives, overlap = curve
+    inside = false_positives < fpr_limit
+    edge = np.interp(fpr_limit, false_positives, overlap)
+    area = sklearn_metrics.auc(
+        np.append(false_positives[inside], fpr_limit), np.append(overlap[inside], edge)
+    )
+    return float(area / fpr_limit)
+
+
+def _levels(energies: Float32[np.ndarray, "h w"]) -> Int64[np.ndarray, "h w"]:
+    """Integers in the order of the energies: IEEE 754 bits sort as the numbers do, once signs are dealt with."""
+    bits = np.ascontiguousarray(energies, dtype=np.float32).view(np.uint32)
+    ordered = np.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31))
+    return (ordered >> _DROPPED_BITS).astype(np.int64)
+
+
+def _curve(
+    pairs: Sequence[tuple[Float[np.ndarray, " levels"], Float[np.ndarray, " levels"]]],
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]] | None:
+    """Weighted ROC curve of (background, foreground) weights by level; None where either is absent."""
+    if not pairs:
+        return None
+    background = functools.reduce(np.add, [pair[0] for pair in pairs])
+    foreground = functools.reduce(np.add, [pair[1] for pair in pairs])
+    if not (background.any() and foreground.any()):
+        return None
+    met = np.flatnonzero(background + foreground)
+    labels = np.repeat([0, 1], len(met))
+    weights = np.concatenate([background[met], foreground[met]])
+    false_positives, true_positives, _ = sklearn_metrics.roc_curve(
+        labels, np.tile(met, 2), sample_weight=weights
+    )
+    return false_positives, true_positives
