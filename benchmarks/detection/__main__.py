@@ -17,7 +17,16 @@ from benchmarks.detection.rows import Row
 from energyad.errors import EnergyadError, SettingsError
 from energyad.settings import FitSettings
 
-METHODS = ("energyad", "energyad-tau0", "energyad-init", "energyad-scratch", "knn", "mahalanobis", "padim")
+METHODS = (
+    "energyad",
+    "energyad-tau0",
+    "energyad-init",
+    "energyad-scratch",
+    "knn",
+    "knn-whitened",
+    "mahalanobis",
+    "padim",
+)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,22 +1,26 @@
-"""Figures of one method on one category's test images."""
+"""Figures of one method on one category's test images, by energyad's own metrics for all of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
-import torch
-from anomalib.metrics.aupro import _AUPRO
-from jaxtyping import Bool, Float
-from sklearn.metrics import precision_recall_curve, roc_auc_score
+from jaxtyping import Bool, Float32
 
-RESAMPLES = 1000
-FPR_LIMIT = 0.3
+from energyad import images, metrics
+from energyad.datasets import Category
+from energyad.errors import DataError
+from energyad.evaluation import mask_at
+from energyad.metrics import PixelTally
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """Image AUROC with its 95 % bootstrap interval over images, best F1 over thresholds, and pixel figures."""
+    """Image AUROC with its 95 % bootstrap interval, best F1 over thresholds; pixel figures, None without masks."""
 
     image_auroc: float
     image_auroc_low: float
@@ -27,47 +31,42 @@ class Quality:
 
 
 def judge(
-    scores: Float[np.ndarray, " n"],
-    defective: Bool[np.ndarray, " n"],
-    heatmaps: Float[np.ndarray, "n h w"],
-    masks: Bool[np.ndarray, "n h w"] | None,
+    category: Category, scores: Float32[np.ndarray, " n"], heatmaps: Float32[np.ndarray, "n h h"]
 ) -> Quality:
-    """All figures. masks: None where the category has not all of them."""
-    low, high = bootstrap_interval(scores, defective, np.random.default_rng(0))
+    """All figures. Pixels are judged at the size of the heatmaps, masks brought there by nearest neighbour."""
+    defective, listed = [item.is_defective for item in category.test], [float(score) for score in scores]
+    interval = metrics.image_auroc_interval(defective, listed, generator=np.random.default_rng(0))
+    tally = tally_pixels(heatmaps, read_masks(category, heatmaps.shape[1])) if category.has_masks else None
     return Quality(
-        image_auroc=float(roc_auc_score(defective, scores)),
-        image_auroc_low=low,
-        image_auroc_high=high,
-        pixel_auroc=None if masks is None else float(roc_auc_score(masks.ravel(), heatmaps.ravel())),
-        aupro=None if masks is None else aupro(heatmaps, masks),
-        best_f1=best_f1(scores, defective),
+        image_auroc=_present(metrics.image_auroc(defective, listed), category),
+        image_auroc_low=_present(interval, category)[0],
+        image_auroc_high=_present(interval, category)[1],
+        pixel_auroc=None if tally is None else metrics.pixel_auroc([tally]),
+        aupro=None if tally is None else metrics.aupro([tally]),
+        best_f1=_present(metrics.best_f1(defective, listed), category),
     )
 
 
-def bootstrap_interval(
-    scores: Float[np.ndarray, " n"], defective: Bool[np.ndarray, " n"], rng: np.random.Generator
-) -> tuple[float, float]:
-    """The middle 95 % of the AUROC over images drawn with replacement, good and defective apart."""
-    good, bad = np.flatnonzero(~defective), np.flatnonzero(defective)
-    labels = np.repeat([False, True], [len(good), len(bad)])
-    aurocs = [
-        roc_auc_score(
-            labels, scores[np.concatenate([rng.choice(good, len(good)), rng.choice(bad, len(bad))])]
-        )
-        for _ in range(RESAMPLES)
+def tally_pixels(
+    heatmaps: Float32[np.ndarray, "n h w"], masks: Iterable[Bool[np.ndarray, "h w"]]
+) -> PixelTally:
+    """Count all pixels."""
+    tally = PixelTally.empty()
+    for heatmap, mask in zip(heatmaps, masks, strict=True):
+        tally.add(heatmap, mask)
+    return tally
+
+
+def read_masks(category: Category, size: int) -> Sequence[Bool[np.ndarray, "size size"]]:
+    """The test images' masks, empty for good ones."""
+    shapes = [
+        (size, size) if item.mask is None else images.read_image(item.path).shape[:2]
+        for item in category.test
     ]
-    low, high = np.quantile(aurocs, [0.025, 0.975])
-    return float(low), float(high)
+    return [mask_at(item, size, shape=shape) for item, shape in zip(category.test, shapes, strict=True)]
 
 
-def best_f1(scores: Float[np.ndarray, " n"], defective: Bool[np.ndarray, " n"]) -> float:
-    """The highest F1 that any threshold gives; chosen on the test images, so no estimate of use."""
-    precision, recall, _ = precision_recall_curve(defective, scores)
-    return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
-
-
-def aupro(heatmaps: Float[np.ndarray, "n h w"], masks: Bool[np.ndarray, "n h w"]) -> float:
-    """anomalib's area under the per-region overlap, false positive rate up to 0.3."""
-    metric = _AUPRO(fpr_limit=FPR_LIMIT)
-    metric.update(torch.from_numpy(heatmaps), torch.from_numpy(masks).int())
-    return float(metric.compute())
+def _present(figure: T | None, category: Category) -> T:
+    if figure is None:
+        raise DataError(f"{category.root}: test/good and a folder of defects are needed to compare methods")
+    return figure

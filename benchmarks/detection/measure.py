@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 
 from benchmarks import provenance
 from benchmarks.detection.judge import Quality, judge
 from benchmarks.detection.method import Fitted, Method, read_batches
 from benchmarks.detection.rows import Row, settings_hash
-from energyad import images
 from energyad.datasets import Category
 from energyad.errors import DataError
 
@@ -85,7 +84,7 @@ def measure(cell: Cell, *, threads: int) -> list[tuple[Row, Scored]]:
     results = []
     for category in cell.categories:
         scored = score_category(fitted, category, cell.method.image_size)
-        quality = judge(scored.scores, labels(category), scored.heatmaps, read_masks(category, scored))
+        quality = judge(category, scored.scores, scored.heatmaps)
         cost = Cost(len(good), fitted.num_bytes, fit_time)
         results.append((make_row(cell, scored, quality, cost, stamp), scored))
     return results
@@ -142,28 +141,9 @@ def draw_good(paths: Sequence[Path], shots: int | None, seed: int) -> list[Path]
     return [paths[place] for place in sorted(chosen)]
 
 
-def labels(category: Category) -> Bool[np.ndarray, " n"]:
-    """Which test images are defective."""
-    return np.array([item.is_defective for item in category.test])
-
-
-def read_masks(category: Category, scored: Scored) -> Bool[np.ndarray, "n h w"] | None:
-    """Masks at the size that was scored: a pixel is defective where half of what it covers is."""
-    if not category.has_masks:
-        return None
-    _, height, width = scored.heatmaps.shape
-    masks = np.zeros(scored.heatmaps.shape, dtype=bool)
-    for place, item in enumerate(category.test):
-        if item.mask is not None:
-            mask = images.read_mask(item.mask).astype(np.float32)
-            masks[place] = images.resize_map(mask, height, width) >= 0.5
-    return masks
-
-
 def require_test_images(category: Category) -> None:
     """Refuse a category without good or without defective test images: it has no AUROC."""
-    defective = labels(category)
-    if not defective.any() or defective.all():
+    if len({item.is_defective for item in category.test}) < 2:
         raise DataError(f"{category.root}: test/good and a folder of defects are needed to compare methods")
 
 

@@ -6,7 +6,7 @@ Both are given all of train/good: neither needs a threshold, so neither holds im
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from benchmarks.detection.method import Fitted, read_batches
 from energyad.features import Grid, load_extractor
-from energyad.latents import Whitening, fit_whitening
+from energyad.latents import fit_whitening
 from energyad.runtimes import RawScores
-from energyad.runtimes.export import export_extractor
+from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scorer import upsampling_matrix
 from energyad.settings import FitSettings
@@ -49,9 +49,11 @@ class FeatureRule:
         """What features, rule and heatmap depend on."""
         shared = ("backbone", "strides", "image_size", "smoothing")
         settings = {name: getattr(self.fit_settings, name) for name in shared}
-        if self.name == "mahalanobis":
-            return settings | {"num_latents": self.fit_settings.num_latents}
-        return settings | {"coreset_size": CORESET_SIZE, "projected_channels": PROJECTED_CHANNELS}
+        if self.name != "knn":
+            settings["num_latents"] = self.fit_settings.num_latents
+        if self.name != "mahalanobis":
+            settings |= {"coreset_size": CORESET_SIZE, "projected_channels": PROJECTED_CHANNELS}
+        return settings
 
     def backbone(self) -> tuple[Grid, bytes]:
         """Grid and graph of the backbone."""
@@ -82,7 +84,7 @@ class FeatureRule:
 def backbone_graph(name: str, strides: tuple[int, ...], image_size: int) -> tuple[Grid, bytes]:
     """Tracing takes seconds and is no part of the rules."""
     extractor = load_extractor(name, image_size=image_size, strides=strides)
-    return extractor.grid, export_extractor(extractor).SerializeToString()
+    return extractor.grid, extractor_graph(extractor).SerializeToString()
 
 
 def _channel_last(features: np.ndarray) -> Float[Tensor, "b g g c"]:
@@ -94,19 +96,34 @@ def _fit_nearest(
 ) -> tuple[Rule, int]:
     """PatchCore's rule on raw features: the distance to the nearest patch of a coreset (CVPR 2022, eq. 6)."""
     bank = patches[greedy_coreset(patches, CORESET_SIZE, generator)].float()
-    return lambda queries: nearest_distance(queries, bank), bank.numel() * bank.element_size()
+    return lambda queries: nearest_distance(queries, bank), num_tensor_bytes([bank])
+
+
+def _fit_nearest_latent(
+    patches: Float[Tensor, "n c"], generator: torch.Generator, settings: FitSettings
+) -> tuple[Rule, int]:
+    """The same rule on the whitened latents, which energyad's energy sees."""
+    whitening = fit_whitening(patches, num_latents=settings.num_latents)
+    latents = torch.cat([whitening(chunk.float()) for chunk in patches.split(65536)])
+    bank = latents[greedy_coreset(latents, CORESET_SIZE, generator)]
+    num_bytes = num_tensor_bytes([bank, *whitening.buffers()])
+    return lambda queries: nearest_distance(whitening(queries), bank), num_bytes
 
 
 def _fit_mahalanobis(
     patches: Float[Tensor, "n c"], generator: torch.Generator, settings: FitSettings
 ) -> tuple[Rule, int]:
-    """The distance from the mean of the whitened latents, which energyad's energy sees."""
-    whitening: Whitening = fit_whitening(patches, num_latents=settings.num_latents)
-    num_bytes = sum(buffer.numel() * buffer.element_size() for buffer in whitening.buffers())
-    return lambda queries: whitening(queries).norm(dim=1), num_bytes
+    """The distance from the mean of the whitened latents."""
+    whitening = fit_whitening(patches, num_latents=settings.num_latents)
+    return lambda queries: whitening(queries).norm(dim=1), num_tensor_bytes(whitening.buffers())
 
 
-RULES = {"knn": _fit_nearest, "mahalanobis": _fit_mahalanobis}
+def num_tensor_bytes(tensors: Iterable[Tensor]) -> int:
+    """What tensors take in a file."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+RULES = {"knn": _fit_nearest, "knn-whitened": _fit_nearest_latent, "mahalanobis": _fit_mahalanobis}
 
 
 def greedy_coreset(

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from benchmarks import provenance
 from benchmarks.detection.data import open_anywhere
+from benchmarks.detection.judge import tally_pixels
 from benchmarks.detection.rows import settings_hash
 from benchmarks.detection.same_features import FeatureRule
 from benchmarks.detection.settle_plot import draw
-from energyad import images
+from energyad import images, metrics
 from energyad.datasets import Category
 from energyad.defects import plant_defect
 from energyad.dxmi import DxMITrainer
@@ -42,13 +42,12 @@ from energyad.training import warm_up
 RESULTS = Path(__file__).with_name("settle.jsonl")
 HELD_OUT = 0.3
 MOST_HELD_OUT = 60
-PIXEL_STEP = 2  # pixel figures look at every second pixel each way
 BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Held-out images, first as they are and then with defects; masks of every `PIXEL_STEP`-th pixel."""
+    """Held-out images, first as they are and then with defects."""
 
     features: Float[Tensor, "n c g g"]
     defective: Bool[np.ndarray, " n"]
@@ -110,10 +109,9 @@ def plant(session: OnnxFeatures, paths: Sequence[Path], settings: FitSettings) -
     pixels = [images.resize(image, settings.image_size) for image in [*good, *(p.image for p in planted)]]
     masks = np.zeros((len(pixels), settings.image_size, settings.image_size), dtype=bool)
     for place, defect in enumerate(planted, start=len(good)):
-        mask = defect.mask.astype(np.float32)
-        masks[place] = images.resize_map(mask, settings.image_size, settings.image_size) >= 0.5
+        masks[place] = images.resize_map(defect.mask.astype(np.float32), *masks.shape[1:]) >= 0.5
     defective = np.arange(len(pixels)) >= len(good)
-    return Probe(run_backbone(session, pixels), defective, masks[:, ::PIXEL_STEP, ::PIXEL_STEP])
+    return Probe(run_backbone(session, pixels), defective, masks)
 
 
 def run_backbone(
@@ -134,11 +132,12 @@ def detect(
     head = EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing)
     found = [head(features) for features in probe.features.split(BATCH_SIZE)]
     scores = torch.cat([scores.score for scores in found]).numpy()
-    heatmaps = torch.cat([scores.heatmap[:, ::PIXEL_STEP, ::PIXEL_STEP] for scores in found]).numpy()
-    return {
-        "image_auroc": round(float(roc_auc_score(probe.defective, scores)), 5),
-        "pixel_auroc": round(float(roc_auc_score(probe.masks.ravel(), heatmaps.ravel())), 5),
+    heatmaps = torch.cat([scores.heatmap for scores in found]).numpy()
+    figures = {
+        "image_auroc": metrics.image_auroc(probe.defective.tolist(), scores.tolist()),
+        "pixel_auroc": metrics.pixel_auroc([tally_pixels(heatmaps, probe.masks)]),
     }
+    return {name: round(figure, 5) for name, figure in figures.items() if figure is not None}
 
 
 def parser() -> argparse.ArgumentParser:
