@@ -101,12 +101,7 @@ def save_model(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) 
     Raises ModelError where the folder cannot be written (no permission, no space left); the old model then stays.
     """
     folder = folder.absolute()
-    if (
-        folder.exists()
-        and not (folder / MANIFEST).exists()
-        and (not folder.is_dir() or any(folder.iterdir()))
-    ):
-        raise ModelError(f"{folder}: exists and is no model; give another --output")
+    require_place(folder)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     text = manifest.model_copy(update={"files": hashes}).model_dump_json(indent=2) + "\n"
     temporary: Path | None = None
@@ -123,6 +118,17 @@ def save_model(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) 
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_place(folder: Path) -> None:
+    """Refuse a place where `save_model` would fail, before a fit spends minutes. Raises ModelError."""
+    folder = folder.absolute()
+    is_model = (folder / MANIFEST).exists()
+    if folder.exists() and not is_model and (not folder.is_dir() or any(folder.iterdir())):
+        raise ModelError(f"{folder}: exists and is no model; give another --output")
+    present = next(parent for parent in folder.parents if parent.exists())
+    if not present.is_dir() or not os.access(present, os.W_OK | os.X_OK):
+        raise ModelError(f"{folder}: no permission to write in {present}; give another --output")
 
 
 def replace_folder(new: Path, place: Path) -> None:
