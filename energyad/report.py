@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that needs no other file and no network."""
+"""An evaluation as one HTML page that needs no other file and no network, with its sheet and scores."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import math
 from collections.abc import Iterator, Sequence
 from html import escape
+from pathlib import Path
 from typing import Final
 
 import cv2
@@ -15,9 +16,11 @@ from jaxtyping import UInt8
 from energyad import images
 from energyad.detector import AnomalyDetector
 from energyad.evaluation import GOOD, Evaluation, ScoredItem, TypeRow
+from energyad.files import write_whole
+from energyad.inspection import ScoreRow, by_score, scores_csv
 from energyad.overlays import ColourScale, colour_bar, overlay
 from energyad.page_style import STYLE
-from energyad.sheet import Example, choose, fit_tile, load_examples
+from energyad.sheet import Example, choose, fit_tile, load_examples, picture_sheet
 
 PER_TYPE: Final = 6
 _SIDE: Final = 224  # pixels of a picture on the page, shown at half that on ordinary screens
@@ -47,6 +50,19 @@ def html_page(
     head = f"<head>{view}<title>{escape(title)}</title><style>{STYLE}</style></head>"
     body = "\n".join(part for part in parts if part)
     return f'<!doctype html>\n<html lang="en">{head}<body>\n{body}\n</body></html>\n'
+
+
+def write_report(
+    folder: Path, detector: AnomalyDetector, evaluation: Evaluation, *, title: str, note: str = ""
+) -> None:
+    """Write `index.html`, `sheet.png` and `scores.csv` into a folder. Raises ImageError, DataError."""
+    rows = [
+        ScoreRow(str(item.path), item.score, detector.threshold, item.score > detector.threshold, None, None)
+        for item in evaluation.items
+    ]
+    write_whole(folder / "scores.csv", scores_csv(by_score(rows)))
+    images.write_png(folder / "sheet.png", picture_sheet(detector, evaluation, title=title))
+    write_whole(folder / "index.html", html_page(detector, evaluation, title=title, note=note))
 
 
 def _described(detector: AnomalyDetector, evaluation: Evaluation) -> str:

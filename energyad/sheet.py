@@ -20,6 +20,7 @@ PER_TYPE: Final = 3
 _TILE, _GAP, _CAPTION, _LABEL, _HEADER, _FOOTER = 168, 6, 24, 176, 84, 78
 _INK, _FAINT, _ALARM, _PAPER = (24, 28, 36), (110, 116, 128), (184, 30, 44), (255, 255, 255)
 _EMPTY = (238, 240, 243)
+_BAR: Final = 420
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,14 @@ def picture_sheet(
         draw.multiline_text((16, top + 34), found, font=_font(13), fill=_FAINT, spacing=3)
         for column, example in enumerate(load_examples(detector, items)):
             _draw_example(canvas, example, scale, left=_LABEL + column * (triple + 3 * _GAP), top=top)
-    _draw_legend(canvas, scale)
+    _draw_legend(canvas, scale, left=_LABEL)
+    return np.asarray(canvas)
+
+
+def legend(scale: ColourScale) -> UInt8[np.ndarray, "height width 3"]:
+    """The colour scale alone, with its energies."""
+    canvas = Image.new("RGB", (_BAR + 160, _FOOTER), _PAPER)
+    _draw_legend(canvas, scale, left=80)
     return np.asarray(canvas)
 
 
@@ -121,13 +129,12 @@ def _draw_example(canvas: Image.Image, example: Example, scale: ColourScale, *, 
     draw.text((left, top + _TILE + 4), verdict, font=_font(13), fill=_ALARM if anomalous else _FAINT)
 
 
-def _draw_legend(canvas: Image.Image, scale: ColourScale) -> None:
+def _draw_legend(canvas: Image.Image, scale: ColourScale, *, left: int) -> None:
     """The colour bar with its three energies."""
-    draw, length = ImageDraw.Draw(canvas), 420
-    top = canvas.height - _FOOTER + 16
-    canvas.paste(Image.fromarray(colour_bar(scale, length=length, thickness=14)), (_LABEL, top))
+    draw, top = ImageDraw.Draw(canvas), canvas.height - _FOOTER + 16
+    canvas.paste(Image.fromarray(colour_bar(scale, length=_BAR, thickness=14)), (left, top))
     for share, text in ((0.0, "0"), (0.5, f"threshold {scale.threshold:.3g}"), (1.0, f"{scale.top:.3g}")):
-        x = _LABEL + share * length
+        x = left + share * _BAR
         draw.line((x, top + 14, x, top + 19), fill=_INK)
         draw.text((x, top + 22), text, font=_font(13), fill=_INK, anchor="ma")
     draw.text((16, top - 1), "energy", font=_font(13), fill=_INK)
@@ -135,7 +142,7 @@ def _draw_legend(canvas: Image.Image, scale: ColourScale) -> None:
         "From left: image, heatmap, mask. One energy, one colour everywhere; "
         "white lines enclose what is above the threshold."
     )
-    draw.text((_LABEL + length + 40, top - 1), note, font=_font(13), fill=_FAINT)
+    draw.text((left + _BAR + 40, top - 1), note, font=_font(13), fill=_FAINT)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

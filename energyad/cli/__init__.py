@@ -1,0 +1,71 @@
+"""The program `energyad`: one file a command, listed here. No command's module imports torch or the like on its top."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Final
+
+import typer
+
+from energyad.cli import terminal
+from energyad.cli.demo import demo
+from energyad.cli.evaluate import evaluate
+from energyad.cli.fit import fit
+from energyad.cli.models import models
+from energyad.cli.options import Debug, Quiet
+from energyad.cli.score import score
+
+COMMANDS: Final[dict[str, Callable[..., None]]] = {
+    "fit": fit,
+    "score": score,
+    "evaluate": evaluate,
+    "models": models,
+    "demo": demo,
+}
+
+app = typer.Typer(
+    name="energyad",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for name, command in COMMANDS.items():
+    app.command(name)(terminal.guarded(command))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        typer.echo(f"energyad {metadata.version('energyad')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Find defects on images of parts, from images of good parts alone.
+
+    \b
+      energyad demo                          try everything on synthetic images
+      energyad fit --images good/ --name gasket
+      energyad score new/ --model gasket --heatmaps
+
+    Results go to standard output, messages to standard error. Exit status: 0 all is well, 1 `score` found something
+    above the threshold, 2 an error.
+    """
+
+
+def main() -> None:
+    """Run the program and exit with its status."""
+    terminal.reset()
+    try:
+        app(prog_name="energyad")
+    except KeyboardInterrupt:  # before or after a command's own work
+        raise SystemExit(2) from None

@@ -1,0 +1,78 @@
+"""`energyad demo`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from energyad.cli import terminal
+from energyad.cli.options import Debug, Quiet, Threads
+
+if TYPE_CHECKING:
+    from energyad.datasets import Category
+    from energyad.detector import AnomalyDetector
+
+NOTE = (
+    "Synthetic: every image here was rendered by energyad. The figures show that the program works; "
+    "they say nothing about real parts."
+)
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where everything goes.")
+    ] = Path("demo"),
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of the images and the fit.")] = 0,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Try it all on synthetic images, in a minute.
+
+    Renders a part with six kinds of flaw, fits, scores, evaluates, and writes a picture sheet and an HTML page. Needs no
+    data and no network, and writes to demo/ only. Nothing in it is a photograph.
+    """
+    started = time.perf_counter()
+    from energyad.cli.bar import Bar
+    from energyad.cli.evaluate import print_evaluation
+    from energyad.demo import DEMO_NAME, render_demo
+    from energyad.evaluation import evaluate
+    from energyad.report import write_report
+
+    terminal.say(f"SYNTHETIC images of a bottle mouth, rendered into {output / 'datasets'}/ (no photographs)")
+    category = render_demo(output / "datasets", seed=seed)
+    folder = output / "models" / DEMO_NAME
+    detector = _fit(category, folder, seed=seed, threads=threads)
+    with Bar() as bar:
+        evaluation = evaluate(detector, category, progress=bar)
+    terminal.say("")
+    print_evaluation(evaluation)
+    write_report(output, detector, evaluation, title=f"{DEMO_NAME} (synthetic images)", note=NOTE)
+    terminal.say(f"\n{NOTE}")
+    terminal.say(f"look at   {output / 'index.html'}   and   {output / 'sheet.png'}")
+    terminal.say(f"took      {time.perf_counter() - started:.0f} s")
+    terminal.say(f"next      energyad score {category.root / 'test'} --model {folder} --heatmaps")
+    terminal.say("          energyad fit --images YOUR_GOOD_PARTS/ --name PART")
+
+
+def _fit(category: Category, folder: Path, *, seed: int, threads: int | None) -> AnomalyDetector:
+    from energyad import artifact
+
+    artifact.require_place(folder)
+    from energyad.cli.bar import Bar
+    from energyad.detector import AnomalyDetector
+    from energyad.settings import FitSettings
+
+    with Bar() as bar:
+        detector = AnomalyDetector.fit(
+            category.train_good,
+            name=category.name,
+            settings=FitSettings(seed=seed),
+            threads=threads,
+            progress=bar,
+        )
+    detector.save(folder)
+    return detector

@@ -1,0 +1,155 @@
+"""`energyad fit`."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from energyad.cli import terminal
+from energyad.cli.options import DataRoot, Debug, Download, Quiet, Threads
+
+if TYPE_CHECKING:
+    from energyad.datasets import Category
+    from energyad.detector import AnomalyDetector
+
+
+def fit(
+    category: Annotated[
+        str | None, typer.Option("--category", "-c", metavar="NAME", help="A category in the MVTec layout.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="DIR", help="A folder of images of good parts.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", metavar="NAME", help="The model's name; default: the category's or the folder's."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="The model's folder; default models/NAME."),
+    ] = None,
+    data_root: DataRoot = None,
+    download: Download = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, metavar="N", help="Of everything random.")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option("--backbone", metavar="NAME", help="Any timm model; default tf_efficientnet_lite0."),
+    ] = None,
+    backbone_weights: Annotated[
+        Path | None,
+        typer.Option("--backbone-weights", metavar="FILE", help="Its weights, a safetensors file."),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", metavar="N", help="Pixels a side, a multiple of 32; default 256."),
+    ] = None,
+    white_level: Annotated[
+        int | None,
+        typer.Option(
+            "--white-level",
+            min=1,
+            max=65535,
+            metavar="N",
+            help="White of 16-bit images: 4095 for 12-bit cameras.",
+        ),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option("--iterations", min=0, metavar="N", help="DxMI iterations; fewer is a quick trial."),
+    ] = None,
+    threads: Threads = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out images that cannot be read instead of stopping.")
+    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Fit a detector on images of good parts.
+
+    \b
+      energyad fit --category bottle
+      energyad fit --images good_parts/ --name gasket
+
+    The model lands in models/NAME/. An earlier one of that name is replaced only when the new one is whole.
+    """
+    data = _open_data(category, images, name, data_root=data_root, download=download)
+    label = name or data.name
+    folder = output or Path("models") / label
+    options = {
+        "seed": seed,
+        "backbone": backbone,
+        "backbone_weights": backbone_weights,
+        "image_size": image_size,
+        "white_level": white_level,
+        "iterations": iterations,
+    }
+    started = time.perf_counter()
+    detector = _fit(data, label, folder, options=options, threads=threads, skip_bad=skip_bad)
+    _say_what_next(detector, data, folder, seconds=time.perf_counter() - started, data_root=data_root)
+
+
+def _open_data(
+    category: str | None, images: Path | None, name: str | None, *, data_root: Path | None, download: bool
+) -> Category:
+    from energyad import datasets
+    from energyad.errors import SettingsError
+
+    if (category is None) == (images is None):
+        raise SettingsError(
+            "give either --category NAME or --images DIR (with --name); see `energyad fit --help`"
+        )
+    if name is not None:
+        datasets.check_category_name(name)
+    if images is not None:
+        return datasets.open_folder(images, name=name or images.absolute().name)
+    find = datasets.download_category if download else datasets.open_category
+    return find(category or "", data_root=data_root)
+
+
+def _fit(
+    data: Category, name: str, folder: Path, *, options: dict[str, Any], threads: int | None, skip_bad: bool
+) -> AnomalyDetector:
+    from energyad import artifact
+
+    artifact.require_place(folder)  # before minutes are spent
+    from energyad.cli.bar import Bar
+    from energyad.detector import AnomalyDetector
+    from energyad.settings import FitSettings
+
+    settings = FitSettings(**{key: value for key, value in options.items() if value is not None})
+    terminal.say(f"fitting '{name}' on {len(data.train_good)} good images from {data.root}")
+    with Bar() as bar:
+        detector = AnomalyDetector.fit(
+            data.train_good, name=name, settings=settings, threads=threads, skip_bad=skip_bad, progress=bar
+        )
+    detector.save(folder)
+    return detector
+
+
+def _say_what_next(
+    detector: AnomalyDetector, data: Category, folder: Path, *, seconds: float, data_root: Path | None
+) -> None:
+    calibration = detector.manifest.calibration
+    minutes, rest = divmod(round(seconds), 60)
+    took = f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    size = sum(map(len, detector.contents.values())) / 1e6
+    model = folder.name if folder.parent == Path("models") else str(folder)
+    terminal.say(
+        f"\nmodel      {folder}  ({size:.0f} MB, {detector.manifest.provenance.num_images} images, {took})"
+    )
+    promise = f"at most {calibration.false_reject_rate:.0%} of good parts rejected, {calibration.method}"
+    terminal.say(f"threshold  {calibration.threshold:.4g}  ({promise})")
+    terminal.say(f"next       energyad score IMAGES --model {shlex.quote(model)} --heatmaps")
+    if data.test:
+        words = ["energyad", "evaluate", "--category", data.name]
+        words += ["--model", model] if model != data.name else []
+        words += ["--data-root", str(data_root)] if data_root is not None else []
+        terminal.say(f"           {shlex.join(words)}")

@@ -1,0 +1,74 @@
+"""`energyad models`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from energyad.cli import terminal
+from energyad.cli.options import Debug, Json, Quiet
+
+
+def models(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the models lie.")] = Path("models"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """List the models and check their files.
+
+    Exit status: 0, or 2 where a model is damaged.
+    """
+    from energyad import artifact
+
+    found = [_describe(place) for place in artifact.list_models(folder)]
+    if as_json:
+        for model in found:
+            typer.echo(json.dumps(model, ensure_ascii=False))
+    elif found:
+        columns = ("name", "fitted", "backbone", "input", "size", "images", "threshold", "files")
+        terminal.print_table(columns, [_cells(model) for model in found], right=columns[3:7])
+    else:
+        terminal.say(f"no models in {folder}/; make one with `energyad fit`, or try `energyad demo`")
+    if any(model["problem"] is not None for model in found):
+        terminal.fail("damaged models; the column 'files' says what is wrong with them")
+        raise typer.Exit(terminal.ERROR_STATUS)
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    from energyad import artifact
+    from energyad.errors import ModelError
+
+    model: dict[str, Any] = {"name": folder.name, "folder": str(folder)}
+    try:
+        manifest = artifact.read_manifest(folder)
+    except ModelError as error:
+        return {**model, "problem": str(error)}
+    return {
+        **model,
+        "created": manifest.created,
+        "backbone": manifest.backbone.name,
+        "image_size": manifest.input.image_size,
+        "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
+        "num_images": manifest.provenance.num_images,
+        "threshold": manifest.calibration.threshold,
+        "problem": next(artifact.problems(folder, manifest), None),
+    }
+
+
+def _cells(model: dict[str, Any]) -> tuple[str, ...]:
+    if "created" not in model:
+        return (model["name"], *[""] * 6, model["problem"])
+    return (
+        model["name"],
+        model["created"][:16].replace("T", " "),
+        model["backbone"],
+        f"{model['image_size']} px",
+        f"{model['bytes'] / 1e6:.1f} MB",
+        str(model["num_images"]),
+        f"{model['threshold']:.4g}",
+        "ok" if model["problem"] is None else model["problem"],
+    )

@@ -1,0 +1,37 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from energyad.cli import terminal
+
+Quiet: TypeAlias = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=terminal.set_quiet, help="No progress, no messages; errors only."),
+]
+Debug: TypeAlias = Annotated[
+    bool, typer.Option("--debug", callback=terminal.set_debug, help="Show stack traces and all warnings.")
+]
+Threads: TypeAlias = Annotated[
+    int | None, typer.Option("--threads", min=1, metavar="N", help="Processor threads; all cores by default.")
+]
+Model: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="NAME_OR_DIR", help="A name under models/, or a folder."),
+]
+DataRoot: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root",
+        metavar="DIR",
+        help="Where categories lie (MVTec layout); default $ENERGYAD_DATA_ROOT, else datasets/MVTecAD.",
+    ),
+]
+Download: TypeAlias = Annotated[
+    bool, typer.Option("--download", help="Fetch MVTec AD if it is absent (5 GB, CC BY-NC-SA 4.0).")
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]
