@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import safetensors.torch
 import torch
 from jaxtyping import Float16, UInt8
 
 from energyad import artifact, detector, images, provenance
+from energyad.backbones import BackboneWeights
 from energyad.calibration import Calibration, calibrate
 from energyad.card import model_card
 from energyad.errors import DataError, ImageError
-from energyad.features import FeatureExtractor, load_extractor
+from energyad.features import Grid, load_extractor
 from energyad.latents import fit_whitening
 from energyad.progress import Progress, Silent
 from energyad.runtimes import export
@@ -66,52 +66,55 @@ def fit_model(
         weights_file=backbone_weights,
     )
     backbone_graph = extractor_graph(extractor)
-    good = extract(
-        good_images,
-        backbone_graph,
-        settings=settings,
-        threads=threads or 0,
-        skip_bad=skip_bad,
-        progress=progress,
-    )
+    session = OnnxFeatures(backbone_graph.SerializeToString(), threads=threads or 0)
+    good = extract(good_images, session, settings=settings, skip_bad=skip_bad, progress=progress)
     require_enough(len(good.kept))
-    if len(good.kept) < FEW:
-        message = f"only {len(good.kept)} good images: energy and threshold rest on little; {FEW} or more are advised"
-        warnings.warn(message, stacklevel=2)
     fitted, held_out = split(len(good.kept), settings=settings, generator=generator)
     with single_thread():
-        head, trained = fit_head(good.features[fitted], extractor, settings, generator, progress)
+        head, trained = fit_head(good.features[fitted], extractor.grid, settings, generator, progress)
+    graph = export.join(backbone_graph, export.export_head(head, num_channels=good.features.shape[-1]))
     contents = {
         detector.BACKBONE_FILE: safetensors.torch.save(dict(extractor.backbone.state_dict())),
         detector.HEAD_FILE: safetensors.torch.save(dict(head.state_dict())),
-        detector.GRAPH_FILE: scorer_graph(backbone_graph, head, good.features.shape[-1]).SerializeToString(),
+        detector.GRAPH_FILE: graph.SerializeToString(),
     }
-    held_out_images = [good_images[good.kept[i]] for i in held_out]
-    calibration = calibrate_on(
-        held_out_images, contents[detector.GRAPH_FILE], settings, threads or 0, progress
+    kept_images = [good_images[place] for place in good.kept]
+    runtime = OnnxRuntime(contents[detector.GRAPH_FILE], threads=threads or 0)
+    calibration = calibrate_on([kept_images[i] for i in held_out], runtime, settings, progress)
+    made = provenance.collect(
+        kept_images,
+        num_held_out=len(held_out),
+        seed=settings.seed,
+        threads=threads,
+        fit_seconds=time.perf_counter() - started,
     )
-    manifest = artifact.Manifest(
+    manifest = describe(name, settings, extractor.weights, calibration, made, trained)
+    return manifest, contents | {detector.CARD_FILE: model_card(manifest).encode()}
+
+
+def describe(
+    name: str,
+    settings: FitSettings,
+    weights: BackboneWeights,
+    calibration: Calibration,
+    made: artifact.Provenance,
+    trained: TrainedEnergy,
+) -> artifact.Manifest:
+    """The manifest of a finished fit."""
+    return artifact.Manifest(
         name=name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         input=artifact.InputSpec(image_size=settings.image_size, white_level=settings.white_level),
-        backbone=artifact.BackboneSpec(**vars(extractor.weights)),
+        backbone=artifact.BackboneSpec(**vars(weights)),
         calibration=artifact.CalibrationSpec(**vars(calibration)),
         settings=settings.to_dict(),
-        provenance=provenance.collect(
-            [good_images[place] for place in good.kept],
-            num_held_out=len(held_out),
-            seed=settings.seed,
-            threads=threads,
-            fit_seconds=time.perf_counter() - started,
-        ),
+        provenance=made,
         history=trained.history_dicts(),
     )
-    contents[detector.CARD_FILE] = model_card(manifest).encode()
-    return manifest, contents
 
 
 def require_enough(count: int) -> None:
-    """Refuse fewer good images than can be split."""
+    """Refuse fewer good images than can be split into some to fit on and some to set the threshold."""
     if count < FEWEST:
         raise DataError(
             f"{count} usable good image(s): a fit needs at least {FEWEST}, and is trustworthy from {FEW} on"
@@ -148,15 +151,13 @@ def read_batches(
 
 def extract(
     good_images: Sequence[detector.ImageLike],
-    backbone_graph: onnx.ModelProto,
+    session: OnnxFeatures,
     *,
     settings: FitSettings,
-    threads: int,
     skip_bad: bool,
     progress: Progress,
 ) -> GoodFeatures:
     """Run the frozen backbone over all good images once; half precision halves the memory."""
-    session = OnnxFeatures(backbone_graph.SerializeToString(), threads=threads)
     progress.stage("features", len(good_images))
     kept: list[int] = []
     features = []
@@ -166,6 +167,11 @@ def extract(
         progress.advance(len(places))
     if not kept:
         raise DataError(f"none of the {len(good_images)} images can be read; see the warnings above")
+    if len(kept) < FEW:
+        message = (
+            f"only {len(kept)} good images: energy and threshold rest on little; {FEW} or more are advised"
+        )
+        warnings.warn(message, stacklevel=2)
     return GoodFeatures(np.concatenate(features), tuple(kept))
 
 
@@ -178,7 +184,7 @@ def split(count: int, *, settings: FitSettings, generator: torch.Generator) -> t
 
 def fit_head(
     features: Float16[np.ndarray, "n g g c"],
-    extractor: FeatureExtractor,
+    grid: Grid,
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
@@ -188,24 +194,14 @@ def fit_head(
     whitening = fit_whitening(patches, num_latents=settings.num_latents)
     latents = torch.cat([whitening(chunk.float()) for chunk in patches.split(65536)])
     trained = train_energy(latents, settings=settings, generator=generator, progress=progress)
-    head = EnergyHead(whitening, trained.energy, grid=extractor.grid, smoothing=settings.smoothing)
+    head = EnergyHead(whitening, trained.energy, grid=grid, smoothing=settings.smoothing)
     return head.eval().requires_grad_(False), trained
 
 
-def scorer_graph(backbone_graph: onnx.ModelProto, head: EnergyHead, num_channels: int) -> onnx.ModelProto:
-    """The whole scorer as one graph."""
-    return export.join(backbone_graph, export.export_head(head, num_channels=num_channels))
-
-
 def calibrate_on(
-    held_out: Sequence[detector.ImageLike],
-    graph: bytes,
-    settings: FitSettings,
-    threads: int,
-    progress: Progress,
+    held_out: Sequence[detector.ImageLike], runtime: OnnxRuntime, settings: FitSettings, progress: Progress
 ) -> Calibration:
     """The threshold, from the scores that the finished graph gives held-out good images."""
-    runtime = OnnxRuntime(graph, threads=threads)
     progress.stage("threshold", len(held_out))
     scores: list[float] = []
     for places, pixels in read_batches(held_out, settings=settings, skip_bad=False):
