@@ -206,6 +206,9 @@ def test_unknown_methods_and_unified_peers_are_refused(
         open_method("patchcore", image_size=SIZE)
     assert run(category, tmp_path / "rows.jsonl", "--methods", "knn", "--unified") == 2
     assert "energyad alone" in capsys.readouterr().err
+    both = ("--methods", "energyad", "--unified", "--few-shot", "4")
+    assert run(category, tmp_path / "rows.jsonl", *both) == 2
+    assert "one of them" in capsys.readouterr().err
     assert not (tmp_path / "rows.jsonl").exists()
 
 

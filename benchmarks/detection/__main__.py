@@ -74,6 +74,8 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
     methods = {name: open_method(name, image_size=options.image_size) for name in options.methods}
     if options.unified and any(not name.startswith("energyad") for name in methods):
         raise SettingsError("--unified is for energyad alone: give --methods energyad")
+    if options.unified and options.few_shot:
+        raise SettingsError("--unified and --few-shot have no table together: give one of them")
     groups = [tuple(opened)] if options.unified else [(category,) for category in opened]
     for group in groups:
         for seed in options.seeds:
