@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from energyad.dxmi.objectives import adaptive_cost, path_cost, per_dimension
-from energyad.dxmi.schedule import NoiseSchedule, Route
+from energyad.dxmi.schedule import NoiseSchedule, Route, route_index
 from energyad.dxmi.settings import RunningCost
 
 MEMORY = 0.99
@@ -28,7 +28,7 @@ class PathCost(nn.Module):
         self, x_t: Float[Tensor, "steps n *event"], x_next: Float[Tensor, "steps n *event"], route: Route
     ) -> Float[Tensor, "steps n"]:
         """Cost of each step, per dimension."""
-        return path_cost(x_t, x_next, self.betas[list(route[:-1]), list(route[1:])])
+        return path_cost(x_t, x_next, self.betas[route_index(route, x_t.device)])
 
     def observe(self, states: Float[Tensor, "times n *event"], route: Route) -> None:
         """Nothing to adapt."""
@@ -47,12 +47,12 @@ class AdaptiveCost(nn.Module):
         self, x_t: Float[Tensor, "steps n *event"], x_next: Float[Tensor, "steps n *event"], route: Route
     ) -> Float[Tensor, "steps n"]:
         """Cost of each step, per dimension."""
-        return adaptive_cost(x_t, x_next, self.squared_scales[list(route[:-1]), list(route[1:])])
+        return adaptive_cost(x_t, x_next, self.squared_scales[route_index(route, x_t.device)])
 
     def observe(self, states: Float[Tensor, "times n *event"], route: Route) -> None:
         """Move the scales towards the squared steps of these chains; the first chains set them."""
         squared = per_dimension((states[1:] - states[:-1]).square()).mean(dim=1)
-        pairs = list(route[:-1]), list(route[1:])
+        pairs = route_index(route, states.device)
         old = self.squared_scales[pairs]
         self.squared_scales[pairs] = torch.where(old == 0, squared, torch.lerp(squared, old, MEMORY))
 

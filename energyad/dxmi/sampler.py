@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from energyad.dxmi.networks import TimeMLP, event_dims
-from energyad.dxmi.schedule import NoiseSchedule, Route
+from energyad.dxmi.schedule import NoiseSchedule, Route, route_index
 from energyad.dxmi.settings import DxMISettings
 
 
@@ -59,19 +59,19 @@ class GaussianSampler(nn.Module):
 
     def route_log_sigmas(self, route: Route) -> Float[Tensor, " steps"]:
         """log sigma of each step of a route."""
-        return self.log_sigmas[list(route[:-1]), list(route[1:])]
+        return self.log_sigmas[route_index(route, self.log_sigmas.device)]
 
     def velocity(
         self, states: Float[Tensor, "steps n *event"], route: Route
     ) -> Float[Tensor, "steps n *event"]:
         """The network's guess at all steps of a route at once; states[k] is at time route[k]."""
-        times = torch.tensor(list(pairwise(route)), device=states.device)
+        times = torch.stack(route_index(route, states.device), dim=1)
         rows = (times / self.schedule.num_steps).to(states.dtype).repeat_interleave(states.shape[1], dim=0)
         return self.network(states.flatten(0, 1), rows).unflatten(0, states.shape[:2])
 
     def means(self, states: Float[Tensor, "steps n *event"], route: Route) -> Float[Tensor, "steps n *event"]:
         """mu of all steps of a route at once; states[k] is at time route[k]."""
-        pairs = list(route[:-1]), list(route[1:])
+        pairs = route_index(route, states.device)
         per_step = (-1, *[1] * (states.dim() - 1))
         a = self.state_factors[pairs].view(per_step)
         b = self.velocity_factors[pairs].view(per_step)

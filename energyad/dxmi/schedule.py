@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from energyad.dxmi.settings import DxMISettings
@@ -15,6 +17,13 @@ Route = tuple[int, ...]
 """Times visited by a chain, rising from 0 to T: (0, 1, ..., T) is the full route, (0, T) a single step."""
 
 MAX_BETA = 0.999
+
+
+@lru_cache(maxsize=256)
+def route_index(route: Route, device: torch.device) -> tuple[Int[Tensor, " steps"], Int[Tensor, " steps"]]:
+    """Times at which the steps of a route start and end; kept, since small chains ask for them all the time."""
+    starts, ends = torch.tensor(list(pairwise(route)), device=device).T
+    return starts, ends
 
 
 @dataclass(frozen=True)
