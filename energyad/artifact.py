@@ -127,8 +127,11 @@ def require_place(folder: Path) -> None:
     if folder.exists() and not is_model and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"{folder}: exists and is no model; give another --output")
     present = next(parent for parent in folder.parents if parent.exists())
-    if not present.is_dir() or not os.access(present, os.W_OK | os.X_OK):
-        raise ModelError(f"{folder}: no permission to write in {present}; give another --output")
+    try:  # permissions do not tell all: mounts are read-only, quotas full
+        tempfile.TemporaryDirectory(dir=present, prefix=f".{folder.name}.").cleanup()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ModelError(f"{folder}: cannot be written ({reason}); give another --output") from error
 
 
 def replace_folder(new: Path, place: Path) -> None:
