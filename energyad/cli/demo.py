@@ -32,8 +32,8 @@ def demo(
 ) -> None:
     """Try it all on synthetic images, in a minute.
 
-    Renders a part with six kinds of flaw, fits, scores, evaluates, and writes a picture sheet and an HTML page. Needs no
-    data and no network, and writes to demo/ only. Nothing in it is a photograph.
+    Renders a part with six kinds of flaw, fits, scores, evaluates, and writes a picture sheet and an HTML page.
+    Needs no data and no network, and writes to demo/ only. Nothing in it is a photograph.
     """
     started = time.perf_counter()
     from energyad.cli.bar import Bar

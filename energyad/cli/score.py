@@ -127,7 +127,7 @@ def _print_rows(rows: Sequence[ScoreRow]) -> None:
     def cells(row: ScoreRow) -> tuple[str, str, str]:
         if row.score is None:
             return "", "unreadable", f"{row.path}: {row.error}"
-        return f"{row.score:.4g}", "anomalous" if row.is_anomalous else "normal", row.path
+        return f"{row.score:#.4g}", "anomalous" if row.is_anomalous else "normal", row.path
 
     terminal.print_table(("score", "verdict", "image"), [cells(row) for row in rows], right=("score",))
 
