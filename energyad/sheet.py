@@ -79,6 +79,11 @@ def picture_sheet(
         for column, example in enumerate(load_examples(detector, items)):
             _draw_example(canvas, example, scale, left=_LABEL + column * (triple + 3 * _GAP), top=top)
     _draw_legend(canvas, scale, left=_LABEL)
+    note = (
+        "From left: image, heatmap, mask. One energy, one colour everywhere; "
+        "white lines enclose what is above the threshold."
+    )
+    draw.text((_LABEL + _BAR + 40, canvas.height - _FOOTER + 15), note, font=_font(13), fill=_FAINT)
     return np.asarray(canvas)
 
 
@@ -138,11 +143,6 @@ def _draw_legend(canvas: Image.Image, scale: ColourScale, *, left: int) -> None:
         draw.line((x, top + 14, x, top + 19), fill=_INK)
         draw.text((x, top + 22), text, font=_font(13), fill=_INK, anchor="ma")
     draw.text((16, top - 1), "energy", font=_font(13), fill=_INK)
-    note = (
-        "From left: image, heatmap, mask. One energy, one colour everywhere; "
-        "white lines enclose what is above the threshold."
-    )
-    draw.text((left + _BAR + 40, top - 1), note, font=_font(13), fill=_FAINT)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -20,6 +20,8 @@ NOTE = (
     "they say nothing about real parts."
 )
 
+ITERATIONS = 200  # of DxMI; fewer than the default, so that a first look takes a minute or two
+
 
 def demo(
     output: Annotated[
@@ -30,7 +32,7 @@ def demo(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Try it all on synthetic images, in a minute.
+    """Try it all on synthetic images, in a minute or two.
 
     Renders a part with six kinds of flaw, fits, scores, evaluates, and writes a picture sheet and an HTML page.
     Needs no data and no network, and writes to demo/ only. Nothing in it is a photograph.
@@ -70,7 +72,7 @@ def _fit(category: Category, folder: Path, *, seed: int, threads: int | None) ->
         detector = AnomalyDetector.fit(
             category.train_good,
             name=category.name,
-            settings=FitSettings(seed=seed),
+            settings=FitSettings(seed=seed, iterations=ITERATIONS),
             threads=threads,
             progress=bar,
         )

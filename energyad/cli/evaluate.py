@@ -58,7 +58,7 @@ def evaluate(
     if report is not None:
         from energyad.report import write_report
 
-        write_report(report, detector, evaluation, title=f"{category}: what {detector.name} finds")
+        write_report(report, detector, evaluation, title=f"{category} · model {detector.name}")
         terminal.say(f"report in {report}/: index.html, sheet.png")
 
 
