@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -31,8 +33,8 @@ def ring(n: int = 2000, seed: int = 0) -> Tensor:
     return 2 * points / points.norm(dim=1, keepdim=True) + 0.1 * torch.randn(n, 2, generator=seeded(seed + 1))
 
 
-def small_trainer(seed: int = 0, **options: object) -> DxMITrainer:
-    settings = DxMISettings(**{"num_steps": 3, "batch_size": 32, "hidden_widths": (16,), **options})  # type: ignore[arg-type]
+def small_trainer(seed: int = 0, **options: Any) -> DxMITrainer:
+    settings = DxMISettings(**{"num_steps": 3, "batch_size": 32, "hidden_widths": (16,), **options})
     generator = seeded(seed)
     energy = MLPEnergy(2, (16,), generator=generator)
     return DxMITrainer(energy=energy, data=ring(), settings=settings, generator=generator)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ def one_dimensional(
         batch_size=128,
         hidden_widths=(24,),
         final_lr_fraction=0.05,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
     data = 1 + 0.5 * torch.randn(5000, 1, generator=seeded(9))
     energy = Parabola(curvature=0.8, centre=1.0)
