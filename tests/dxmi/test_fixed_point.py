@@ -13,7 +13,7 @@ from .players import Parabola, seeded
 
 
 def one_dimensional(
-    temperature: float, *, energy_lr: float, sampler_lr: float = 5e-3, **options: float
+    temperature: float, *, energy_lr: float, sampler_lr: float = 5e-3, **options: Any
 ) -> DxMITrainer:
     """Data N(1, 0.5^2) against an energy that is a parabola."""
     settings = DxMISettings(
