@@ -9,11 +9,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class AutoencoderEnergy(nn.Module):
-    """Energy = scaled reconstruction error of a small autoencoder (Yoon et al., arXiv 2502.13280, sec. 5).
+MAGNITUDE_FLOOR = 2.0
+"""Added to a latent's mean square before dividing by it; good latents have a mean square of one."""
 
-    E(z) = scale · mean_k (z_k − decode(encode(z))_k)², with one learned positive scale. The bottleneck keeps the
-    energy from being low everywhere even before any negative sample is seen.
+
+class AutoencoderEnergy(nn.Module):
+    """Energy = scaled reconstruction error of a small autoencoder, relative to the latent's own magnitude.
+
+    E(z) = scale · mean_k (z − decode(encode(z)))_k² / (mean_k z_k² + 2). An autoencoder's error grows with the size
+    of what it is shown, and strong patterns of good parts are no defects; Yoon et al. (arXiv 2502.13280, sec. 5) meet
+    the same by putting latents on a sphere. The quotient also bounds the energy of points far from everything. The
+    bottleneck keeps the energy from being low everywhere even before any negative sample is seen.
     """
 
     def __init__(
@@ -33,7 +39,7 @@ class AutoencoderEnergy(nn.Module):
     def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Energies of latents, the latent axis last."""
         error = (z - self.reconstruct(z)).square().mean(dim=-1)
-        return self.log_scale.exp() * error
+        return self.log_scale.exp() * error / (z.square().mean(dim=-1) + MAGNITUDE_FLOOR)
 
     def reconstruct(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
         """The autoencoder's output."""

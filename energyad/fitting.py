@@ -32,6 +32,7 @@ from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy, train_energy
 
 FEWEST, FEW = 2, 8
+ENOUGH_HELD_OUT = 20
 BATCH_SIZE = 8
 
 
@@ -176,9 +177,13 @@ def extract(
 
 
 def split(count: int, *, settings: FitSettings, generator: torch.Generator) -> tuple[list[int], list[int]]:
-    """Images to fit on and images held out for the threshold: at least one of each."""
+    """Images to fit on and images held out for the threshold: at least one of each.
+
+    Twenty held out are enough for a prediction limit, so larger sets give training a larger share.
+    """
     order = torch.randperm(count, generator=generator).tolist()
-    num_held_out = max(1, round(settings.holdout * count))
+    share = settings.holdout * count
+    num_held_out = max(1, round(min(share, max(ENOUGH_HELD_OUT, share / 2))))
     return sorted(order[num_held_out:]), sorted(order[:num_held_out])
 
 

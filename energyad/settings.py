@@ -19,10 +19,13 @@ def _default_dxmi() -> DxMISettings:
         beta_end=0.15,
         temperature=0.1,
         energy_regularization=1.0,
-        energy_lr=2e-4,
+        energy_lr=1e-4,
+        energy_average=0.99,
         sampler_lr=1e-3,
         value_lr=2e-3,
-        batch_size=512,
+        sampler_steps_per_iteration=1,
+        batch_size=256,
+        chains_per_update=96,
         hidden_widths=(256, 256),
     )
 
@@ -37,8 +40,9 @@ class FitSettings:
         white_level: of 16-bit images whose camera has fewer bits (4095 for 12); None for the full range.
         num_latents: whitened directions kept. energy_width, bottleneck: layers of the energy's autoencoder.
         warmup_iterations: steps of plain reconstruction before DxMI. iterations: DxMI iterations.
+        data_energy: mean energy of the data when DxMI begins.
         smoothing: standard deviation in pixels of the heatmap's Gaussian.
-        holdout: share of the good images kept from training, for the threshold.
+        holdout: share of the good images kept from training, for the threshold; beyond 20 images half of it.
         false_reject_rate: share of good parts the threshold may reject.
         seed: of everything random.
     """
@@ -50,11 +54,13 @@ class FitSettings:
     num_latents: int = 176
     energy_width: int = 256
     bottleneck: int = 32
-    warmup_iterations: int = 1500
-    warmup_lr: float = 1e-3
-    iterations: int = 1200
+    warmup_iterations: int = 2000
+    warmup_batch_size: int = 512
+    warmup_lr: float = 3e-3
+    data_energy: float = 0.12
+    iterations: int = 600
     dxmi: DxMISettings = field(default_factory=_default_dxmi)
-    smoothing: float = 4.0
+    smoothing: float = 0.0
     holdout: float = 0.2
     false_reject_rate: float = 0.01
     seed: int = 0

@@ -36,6 +36,7 @@ def train_energy(
         latents.shape[1], width=settings.energy_width, bottleneck=settings.bottleneck, generator=generator
     )
     warm_up(energy, latents, settings=settings, generator=generator, progress=progress)
+    set_scale(energy, latents, mean_energy=settings.data_energy)
     if settings.iterations == 0:
         return TrainedEnergy(energy.eval(), ())
     trainer = DxMITrainer(energy=energy, data=latents, settings=settings.dxmi, generator=generator)
@@ -58,7 +59,7 @@ def warm_up(
     progress: Progress,
 ) -> None:
     """Train the energy's autoencoder by plain reconstruction, so that DxMI starts from a sensible landscape."""
-    steps, batch_size = settings.warmup_iterations, settings.dxmi.batch_size
+    steps, batch_size = settings.warmup_iterations, settings.warmup_batch_size
     if steps == 0:
         return
     progress.stage("warm-up", steps)
@@ -73,3 +74,13 @@ def warm_up(
         schedule.step()
         if step % RECORD_EVERY == 0 or step == steps:
             progress.advance((step - 1) % RECORD_EVERY + 1, figures={"reconstruction": loss.item()})
+
+
+def set_scale(energy: AutoencoderEnergy, latents: Float[Tensor, "n k"], *, mean_energy: float) -> None:
+    """Set the energy's scale so that its mean over (a sample of) the data is `mean_energy`.
+
+    The regularisation γ bounds energies in absolute terms, so DxMI must start with energies of a known size.
+    """
+    with torch.no_grad():
+        mean = energy(latents[:: max(1, len(latents) // 8192)]).mean()
+        energy.log_scale += (mean_energy / mean.clamp_min(1e-12)).log()

@@ -6,7 +6,7 @@ import torch
 from energyad.energy import AutoencoderEnergy
 from energyad.progress import Silent
 from energyad.settings import FitSettings
-from energyad.training import train_energy, warm_up
+from energyad.training import set_scale, train_energy, warm_up
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,17 @@ def test_energies_are_positive_and_scale_with_the_learned_factor() -> None:
     torch.testing.assert_close(energy(z), before * torch.e)
 
 
+def test_the_energy_of_points_far_from_everything_stays_bounded() -> None:
+    energy = AutoencoderEnergy(5, width=8, bottleneck=2, generator=torch.Generator().manual_seed(0))
+    far = (
+        torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
+        * torch.tensor([[1e2], [1e4]])[:, :, None]
+    )
+    with torch.no_grad():
+        near, farther = energy(far)
+    assert float((farther / near - 1).abs().max()) < 0.5
+
+
 def test_the_same_generator_gives_the_same_weights() -> None:
     first, second = (
         AutoencoderEnergy(5, width=8, bottleneck=2, generator=torch.Generator().manual_seed(3))
@@ -63,6 +74,13 @@ def test_warm_up_lowers_the_reconstruction_error(good: torch.Tensor) -> None:
     warm_up(energy, good, settings=SETTINGS, generator=generator, progress=Silent())
     with torch.no_grad():
         assert float((good - energy.reconstruct(good)).square().mean()) < 0.5 * before
+
+
+def test_dxmi_begins_with_energies_of_the_stated_size(good: torch.Tensor) -> None:
+    energy = AutoencoderEnergy(12, width=32, bottleneck=4, generator=torch.Generator().manual_seed(0))
+    set_scale(energy, good, mean_energy=0.12)
+    with torch.no_grad():
+        assert float(energy(good).mean()) == pytest.approx(0.12, rel=1e-3)
 
 
 def test_the_history_shows_the_game(good: torch.Tensor) -> None:
