@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
 MAGNITUDE_FLOOR = 2.0
 """Added to a latent's mean square before dividing by it; good latents have a mean square of one."""
 

@@ -83,4 +83,4 @@ def set_scale(energy: AutoencoderEnergy, latents: Float[Tensor, "n k"], *, mean_
     """
     with torch.no_grad():
         mean = energy(latents[:: max(1, len(latents) // 8192)]).mean()
-        energy.log_scale += (mean_energy / mean.clamp_min(1e-12)).log()
+        energy.log_scale.add_((mean_energy / mean.clamp_min(1e-12)).log())
