@@ -21,7 +21,7 @@ from benchmarks.detection.methods import open_method
 from benchmarks.detection.ours import CHANGES, Energyad, changed, energyad_method
 from benchmarks.detection.peers import write_timm_folder
 from benchmarks.detection.rows import Row
-from benchmarks.detection.same_features import greedy_coreset, nearest_distance
+from benchmarks.detection.same_features import FeatureRule, greedy_coreset, nearest_distance
 from energyad import metrics
 from energyad.datasets import Category
 from energyad.demo import render_demo
@@ -119,7 +119,9 @@ def test_a_cell_with_a_row_of_the_same_settings_is_not_measured_again(
         run(category, results, "--methods", "knn", "--few-shot", "4")
 
 
-@pytest.mark.parametrize("name", ["knn", "knn-whitened", "mahalanobis", "padim", "patchcore-0.1"])
+@pytest.mark.parametrize(
+    "name", ["knn", "knn-unsmoothed", "knn-whitened", "mahalanobis", "padim", "patchcore-0.1"]
+)
 def test_a_plainly_planted_outlier_scores_highest_and_where_it_is(name: str, category: Category) -> None:
     check_planted_outlier(open_method(name, image_size=SIZE), category)
 
@@ -178,6 +180,12 @@ def test_nearest_distance_is_exact() -> None:
     torch.testing.assert_close(
         nearest_distance(queries, bank), torch.cdist(queries, bank).amin(dim=1), atol=1e-4, rtol=1e-4
     )
+
+
+def test_opponents_keep_their_smoothing_whatever_ours_is() -> None:
+    for name in ("knn", "knn-whitened", "mahalanobis"):
+        assert FeatureRule(name, FitSettings(smoothing=0.0)).settings["smoothing"] == 4
+        assert FeatureRule(f"{name}-unsmoothed", FitSettings(smoothing=4.0)).settings["smoothing"] == 0
 
 
 def test_ablations_change_one_thing_each() -> None:
@@ -254,7 +262,7 @@ def test_figures_of_a_perfect_and_of_an_inverted_detector(category: Category) ->
     assert [bool(mask.any()) for mask in masks] == [item.is_defective for item in category.test]
     heatmaps = (masks + np.random.default_rng(0).uniform(0, 0.5, masks.shape)).astype(np.float32)
     best = judge(category, heatmaps.max((1, 2)), heatmaps)
-    assert (best.image_auroc, best.image_auroc_low, best.best_f1) == (1, 1, 1)
+    assert (best.image_auroc, best.image_auroc_low, best.best_f1) == pytest.approx((1, 1, 1))
     assert best.pixel_auroc == pytest.approx(1)
     assert best.aupro == pytest.approx(1)
     worst = judge(category, -heatmaps.max((1, 2)), -heatmaps)

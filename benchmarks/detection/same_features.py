@@ -1,6 +1,7 @@
-"""Simple rules on energyad's own features, grid and heatmap, so that only the rule differs.
+"""Simple rules on energyad's own features, grid and upsampling, so that only the rule differs.
 
-Both are given all of train/good: neither needs a threshold, so neither holds images out.
+They are given all of train/good: without a threshold they need hold nothing out. Their maps are smoothed as PatchCore's
+are, whatever energyad's default is, since an opponent should not lose by our settings.
 """
 
 from __future__ import annotations
@@ -26,18 +27,31 @@ from energyad.scorer import upsampling_matrix
 from energyad.settings import FitSettings
 
 CORESET_SIZE = 4000
+SMOOTHING = 4.0  # pixels; PatchCore's and PaDiM's own
 PROJECTED_CHANNELS = 128  # as in patchcore-inspection's approximate greedy coreset
 QUERY_CHUNK = 2048
+
+UNSMOOTHED = "-unsmoothed"
 
 Rule = Callable[[Float[Tensor, "n c"]], Float[Tensor, " n"]]
 
 
 @dataclass(frozen=True)
 class FeatureRule:
-    """A rule that gives a distance to each patch. fit_settings: energyad's, for features and heatmap."""
+    """A rule that gives a distance to each patch. fit_settings: energyad's, for the features."""
 
     name: str
     fit_settings: FitSettings
+
+    @property
+    def smoothing(self) -> float:
+        """Standard deviation in pixels of the heatmap's Gaussian."""
+        return 0.0 if self.name.endswith(UNSMOOTHED) else SMOOTHING
+
+    @property
+    def rule(self) -> str:
+        """Its name in `RULES`."""
+        return self.name.removesuffix(UNSMOOTHED)
 
     @property
     def image_size(self) -> int:
@@ -47,11 +61,12 @@ class FeatureRule:
     @property
     def settings(self) -> dict[str, Any]:
         """What features, rule and heatmap depend on."""
-        shared = ("backbone", "strides", "image_size", "smoothing")
+        shared = ("backbone", "strides", "image_size")
         settings = {name: getattr(self.fit_settings, name) for name in shared}
-        if self.name != "knn":
+        settings["smoothing"] = self.smoothing
+        if self.rule != "knn":
             settings["num_latents"] = self.fit_settings.num_latents
-        if self.name != "mahalanobis":
+        if self.rule != "mahalanobis":
             settings |= {"coreset_size": CORESET_SIZE, "projected_channels": PROJECTED_CHANNELS}
         return settings
 
@@ -67,8 +82,8 @@ class FeatureRule:
         batches = [_channel_last(session.run(p)).half() for p in read_batches(good, self.image_size)]
         patches = torch.cat(batches).flatten(0, 2)
         generator = torch.Generator().manual_seed(seed)
-        rule, num_bytes = RULES[self.name](patches, generator, self.fit_settings)
-        upsampling = upsampling_matrix(grid, smoothing=self.fit_settings.smoothing)
+        rule, num_bytes = RULES[self.rule](patches, generator, self.fit_settings)
+        upsampling = upsampling_matrix(grid, smoothing=self.smoothing)
 
         @torch.inference_mode()
         def score(pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:

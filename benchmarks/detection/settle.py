@@ -37,7 +37,7 @@ from energyad.progress import Silent
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
-from energyad.training import warm_up
+from energyad.training import set_scale, warm_up
 
 RESULTS = Path(__file__).with_name("settle.jsonl")
 HELD_OUT = 0.3
@@ -69,6 +69,7 @@ def settle(
         latents.shape[1], width=settings.energy_width, bottleneck=settings.bottleneck, generator=generator
     )
     warm_up(energy, latents, settings=settings, generator=generator, progress=Silent())
+    set_scale(energy, latents, mean_energy=settings.data_energy)
     yield {"iteration": 0, "train_cpu_seconds": 0.0} | detect(probe, whitening, energy, grid, settings)
     trainer = DxMITrainer(energy=energy, data=latents, settings=settings.dxmi, generator=generator)
     spent, started = 0.0, time.process_time()
