@@ -1,0 +1,63 @@
+"""What many tests share: a small rendered category and a detector quickly fitted on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from energyad.datasets import Category
+from energyad.demo import render_demo
+from energyad.detector import AnomalyDetector
+from energyad.evaluation import Evaluation, evaluate
+from energyad.settings import FitSettings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Backbone graphs are traced once a session, and nothing is written to the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENERGYAD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def quick_settings() -> FitSettings:
+    """A fit of seconds: small images, small networks, few iterations."""
+    return FitSettings(
+        image_size=128,
+        num_latents=48,
+        energy_width=64,
+        bottleneck=16,
+        warmup_iterations=300,
+        iterations=10,
+    )
+
+
+@pytest.fixture(scope="session")
+def demo_category(tmp_path_factory: pytest.TempPathFactory) -> Category:
+    """16 good parts to fit on, 4 good and 2 of each of six flaws to test, 128 pixels."""
+    return render_demo(tmp_path_factory.mktemp("datasets"), train=16, good=4, per_flaw=2, size=128)
+
+
+@pytest.fixture(scope="session")
+def fitted_detector(demo_category: Category, quick_settings: FitSettings) -> AnomalyDetector:
+    """Fitted on `demo_category`; not to be changed."""
+    return AnomalyDetector.fit(
+        demo_category.train_good, name=demo_category.name, settings=quick_settings, threads=1
+    )
+
+
+@pytest.fixture(scope="session")
+def evaluation(fitted_detector: AnomalyDetector, demo_category: Category) -> Evaluation:
+    """`fitted_detector` on the test images of `demo_category`."""
+    return evaluate(fitted_detector, demo_category)
+
+
+@pytest.fixture(scope="session")
+def model_folder(fitted_detector: AnomalyDetector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`fitted_detector`, saved as `models/<name>`; copy it before damaging it."""
+    folder = tmp_path_factory.mktemp("house") / "models" / fitted_detector.name
+    fitted_detector.save(folder)
+    return folder
