@@ -65,7 +65,7 @@ def scatter(axis: Axes, points: Tensor, title: str) -> None:
 
 def draw_curves(rows: list[Row], path: Path) -> None:
     """Quality over temperature, over steps, and the energy's quality over iterations."""
-    figure, axes = plt.subplots(1, 4, figsize=(17, 3.8))
+    figure, axes = plt.subplots(1, 4, figsize=(19, 3.8))
     over_temperature(rows, axes[0])
     over_steps(rows, axes[1])
     over_iterations(rows, axes[2], "auroc", "energy AUROC on [-4, 4]²")
@@ -73,7 +73,7 @@ def draw_curves(rows: list[Row], path: Path) -> None:
     axes[3].set_yscale("log")
     for axis in axes:
         axis.legend(fontsize=7)
-    figure.tight_layout()
+    figure.tight_layout(w_pad=2)
     figure.savefig(path, dpi=90)
     plt.close(figure)
 
