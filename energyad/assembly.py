@@ -9,13 +9,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from energyad.artifact import Manifest
 from energyad.backbones import BackboneWeights
 from energyad.detector import BACKBONE_FILE, HEAD_FILE
 from energyad.energy import AutoencoderEnergy
 from energyad.errors import ModelError
 from energyad.features import empty_extractor
 from energyad.latents import Whitening
+from energyad.manifest import Manifest
 from energyad.scorer import EnergyHead, Scorer
 from energyad.settings import FitSettings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from energyad.artifact import Manifest
+from energyad.manifest import Manifest
 
 
 def model_card(manifest: Manifest) -> str:

@@ -14,6 +14,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from energyad import artifact, images
+from energyad.manifest import Manifest
 from energyad.runtimes import Runtime
 from energyad.runtimes.onnx import OnnxRuntime
 
@@ -50,7 +51,7 @@ class AnomalyDetector:
     Safe to call from several threads.
     """
 
-    def __init__(self, manifest: artifact.Manifest, contents: Mapping[str, bytes], runtime: Runtime) -> None:
+    def __init__(self, manifest: Manifest, contents: Mapping[str, bytes], runtime: Runtime) -> None:
         self.manifest = manifest
         self.contents = dict(contents)
         self.runtime = runtime

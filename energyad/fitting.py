@@ -16,13 +16,14 @@ import safetensors.torch
 import torch
 from jaxtyping import Float16, UInt8
 
-from energyad import artifact, detector, images, provenance
+from energyad import detector, images, provenance
 from energyad.backbones import BackboneWeights
 from energyad.calibration import Calibration, calibrate
 from energyad.card import model_card
 from energyad.errors import DataError, ImageError
 from energyad.features import Grid, load_extractor
 from energyad.latents import fit_whitening
+from energyad.manifest import BackboneSpec, CalibrationSpec, InputSpec, Manifest, Provenance
 from energyad.progress import Progress, Silent
 from energyad.runtimes import export
 from energyad.runtimes.cache import extractor_graph
@@ -53,7 +54,7 @@ def fit_model(
     threads: int | None = None,
     skip_bad: bool = False,
     progress: Progress | None = None,
-) -> tuple[artifact.Manifest, dict[str, bytes]]:
+) -> tuple[Manifest, dict[str, bytes]]:
     """Fit on images of good parts; see `AnomalyDetector.fit`. Returns what a model folder holds."""
     settings, progress = settings or FitSettings(), progress or Silent()
     started = time.perf_counter()
@@ -98,16 +99,16 @@ def describe(
     settings: FitSettings,
     weights: BackboneWeights,
     calibration: Calibration,
-    made: artifact.Provenance,
+    made: Provenance,
     trained: TrainedEnergy,
-) -> artifact.Manifest:
+) -> Manifest:
     """The manifest of a finished fit."""
-    return artifact.Manifest(
+    return Manifest(
         name=name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        input=artifact.InputSpec(image_size=settings.image_size, white_level=settings.white_level),
-        backbone=artifact.BackboneSpec(**vars(weights)),
-        calibration=artifact.CalibrationSpec(**vars(calibration)),
+        input=InputSpec(image_size=settings.image_size, white_level=settings.white_level),
+        backbone=BackboneSpec(**vars(weights)),
+        calibration=CalibrationSpec(**vars(calibration)),
         settings=settings.to_dict(),
         provenance=made,
         history=trained.history_dicts(),

@@ -13,15 +13,16 @@ from pathlib import Path
 
 from energyad import artifact, images
 from energyad.detector import ImageLike
+from energyad.manifest import Provenance
 
 PACKAGES = ("energyad", "torch", "timm", "onnx", "onnxruntime", "numpy", "opencv-python-headless")
 
 
 def collect(
     good_images: Sequence[ImageLike], *, num_held_out: int, seed: int, threads: int | None, fit_seconds: float
-) -> artifact.Provenance:
+) -> Provenance:
     """Describe a fit on these images, here and now."""
-    return artifact.Provenance(
+    return Provenance(
         seed=seed,
         threads=threads or os.cpu_count() or 1,
         fit_seconds=round(fit_seconds, 2),

@@ -9,11 +9,12 @@ import pytest
 
 from energyad import artifact
 from energyad.errors import ModelError
+from energyad.manifest import SCHEMA_VERSION, Manifest
 
 CONTENTS = {"weights.safetensors": b"tensors", "README.md": b"# a card\n"}
 
 
-def manifest(**changes: object) -> artifact.Manifest:
+def manifest(**changes: object) -> Manifest:
     values: dict[str, object] = {
         "name": "gasket",
         "created": "2026-01-01T00:00:00+00:00",
@@ -33,7 +34,7 @@ def manifest(**changes: object) -> artifact.Manifest:
             "machine": "m",
         },
     }
-    return artifact.Manifest.model_validate(values | changes)
+    return Manifest.model_validate(values | changes)
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_a_missing_file_is_named(folder: Path) -> None:
 
 
 def test_a_newer_schema_asks_for_an_upgrade(folder: Path) -> None:
-    edit(folder, schema_version=artifact.SCHEMA_VERSION + 1, something_new=True)
+    edit(folder, schema_version=SCHEMA_VERSION + 1, something_new=True)
     with pytest.raises(ModelError, match="upgrade energyad"):
         artifact.open_model(folder)
 
