@@ -318,6 +318,8 @@ def test_fit_refuses_what_cannot_be_fitted(program: Program, house: Path, demo_c
     assert is_one_line_error(program("fit", "--images", "one", "--output", "one"), "one", "--output")
     many = demo_category.root / "train" / "good"
     assert is_one_line_error(program("fit", "--images", many, "-q", "--backbone", "resnet81"), "resnet18")
+    weights = program("fit", "--images", many, "-q", "--backbone-weights", "w.safetensors")
+    assert is_one_line_error(weights, "w.safetensors")
 
 
 def test_a_fit_that_is_stopped_leaves_the_old_model_whole(

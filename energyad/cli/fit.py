@@ -86,13 +86,20 @@ def fit(
     options = {
         "seed": seed,
         "backbone": backbone,
-        "backbone_weights": backbone_weights,
         "image_size": image_size,
         "white_level": white_level,
         "iterations": iterations,
     }
     started = time.perf_counter()
-    detector = _fit(data, label, folder, options=options, threads=threads, skip_bad=skip_bad)
+    detector = _fit(
+        data,
+        label,
+        folder,
+        options=options,
+        backbone_weights=backbone_weights,
+        threads=threads,
+        skip_bad=skip_bad,
+    )
     _say_what_next(detector, data, folder, seconds=time.perf_counter() - started, data_root=data_root)
 
 
@@ -115,7 +122,14 @@ def _open_data(
 
 
 def _fit(
-    data: Category, name: str, folder: Path, *, options: dict[str, Any], threads: int | None, skip_bad: bool
+    data: Category,
+    name: str,
+    folder: Path,
+    *,
+    options: dict[str, Any],
+    backbone_weights: Path | None,
+    threads: int | None,
+    skip_bad: bool,
 ) -> AnomalyDetector:
     from energyad import artifact
 
@@ -128,7 +142,13 @@ def _fit(
     terminal.say(f"fitting '{name}' on {len(data.train_good)} good images from {data.root}")
     with Bar() as bar:
         detector = AnomalyDetector.fit(
-            data.train_good, name=name, settings=settings, threads=threads, skip_bad=skip_bad, progress=bar
+            data.train_good,
+            name=name,
+            settings=settings,
+            backbone_weights=backbone_weights,
+            threads=threads,
+            skip_bad=skip_bad,
+            progress=bar,
         )
     detector.save(folder)
     return detector
