@@ -1,0 +1,69 @@
+"""Laws of the methods that the detection benchmark compares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from benchmarks.detection import rows
+from benchmarks.detection.ours import CHANGES, Energyad, changed, energyad_method
+from benchmarks.detection.peers import write_timm_folder
+from benchmarks.detection.same_features import FeatureRule, greedy_coreset, nearest_distance
+from energyad.features import load_extractor
+from energyad.settings import FitSettings
+
+SIZE = 96
+
+
+def test_peers_get_the_weights_that_energyad_has(tmp_path: Path) -> None:
+    weights = write_timm_folder(tmp_path, SIZE)
+    written = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    own = load_extractor("tf_efficientnet_lite0", image_size=SIZE).backbone.state_dict()
+    assert weights.mean == (0.5, 0.5, 0.5)
+    for key, value in own.items():
+        torch.testing.assert_close(written[key], value, rtol=0, atol=0)
+
+
+def test_a_coreset_point_is_the_farthest_from_those_before() -> None:
+    generator = torch.Generator().manual_seed(1)
+    clusters = torch.tensor([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0], [50.0, 50.0]])
+    points = torch.cat([c + torch.randn(100, 2, generator=generator) for c in clusters])
+    chosen = greedy_coreset(points, 4, generator)
+    assert sorted((chosen // 100).tolist()) == [0, 1, 2, 3]
+    assert len(set(greedy_coreset(points, 1000, generator).tolist())) == 400
+
+
+def test_nearest_distance_is_exact() -> None:
+    generator = torch.Generator().manual_seed(2)
+    queries, bank = torch.randn(50, 8, generator=generator), torch.randn(30, 8, generator=generator)
+    torch.testing.assert_close(
+        nearest_distance(queries, bank), torch.cdist(queries, bank).amin(dim=1), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_opponents_keep_their_smoothing_whatever_ours_is() -> None:
+    for name in ("knn", "knn-whitened", "mahalanobis"):
+        assert FeatureRule(name, FitSettings(smoothing=0.0)).settings["smoothing"] == 4
+        assert FeatureRule(f"{name}-unsmoothed", FitSettings(smoothing=4.0)).settings["smoothing"] == 0
+
+
+def test_ablations_change_one_thing_each() -> None:
+    base = energyad_method("energyad", image_size=SIZE).fit_settings
+    assert base == FitSettings(image_size=SIZE)
+    assert energyad_method("energyad-init", image_size=SIZE).fit_settings == replace(base, iterations=0)
+    assert energyad_method("energyad-tau0", image_size=SIZE).fit_settings.dxmi.temperature == 0
+    for changes in CHANGES.values():
+        assert set(changes) <= set(base.to_dict())
+    dxmi = changed(base, {"dxmi": {"temperature": 0.0}}).dxmi
+    assert replace(dxmi, temperature=base.dxmi.temperature) == base.dxmi
+
+
+def test_the_seed_is_no_setting_and_every_setting_counts() -> None:
+    method = Energyad(FitSettings(image_size=SIZE))
+    other = Energyad(replace(method.fit_settings, seed=7))
+    longer = Energyad(replace(method.fit_settings, iterations=4321))
+    assert rows.settings_hash(method.settings) == rows.settings_hash(other.settings)
+    assert rows.settings_hash(method.settings) != rows.settings_hash(longer.settings)

@@ -1,0 +1,98 @@
+"""Laws of the detection benchmark's rows and tables: nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+
+from benchmarks.detection import rows, table
+from benchmarks.detection.rows import Row
+from energyad.errors import DataError
+
+
+def a_row(**values: object) -> Row:
+    plain = dict.fromkeys((field.name for field in fields(Row)), 0.5) | {
+        "method": "a",
+        "category": "screw",
+        "categories": ("screw",),
+        "shots": None,
+        "seed": 0,
+        "image_size": 256,
+        "settings_hash": "one",
+        "commit": "abcdef0123",
+        "modified": False,
+        "date": "2026-01-01",
+        "versions": {"torch": "2.6"},
+        "processor": "some",
+        "threads": 1,
+        "num_test": 7,
+        "settings": {},
+    }
+    return Row(**{**plain, **values})  # type: ignore[arg-type]
+
+
+def test_the_table_comes_from_rows_alone() -> None:
+    measured = [a_row(seed=s, image_auroc=0.9 + 0.01 * s) for s in range(3)]
+    measured += [
+        a_row(category="tile", categories=("tile",), image_auroc=0.7),
+        a_row(method="b", image_auroc=0.95),
+    ]
+    text = table.render(measured)
+    assert "0.9100 ± 0.0100" in text
+    assert "| a | 0.8000 | 0.5000 | 0.5000 | 1 |" in text  # seed 0 alone has both categories
+    assert text.index("| b |") < text.index("| a |")
+    assert table.render([]) == "No rows yet."
+
+
+def test_a_table_never_mixes_settings_modes_or_sizes() -> None:
+    old, new = a_row(settings_hash="old", image_auroc=0.11), a_row(date="2026-02-01", image_auroc=0.22)
+    tile = a_row(category="tile", categories=("tile",), settings_hash="old", image_auroc=0.33)
+    both = a_row(categories=("screw", "tile"), date="2026-03-01", image_auroc=0.44)
+    few = a_row(shots=4, image_auroc=0.55)
+    assert rows.current([new, old, tile]) == [new]
+    text = table.render([old, tile, new, both, few])
+    assert "0.1100" not in text
+    assert "0.3300" not in text
+    (single,) = [line for line in text.splitlines() if line.startswith("| a | 0.2200")]
+    assert "0.4400" not in single
+    (together,) = [line for line in text.splitlines() if line.startswith("| a | screw")]
+    assert together.startswith("| a | screw | 0.4400 | 0.2200 |")
+    assert "| a | 0.5500 / 0.5000 |" in text
+
+
+def test_the_table_is_put_between_the_markers_and_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "rows.jsonl"
+    rows.append(results, a_row())
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{table.START}\n{table.END}\nafter\n")
+    shared = ["--results", str(results), "--into", str(readme)]
+    assert table.main([*shared, "--check"]) == 1
+    assert table.main(shared) == 0
+    assert table.main([*shared, "--check"]) == 0
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "| a | 0.5000 |" in text
+    readme.write_text("no markers")
+    assert table.main(shared) == 2
+    assert "markers" in capsys.readouterr().err
+
+
+def test_the_readme_has_the_table_of_the_committed_rows() -> None:
+    readme = Path(table.__file__).with_name("README.md")
+    assert table.main(["--into", str(readme), "--check"]) == 0
+
+
+def test_a_row_of_another_shape_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows.append(path, a_row())
+    assert rows.read(path) == [a_row()]
+    with path.open("a") as file:
+        file.write(json.dumps({**asdict(a_row()), "extra": 1}) + "\n")
+    with pytest.raises(DataError, match=r"line 2: .*extra"):
+        rows.read(path)
