@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,14 +67,12 @@ def program(house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 @pytest.fixture
 def quick_fit(quick_settings: FitSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits take a second."""
-    quick = {
+    quick: dict[str, Any] = {"warmup_iterations": 20, "iterations": 2}
+    quick |= {
         key: getattr(quick_settings, key)
         for key in ("image_size", "num_latents", "energy_width", "bottleneck")
     }
-    partial = functools.partial(FitSettings, **quick, warmup_iterations=20)
-    monkeypatch.setattr(
-        "energyad.settings.FitSettings", lambda **given: partial(**{"iterations": 2, **given})
-    )
+    monkeypatch.setattr("energyad.settings.FitSettings", lambda **given: FitSettings(**{**quick, **given}))
 
 
 @pytest.fixture(scope="session")
@@ -366,7 +365,8 @@ def test_demo_leaves_a_model_a_sheet_and_a_page_and_says_that_it_is_synthetic(
 
     small = functools.partial(demo.render_demo, train=8, good=3, per_flaw=2, size=96)
     monkeypatch.setattr("energyad.demo.render_demo", small)
-    monkeypatch.setattr(sys.modules["energyad.cli.demo"], "ITERATIONS", 2)
+    for name in ("WARMUP_ITERATIONS", "ITERATIONS"):
+        monkeypatch.setattr(sys.modules["energyad.cli.demo"], name, 20)
     outcome = program("demo", "--threads", 1)
     assert outcome.status == 0
     assert "ynthetic" in outcome.err and "image AUROC" in outcome.out

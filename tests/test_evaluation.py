@@ -50,6 +50,10 @@ def test_without_masks_pixel_figures_are_none_and_image_figures_stay(
     assert (bare.pixel_auroc, bare.aupro) == (None, None)
     assert all(row.pixel_auroc is None and row.aupro is None for row in bare.types)
     assert bare.image_auroc == evaluation.image_auroc
+    lacking = next(place for place, item in enumerate(test) if item.is_defective)
+    test = (*demo_category.test[:lacking], test[lacking], *demo_category.test[lacking + 1 :])
+    partly = evaluate(fitted_detector, dataclasses.replace(demo_category, test=test))
+    assert (partly.pixel_auroc, partly.aupro) == (None, None)
 
 
 def test_one_type_alone_has_the_figures_of_its_row(

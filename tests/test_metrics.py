@@ -113,7 +113,7 @@ def test_best_f1_is_the_best_over_all_thresholds() -> None:
 def test_the_interval_is_that_of_drawing_images_anew() -> None:
     rng = np.random.default_rng(0)
     labels = np.array([True, False, False] * 20)
-    scores = np.round(rng.normal(size=60) + labels, 1)  # with ties
+    scores = np.round(0.7 * (rng.normal(size=60) + labels))  # many ties
     draws = []
     for _ in range(400):
         drawn = np.concatenate(

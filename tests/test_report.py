@@ -82,6 +82,7 @@ def test_overlays_of_equal_names_from_different_folders_do_not_meet() -> None:
     places = overlay_places(paths, Path("out"))
     assert len(set(places.values())) == len(paths)
     assert places[Path("a/000.png")] == Path("out/a/000.png")
+    assert places[Path("b/000.bmp")] == Path("out/b/000.bmp.png")
     assert all(place.suffix == ".png" and place.is_relative_to("out") for place in places.values())
 
 

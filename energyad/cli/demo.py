@@ -20,7 +20,8 @@ NOTE = (
     "they say nothing about real parts."
 )
 
-ITERATIONS = 200  # of DxMI; fewer than the default, so that a first look takes a minute or two
+# Fewer than the defaults, so that a first look takes a minute or two.
+WARMUP_ITERATIONS, ITERATIONS = 1500, 200
 
 
 def demo(
@@ -72,7 +73,7 @@ def _fit(category: Category, folder: Path, *, seed: int, threads: int | None) ->
         detector = AnomalyDetector.fit(
             category.train_good,
             name=category.name,
-            settings=FitSettings(seed=seed, iterations=ITERATIONS),
+            settings=FitSettings(seed=seed, warmup_iterations=WARMUP_ITERATIONS, iterations=ITERATIONS),
             threads=threads,
             progress=bar,
         )
