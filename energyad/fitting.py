@@ -34,6 +34,7 @@ from energyad.training import TrainedEnergy, train_energy
 
 FEWEST, FEW = 2, 8
 ENOUGH_HELD_OUT = 20
+MOST_WATCHED = 100  # held-out images whose patches training looks at
 BATCH_SIZE = 8
 
 
@@ -73,7 +74,9 @@ def fit_model(
     require_enough(len(good.kept))
     fitted, held_out = split(len(good.kept), settings=settings, generator=generator)
     with single_thread():
-        head, trained = fit_head(good.features[fitted], extractor.grid, settings, generator, progress)
+        head, trained = fit_head(
+            good.features[fitted], good.features[held_out], extractor.grid, settings, generator, progress
+        )
     graph = export.join(backbone_graph, export.export_head(head, num_channels=good.features.shape[-1]))
     contents = {
         detector.BACKBONE_FILE: safetensors.torch.save(dict(extractor.backbone.state_dict())),
@@ -190,6 +193,7 @@ def split(count: int, *, settings: FitSettings, generator: torch.Generator) -> t
 
 def fit_head(
     features: Float16[np.ndarray, "n g g c"],
+    held_out: Float16[np.ndarray, "m g g c"],
     grid: Grid,
     settings: FitSettings,
     generator: torch.Generator,
@@ -199,7 +203,8 @@ def fit_head(
     patches = torch.from_numpy(features).flatten(0, 2)
     whitening = fit_whitening(patches, num_latents=settings.num_latents)
     latents = torch.cat([whitening(chunk.float()) for chunk in patches.split(65536)])
-    trained = train_energy(latents, settings=settings, generator=generator, progress=progress)
+    unseen = whitening(torch.from_numpy(held_out[:MOST_WATCHED]).flatten(0, 2).float())
+    trained = train_energy(latents, unseen, settings=settings, generator=generator, progress=progress)
     head = EnergyHead(whitening, trained.energy, grid=grid, smoothing=settings.smoothing)
     return head.eval().requires_grad_(False), trained
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 
 import torch
@@ -14,6 +15,8 @@ from energyad.progress import Progress
 from energyad.settings import FitSettings
 
 RECORD_EVERY = 50
+WARM_UP_PATIENCE, DXMI_PATIENCE = 10, 4  # in looks, one every RECORD_EVERY steps
+WATCHED = 4096
 
 
 @dataclass(frozen=True)
@@ -28,26 +31,78 @@ class TrainedEnergy:
         return [asdict(record) for record in self.history]
 
 
+class HeldOutWatch:
+    """Keeps the energy that held-out good parts like best, and says when it is time to stop.
+
+    A few images are learned by heart in seconds; the energy of good parts never seen then rises, however low that of
+    the training patches falls. With hundreds of images it falls to the end and nothing is cut short.
+    """
+
+    def __init__(self, held_out: Float[Tensor, "m k"], *, patience: int) -> None:
+        self.latents = held_out[:: max(1, len(held_out) // WATCHED)]
+        self.patience = patience
+        self.waited = 0
+        self.lowest = float("inf")
+        self.best: AutoencoderEnergy | None = None
+
+    def look(self, energy: AutoencoderEnergy) -> bool:
+        """Measure; whether to go on."""
+        with torch.no_grad():
+            mean = float(energy(self.latents).mean())
+        if mean < self.lowest:
+            self.lowest, self.waited, self.best = mean, 0, copy.deepcopy(energy)
+        else:
+            self.waited += 1
+        return self.waited < self.patience
+
+
 def train_energy(
-    latents: Float[Tensor, "n k"], *, settings: FitSettings, generator: torch.Generator, progress: Progress
+    latents: Float[Tensor, "n k"],
+    held_out: Float[Tensor, "m k"],
+    *,
+    settings: FitSettings,
+    generator: torch.Generator,
+    progress: Progress,
 ) -> TrainedEnergy:
-    """Train an energy on latents of good patches. Raises TrainingDiverged, naming what left its bounds."""
+    """Train an energy on latents of good patches. Raises TrainingDiverged, naming what left its bounds.
+
+    held_out: patches of other good images; they teach nothing, and end the training where it has become memorising.
+    """
     energy = AutoencoderEnergy(
         latents.shape[1], width=settings.energy_width, bottleneck=settings.bottleneck, generator=generator
     )
-    warm_up(energy, latents, settings=settings, generator=generator, progress=progress)
+    watch = HeldOutWatch(held_out, patience=WARM_UP_PATIENCE)
+    warm_up(energy, latents, settings=settings, generator=generator, progress=progress, watch=watch)
+    energy = watch.best or energy
     set_scale(energy, latents, mean_energy=settings.data_energy)
+    return play(energy, latents, held_out, settings=settings, generator=generator, progress=progress)
+
+
+def play(
+    energy: AutoencoderEnergy,
+    latents: Float[Tensor, "n k"],
+    held_out: Float[Tensor, "m k"],
+    *,
+    settings: FitSettings,
+    generator: torch.Generator,
+    progress: Progress,
+) -> TrainedEnergy:
+    """DxMI: the energy against a sampler, for `settings.iterations`."""
     if settings.iterations == 0:
         return TrainedEnergy(energy.eval(), ())
-    trainer = DxMITrainer(energy=energy, data=latents, settings=settings.dxmi, generator=generator)
     progress.stage("DxMI", settings.iterations)
-    history = []
+    watch = HeldOutWatch(held_out, patience=DXMI_PATIENCE)
+    watch.look(energy)
+    trainer = DxMITrainer(energy=energy, data=latents, settings=settings.dxmi, generator=generator)
+    history: list[TrainingRecord] = []
     for record in trainer.run(settings.iterations, record_every=min(RECORD_EVERY, settings.iterations)):
-        history.append(record)
         figures = {"E(data)": record.energy_data, "E(samples)": record.energy_samples}
-        progress.advance(RECORD_EVERY, figures=figures)
-    averaged: AutoencoderEnergy = trainer.averaged_energy  # type: ignore[assignment]
-    return TrainedEnergy(averaged.eval(), tuple(history))
+        progress.advance(record.iteration - (history[-1].iteration if history else 0), figures=figures)
+        history.append(record)
+        averaged: AutoencoderEnergy = trainer.averaged_energy  # type: ignore[assignment]
+        if not watch.look(averaged):
+            break
+    return TrainedEnergy((watch.best or energy).eval(), tuple(history))
 
 
 def warm_up(
@@ -57,6 +112,7 @@ def warm_up(
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
+    watch: HeldOutWatch | None = None,
 ) -> None:
     """Train the energy's autoencoder by plain reconstruction, so that DxMI starts from a sensible landscape."""
     steps, batch_size = settings.warmup_iterations, settings.warmup_batch_size
@@ -74,6 +130,8 @@ def warm_up(
         schedule.step()
         if step % RECORD_EVERY == 0 or step == steps:
             progress.advance((step - 1) % RECORD_EVERY + 1, figures={"reconstruction": loss.item()})
+            if watch is not None and not watch.look(energy):
+                return
 
 
 def set_scale(energy: AutoencoderEnergy, latents: Float[Tensor, "n k"], *, mean_energy: float) -> None:

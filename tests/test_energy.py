@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from energyad.energy import AutoencoderEnergy
 from energyad.progress import Silent
 from energyad.settings import FitSettings
-from energyad.training import set_scale, train_energy, warm_up
+from energyad.training import HeldOutWatch, set_scale, train_energy, warm_up
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,9 @@ def test_the_same_generator_gives_the_same_weights() -> None:
 
 def test_energy_rises_away_from_the_data(good: torch.Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
-    trained = train_energy(good[:3000], settings=SETTINGS, generator=generator, progress=Silent())
+    trained = train_energy(
+        good[:3000], good[3000:], settings=SETTINGS, generator=generator, progress=Silent()
+    )
     off = good[3000:] + 0.5 * torch.randn(good[3000:].shape, generator=generator)
     with torch.no_grad():
         near, far = trained.energy(good[3000:]), trained.energy(off)
@@ -85,7 +89,35 @@ def test_dxmi_begins_with_energies_of_the_stated_size(good: torch.Tensor) -> Non
 
 def test_the_history_shows_the_game(good: torch.Tensor) -> None:
     trained = train_energy(
-        good, settings=SETTINGS, generator=torch.Generator().manual_seed(0), progress=Silent()
+        good, good[:500], settings=SETTINGS, generator=torch.Generator().manual_seed(0), progress=Silent()
     )
     assert [record.iteration for record in trained.history] == [50, 100]
     assert trained.history[-1].energy_samples > trained.history[-1].energy_data
+
+
+def test_few_patches_are_not_learned_by_heart(good: torch.Tensor) -> None:
+    long = replace(SETTINGS, warmup_iterations=3000, warmup_lr=1e-2, energy_width=64, bottleneck=12)
+    few, unseen = good[:40], good[1000:2000]
+
+    def held_out_energy(watched: torch.Tensor) -> float:
+        generator = torch.Generator().manual_seed(0)
+        energy = AutoencoderEnergy(12, width=64, bottleneck=12, generator=generator)
+        watch = HeldOutWatch(watched, patience=5)
+        warm_up(energy, few, settings=long, generator=generator, progress=Silent(), watch=watch)
+        assert watch.best is not None
+        with torch.no_grad():
+            return float(watch.best(unseen).mean())
+
+    assert held_out_energy(good[500:1000]) < 0.8 * held_out_energy(few)
+
+
+def test_training_goes_on_while_unseen_parts_gain(good: torch.Tensor) -> None:
+    watch = HeldOutWatch(good, patience=2)
+    energy = AutoencoderEnergy(12, width=8, bottleneck=2, generator=torch.Generator().manual_seed(0))
+    kept = []
+    for scale in (3.0, 2.0, 2.5, 1.0, 1.5, 1.2):
+        with torch.no_grad():
+            energy.log_scale.fill_(scale)
+        kept.append(watch.look(energy))
+    assert kept == [True, True, True, True, True, False]
+    assert watch.best is not None and float(watch.best.log_scale.detach()) == 1.0
