@@ -54,6 +54,7 @@ def prediction_limit(scores: np.ndarray, rate: float) -> float:
     """One-sided Student prediction limit for the next observation of log-normal scores."""
     logs = np.log(np.maximum(scores, np.finfo(np.float64).tiny))
     n = len(logs)
-    spread, degrees = (logs.std(ddof=1), n - 1) if n >= 3 else (FEW_SPREAD, 2)
-    quantile = scipy.stats.t.ppf(1 - rate, degrees)
+    measured = n >= 3
+    spread = logs.std(ddof=1) if measured else FEW_SPREAD
+    quantile = scipy.stats.t.ppf(1 - rate, n - 1) if measured else scipy.stats.norm.ppf(1 - rate)
     return float(np.exp(logs.mean() + quantile * spread * np.sqrt(1 + 1 / n)))
