@@ -1,0 +1,82 @@
+"""`python -m benchmarks.footprint --data-root DIR --category screw`: run the program, append a row, print it.
+
+Each command runs in a process of its own. seconds: wall clock. cpu_seconds: of the process, which other programs' load
+leaves alone. peak_mb: the largest resident set of that process. score: all test images of the category, from files to
+CSV, start of the program included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.provenance import append_row, stamp
+from energyad.datasets import open_category
+
+RESULTS = Path(__file__).with_name("results.jsonl")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one command took."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+def measure(command: list[str], *, legal: tuple[int, ...] = (0,)) -> Footprint:
+    """Run a command to its end. Raises RuntimeError with its last words for an exit status that is not legal."""
+    started = time.perf_counter()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=output)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode not in legal:
+            output.seek(0)
+            raise RuntimeError(f"{command}: status {process.returncode}: {output.read()[-500:].decode()}")
+    return Footprint(
+        seconds=round(time.perf_counter() - started, 2),
+        cpu_seconds=round(usage.ru_utime + usage.ru_stime, 2),
+        peak_mb=round(usage.ru_maxrss / 1024, 1),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--category", required=True)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    category = open_category(arguments.category, data_root=arguments.data_root)
+    program, threads = [sys.executable, "-m", "energyad"], ["--threads", str(arguments.threads)]
+    with tempfile.TemporaryDirectory() as folder:
+        model, test = f"{folder}/model", str(category.root / "test")
+        good = str(category.root / "train" / "good")
+        footprints = {
+            "help": measure([*program, "--help"]),
+            "fit": measure([*program, "fit", "--images", good, "--name", "m", "--output", model, *threads]),
+            "score": measure([*program, "score", test, "--model", model, "--no-csv", *threads], legal=(0, 1)),
+        }
+    row = {
+        "category": category.name,
+        "num_train": len(category.train_good),
+        "num_test": len(category.test),
+        "ms_an_image": round(1000 * footprints["score"].seconds / max(1, len(category.test)), 1),
+        **{name: asdict(footprint) for name, footprint in footprints.items()},
+        **asdict(stamp(threads=arguments.threads)),
+    }
+    append_row(arguments.results, row)
+    print(json.dumps(row, indent=1))
+
+
+if __name__ == "__main__":
+    main()
