@@ -1,0 +1,112 @@
+"""Laws of `energyad fit` and `demo`: where things land, what is refused, nothing is lost."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from energyad.artifact import read_manifest
+from energyad.datasets import Category
+from energyad.detector import AnomalyDetector
+from energyad.images import read_image
+
+from .outcome import Program, is_one_line_error
+
+
+@pytest.mark.usefixtures("quick_fit")
+def test_fit_puts_a_model_where_it_says_and_says_what_to_type_next(
+    program: Program, house: Path, demo_category: Category
+) -> None:
+    images = demo_category.root / "train" / "good"
+    outcome = program("fit", "--images", images, "--name", "gasket", "--seed", 3, "--threads", 1)
+    manifest = read_manifest(house / "models" / "gasket")
+    assert (outcome.status, outcome.out) == (0, "")
+    assert (manifest.name, manifest.provenance.seed, manifest.input.image_size) == ("gasket", 3, 128)
+    assert "models/gasket" in outcome.err and "energyad score IMAGES --model gasket" in outcome.err
+    root = demo_category.root.parent
+    named = program(
+        "fit", "--category", demo_category.name, "--data-root", root, "--output", "here", "--quiet"
+    )
+    assert (named.status, named.out, named.err) == (0, "", "")
+    assert program("score", images / "000.png", "--model", "here").status in {0, 1}
+
+
+@pytest.mark.usefixtures("quick_fit")
+def test_fit_warns_below_eight_images_and_stops_at_a_bad_one_unless_told_to_skip(
+    program: Program, house: Path, demo_category: Category
+) -> None:
+    (house / "good").mkdir()
+    for path in demo_category.train_good[:3]:
+        shutil.copy(path, house / "good")
+    (house / "good" / "bad.png").touch()
+    stopped = program("fit", "--images", "good", "--quiet")
+    assert is_one_line_error(stopped, "bad.png", "--skip-bad")
+    assert not (house / "models" / "good").exists()
+    skipped = program("fit", "--images", "good", "--skip-bad")
+    assert skipped.status == 0
+    lines = [line for line in skipped.err.splitlines() if line.startswith("warning: ")]
+    assert any("bad.png" in line for line in lines) and any("only 3 good images" in line for line in lines)
+    assert "UserWarning" not in skipped.err
+
+
+def test_fit_refuses_what_cannot_be_fitted(program: Program, house: Path, demo_category: Category) -> None:
+    (house / "empty").mkdir()
+    (house / "one").mkdir()
+    shutil.copy(demo_category.train_good[0], house / "one")
+    assert is_one_line_error(program("fit"), "--category", "--images")
+    assert is_one_line_error(
+        program("fit", "--category", "bottle"),
+        "bottle",
+        "datasets/MVTecAD",
+        "--data-root",
+        "--download",
+        "demo",
+    )
+    assert is_one_line_error(program("fit", "--images", "empty", "-q"), "empty", "no image")
+    assert is_one_line_error(program("fit", "--images", "one", "-q"), "at least 2")
+    assert is_one_line_error(program("fit", "--images", "one", "--name", "../up"), "../up")
+    assert is_one_line_error(program("fit", "--images", "one", "--output", "one"), "one", "--output")
+    many = demo_category.root / "train" / "good"
+    assert is_one_line_error(program("fit", "--images", many, "-q", "--backbone", "resnet81"), "resnet18")
+    weights = program("fit", "--images", many, "-q", "--backbone-weights", "w.safetensors")
+    assert is_one_line_error(weights, "w.safetensors")
+
+
+def test_a_fit_that_is_stopped_leaves_the_old_model_whole(
+    program: Program, house: Path, demo_category: Category, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AnomalyDetector, "fit", stop)
+    before = {path: path.read_bytes() for path in sorted((house / "models").rglob("*")) if path.is_file()}
+    root = demo_category.root.parent
+    outcome = program("fit", "--category", demo_category.name, "--data-root", root, "-q")
+    assert is_one_line_error(outcome, "stopped")
+    assert before == {
+        path: path.read_bytes() for path in sorted((house / "models").rglob("*")) if path.is_file()
+    }
+
+
+@pytest.mark.usefixtures("quick_fit")
+def test_demo_leaves_a_model_a_sheet_and_a_page_and_says_that_it_is_synthetic(
+    program: Program, house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from energyad import demo
+
+    small = functools.partial(demo.render_demo, train=8, good=3, per_flaw=2, size=96)
+    monkeypatch.setattr("energyad.demo.render_demo", small)
+    for name in ("WARMUP_ITERATIONS", "ITERATIONS"):
+        monkeypatch.setattr(sys.modules["energyad.cli.demo"], name, 20)
+    outcome = program("demo", "--threads", 1)
+    assert outcome.status == 0
+    assert "ynthetic" in outcome.err and "image AUROC" in outcome.out
+    page = (house / "demo" / "index.html").read_text()
+    assert "nothing about real parts" in page and page.count("<figure>") == 15
+    assert read_image(house / "demo" / "sheet.png").shape[2] == 3
+    assert program("models", "demo/models").out.splitlines()[1].endswith("ok")
+    assert program("score", "demo/datasets", "--model", "demo/models/synthetic_bottle").status in {0, 1}

@@ -1,0 +1,69 @@
+"""Laws of `energyad models` and `evaluate`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from energyad.datasets import Category
+
+from .outcome import Program, is_one_line_error
+
+
+def test_no_model_many_models_and_a_damaged_one_are_said(
+    program: Program, house: Path, model_folder: Path
+) -> None:
+    assert is_one_line_error(program("score", ".", "--model", "nut"), "nut", model_folder.name)
+    shutil.copytree(model_folder, house / "models" / "other")
+    assert is_one_line_error(program("score", "."), "--model", "other")
+    with (house / "models" / "other" / "scorer.onnx").open("ab") as file:
+        file.write(b"x")
+    assert is_one_line_error(program("score", ".", "-m", "other"), "no image")
+    shutil.copy(model_folder / "scorer.onnx", house / "part.png")
+    assert is_one_line_error(program("score", "part.png", "-m", "other"), "scorer.onnx", "altered")
+    shutil.rmtree(house / "models")
+    assert is_one_line_error(program("score", "part.png"), "energyad fit")
+
+
+def test_models_tells_whole_ones_from_damaged_ones(program: Program, house: Path, model_folder: Path) -> None:
+    whole = program("models")
+    assert whole.status == 0 and whole.out.splitlines()[1].endswith("ok")
+    assert model_folder.name in whole.out and "tf_efficientnet_lite0" in whole.out
+    shutil.copytree(model_folder, house / "models" / "hurt")
+    (house / "models" / "hurt" / "detector.safetensors").unlink()
+    damaged = program("models", "--json")
+    problems = {model["name"]: model["problem"] for model in map(json.loads, damaged.out.splitlines())}
+    assert damaged.status == 2
+    assert problems[model_folder.name] is None and "detector.safetensors" in problems["hurt"]
+    (house / "models" / "hurt" / "model.json").write_text("{")
+    assert "model.json" in program("models").out
+
+
+def test_evaluate_json_is_one_object_with_the_promised_keys(
+    program: Program, house: Path, demo_category: Category
+) -> None:
+    root = demo_category.root.parent
+    outcome = program(
+        "evaluate", "--category", demo_category.name, "--data-root", root, "--json", "--report", "r"
+    )
+    values = json.loads(outcome.out)
+    assert outcome.status == 0
+    for key in ("image_auroc", "pixel_auroc", "aupro", "f1_max"):
+        assert 0.5 < values[key] <= 1
+    assert {row["defect_type"] for row in values["types"]} == {"good", *demo_category.defect_types}
+    assert (house / "r" / "index.html").is_file() and (house / "r" / "sheet.png").is_file()
+
+
+def test_evaluate_without_masks_has_null_pixel_figures(
+    program: Program, house: Path, demo_category: Category
+) -> None:
+    shutil.copytree(demo_category.root, house / "data" / demo_category.name)
+    shutil.rmtree(house / "data" / demo_category.name / "ground_truth")
+    arguments = ("evaluate", "--category", demo_category.name, "--data-root", "data")
+    values = json.loads(program(*arguments, "--json").out)
+    assert (values["pixel_auroc"], values["aupro"]) == (None, None)
+    assert values["image_auroc"] > 0.5
+    table = program(*arguments).out
+    assert all(name in table for name in demo_category.defect_types)
+    assert "image AUROC" in table
