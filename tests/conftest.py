@@ -6,12 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from energyad.datasets import Category
 from energyad.demo import render_demo
 from energyad.detector import AnomalyDetector
 from energyad.evaluation import Evaluation, evaluate
 from energyad.settings import FitSettings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Networks of this size are fastest on one thread, and many times slower on two where a core is busy."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
