@@ -19,7 +19,7 @@ class Calibration:
     """A threshold and what it rests on. A part is anomalous where its score is above the threshold.
 
     method: "conformal" (the finite-sample quantile, exact for any distribution) where there are enough good parts
-    for the rate, else "prediction limit" (exact for normally distributed log-scores).
+    for the rate, else "prediction limit" (for normally distributed log-scores).
     """
 
     threshold: float
@@ -32,7 +32,7 @@ def calibrate(good_scores: Sequence[float], *, false_reject_rate: float) -> Cali
     """Choose the threshold that a new good part exceeds with at most the given probability.
 
     With n ≥ 1/rate − 1 scores it is the ⌈(n + 1)(1 − rate)⌉-th smallest (split conformal prediction, Vovk et al.
-    2005). Fewer cannot certify the rate by ranks, so the threshold is Student's prediction limit of the log-scores,
+    2005). Fewer cannot certify the rate by ranks, so the threshold is a prediction limit of the log-scores,
     and no lower than the highest score seen. Scores are energies, which are positive.
     """
     scores = np.sort(np.asarray(good_scores, dtype=np.float64))
@@ -46,15 +46,22 @@ def calibrate(good_scores: Sequence[float], *, false_reject_rate: float) -> Cali
     return Calibration(limit, false_reject_rate, "prediction limit", tuple(scores.tolist()))
 
 
-FEW_SPREAD = 0.25
-"""Standard deviation of log-scores assumed where fewer than three good parts are there to measure it."""
+USUAL_SPREAD = 0.15
+"""Standard deviation of good parts' log-scores that is assumed before any is seen."""
+USUAL_WEIGHT = 4
+"""Observations that assumption counts for: three held-out parts hardly show a spread, thirty do."""
 
 
 def prediction_limit(scores: np.ndarray, rate: float) -> float:
-    """One-sided Student prediction limit for the next observation of log-normal scores."""
+    """One-sided limit for the next observation of log-normal scores, 1 − rate of its posterior predictive.
+
+    The variance has a conjugate (scaled inverse χ²) prior, the mean a flat one (Gelman et al., Bayesian Data Analysis,
+    sec. 3.3): Student's limit, with USUAL_WEIGHT more degrees of freedom. With few parts whose scores spread more than
+    usual the realised rate is somewhat above the stated one.
+    """
     logs = np.log(np.maximum(scores, np.finfo(np.float64).tiny))
     n = len(logs)
-    measured = n >= 3
-    spread = logs.std(ddof=1) if measured else FEW_SPREAD
-    quantile = scipy.stats.t.ppf(1 - rate, n - 1) if measured else scipy.stats.norm.ppf(1 - rate)
-    return float(np.exp(logs.mean() + quantile * spread * np.sqrt(1 + 1 / n)))
+    degrees = USUAL_WEIGHT + n - 1
+    squares = USUAL_WEIGHT * USUAL_SPREAD**2 + ((logs - logs.mean()) ** 2).sum()
+    spread = np.sqrt(squares / degrees)
+    return float(np.exp(logs.mean() + scipy.stats.t.ppf(1 - rate, degrees) * spread * np.sqrt(1 + 1 / n)))

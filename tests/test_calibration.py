@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from energyad.calibration import calibrate, prediction_limit
 from energyad.errors import SettingsError
@@ -24,13 +25,24 @@ def test_conformal_thresholds_keep_their_rate_for_any_distribution() -> None:
     assert realised_rate(bimodal, 99, 0.05) == pytest.approx(0.05, abs=0.015)
 
 
-def test_prediction_limits_keep_their_rate_for_lognormal_scores() -> None:
-    def lognormal(rng: np.random.Generator, n: int) -> np.ndarray:
-        return rng.lognormal(1.0, 0.3, n)
+@pytest.mark.parametrize(("spread", "n", "most"), [(0.15, 3, 0.06), (0.15, 12, 0.06), (0.3, 12, 0.09)])
+def test_prediction_limits_keep_their_rate_for_lognormal_scores(spread: float, n: int, most: float) -> None:
+    def lognormal(rng: np.random.Generator, size: int) -> np.ndarray:
+        return rng.lognormal(1.0, spread, size)
 
-    result = calibrate(np.random.default_rng(0).lognormal(size=12), false_reject_rate=0.05)
+    result = calibrate(np.random.default_rng(0).lognormal(size=n), false_reject_rate=0.05)
     assert result.method == "prediction limit"
-    assert realised_rate(lognormal, 12, 0.05) <= 0.06
+    assert realised_rate(lognormal, n, 0.05) <= most
+
+
+def test_many_parts_outweigh_the_assumed_spread() -> None:
+    scores = np.random.default_rng(0).lognormal(0.0, 0.6, 90)
+    student = np.exp(scipy.stats.t.ppf(0.99, 89) * np.log(scores).std(ddof=1) + np.log(scores).mean())
+    assert prediction_limit(scores, 0.01) == pytest.approx(student, rel=0.05)
+
+
+def test_a_few_parts_do_not_put_the_threshold_out_of_reach() -> None:
+    assert prediction_limit(np.array([0.36, 0.40, 0.38]), 0.01) < 2 * 0.38
 
 
 def test_ranks_are_used_as_soon_as_they_can_certify_the_rate() -> None:
