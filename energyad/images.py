@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image, ImageOps
 
 from energyad.decoding import DEFAULT_MAX_PIXELS, pillow_pixels, read_raw
 from energyad.errors import DataError, ImageError, SettingsError
+from energyad.files import write_whole
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -209,25 +209,9 @@ def _stretch(
 def write_png(path: str | Path, array: Shaped[np.ndarray, "h w *channels"]) -> Path:
     """Write uint8 or uint16 grey `h w`, RGB `h w 3`, or a bool mask `h w` (0 and 255) as PNG.
 
-    The file appears whole or not at all: it is written under a temporary name and renamed.
+    The file appears whole or not at all. Raises DataError where it cannot be written.
     """
-    target = Path(path)
     pixels: Any = array.astype(np.uint8) * 255 if array.dtype == np.bool_ else array
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    encoded = cv2.imencode(".png", pixels)[1].tobytes()
-    temporary = ""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(encoded)
-        Path(temporary).chmod(0o644)
-        return Path(temporary).replace(target)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        message = f"cannot be written: {reason}; check the folder and the space left"
-        raise ImageError(target, message) from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+    return write_whole(path, cv2.imencode(".png", pixels)[1].tobytes())

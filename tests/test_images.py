@@ -415,7 +415,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(ImageError, match="no space left"):
+    with pytest.raises(DataError, match="no space left"):
         write_png(path, picture()[::-1])
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["a.png"]
