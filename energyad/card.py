@@ -20,7 +20,7 @@ High energy = abnormal.
 | backbone | {manifest.backbone.name} ({manifest.backbone.source}) |
 | input | {input_.image_size} × {input_.image_size} px, {input_.colour_order}; {input_.resize} |
 | threshold | {calibration.threshold:.6g} ({calibration.method}) |
-| false rejects | {calibration.false_reject_rate:.1%} of good parts is what the threshold aims at, judged by the held-out ones |
+| false rejects | {calibration.false_reject_rate:.1%} of good parts aimed at, judged by the held-out ones |
 
 Use it for parts and camera settings like those it was fitted on. Scores have no unit and compare within this model
 only. Fit again when the part, the lighting or the camera changes.
