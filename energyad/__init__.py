@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector as AnomalyDetector
-    from energyad.detector import Prediction as Prediction
     from energyad.errors import EnergyadError as EnergyadError
+    from energyad.prediction import Prediction as Prediction
     from energyad.settings import FitSettings as FitSettings
 
 _HOMES = {
     "AnomalyDetector": "energyad.detector",
-    "Prediction": "energyad.detector",
+    "Prediction": "energyad.prediction",
     "EnergyadError": "energyad.errors",
     "FitSettings": "energyad.settings",
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -15,6 +14,7 @@ from PIL import Image
 
 from energyad import artifact, images
 from energyad.manifest import Manifest
+from energyad.prediction import Prediction
 from energyad.runtimes import Runtime
 from energyad.runtimes.onnx import OnnxRuntime
 
@@ -29,20 +29,6 @@ BACKBONE_FILE = "backbone.safetensors"
 HEAD_FILE = "detector.safetensors"
 GRAPH_FILE = "scorer.onnx"
 CARD_FILE = "README.md"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the detector says of one image.
-
-    score: the highest smoothed energy, no unit; higher is more abnormal, and comparable within one model only.
-    heatmap: energies at the image's own pixels. is_anomalous: score > threshold.
-    """
-
-    score: float
-    heatmap: Float32[np.ndarray, "h w"]
-    is_anomalous: bool
-    threshold: float
 
 
 class AnomalyDetector:

@@ -13,8 +13,9 @@ from typing import Self
 import numpy as np
 from jaxtyping import UInt8
 
-from energyad.detector import BATCH_SIZE, AnomalyDetector, Prediction
+from energyad.detector import BATCH_SIZE, AnomalyDetector
 from energyad.errors import ImageError
+from energyad.prediction import Prediction
 
 
 @dataclass(frozen=True)
