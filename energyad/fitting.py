@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from jaxtyping import Float16
 
-from energyad import detector, provenance
+from energyad import detector, drift, provenance
 from energyad.backbones import BackboneWeights
 from energyad.calibration import Calibration, calibrate
 from energyad.card import model_card
@@ -72,7 +72,7 @@ def fit_model(
     }
     kept_images = [good_images[place] for place in good.kept]
     runtime = OnnxRuntime(contents[detector.GRAPH_FILE], threads=threads or 0)
-    calibration = calibrate_on([kept_images[i] for i in held_out], runtime, settings, progress)
+    calibration, parts = calibrate_on([kept_images[i] for i in held_out], runtime, settings, progress)
     made = provenance.collect(
         kept_images,
         num_held_out=len(held_out),
@@ -81,6 +81,7 @@ def fit_model(
         fit_seconds=time.perf_counter() - started,
     )
     manifest = describe(name, settings, extractor.weights, calibration, made, trained)
+    manifest = manifest.model_copy(update={"good_parts": drift.good_parts(parts)})
     return manifest, contents | {detector.CARD_FILE: model_card(manifest).encode()}
 
 
@@ -136,14 +137,16 @@ def fit_head(
 
 def calibrate_on(
     held_out: Sequence[detector.ImageLike], runtime: OnnxRuntime, settings: FitSettings, progress: Progress
-) -> Calibration:
-    """The threshold, from the scores that the finished graph gives held-out good images."""
+) -> tuple[Calibration, list[drift.Observation]]:
+    """The threshold, from the scores that the finished graph gives held-out good images, and their statistics."""
     progress.stage("threshold", len(held_out))
-    scores: list[float] = []
+    parts: list[drift.Observation] = []
     for places, pixels in read_batches(held_out, settings=settings, skip_bad=False):
-        scores += runtime.run(pixels).score.tolist()
+        raw = runtime.run(pixels)
+        parts += map(drift.observe, pixels, raw.heatmap, raw.score)
         progress.advance(len(places))
-    return calibrate(scores, false_reject_rate=settings.false_reject_rate)
+    scores = [part.score for part in parts]
+    return calibrate(scores, false_reject_rate=settings.false_reject_rate), parts
 
 
 @contextlib.contextmanager

@@ -43,6 +43,16 @@ class CalibrationSpec(_Frozen):
     good_scores: tuple[float, ...]
 
 
+class GoodPart(_Frozen):
+    """A held-out good image: its score, and what its pixels look like, for telling drift. See `drift.Observation`."""
+
+    score: float
+    brightness: float | None = None
+    contrast: float | None = None
+    sharpness: float | None = None
+    heatmap_mean: float | None = None
+
+
 class Provenance(_Frozen):
     """How the model came to be."""
 
@@ -66,6 +76,7 @@ class Manifest(_Frozen):
     input: InputSpec
     backbone: BackboneSpec
     calibration: CalibrationSpec
+    good_parts: tuple[GoodPart, ...] = ()
     settings: dict[str, Any]
     provenance: Provenance
     history: list[dict[str, Any]] = Field(default_factory=list)

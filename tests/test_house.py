@@ -13,7 +13,7 @@ ROOT = Path(energyad.__file__).parent
 ORDER = (
     "errors", "progress", "files", "decoding", "images", "datasets", "defects", "demo", "backbones",
     "features", "latents", "energy", "dxmi", "settings", "training", "scorer", "runtimes",
-    "calibration", "metrics", "manifest", "artifact", "prediction", "detector", "extraction", "provenance",
+    "calibration", "metrics", "manifest", "drift", "artifact", "prediction", "detector", "extraction", "provenance",
     "card", "fitting", "assembly", "inspection", "evaluation", "overlays", "sheet", "page_style", "report",
     "cli",
 )  # fmt: skip
