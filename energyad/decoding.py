@@ -61,7 +61,13 @@ class RawImage:
 
 def read_raw(path: Path, *, max_pixels: int) -> RawImage:
     """Read and decode one file; any failure is an `ImageError` that names the file and the remedy."""
-    data = _read_bytes(path)
+    return decode_raw(_read_bytes(path), path, max_pixels=max_pixels)
+
+
+def decode_raw(data: bytes, path: Path, *, max_pixels: int) -> RawImage:
+    """Decode the bytes of one file. The size is checked before anything is decoded; `path` is for errors alone."""
+    if not data:
+        raise ImageError(path, "the file is empty (0 bytes); copy it again or leave it out")
     kind = _sniff(data)
     if kind is None:
         raise ImageError(path, "not a PNG, JPEG, BMP, TIFF or WebP file, whatever its name says")
@@ -94,8 +100,6 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageError(path, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
     except ValueError as error:  # a NUL byte in the name
         raise ImageError(str(path).replace("\0", "\\0"), "not a legal file name") from error
-    if not data:
-        raise ImageError(path, "the file is empty (0 bytes); copy it again or leave it out")
     return data
 
 

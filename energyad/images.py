@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Shaped, UInt, UInt8
 from PIL import Image, ImageOps
 
-from energyad.decoding import DEFAULT_MAX_PIXELS, pillow_pixels, read_raw
+from energyad.decoding import DEFAULT_MAX_PIXELS, RawImage, decode_raw, pillow_pixels, read_raw
 from energyad.errors import DataError, ImageError, SettingsError
 from energyad.files import write_whole
 
@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_SUFFIXES",
     "as_rgb",
+    "decode_image",
     "find_images",
     "read_image",
     "read_mask",
@@ -99,7 +100,17 @@ def read_image(
     `white_level` (4095); a file that looks like that is warned about once. Transparency is composited on
     white, as viewers show it. Colour profiles are ignored. Errors: `ImageError`, one line naming the file.
     """
-    raw = read_raw(Path(path), max_pixels=max_pixels)
+    return _raw_to_rgb8(read_raw(Path(path), max_pixels=max_pixels), white_level)
+
+
+def decode_image(
+    data: bytes, *, name: str = "image", max_pixels: int = DEFAULT_MAX_PIXELS, white_level: int | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The bytes of an image file as 8-bit RGB, by the rules of `read_image`. `name` is what errors call it."""
+    return _raw_to_rgb8(decode_raw(data, Path(name), max_pixels=max_pixels), white_level)
+
+
+def _raw_to_rgb8(raw: RawImage, white_level: int | None) -> UInt8[np.ndarray, "h w 3"]:
     return _to_rgb8(raw.pixels, raw.white if white_level is None or raw.white == 255 else white_level)
 
 
