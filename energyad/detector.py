@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from energyad import artifact, images
 from energyad.manifest import Manifest
-from energyad.prediction import Prediction
+from energyad.prediction import Prediction, predict
+from energyad.results import ModelReference
 from energyad.runtimes import Runtime
 from energyad.runtimes.onnx import OnnxRuntime
 
@@ -41,6 +44,7 @@ class AnomalyDetector:
         self.manifest = manifest
         self.contents = dict(contents)
         self.runtime = runtime
+        self.calibration = manifest.calibration.rule()
 
     @classmethod
     def fit(
@@ -93,6 +97,13 @@ class AnomalyDetector:
         """The model's name."""
         return self.manifest.name
 
+    @cached_property
+    def reference(self) -> ModelReference:
+        """What its results call the model."""
+        graph = self.manifest.files.get(GRAPH_FILE) or hashlib.sha256(self.contents[GRAPH_FILE]).hexdigest()
+        calibrated = self.manifest.calibration.created or self.manifest.created
+        return ModelReference(name=self.name, sha256=graph, calibrated=calibrated)
+
     @property
     def threshold(self) -> float:
         """Scores above it are anomalous."""
@@ -120,16 +131,13 @@ class AnomalyDetector:
         """Score RGB bytes of any sizes."""
         raw = self.runtime.run(np.stack([images.resize(pixels, self.image_size) for pixels in batch]))
         return [
-            self._prediction(float(score), images.resize_map(heatmap, *pixels.shape[:2]))
-            for score, heatmap, pixels in zip(raw.score, raw.heatmap, batch, strict=True)
+            predict(heatmap, self.calibration, shape=pixels.shape[:2])
+            for heatmap, pixels in zip(raw.heatmap, batch, strict=True)
         ]
 
     def read(self, image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
         """An image as the model was fitted to see it, at its own size. Raises ImageError."""
         return images.as_rgb(image, white_level=self.manifest.input.white_level)
-
-    def _prediction(self, score: float, heatmap: Float32[np.ndarray, "h w"]) -> Prediction:
-        return Prediction(score, heatmap, score > self.threshold, self.threshold)
 
     def _read_ahead(self, source: Iterable[ImageLike]) -> Iterator[list[UInt8[np.ndarray, "h w 3"]]]:
         iterator = iter(source)

@@ -7,7 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-SCHEMA_VERSION = 1
+from energyad.calibration import Calibration, Method
+
+SCHEMA_VERSION = 2
+"""2: review thresholds, calibration history. Version 1 is read as it is."""
 
 
 class _Frozen(BaseModel):
@@ -35,12 +38,24 @@ class BackboneSpec(_Frozen):
 
 
 class CalibrationSpec(_Frozen):
-    """The threshold and the held-out good scores it rests on; energies, ascending."""
+    """The thresholds and the held-out good scores they rest on; energies, ascending.
+
+    created: when, ISO 8601. data_sha256: of the good images; for a fit, of those fitted on too.
+    """
 
     threshold: float
     false_reject_rate: float
-    method: str
-    good_scores: tuple[float, ...]
+    method: Method
+    good_scores: tuple[float, ...] = Field(min_length=1)
+    review_threshold: float | None = None
+    review_rate: float | None = None
+    review_method: Method | None = None
+    created: str | None = None
+    data_sha256: str | None = None
+
+    def rule(self) -> Calibration:
+        """What decides over scores."""
+        return Calibration(**self.model_dump(exclude={"created", "data_sha256"}))
 
 
 class GoodPart(_Frozen):
@@ -76,6 +91,7 @@ class Manifest(_Frozen):
     input: InputSpec
     backbone: BackboneSpec
     calibration: CalibrationSpec
+    earlier_calibrations: tuple[CalibrationSpec, ...] = ()
     good_parts: tuple[GoodPart, ...] = ()
     settings: dict[str, Any]
     provenance: Provenance

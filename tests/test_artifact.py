@@ -20,7 +20,7 @@ def manifest(**changes: object) -> Manifest:
         "created": "2026-01-01T00:00:00+00:00",
         "input": {"image_size": 64},
         "backbone": {"name": "n", "mean": (0, 0, 0), "std": (1, 1, 1), "source": "s", "sha256": "0"},
-        "calibration": {"threshold": 1.0, "false_reject_rate": 0.01, "method": "m", "good_scores": (0.5,)},
+        "calibration": {"threshold": 1.0, "false_reject_rate": 0.01, "method": "conformal", "good_scores": (0.5,)},
         "settings": {},
         "provenance": {
             "seed": 0,

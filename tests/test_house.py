@@ -13,9 +13,9 @@ ROOT = Path(energyad.__file__).parent
 ORDER = (
     "errors", "progress", "files", "decoding", "images", "datasets", "defects", "demo", "backbones",
     "features", "latents", "energy", "dxmi", "settings", "training", "scorer", "runtimes",
-    "calibration", "metrics", "manifest", "drift", "artifact", "prediction", "detector", "extraction", "provenance",
-    "card", "fitting", "assembly", "inspection", "evaluation", "overlays", "sheet", "page_style", "report",
-    "cli",
+    "calibration", "regions", "metrics", "manifest", "drift", "artifact", "prediction", "results", "detector",
+    "extraction", "provenance", "card", "fitting", "assembly", "inspection", "evaluation", "overlays", "sheet",
+    "page_style", "report", "cli",
 )  # fmt: skip
 FREE = {"__init__", "__main__"}
 
