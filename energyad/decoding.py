@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import UInt
 from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from energyad.errors import ImageError
+from energyad.errors import ImageError, ImageTooLarge
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
     # Its complaints become ImageErrors. OpenCV 5 moved the function; 0 is silent in both.
@@ -80,7 +80,7 @@ def decode_raw(data: bytes, path: Path, *, max_pixels: int) -> RawImage:
     width, height = header.size
     if width * height > max_pixels:
         reason = f"{width} x {height} pixels is above the limit of {max_pixels:,} (a decompression bomb?)"
-        raise ImageError(path, f"{reason}; make it smaller or raise max_pixels")
+        raise ImageTooLarge(path, f"{reason}; make it smaller or raise max_pixels")
     try:
         return _decode(kind, data, header)
     except ImageError as error:

@@ -18,6 +18,10 @@ class ImageError(EnergyadError):
         self.reason = reason
 
 
+class ImageTooLarge(ImageError):
+    """An image has more pixels than the limit; none of them was decoded."""
+
+
 class DataError(EnergyadError):
     """A folder, category or list of images is not what the command needs."""
 
