@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from energyad.calibration import calibrate, prediction_limit
+from energyad.calibration import benjamini_hochberg, calibrate, fewest_for, prediction_limit
 from energyad.errors import SettingsError
 
 
@@ -78,3 +80,86 @@ def test_limits_follow_the_unit_of_the_scores() -> None:
 def test_nothing_to_calibrate_on_is_refused(scores: list[float]) -> None:
     with pytest.raises(SettingsError):
         calibrate(scores, false_reject_rate=0.01)
+
+
+def test_the_realised_false_reject_rate_keeps_the_promise_on_1000_resampled_splits() -> None:
+    rng = np.random.default_rng(0)
+    pool = np.round(
+        np.exp(rng.normal(size=600) + 3 * (rng.random(600) < 0.1)), 2
+    )  # skewed, bimodal, with ties
+    for n, rate in ((99, 0.01), (99, 0.05), (199, 0.01), (150, 0.02)):
+        rejected = []
+        for _ in range(1000):
+            order = rng.permutation(pool)
+            rule = calibrate(order[:n], false_reject_rate=rate)
+            rejected.append(float((order[n:] > rule.threshold).mean()))
+        error = 3 * float(np.std(rejected)) / np.sqrt(1000)
+        assert np.mean(rejected) <= rate + error
+        assert np.mean(rejected) >= rate - 1 / (n + 1) - 0.003 - error  # nor is it kept by rejecting nothing
+
+
+def test_p_values_of_good_parts_are_at_most_uniformly_small() -> None:
+    rng = np.random.default_rng(1)
+    p_values = []
+    for _ in range(2000):
+        rule = calibrate(rng.gamma(2, size=49), false_reject_rate=0.05)
+        p_values.append(rule.p_value(rng.gamma(2)))
+    assert min(p_values) == 1 / 50 and max(p_values) == 1
+    for level in (0.02, 0.05, 0.1, 0.5):
+        assert float(np.mean(np.array(p_values) <= level)) == pytest.approx(level, abs=0.025)
+
+
+@settings(deadline=None)
+@given(
+    scores=st.lists(st.integers(1, 30), min_size=1, max_size=60),
+    new=st.integers(0, 31),
+    rates=st.tuples(st.floats(0.005, 0.5), st.floats(0.005, 0.5)),
+)
+def test_verdicts_thresholds_and_p_values_agree(
+    scores: list[int], new: int, rates: tuple[float, float]
+) -> None:
+    rate, review_rate = sorted(rates)
+    rule = calibrate([float(score) for score in scores], false_reject_rate=rate, review_rate=review_rate)
+    assert rule.lowest_threshold <= rule.threshold
+    p_value = rule.p_value(new)
+    assert p_value == (1 + sum(score >= new for score in scores)) / (len(scores) + 1)
+    assert rule.smallest_p_value <= p_value <= 1
+    assert (rule.verdict(new) == "ng") == (new > rule.threshold)
+    if rule.method == "conformal":
+        assert (rule.verdict(new) == "ng") == (p_value <= rate + 1e-9)
+    if rule.review_method == "conformal":
+        assert (rule.verdict(new) == "ok") == (p_value > review_rate + 1e-9)
+
+
+def test_too_few_good_parts_are_told_plainly() -> None:
+    few = calibrate(np.linspace(1, 2, 19), false_reject_rate=0.01)
+    enough = calibrate(np.linspace(1, 2, fewest_for(0.01)), false_reject_rate=0.01)
+    assert "19 good parts cannot certify 1.00%" in few.promise()
+    assert "takes 99" in few.promise() and "5.00% at best" in few.promise()
+    assert enough.promise().startswith("certified by 99 good parts")
+    assert [fewest_for(rate) for rate in (0.5, 0.05, 0.01, 0.001)] == [1, 19, 99, 999]
+
+
+def test_of_the_parts_that_a_batch_calls_few_are_good() -> None:
+    rng = np.random.default_rng(2)
+    shares, found = [], 0
+    for _ in range(300):
+        rule = calibrate(rng.normal(10, 1, 199), false_reject_rate=0.05)
+        defective = rng.random(60) < 0.2
+        scores = rng.normal(10, 1, 60) + 5 * defective
+        called = np.array(benjamini_hochberg([rule.p_value(score) for score in scores])) <= 0.1
+        shares.append(float((called & ~defective).sum() / max(1, called.sum())))
+        found += int((called & defective).sum())
+    assert np.mean(shares) <= 0.1
+    assert found > 0.8 * 300 * 60 * 0.2
+
+
+def test_benjamini_hochberg_is_the_textbooks_step_up() -> None:
+    assert benjamini_hochberg([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.02, 0.04, 0.04, 0.02))
+    assert benjamini_hochberg([]) == ()
+
+
+@pytest.mark.parametrize(("rate", "review"), [(0.0, None), (1.0, None), (0.05, 0.01), (0.01, 1.5)])
+def test_rates_that_make_no_sense_are_refused(rate: float, review: float | None) -> None:
+    with pytest.raises(SettingsError):
+        calibrate([1.0, 2.0], false_reject_rate=rate, review_rate=review)

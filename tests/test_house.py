@@ -14,8 +14,8 @@ ORDER = (
     "errors", "progress", "files", "decoding", "images", "datasets", "defects", "demo", "backbones",
     "features", "latents", "energy", "dxmi", "settings", "training", "scorer", "runtimes",
     "calibration", "regions", "metrics", "manifest", "drift", "artifact", "prediction", "results", "detector",
-    "extraction", "provenance", "card", "fitting", "assembly", "inspection", "evaluation", "overlays", "sheet",
-    "page_style", "report", "cli",
+    "extraction", "provenance", "card", "recalibration", "fitting", "assembly", "inspection", "evaluation",
+    "overlays", "sheet", "page_style", "report", "cli",
 )  # fmt: skip
 FREE = {"__init__", "__main__"}
 

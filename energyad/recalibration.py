@@ -1,0 +1,108 @@
+"""New thresholds for a fitted model from new good parts: a new camera position or lamp, or simply more parts."""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from energyad import drift, images, provenance
+from energyad.calibration import calibrate
+from energyad.card import model_card
+from energyad.detector import BATCH_SIZE, CARD_FILE, AnomalyDetector, ImageLike
+from energyad.errors import DataError, ImageError
+from energyad.manifest import CalibrationSpec, Manifest
+from energyad.progress import Progress, Silent
+
+
+def recalibrate(
+    detector: AnomalyDetector,
+    good_images: Sequence[ImageLike],
+    *,
+    false_reject_rate: float | None = None,
+    review_rate: float | None = None,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> AnomalyDetector:
+    """The same model with thresholds that rest on these images alone. Nothing is fitted; the old ones are kept.
+
+    The images must be of good parts that the model was not fitted on, or its promise does not hold. Rates: those
+    the model has, where None. Raises DataError for no usable image, ImageError for a bad one unless `skip_bad`,
+    SettingsError for illegal rates.
+    """
+    manifest = detector.manifest
+    parts, kept = _measure(detector, good_images, skip_bad=skip_bad, progress=progress or Silent())
+    digest = provenance.data_hash(kept)
+    if digest == manifest.provenance.data_sha256:
+        text = "these are the images the model was fitted on: it knows them, so new parts will score higher"
+        warnings.warn(text, stacklevel=2)
+    rates = rates_for(manifest, false_reject_rate=false_reject_rate, review_rate=review_rate)
+    calibration = calibrate([part.score for part in parts], **rates)
+    made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    new = manifest.model_copy(
+        update={
+            "calibration": CalibrationSpec(**vars(calibration), created=made, data_sha256=digest),
+            "earlier_calibrations": (*manifest.earlier_calibrations, dated(manifest)),
+            "good_parts": drift.good_parts(parts),
+        }
+    )
+    contents = {**detector.contents, CARD_FILE: model_card(new).encode()}
+    return AnomalyDetector(new, contents, detector.runtime)
+
+
+def rates_for(
+    manifest: Manifest, *, false_reject_rate: float | None, review_rate: float | None
+) -> dict[str, Any]:
+    """Both rates, the model's own where none is given; its review rate goes where a new reject rate exceeds it."""
+    own = manifest.calibration
+    rate = own.false_reject_rate if false_reject_rate is None else false_reject_rate
+    if review_rate is None and own.review_rate is not None and own.review_rate >= rate:
+        review_rate = own.review_rate
+    return {"false_reject_rate": rate, "review_rate": review_rate}
+
+
+def dated(manifest: Manifest) -> CalibrationSpec:
+    """The model's calibration with its date and data, those of the fit where it has none of its own."""
+    own = manifest.calibration
+    if own.created is not None:
+        return own
+    made = {"created": manifest.created, "data_sha256": manifest.provenance.data_sha256}
+    return own.model_copy(update=made)
+
+
+def _measure(
+    detector: AnomalyDetector, good_images: Sequence[ImageLike], *, skip_bad: bool, progress: Progress
+) -> tuple[list[drift.Observation], list[ImageLike]]:
+    """What each image that can be read looks like, and which those are."""
+    progress.stage("scoring", len(good_images))
+    parts: list[drift.Observation] = []
+    kept: list[ImageLike] = []
+    source = _read(detector, good_images, skip_bad=skip_bad)
+    while batch := list(islice(source, BATCH_SIZE)):
+        pixels = np.stack([each for _, each in batch])
+        raw = detector.runtime.run(pixels)
+        parts += map(drift.observe, pixels, raw.heatmap, raw.score)
+        kept += [image for image, _ in batch]
+        progress.advance(len(batch))
+    if not parts:
+        raise DataError(f"none of {len(good_images)} images can be read; give images of good parts")
+    return parts, kept
+
+
+def _read(
+    detector: AnomalyDetector, good_images: Sequence[ImageLike], *, skip_bad: bool
+) -> Iterator[tuple[ImageLike, UInt8[np.ndarray, "size size 3"]]]:
+    for image in good_images:
+        try:
+            pixels = detector.read(image)
+        except ImageError as error:
+            if not skip_bad:
+                raise ImageError(error.path, f"{error.reason}; remove it or give --skip-bad") from error
+            warnings.warn(f"left out: {error}", stacklevel=2)
+            continue
+        yield image, images.resize(pixels, detector.image_size)
