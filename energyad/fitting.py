@@ -146,7 +146,10 @@ def calibrate_on(
         parts += map(drift.observe, pixels, raw.heatmap, raw.score)
         progress.advance(len(places))
     scores = [part.score for part in parts]
-    return calibrate(scores, false_reject_rate=settings.false_reject_rate), parts
+    calibration = calibrate(
+        scores, false_reject_rate=settings.false_reject_rate, review_rate=settings.review_rate
+    )
+    return calibration, parts
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from energyad.backbones import DEFAULT_BACKBONE
+from energyad.calibration import check_rates
 from energyad.dxmi.settings import DxMISettings
 from energyad.errors import SettingsError
 from energyad.features import DEFAULT_STRIDES
@@ -44,6 +45,7 @@ class FitSettings:
         smoothing: standard deviation in pixels of the heatmap's Gaussian.
         holdout: share of the good images kept from training, for the threshold; beyond 20 images half of it.
         false_reject_rate: share of good parts the threshold may reject.
+        review_rate: share of good parts that may be rejected or sent to a person; None for no such verdict.
         seed: of everything random.
     """
 
@@ -63,6 +65,7 @@ class FitSettings:
     smoothing: float = 0.0
     holdout: float = 0.2
     false_reject_rate: float = 0.01
+    review_rate: float | None = 0.05
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,7 +75,7 @@ class FitSettings:
         for name in ("warmup_iterations", "iterations", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         self._require(0 < self.holdout < 1, "holdout", "must lie between 0 and 1")
-        self._require(0 < self.false_reject_rate < 1, "false_reject_rate", "must lie between 0 and 1")
+        check_rates(self.false_reject_rate, self.review_rate)
 
     def _require(self, legal: bool, name: str, rule: str) -> None:
         if not legal:

@@ -12,10 +12,10 @@ import energyad
 ROOT = Path(energyad.__file__).parent
 ORDER = (
     "errors", "progress", "files", "decoding", "images", "datasets", "defects", "demo", "backbones",
-    "features", "latents", "energy", "dxmi", "settings", "training", "scorer", "runtimes",
-    "calibration", "regions", "metrics", "manifest", "drift", "artifact", "prediction", "results", "detector",
+    "features", "latents", "energy", "dxmi", "calibration", "settings", "training", "scorer", "runtimes",
+    "regions", "metrics", "manifest", "drift", "artifact", "prediction", "results", "detector",
     "extraction", "provenance", "card", "recalibration", "fitting", "assembly", "inspection", "evaluation",
-    "overlays", "sheet", "page_style", "report", "cli",
+    "overlays", "sheet", "page_style", "report", "service", "cli",
 )  # fmt: skip
 FREE = {"__init__", "__main__"}
 
