@@ -14,11 +14,13 @@ from energyad.cli.fit import fit
 from energyad.cli.models import models
 from energyad.cli.options import Debug, Quiet
 from energyad.cli.score import score
+from energyad.cli.serve import serve
 
 COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "fit": fit,
     "score": score,
     "evaluate": evaluate,
+    "serve": serve,
     "models": models,
     "demo": demo,
 }

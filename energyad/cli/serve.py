@@ -1,0 +1,76 @@
+"""`energyad serve`."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from energyad.cli import terminal
+from energyad.cli.options import Debug, Quiet, Threads
+
+
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", metavar="NAME_OR_DIR", help="A model; give it again for several."),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="N", help="0: any free one.")
+    ] = 8000,
+    max_upload: Annotated[
+        float, typer.Option("--max-upload", metavar="MIB", help="Largest request, in MiB.")
+    ] = 32.0,
+    max_megapixels: Annotated[
+        float, typer.Option("--max-megapixels", metavar="N", help="Largest image, in millions of pixels.")
+    ] = 50.0,
+    queue: Annotated[
+        int, typer.Option("--queue", min=1, metavar="N", help="Requests taken at a time; more get 429.")
+    ] = 16,
+    without_key: Annotated[
+        bool, typer.Option("--without-key", help="Let other machines in without a key.")
+    ] = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Serve models over HTTP, with a page for people at /.
+
+    \b
+      energyad serve --model gasket
+      curl -F file=@part.png http://127.0.0.1:8000/v1/score
+      curl -F file=@part.png 'http://127.0.0.1:8000/v1/score?overlay=true' -o overlay.png
+      curl -F files=@a.png -F files=@b.png http://127.0.0.1:8000/v1/score/batch
+
+    Answers are the results that `energyad score --json` prints; /openapi.json describes them. /healthz, /readyz and
+    /metrics are for whoever runs it. Where the environment variable ENERGYAD_API_KEY is set, requests must bring it as
+    X-API-Key. Ctrl-C or SIGTERM finishes what was taken and ends with status 0.
+    """
+    from energyad import artifact
+    from energyad.detector import AnomalyDetector
+    from energyad.errors import SettingsError
+
+    try:
+        from energyad.service import server
+        from energyad.service.app import create_app
+        from energyad.service.settings import KEY_VARIABLE, MIB, ServiceSettings, require_safe
+    except ModuleNotFoundError as error:
+        message = f"serving needs {error.name}: install it with `pip install 'energyad[serve]'`"
+        raise SettingsError(message) from error
+
+    key = os.environ.get(KEY_VARIABLE)
+    require_safe(host, api_key=key, open_to_all=without_key)
+    settings = ServiceSettings(
+        max_upload=int(max_upload * MIB), max_pixels=int(max_megapixels * 1e6), queue=queue, api_key=key
+    )
+    names: list[str | None] = [*model] if model else [None]
+    folders = [artifact.find_model(name) for name in names]
+    app = create_app([AnomalyDetector.load(folder, threads=threads) for folder in folders], settings)
+    with server.listen(host, port) as listening:
+        known = ", ".join(folder.name for folder in folders)
+        where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        asked = f"with the key in {KEY_VARIABLE}" if key is not None else "without a key"
+        server.run(app, listening, started=lambda: terminal.say(f"serving {known} on {where} {asked}"))
+    terminal.say("stopped")

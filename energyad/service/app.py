@@ -1,0 +1,143 @@
+"""The application: addresses, the page, and what holds for every answer."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from importlib import metadata, resources
+from typing import Final
+
+from fastapi import Depends, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from energyad.detector import AnomalyDetector
+from energyad.errors import SettingsError
+from energyad.service.metrics import Metrics
+from energyad.service.refusals import Refusal, refuse
+from energyad.service.routes import House, router
+from energyad.service.scoring import Inspector
+from energyad.service.security import HEADERS, require_key
+from energyad.service.settings import ServiceSettings
+from energyad.service.worker import Worker
+
+_PAGE: Final = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+
+
+def create_app(detectors: Sequence[AnomalyDetector], settings: ServiceSettings | None = None) -> FastAPI:
+    """The service of these models. Raises SettingsError for none, or for two of one name."""
+    settings = settings or ServiceSettings()
+    inspectors = {each.name: Inspector(each, max_pixels=settings.max_pixels) for each in detectors}
+    if len(inspectors) != len(detectors) or not detectors:
+        names = ", ".join(detector.name for detector in detectors)
+        raise SettingsError(
+            f"a service needs models of different names, at least one; given: {names or 'none'}"
+        )
+    worker = Worker(settings.queue)
+    house = House(inspectors, settings, worker, Metrics(worker))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.ready = True
+        yield
+        app.state.ready = False
+        worker.close()
+
+    app = FastAPI(
+        title="energyad",
+        version=metadata.version("energyad"),
+        description="Visual anomaly detection: images in, verdicts, p-values and regions out.",
+        lifespan=lifespan,
+        docs_url=None,  # these pages would fetch their scripts from another host
+        redoc_url=None,
+    )
+    app.state.house, app.state.ready = house, False
+    app.include_router(router)
+    _add_house_keeping(app)
+    _add_page(app)
+    _add_refusals(app)
+    app.add_middleware(EveryAnswer, metrics=house.metrics)
+    return app
+
+
+def _add_house_keeping(app: FastAPI) -> None:
+    @app.get("/healthz", summary="Whether the process is alive")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", summary="Whether it takes images")
+    async def readyz() -> Response:
+        ready: bool = app.state.ready
+        return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+
+    @app.get("/metrics", summary="For Prometheus", dependencies=[Depends(require_key)])
+    async def metrics() -> Response:
+        text = app.state.house.metrics.text()
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_page(app: FastAPI) -> None:
+    folder = resources.files("energyad.service") / "page"
+    for address, (name, kind) in _PAGE.items():
+        content = (folder / name).read_bytes()
+        app.add_route(address, _constant(content, kind), include_in_schema=False)
+
+
+def _constant(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        return Response(content, media_type=kind)
+
+    return answer
+
+
+def _add_refusals(app: FastAPI) -> None:
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, error: Refusal) -> Response:
+        return error.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return refuse(400, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    async def other(_: Request, error: HTTPException) -> Response:
+        return refuse(error.status_code, str(error.detail).lower(), headers=error.headers)
+
+    @app.exception_handler(Exception)
+    async def fault(_: Request, error: Exception) -> Response:
+        return refuse(500, "a fault of energyad; the service's log says more")
+
+
+class EveryAnswer:
+    """Puts the security headers on every answer, and counts it."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event, as ASGI has it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                known = {name.lower() for name, _ in message["headers"]}
+                extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in known)]
+                route = getattr(scope.get("route"), "path", "(none)")
+                self.metrics.answered(route, message["status"], time.perf_counter() - started)
+            await send(message)
+
+        await self.app(scope, receive, answer)

@@ -1,0 +1,79 @@
+"""What Prometheus reads at /metrics."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from energyad.drift import Drift
+from energyad.results import ImageResult
+from energyad.service.worker import Worker
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_RATIOS = (0.1, 0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.25, 1.5, 2, 4)
+
+
+class Metrics:
+    """The figures of one service, in a registry of their own."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "energyad_requests", "Requests answered.", ["route", "status"], registry=registry
+        )
+        self._request_seconds = Histogram(
+            "energyad_request_seconds",
+            "From the request's head to its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._images = Counter(
+            "energyad_images",
+            "Images by verdict: ok, review, ng, unreadable.",
+            ["model", "verdict"],
+            registry=registry,
+        )
+        self._ratio = Histogram(
+            "energyad_score_to_threshold",
+            "Scores, divided by the model's threshold: above 1 is ng.",
+            ["model"],
+            buckets=_RATIOS,
+            registry=registry,
+        )
+        waiting = Gauge(
+            "energyad_requests_in_house", "Requests taken and not yet answered.", registry=registry
+        )
+        waiting.set_function(lambda: worker.taken)
+        limit = Gauge("energyad_requests_limit", "Requests that are taken at a time.", registry=registry)
+        limit.set(worker.places)
+        self._psi = Gauge(
+            "energyad_drift_psi",
+            "Population stability index of the latest parts against held-out good ones.",
+            ["model", "quantity"],
+            registry=registry,
+        )
+        self._shifted = Gauge(
+            "energyad_drift_shifted", "1 where the line has drifted.", ["model"], registry=registry
+        )
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered. route: its pattern, never the path a client chose."""
+        self._requests.labels(route, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def scored(self, result: ImageResult) -> None:
+        """An image was scored, or could not be."""
+        self._images.labels(result.model.name, result.verdict or "unreadable").inc()
+        if result.score is not None and result.threshold > 0:
+            self._ratio.labels(result.model.name).observe(result.score / result.threshold)
+
+    def drifted(self, model: str, drift: Drift) -> None:
+        """A new look at the latest parts."""
+        self._shifted.labels(model).set(drift.state == "shifted")
+        for shift in drift.shifts:
+            self._psi.labels(model, shift.quantity).set(shift.psi)
+
+    def text(self) -> bytes:
+        """Prometheus' text format."""
+        return generate_latest(self.registry)

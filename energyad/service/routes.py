@@ -1,0 +1,225 @@
+"""The addresses under /v1."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from energyad.calibration import Method
+from energyad.drift import Drift
+from energyad.errors import ImageError
+from energyad.results import ImageResult, with_q_values
+from energyad.service import examples
+from energyad.service.metrics import Metrics
+from energyad.service.refusals import Refusal
+from energyad.service.scoring import Inspector, PicturedResult, status_of
+from energyad.service.security import require_key
+from energyad.service.settings import ServiceSettings
+from energyad.service.uploads import Upload, drain, read_uploads
+from energyad.service.worker import Worker
+
+
+@dataclass(frozen=True)
+class House:
+    """What the addresses share."""
+
+    inspectors: Mapping[str, Inspector]
+    settings: ServiceSettings
+    worker: Worker
+    metrics: Metrics
+
+    def inspector(self, name: str | None) -> Inspector:
+        """The model of that name, or the only one. Raises Refusal."""
+        if name is None and len(self.inspectors) == 1:
+            return next(iter(self.inspectors.values()))
+        names = ", ".join(self.inspectors)
+        if name is None:
+            raise Refusal(400, f"which model? Give ?model= one of: {names}")
+        if name not in self.inspectors:
+            raise Refusal(404, f"there is no such model; there are: {names}")
+        return self.inspectors[name]
+
+    def note(self, inspector: Inspector, result: ImageResult) -> ImageResult:
+        """Count a result, and hand it on."""
+        self.metrics.scored(result)
+        self.metrics.drifted(inspector.detector.name, inspector.drift)
+        return result
+
+
+class ModelEntry(BaseModel):
+    """One model of the service."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    fitted: str = Field(description="ISO 8601")
+    calibrated: str | None = Field(description="ISO 8601")
+    threshold: float
+    false_reject_rate: float
+    method: Method
+    review_threshold: float | None
+    good_parts: int = Field(description="held-out good parts that the thresholds rest on")
+    image_size: int
+    drift: Literal["too few", "stable", "shifted"]
+    advice: str = Field(description="what the drift asks for, in one line")
+
+
+class Models(BaseModel):
+    """All models of the service."""
+
+    models: list[ModelEntry]
+
+
+class Batch(BaseModel):
+    """Results in the order of the files."""
+
+    results: list[ImageResult]
+
+
+router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)], responses=examples.REFUSALS)
+ModelName = Annotated[str | None, Query(description="Which model; the only one where there is one.")]
+
+
+def house_of(request: Request) -> House:
+    """The house that the application was built with."""
+    house: House = request.app.state.house
+    return house
+
+
+TheHouse = Annotated[House, Depends(house_of)]
+
+
+@router.post(
+    "/score",
+    summary="Score one image",
+    responses=examples.SCORE,
+    openapi_extra={"requestBody": examples.ONE_IMAGE},
+)
+async def score(
+    request: Request,
+    house: TheHouse,
+    model: ModelName = None,
+    overlay: Annotated[
+        bool, Query(description="Answer with the overlay as PNG; so does Accept: image/png.")
+    ] = False,
+    pictures: Annotated[bool, Query(description="Add small pictures of the image and its heatmap.")] = False,
+) -> Response:
+    """Send the image as the body, or as the one file of a multipart form. The answer is the result as JSON."""
+    inspector = house.inspector(model)
+    async with _place(request, house):
+        (upload,) = await read_uploads(request, house.settings, most=1)
+        wants_overlay = overlay or request.headers.get("accept", "").split(";")[0].strip() == "image/png"
+        return await house.worker.run(
+            _score_one, house, inspector, upload, overlay=wants_overlay, pictures=pictures
+        )
+
+
+def _score_one(
+    house: House, inspector: Inspector, upload: Upload, *, overlay: bool, pictures: bool
+) -> Response:
+    try:
+        inspected = inspector.inspect(upload)
+    except ImageError as error:
+        house.note(inspector, inspector.refused(upload, error))
+        raise Refusal(status_of(error), error.reason) from None
+    result = house.note(inspector, inspected.result)
+    if overlay:
+        return Response(inspector.overlay(inspected), media_type="image/png", headers=_summary(result))
+    shown: ImageResult = inspector.pictured(inspected) if pictures else result
+    return Response(shown.json_line(), media_type="application/json")
+
+
+def _summary(result: ImageResult) -> dict[str, str]:
+    """The figures of a result, where its body is a picture."""
+    named = {
+        "verdict": result.verdict,
+        "score": result.score,
+        "p-value": result.p_value,
+        "threshold": result.threshold,
+    }
+    return {f"X-Energyad-{name}": str(value) for name, value in named.items()}
+
+
+@router.post(
+    "/score/batch",
+    summary="Score several images",
+    responses=examples.BATCH,
+    openapi_extra={"requestBody": examples.SEVERAL_IMAGES},
+)
+async def score_batch(
+    request: Request,
+    house: TheHouse,
+    model: ModelName = None,
+    q_values: Annotated[
+        bool, Query(description="Add Benjamini-Hochberg q-values over these images.")
+    ] = False,
+) -> Response:
+    """Send a multipart form of several files. An image that cannot be scored costs its own result and no other."""
+    inspector = house.inspector(model)
+    async with _place(request, house):
+        uploads = await read_uploads(request, house.settings, most=house.settings.max_batch)
+        results = []
+        for upload in uploads:  # a turn each, so that a batch does not hold up single images
+            results.append(house.note(inspector, await house.worker.run(inspector.result_of, upload)))
+    shown = with_q_values(results) if q_values else results
+    return Response(Batch(results=shown).model_dump_json(), media_type="application/json")
+
+
+@contextlib.asynccontextmanager
+async def _place(request: Request, house: House) -> AsyncIterator[None]:
+    """A place in the house for as long as the request takes. Raises Refusal 429."""
+    try:
+        house.worker.enter()
+    except Refusal:
+        await drain(request, house.settings)
+        raise
+    try:
+        yield
+    finally:
+        house.worker.leave()
+
+
+@router.get("/models", summary="The models and how they are doing")
+async def models(house: TheHouse) -> Models:
+    """Thresholds, what they rest on, and whether the line has drifted away from it."""
+    return Models(models=[_entry(inspector) for inspector in house.inspectors.values()])
+
+
+def _entry(inspector: Inspector) -> ModelEntry:
+    detector, calibration = inspector.detector, inspector.detector.calibration
+    return ModelEntry(
+        name=detector.name,
+        fitted=detector.manifest.created,
+        calibrated=detector.reference.calibrated,
+        threshold=calibration.threshold,
+        false_reject_rate=calibration.false_reject_rate,
+        method=calibration.method,
+        review_threshold=calibration.review_threshold,
+        good_parts=len(calibration.good_scores),
+        image_size=detector.image_size,
+        drift=inspector.drift.state,
+        advice=inspector.drift.advice,
+    )
+
+
+@router.get("/models/{name}/drift", summary="Drift of one model in full")
+async def model_drift(name: str, house: TheHouse) -> Drift:
+    """Each quantity of the latest parts against the held-out good ones: then, now, and how sure and large the shift."""
+    return house.inspector(name).drift
+
+
+@router.get("/schema", summary="JSON Schema of a result")
+async def schema() -> JSONResponse:
+    """The schema that every result obeys, here and on the command line."""
+    from energyad.results import json_schema
+
+    return JSONResponse(json_schema())
+
+
+__all__ = ["House", "PicturedResult", "router"]

@@ -1,0 +1,59 @@
+"""One thread that scores, and a bounded number of requests in the house."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from energyad.service.refusals import Refusal
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Worker:
+    """Runs one piece of work at a time, in the order it came.
+
+    A request takes a place before its body is read, so memory is bounded by `places` bodies. More threads would score
+    no faster: the runtime uses all cores for one image.
+    """
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.taken = 0  # of the event loop's thread alone
+        self._usual_seconds = 0.1
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="energyad-score")
+
+    def enter(self) -> None:
+        """Take a place. Raises Refusal 429, with the seconds after which one may be free, where there is none."""
+        if self.taken >= self.places:
+            raise Refusal(
+                429,
+                f"{self.places} requests are waiting already; send this one again a little later",
+                headers={"Retry-After": str(max(1, math.ceil(self.taken * self._usual_seconds)))},
+            )
+        self.taken += 1
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self.taken -= 1
+
+    async def run(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Do the work in the thread, when its turn has come."""
+
+        def timed() -> _T:
+            started = time.perf_counter()
+            try:
+                return work(*args, **kwargs)
+            finally:
+                self._usual_seconds += 0.1 * (time.perf_counter() - started - self._usual_seconds)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, timed)
+
+    def close(self) -> None:
+        """Finish what was taken, then end the thread."""
+        self._pool.shutdown(wait=True)
