@@ -12,10 +12,14 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
+from energyad.prediction import Prediction
+
 # Position on the scale → RGB. Cold below the threshold, at 0.5, and warm above it, with a step between them: whether
 # a place is over the threshold can be read off. Brightness falls from the step both ways, also for colour-blind eyes.
 _COLD: Final = ((0.0, (22, 28, 92)), (0.25, (38, 84, 178)), (0.5, (140, 214, 236)))
 _WARM: Final = ((0.5, (255, 226, 92)), (0.75, (246, 126, 32)), (1.0, (176, 8, 38)))
+WHITE: Final = (255, 255, 255)
+YELLOW: Final = (255, 221, 0)
 _FAINTEST, _STRONGEST = 0.30, 0.72  # how much of the image the colour covers, cold and hot
 
 
@@ -60,7 +64,15 @@ def overlay(
     """Lay the heatmap over its image, at the image's own pixels; a white line runs around what is anomalous."""
     cover = _FAINTEST + (_STRONGEST - _FAINTEST) * scale.positions(heatmap)[:, :, None]
     mixed = np.rint(image * (1 - cover) + scale.colours(heatmap) * cover).astype(np.uint8)
-    return outline(mixed, heatmap > scale.threshold, (255, 255, 255))
+    return outline(mixed, heatmap > scale.threshold, WHITE)
+
+
+def overlay_of(image: UInt8[np.ndarray, "h w 3"], prediction: Prediction) -> UInt8[np.ndarray, "h w 3"]:
+    """The overlay of a scored image, its regions outlined: white where it is ng, yellow where it is for review."""
+    drawn = overlay(image, prediction.heatmap, ColourScale(prediction.threshold))
+    if prediction.verdict == "review" and prediction.review_threshold is not None:
+        return outline(drawn, prediction.heatmap > prediction.review_threshold, YELLOW)
+    return drawn
 
 
 def outline(

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from energyad.cli import terminal
+from energyad.cli.calibrate import calibrate
 from energyad.cli.demo import demo
 from energyad.cli.evaluate import evaluate
 from energyad.cli.fit import fit
@@ -20,6 +21,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "fit": fit,
     "score": score,
     "evaluate": evaluate,
+    "calibrate": calibrate,
     "serve": serve,
     "models": models,
     "demo": demo,
@@ -59,8 +61,8 @@ def program(
       energyad fit --images good/ --name gasket
       energyad score new/ --model gasket --heatmaps
 
-    Results go to standard output, messages to standard error. Exit status: 0 all is well, 1 `score` found something
-    above the threshold, 2 an error.
+    Results go to standard output, messages to standard error. Exit status: 0 all is well, 1 `score` found a part that
+    is ng, 2 an error.
     """
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from energyad.cli import terminal
+from energyad.cli.calibrate import ReviewRate, TargetRate
 from energyad.cli.options import DataRoot, Debug, Download, Quiet, Threads
 
 if TYPE_CHECKING:
     from energyad.datasets import Category
     from energyad.detector import AnomalyDetector
+    from energyad.settings import FitSettings
 
 
 def fit(
@@ -65,6 +67,8 @@ def fit(
         int | None,
         typer.Option("--iterations", min=0, metavar="N", help="DxMI iterations; fewer is a quick trial."),
     ] = None,
+    target_frr: TargetRate = None,
+    review_frr: ReviewRate = None,
     threads: Threads = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out images that cannot be read instead of stopping.")
@@ -89,6 +93,8 @@ def fit(
         "image_size": image_size,
         "white_level": white_level,
         "iterations": iterations,
+        "false_reject_rate": target_frr,
+        "review_rate": review_frr,
     }
     started = time.perf_counter()
     detector = _fit(
@@ -136,9 +142,8 @@ def _fit(
     artifact.require_place(folder)  # before minutes are spent
     from energyad.cli.bar import Bar
     from energyad.detector import AnomalyDetector
-    from energyad.settings import FitSettings
 
-    settings = FitSettings(**{key: value for key, value in options.items() if value is not None})
+    settings = _settings({key: value for key, value in options.items() if value is not None})
     terminal.say(f"fitting '{name}' on {len(data.train_good)} good images from {data.root}")
     with Bar() as bar:
         detector = AnomalyDetector.fit(
@@ -154,10 +159,18 @@ def _fit(
     return detector
 
 
+def _settings(given: dict[str, Any]) -> FitSettings:
+    from energyad.settings import FitSettings
+
+    review = FitSettings().review_rate
+    if review is not None and given.get("false_reject_rate", 0) > review:  # then no room is left for a review
+        given = {"review_rate": None, **given}
+    return FitSettings(**given)
+
+
 def _say_what_next(
     detector: AnomalyDetector, data: Category, folder: Path, *, seconds: float, data_root: Path | None
 ) -> None:
-    calibration = detector.manifest.calibration
     minutes, rest = divmod(round(seconds), 60)
     took = f"{minutes} min {rest} s" if minutes else f"{rest} s"
     size = sum(map(len, detector.contents.values())) / 1e6
@@ -165,8 +178,10 @@ def _say_what_next(
     terminal.say(
         f"\nmodel      {folder}  ({size:.0f} MB, {detector.manifest.provenance.num_images} images, {took})"
     )
-    promise = f"at most {calibration.false_reject_rate:.0%} of good parts rejected, {calibration.method}"
-    terminal.say(f"threshold  {calibration.threshold:.4g}  ({promise})")
+    rule = detector.calibration
+    review = "" if rule.review_threshold is None else f", review from {rule.review_threshold:.4g}"
+    terminal.say(f"threshold  {rule.threshold:.4g}{review}")
+    terminal.say(f"           {rule.promise()}")
     terminal.say(f"next       energyad score IMAGES --model {shlex.quote(model)} --heatmaps")
     if data.test:
         words = ["energyad", "evaluate", "--category", data.name]

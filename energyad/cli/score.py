@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +15,7 @@ from energyad.cli.options import Debug, Json, Model, Quiet, Threads
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
-    from energyad.inspection import ScoreRow
+    from energyad.results import ImageResult
 
 
 def score(
@@ -34,6 +33,14 @@ def score(
         Path | None,
         typer.Option("--heatmaps-dir", metavar="DIR", help="Where overlays go; default heatmaps/."),
     ] = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(
+            "--fdr",
+            metavar="RATE",
+            help="Of the batch, also name the parts among which at most this share is good.",
+        ),
+    ] = None,
     as_json: Json = False,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -43,33 +50,50 @@ def score(
 
     \b
       energyad score new/ --heatmaps
-      energyad score 'line3/*.png' --model gasket --json | jq .score
+      energyad score 'line3/*.png' --model gasket --json | jq .verdict
       find . -name '*.bmp' | energyad score - --quiet || echo look at it
 
-    An image that cannot be read gets a row with the reason, and the others are scored all the same.
+    Verdicts: ng above the threshold, review above the review threshold, else ok; the p-value says how rarely a good
+    part scores as high. An image that cannot be read gets a row with the reason, and the others are scored.
 
     \b
-    Exit status: 0  nothing above the threshold
-                 1  something above it
+    Exit status: 0  no part is ng (some may be for review)
+                 1  a part is ng
                  2  an error, also where one image could not be read
     """
     from energyad import artifact
     from energyad.detector import AnomalyDetector
     from energyad.files import write_whole
-    from energyad.inspection import by_score, scores_csv
+    from energyad.results import by_score, results_csv, with_q_values
 
+    check_fdr(fdr)
     overlays = heatmaps_dir or Path("heatmaps")
     folder = artifact.find_model(model)
     paths = _find(sources, overlays)
     detector = AnomalyDetector.load(folder, threads=threads)
     wanted = overlays if heatmaps or heatmaps_dir is not None else None
-    rows = _score_all(detector, paths, overlays=wanted, as_json=as_json)
+    results = _score_all(detector, paths, overlays=wanted, as_json=as_json and fdr is None)
+    if fdr is not None:
+        results = with_q_values(results)
+    if as_json and fdr is not None:  # a q-value needs the whole batch
+        typer.echo("\n".join(result.json_line() for result in results))
     if not as_json:
-        _print_rows(by_score(rows))
+        _print_rows(by_score(results))
     if not no_csv:
-        write_whole(csv, scores_csv(by_score(rows)))
+        write_whole(csv, results_csv(by_score(results)))
     written = [str(csv)] * (not no_csv) + ([f"{wanted}/"] if wanted is not None else [])
-    raise typer.Exit(_conclude(rows, written, threshold=detector.threshold))
+    status = _conclude(results, written, threshold=detector.threshold)
+    if fdr is not None:
+        _say_discoveries(results, fdr, smallest=detector.calibration.smallest_p_value)
+    raise typer.Exit(status)
+
+
+def check_fdr(fdr: float | None) -> None:
+    """Refuse a rate that is none."""
+    from energyad.errors import SettingsError
+
+    if fdr is not None and not 0 < fdr < 1:
+        raise SettingsError(f"--fdr {fdr:g}: must lie between 0 and 1")
 
 
 def _find(sources: Iterable[str], overlays: Path) -> list[Path]:
@@ -99,45 +123,65 @@ def _find(sources: Iterable[str], overlays: Path) -> list[Path]:
 
 def _score_all(
     detector: AnomalyDetector, paths: Sequence[Path], *, overlays: Path | None, as_json: bool
-) -> list[ScoreRow]:
+) -> list[ImageResult]:
     from energyad.cli.bar import Bar
     from energyad.images import write_png
-    from energyad.inspection import ScoreRow, inspect_files
-    from energyad.overlays import ColourScale, overlay, overlay_places
+    from energyad.inspection import inspect_files
+    from energyad.overlays import ColourScale, overlay_of, overlay_places
+    from energyad.results import scored, unreadable
     from energyad.sheet import legend
 
-    scale, rows = ColourScale(detector.threshold), list[ScoreRow]()
+    results: list[ImageResult] = []
+    model = detector.reference
     places = {} if overlays is None else overlay_places(paths, overlays)
     if overlays is not None:
-        write_png(overlays / "colour-scale.png", legend(scale))
+        write_png(overlays / "colour-scale.png", legend(ColourScale(detector.threshold)))
     with Bar(drawn=not (as_json and sys.stdout.isatty())) as bar:
         bar.stage("scoring", len(paths))
-        for inspection in inspect_files(detector, paths):
-            place = places.get(inspection.path)
-            if place is not None and inspection.pixels is not None and inspection.prediction is not None:
-                write_png(place, overlay(inspection.pixels, inspection.prediction.heatmap, scale))
-            rows.append(ScoreRow.of(inspection, threshold=detector.threshold, heatmap=place))
+        for seen in inspect_files(detector, paths):
+            name, place = str(seen.path), places.get(seen.path)
+            if seen.prediction is None or seen.pixels is None:
+                reason = "cannot be read" if seen.error is None else seen.error.reason
+                result = unreadable(reason, image=name, model=model, calibration=detector.calibration)
+            else:
+                if place is not None:
+                    write_png(place, overlay_of(seen.pixels, seen.prediction))
+                where = None if place is None else str(place)
+                result = scored(seen.prediction, image=name, model=model, heatmap=where)
+            results.append(result)
             if as_json:
-                typer.echo(json.dumps(asdict(rows[-1]), ensure_ascii=False))
+                typer.echo(result.json_line())
             bar.advance()
-    return rows
+    return results
 
 
-def _print_rows(rows: Sequence[ScoreRow]) -> None:
-    def cells(row: ScoreRow) -> tuple[str, str, str]:
-        if row.score is None:
-            return "", "unreadable", f"{row.path}: {row.error}"
-        return f"{row.score:#.4g}", "anomalous" if row.is_anomalous else "normal", row.path
+def _print_rows(results: Sequence[ImageResult]) -> None:
+    def cells(result: ImageResult) -> tuple[str, ...]:
+        if result.score is None or result.p_value is None:
+            return "", "", "unreadable", f"{result.image}: {result.error}"
+        return f"{result.score:#.4g}", f"{result.p_value:.3f}", str(result.verdict), str(result.image)
 
-    terminal.print_table(("score", "verdict", "image"), [cells(row) for row in rows], right=("score",))
+    columns = ("score", "p-value", "verdict", "image")
+    terminal.print_table(columns, [cells(result) for result in results], right=columns[:2])
 
 
-def _conclude(rows: Sequence[ScoreRow], written: Sequence[str], *, threshold: float) -> int:
-    anomalous = sum(row.is_anomalous is True for row in rows)
-    unreadable = sum(row.error is not None for row in rows)
+def _say_discoveries(results: Sequence[ImageResult], fdr: float, *, smallest: float) -> None:
+    found = [result for result in results if result.q_value is not None and result.q_value <= fdr]
+    terminal.say(f"{len(found)} of them stand out of the batch at a false discovery rate of {fdr:g}")
+    scored = sum(result.q_value is not None for result in results)
+    fewest = math.ceil(scored * smallest / fdr - 1e-9)
+    if len(found) < fewest:
+        text = f"no p-value is below {smallest:.3g}, so in {scored} images only {fewest} or more together can stand out"
+        terminal.say(f"{text}; calibrate with more good parts")
+
+
+def _conclude(results: Sequence[ImageResult], written: Sequence[str], *, threshold: float) -> int:
+    rejected, unsure = (sum(result.verdict == verdict for result in results) for verdict in ("ng", "review"))
+    unread = sum(result.error is not None for result in results)
     where = f"; see {' and '.join(written)}" if written else ""
-    terminal.say(f"{anomalous} of {len(rows)} images above the threshold {threshold:.4g}{where}")
-    if unreadable:
-        terminal.fail(f"{unreadable} of {len(rows)} images could not be read; their rows say why")
+    review = f", {unsure} for review" if unsure else ""
+    terminal.say(f"{rejected} of {len(results)} images above the threshold {threshold:.4g}{review}{where}")
+    if unread:
+        terminal.fail(f"{unread} of {len(results)} images could not be read; their rows say why")
         return terminal.ERROR_STATUS
-    return 1 if anomalous else 0
+    return 1 if rejected else 0

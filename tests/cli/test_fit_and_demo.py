@@ -110,3 +110,16 @@ def test_demo_leaves_a_model_a_sheet_and_a_page_and_says_that_it_is_synthetic(
     assert read_image(house / "demo" / "sheet.png").shape[2] == 3
     assert program("models", "demo/models").out.splitlines()[1].endswith("ok")
     assert program("score", "demo/datasets", "--model", "demo/models/synthetic_bottle").status in {0, 1}
+
+
+@pytest.mark.usefixtures("quick_fit")
+def test_fit_takes_both_rates_and_a_high_one_leaves_no_review(
+    program: Program, house: Path, demo_category: Category
+) -> None:
+    images = demo_category.root / "train" / "good"
+    assert program("fit", "--images", images, "--name", "coarse", "--target-frr", "0.3").status == 0
+    calibration = read_manifest(house / "models" / "coarse").calibration
+    assert (calibration.false_reject_rate, calibration.review_threshold) == (0.3, None)
+    assert calibration.method == "conformal"
+    outcome = program("fit", "--images", images, "--name", "x", "--target-frr", "0.3", "--review-frr", "0.1")
+    assert is_one_line_error(outcome, "must not be below")

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from energyad.calibration import benjamini_hochberg
 from energyad.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.images import read_image
+from energyad.results import ImageResult, scored
 
 from .outcome import Program, is_one_line_error
 
@@ -33,7 +35,7 @@ def test_score_prints_the_highest_first_and_writes_the_same_to_scores_csv(
     rows = list(csv.DictReader((house / "scores.csv").open()))
     scores = [float(row["score"]) for row in rows]
     assert scores == sorted(scores, reverse=True)
-    assert [row["path"] for row in rows] == printed
+    assert [row["image"] for row in rows] == printed
     assert len(rows) == len(demo_category.test)
     assert scores[0] == pytest.approx(fitted_detector.score(printed[0]).score, rel=1e-5)
     assert "above the threshold" in outcome.err
@@ -43,8 +45,8 @@ def test_score_json_is_one_object_a_line_and_nothing_else(program: Program, demo
     outcome = program("score", "--json", demo_category.root / "test" / "chip", "--no-csv")
     rows = [json.loads(line) for line in outcome.out.splitlines()]
     assert len(rows) == 2
-    assert set(rows[0]) == {"path", "score", "threshold", "is_anomalous", "heatmap", "error"}
-    assert all(row["is_anomalous"] == (row["score"] > row["threshold"]) for row in rows)
+    assert {"image", "score", "p_value", "threshold", "verdict", "regions", "error"} <= set(rows[0])
+    assert all((row["verdict"] == "ng") == (row["score"] > row["threshold"]) for row in rows)
     assert not Path("scores.csv").exists()
 
 
@@ -54,10 +56,10 @@ def test_a_bad_image_costs_its_own_row_and_status_2(
     (house / "zero.png").touch()
     (house / "text.png").write_text("no picture")
     outcome = program("score", "zero.png", *sorted_images[0], "text.png", "--json")
-    rows = {row["path"]: row for row in map(json.loads, outcome.out.splitlines())}
+    rows = {row["image"]: row for row in map(json.loads, outcome.out.splitlines())}
     assert outcome.status == 2
     assert rows["zero.png"]["score"] is None and "empty" in rows["zero.png"]["error"]
-    assert rows["text.png"]["is_anomalous"] is None
+    assert rows["text.png"]["verdict"] is None
     assert sum(row["score"] is not None for row in rows.values()) == len(sorted_images[0])
     assert "2 of" in outcome.err and "Traceback" not in outcome.err
     assert len(list(csv.reader((house / "scores.csv").open()))) == len(rows) + 1
@@ -65,11 +67,11 @@ def test_a_bad_image_costs_its_own_row_and_status_2(
 
 def test_score_takes_globs_and_a_list_on_standard_input(program: Program, demo_category: Category) -> None:
     by_glob = program("score", f"{demo_category.root}/test/*/000.png", "--json")
-    paths = [json.loads(line)["path"] for line in by_glob.out.splitlines()]
+    paths = [json.loads(line)["image"] for line in by_glob.out.splitlines()]
     assert len(paths) == 7
     listed = program("score", "-", "--json", stdin="\n".join([*paths, "", "gone.png"]) + "\n")
     assert listed.out.splitlines()[:-1] == by_glob.out.splitlines()
-    assert (json.loads(listed.out.splitlines()[-1])["path"], listed.status) == ("gone.png", 2)
+    assert (json.loads(listed.out.splitlines()[-1])["image"], listed.status) == ("gone.png", 2)
     assert is_one_line_error(program("score", "-", stdin="\n"), "no image")
 
 
@@ -81,7 +83,7 @@ def test_overlays_are_one_an_image_at_its_own_size_and_no_later_input(
     rows = list(csv.DictReader((house / "scores.csv").open()))
     assert len({row["heatmap"] for row in rows}) == len(rows) == len(demo_category.test)
     for row in rows:
-        assert read_image(row["heatmap"]).shape == read_image(row["path"]).shape
+        assert read_image(row["heatmap"]).shape == read_image(row["image"]).shape
     again = program("score", ".", "--heatmaps")
     assert len(list(csv.DictReader((house / "scores.csv").open()))) == len(rows)
     assert "left out" in again.err
@@ -97,3 +99,45 @@ def test_scores_that_cannot_be_written_are_an_error_and_still_printed(program: P
     assert outcome.status == 2
     assert "part.png" in outcome.out
     assert "file/scores.csv" in outcome.err.splitlines()[-1]
+
+
+def test_the_program_and_the_python_class_give_the_same_result(
+    program: Program, demo_category: Category, fitted_detector: AnomalyDetector
+) -> None:
+    paths = [item.path for item in demo_category.test]
+    outcome = program("score", *paths, "--json", "--no-csv")
+    predictions = fitted_detector.score_batch([np.asarray(read_image(path)) for path in paths])
+    expected = [
+        scored(prediction, image=str(path), model=fitted_detector.reference)
+        for path, prediction in zip(paths, predictions, strict=True)
+    ]
+    assert [ImageResult.model_validate_json(line) for line in outcome.out.splitlines()] == expected
+    assert {each.verdict for each in expected} >= {"ok", "ng"}
+
+
+def test_parts_for_review_alone_are_status_0_and_said(
+    program: Program,
+    house: Path,
+    fitted_detector: AnomalyDetector,
+    sorted_images: tuple[list[Path], list[Path]],
+) -> None:
+    highest = max(sorted_images[0], key=lambda path: fitted_detector.score(path).score)
+    score = fitted_detector.score(highest).score
+    manifest = json.loads((house / "models" / fitted_detector.name / "model.json").read_text())
+    manifest["calibration"] |= {"threshold": score, "review_threshold": score * 0.99, "review_rate": 0.5}
+    (house / "models" / fitted_detector.name / "model.json").write_text(json.dumps(manifest))
+    outcome = program("score", highest)
+    assert outcome.status == 0 and outcome.out.splitlines()[1].split()[2] == "review"
+    assert "0 of 1 images above the threshold" in outcome.err and "1 for review" in outcome.err
+
+
+def test_a_false_discovery_rate_gives_q_values_and_says_what_few_good_parts_allow(
+    program: Program, demo_category: Category
+) -> None:
+    outcome = program("score", demo_category.root / "test", "--fdr", "0.3", "--json")
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [row["q_value"] for row in rows] == list(benjamini_hochberg([row["p_value"] for row in rows]))
+    called = sum(row["q_value"] <= 0.3 for row in rows)
+    assert f"{called} of them stand out" in outcome.err
+    assert "only 3 or more together" in program("score", rows[0]["image"], "--fdr", "0.1").err
+    assert is_one_line_error(program("score", rows[0]["image"], "--fdr", "1.5"), "--fdr 1.5")

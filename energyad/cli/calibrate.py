@@ -1,0 +1,80 @@
+"""`energyad calibrate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from energyad.cli import terminal
+from energyad.cli.options import Debug, Model, Quiet, Threads
+
+if TYPE_CHECKING:
+    from energyad.calibration import Calibration
+
+TargetRate: TypeAlias = Annotated[
+    float | None,
+    typer.Option("--target-frr", metavar="RATE", help="Share of good parts that may be called ng."),
+]
+ReviewRate: TypeAlias = Annotated[
+    float | None,
+    typer.Option("--review-frr", metavar="RATE", help="Share of good parts that may be called ng or review."),
+]
+
+
+def calibrate(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="IMAGES", help="Good parts: files, folders, globs.")
+    ],
+    model: Model = None,
+    target_frr: TargetRate = None,
+    review_frr: ReviewRate = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out images that cannot be read instead of stopping.")
+    ] = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Set a model's thresholds anew from images of good parts; nothing is fitted.
+
+    \b
+      energyad calibrate good_of_today/ --model gasket
+      energyad calibrate good_of_today/ --model gasket --target-frr 0.005 --review-frr 0.05
+
+    The images must be of parts that the model was not fitted on. Rates that are not given stay as they are (a new
+    model's: 0.01 and 0.05). The old calibration stays in the model's history; the model is replaced at once or not
+    at all, and running services keep the old one until they load it again.
+    """
+    from energyad import artifact
+    from energyad.cli.bar import Bar
+    from energyad.detector import AnomalyDetector
+    from energyad.images import find_images
+    from energyad.recalibration import recalibrate
+
+    folder = artifact.find_model(model)
+    paths = find_images(sources)
+    detector = AnomalyDetector.load(folder, threads=threads)
+    with Bar() as bar:
+        new = recalibrate(
+            detector,
+            paths,
+            false_reject_rate=target_frr,
+            review_rate=review_frr,
+            skip_bad=skip_bad,
+            progress=bar,
+        )
+    new.save(folder)
+    terminal.say(
+        f"\nmodel      {folder}, {len(new.calibration.good_scores)} good images, as they are in it now"
+    )
+    terminal.say(f"before     {_thresholds(detector.calibration)}")
+    terminal.say(f"threshold  {_thresholds(new.calibration)}")
+    terminal.say(f"           {new.calibration.promise()}")
+
+
+def _thresholds(calibration: Calibration) -> str:
+    text = f"{calibration.threshold:.4g} for {calibration.false_reject_rate:.2%} false rejects"
+    if calibration.review_threshold is None:
+        return text
+    return f"{text}, review from {calibration.review_threshold:.4g} for {calibration.review_rate:.2%}"
