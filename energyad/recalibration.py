@@ -14,10 +14,12 @@ from jaxtyping import UInt8
 from energyad import drift, images, provenance
 from energyad.calibration import calibrate
 from energyad.card import model_card
-from energyad.detector import BATCH_SIZE, CARD_FILE, AnomalyDetector, ImageLike
+from energyad.detector import CARD_FILE, AnomalyDetector, ImageLike
 from energyad.errors import DataError, ImageError
 from energyad.manifest import CalibrationSpec, Manifest
 from energyad.progress import Progress, Silent
+
+BATCH_SIZE = 8
 
 
 def recalibrate(
