@@ -28,6 +28,8 @@ SURE: Final = 1e-3
 """Chance of calling a stable line shifted, over all quantities together, for one window."""
 LARGE: Final = 0.25
 """Population stability index from which on a shift is usually called large; 0.1 to 0.25 moderate."""
+FEWEST_GOOD: Final = 8
+"""Held-out good parts from which on any shift can be sure at all."""
 _MOST_BINS, _PER_BIN = 10, 5
 
 State = Literal["too few", "stable", "shifted"]
@@ -116,6 +118,11 @@ def compare(
     """Compare two sets of parts. model: named in the advice. Raises DataError for an empty reference."""
     if not reference:
         raise DataError("no reference of good parts: recalibrate with `energyad calibrate`")
+    if len(reference) < FEWEST_GOOD:
+        advice = (
+            f"the model keeps {len(reference)} good parts: drift needs {FEWEST_GOOD}; calibrate it on more"
+        )
+        return Drift("too few", len(reference), len(window), (), advice)
     if len(window) < FEWEST:
         advice = f"{len(window)} parts are too few to speak of drift; {FEWEST} are needed"
         return Drift("too few", len(reference), len(window), (), advice)

@@ -94,7 +94,10 @@ def test_the_index_is_zero_for_equal_sets_and_noise_stays_below_its_limit() -> N
 
 def test_few_parts_say_nothing_and_no_reference_is_an_error() -> None:
     parts = scores_only(np.arange(drift.FEWEST - 1.0))
-    assert compare(parts, parts).state == "too few"
+    assert compare(scores_only(np.arange(30.0)), parts).state == "too few"
+    few = scores_only(np.arange(drift.FEWEST_GOOD - 1.0))
+    assert "calibrate it on more" in compare(few, scores_only(np.arange(100.0))).advice
+    assert few and compare([*few, few[0]], scores_only(np.arange(100.0) + 50)).state == "shifted"
     with pytest.raises(DataError, match="calibrate"):
         compare([], parts)
 

@@ -131,6 +131,7 @@ function element(tag, text) {
 
 function show(card, result) {
   label(card, result.verdict);
+  card.querySelector(".stage").hidden = false;
   card.querySelector(".picture").src = result.pictures.image;
   card.querySelector(".picture").alt = `image ${result.image}`;
   card.querySelector(".heat").src = result.pictures.heatmap;
@@ -184,7 +185,7 @@ at("files").addEventListener("change", (event) => { take(event.target.files); ev
 at("opacity").addEventListener("input", applyView);
 at("regions").addEventListener("change", applyView);
 at("model").addEventListener("change", describeModel);
-at("key").addEventListener("change", loadModels);
+at("key-entry").addEventListener("submit", (event) => { event.preventDefault(); loadModels(); });
 at("clear").addEventListener("click", clear);
 for (const kind of ["dragenter", "dragover"]) {
   document.addEventListener(kind, (event) => { event.preventDefault(); at("drop").classList.add("over"); });
