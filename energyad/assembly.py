@@ -29,7 +29,14 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
     tensors = _tensors(contents, HEAD_FILE)
     channels, latents = tensors["whitening.projection"].shape
     energy = AutoencoderEnergy(latents, width=settings.energy_width, bottleneck=settings.bottleneck)
-    head = EnergyHead(Whitening(channels, latents), energy, grid=extractor.grid, smoothing=settings.smoothing)
+    head = EnergyHead(
+        Whitening(channels, latents),
+        energy,
+        grid=extractor.grid,
+        smoothing=settings.smoothing,
+        tiles=settings.cut(),
+        mask=tensors.get("mask"),
+    )
     _fill(head, contents, HEAD_FILE)
     return Scorer(extractor, head).eval().requires_grad_(False)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from energyad.features import FeatureExtractor, Grid
+from energyad.features import BORDER_PIXELS, FeatureExtractor, Grid
 from energyad.latents import Whitening
+from energyad.tiling import Tiles, blending_weights, cut_indices, length, starts
 
 
 class Scores(NamedTuple):
@@ -26,24 +27,49 @@ class EnergyHead(nn.Module):
     """Feature grid → latents → energies → heatmap → score: all that is fitted, behind the frozen backbone.
 
     smoothing: standard deviation in pixels of the Gaussian applied to the heatmap before its maximum is taken.
+    tiles: how the image was cut. mask: pixels of the heatmap that are judged, all where None; elsewhere it is 0.
     """
 
-    upsampling: Float[Tensor, "image_size inner"]
+    upsampling: Float[Tensor, "h rows*inner"]
+    widening: Float[Tensor, "w columns*inner"]
+    mask: Bool[Tensor, "h w"] | None
 
-    def __init__(self, whitening: Whitening, energy: nn.Module, *, grid: Grid, smoothing: float) -> None:
+    def __init__(
+        self,
+        whitening: Whitening,
+        energy: nn.Module,
+        *,
+        grid: Grid,
+        smoothing: float,
+        tiles: Tiles | None = None,
+        mask: Bool[Tensor, "h w"] | None = None,
+    ) -> None:
         super().__init__()
         self.whitening = whitening
         self.energy = energy
-        self.register_buffer("upsampling", upsampling_matrix(grid, smoothing=smoothing), persistent=False)
+        self.tiles = tiles or Tiles()
+        matrix, overlap = upsampling_matrix(grid, smoothing=smoothing), self.tiles.overlap
+        upsampling = blended(matrix, self.tiles.rows, overlap)
+        self.register_buffer("upsampling", upsampling, persistent=False)
+        self.register_buffer("widening", blended(matrix, self.tiles.columns, overlap), persistent=False)
+        self.register_buffer("mask", mask)
 
     def energies(self, features: Float[Tensor, "b c g g"]) -> Float[Tensor, "b g g"]:
         """The energy of each patch."""
         return self.energy(self.whitening(features.permute(0, 2, 3, 1)))
 
-    def forward(self, features: Float[Tensor, "b c g g"]) -> Scores:
-        """Score a feature grid."""
-        heatmap = self.upsampling @ self.energies(features) @ self.upsampling.T
+    def forward(self, features: Float[Tensor, "b*tiles c g g"]) -> Scores:
+        """Score feature grids, those of an image's tiles row by row."""
+        heatmap = self.upsampling @ self._side_by_side(self.energies(features)) @ self.widening.T
+        if self.mask is not None:
+            heatmap = torch.where(self.mask, heatmap, 0.0)
         return Scores(heatmap.amax(dim=(1, 2)), heatmap)
+
+    def _side_by_side(self, energies: Float[Tensor, "b*tiles g g"]) -> Float[Tensor, "b rows*g columns*g"]:
+        if self.tiles.count == 1:
+            return energies
+        g, rows, columns = energies.shape[1], self.tiles.rows, self.tiles.columns
+        return energies.reshape(-1, rows, columns, g, g).transpose(2, 3).reshape(-1, rows * g, columns * g)
 
 
 class Scorer(nn.Module):
@@ -55,8 +81,32 @@ class Scorer(nn.Module):
         self.head = head
 
     def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Scores:
-        """Score RGB bytes, h = w = the grid's image_size."""
-        return self.head(self.extractor(pixels))
+        """Score RGB bytes, h = w = the grid's image_size, or the shape of its tiles together."""
+        return self.head(self.extractor(cut(pixels, self.head.tiles, self.extractor.grid.image_size)))
+
+
+def cut(pixels: UInt8[Tensor, "b h w 3"], tiles: Tiles, side: int) -> UInt8[Tensor, "b*tiles side side 3"]:
+    """The tiles of each image, row by row."""
+    if tiles.count == 1:
+        return pixels
+    rows, columns = (
+        torch.from_numpy(cut_indices(count, side, tiles.overlap)).to(pixels.device)
+        for count in (tiles.rows, tiles.columns)
+    )
+    return pixels[:, rows][:, :, :, columns].transpose(2, 3).reshape(-1, side, side, 3)
+
+
+def blended(
+    upsampling: Float[Tensor, "side inner"], count: int, overlap: float
+) -> Float[Tensor, "length count*inner"]:
+    """One axis of «upsample each tile, weigh it, add where tiles overlap», as a matrix whose rows sum to one."""
+    side, inner = upsampling.shape
+    weights = torch.from_numpy(blending_weights(count, side, overlap, margin=BORDER_PIXELS))
+    matrix = torch.zeros(length(count, side, overlap), count * inner, dtype=torch.float64)
+    for number, start in enumerate(starts(count, side, overlap)):
+        part = weights[number][:, None] * upsampling
+        matrix[start : start + side, number * inner : (number + 1) * inner] = part
+    return matrix.float()
 
 
 def upsampling_matrix(grid: Grid, *, smoothing: float) -> Float[Tensor, "image_size inner"]:

@@ -10,6 +10,7 @@ from energyad.calibration import check_rates
 from energyad.dxmi.settings import DxMISettings
 from energyad.errors import SettingsError
 from energyad.features import DEFAULT_STRIDES
+from energyad.tiling import Tiles
 
 
 def _default_dxmi() -> DxMISettings:
@@ -43,6 +44,7 @@ class FitSettings:
         warmup_iterations: steps of plain reconstruction before DxMI. iterations: DxMI iterations.
         data_energy: mean energy of the data when DxMI begins.
         smoothing: standard deviation in pixels of the heatmap's Gaussian.
+        tiles: rows and columns that large images are cut into, (1, 1) for none. tile_overlap: of neighbours, a share.
         holdout: share of the good images kept from training, for the threshold; beyond 20 images half of it.
         false_reject_rate: share of good parts the threshold may reject.
         review_rate: share of good parts that may be rejected or sent to a person; None for no such verdict.
@@ -63,6 +65,8 @@ class FitSettings:
     iterations: int = 600
     dxmi: DxMISettings = field(default_factory=_default_dxmi)
     smoothing: float = 0.0
+    tiles: tuple[int, int] = (1, 1)
+    tile_overlap: float = 0.25
     holdout: float = 0.2
     false_reject_rate: float = 0.01
     review_rate: float | None = 0.05
@@ -75,7 +79,17 @@ class FitSettings:
         for name in ("warmup_iterations", "iterations", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         self._require(0 < self.holdout < 1, "holdout", "must lie between 0 and 1")
+        self.cut()
         check_rates(self.false_reject_rate, self.review_rate)
+
+    def cut(self) -> Tiles:
+        """Where the tiles lie. Raises SettingsError."""
+        return Tiles(rows=self.tiles[0], columns=self.tiles[1], overlap=self.tile_overlap)
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Height and width that images are resized to: the network's square, or what the tiles cover together."""
+        return self.cut().shape(self.image_size)
 
     def _require(self, legal: bool, name: str, rule: str) -> None:
         if not legal:

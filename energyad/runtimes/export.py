@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from energyad.features import FeatureExtractor
-from energyad.scorer import EnergyHead
+from energyad.scorer import EnergyHead, cut
+from energyad.tiling import Tiles
 
 
 def export_extractor(extractor: FeatureExtractor) -> onnx.ModelProto:
@@ -25,9 +26,36 @@ def export_extractor(extractor: FeatureExtractor) -> onnx.ModelProto:
 
 
 def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:
-    """features [batch c g g] → score [batch], heatmap [batch h w]."""
-    grid_size = head.upsampling.shape[1]
-    return _export(head, torch.zeros(2, num_channels, grid_size, grid_size), "features", ["score", "heatmap"])
+    """features [batch * tiles, c g g] → score [batch], heatmap [batch h w]."""
+    tiles, grid_size = head.tiles.count, head.upsampling.shape[1] // head.tiles.rows
+    features = torch.zeros(2 * tiles, num_channels, grid_size, grid_size)
+    exported = _export(head, features, "features", ["score", "heatmap"], multiple=tiles)
+    for output in exported.graph.output:  # the exporter knows no name for a tiles-th of the batch
+        output.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return exported
+
+
+class _Cut(nn.Module):
+    def __init__(self, tiles: Tiles, side: int) -> None:
+        super().__init__()
+        self.tiles, self.side = tiles, side
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return cut(pixels, self.tiles, self.side)
+
+
+def with_tiles(extractor: onnx.ModelProto, tiles: Tiles, *, side: int) -> onnx.ModelProto:
+    """The extractor behind the cut of each image into its tiles: pixels uint8 [batch h w 3] → features."""
+    if tiles.count == 1:
+        return extractor
+    whole = torch.zeros(2, *tiles.shape(side), 3, dtype=torch.uint8)
+    behind = onnx.compose.add_prefix(extractor, "tile_", rename_outputs=False)
+    for value in (*behind.graph.input, *behind.graph.output, *behind.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:  # there are more tiles than images
+                dim.dim_param = f"tiles_{dim.dim_param}"
+    front = _export(_Cut(tiles, side), whole, "pixels", ["tiles"])
+    return onnx.compose.merge_models(front, behind, io_map=[("tiles", "tile_pixels")])
 
 
 def join(extractor: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
@@ -47,14 +75,17 @@ def join(extractor: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
     return joined
 
 
-def _export(module: nn.Module, example: Tensor, input_name: str, output_names: list[str]) -> onnx.ModelProto:
+def _export(
+    module: nn.Module, example: Tensor, input_name: str, output_names: list[str], *, multiple: int = 1
+) -> onnx.ModelProto:
+    batch = torch.export.Dim("batch")
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
             (example,),
             input_names=[input_name],
             output_names=output_names,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=({0: batch if multiple == 1 else multiple * batch},),
             dynamo=True,
             verbose=False,
         )
