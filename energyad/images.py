@@ -188,11 +188,16 @@ def read_mask(path: str | Path, *, shape: tuple[int, int] | None = None) -> Bool
     return mask
 
 
-def resize(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Squeeze the whole image into a square of `size` pixels: nothing is cropped, the aspect is not kept."""
-    if size < 1:
+def resize(
+    image: UInt8[np.ndarray, "h w 3"], size: int | tuple[int, int]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Squeeze the whole image into a square of `size` pixels, or into height and width: nothing is cropped, the aspect
+    is not kept.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
         raise SettingsError(f"image size {size} must be at least 1 pixel")
-    return _stretch(image, size, size)
+    return _stretch(image, height, width)
 
 
 def resize_map(

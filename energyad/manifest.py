@@ -8,23 +8,49 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from energyad.calibration import Calibration, Method
+from energyad.tiling import MOST_TILES, Tiles
 
 SCHEMA_VERSION = 2
-"""2: review thresholds, calibration history. Version 1 is read as it is."""
+"""2: review thresholds, calibration history, tiles, area. Version 1 is read as it is."""
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class TileSpec(_Frozen):
+    """How the graph cuts an image. overlap: of neighbours, as a share of a tile's side."""
+
+    rows: int = Field(default=1, ge=1, le=MOST_TILES)
+    columns: int = Field(default=1, ge=1, le=MOST_TILES)
+    overlap: float = Field(default=0.25, ge=0, le=0.5)
+
+
+class AreaSpec(_Frozen):
+    """What of the image is judged; the mask itself is in the head's file. share: of the image.
+
+    roi, ignore: names of the files it came from, with their SHA-256.
+    """
+
+    share: float = Field(gt=0, le=1)
+    roi: tuple[str, str] | None = None
+    ignore: tuple[str, str] | None = None
+
+
 class InputSpec(_Frozen):
-    """What the graph takes and how images become that."""
+    """What the graph takes and how images become that. image_size: pixels a side of the network's square."""
 
     image_size: int = Field(ge=32)
+    tiles: TileSpec = TileSpec()
     colour_order: str = "RGB"
     dtype: str = "uint8"
     resize: str = "the whole image, squeezed to a square"
     white_level: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width that images are squeezed to: the network's square, or what its tiles cover together."""
+        return Tiles(**self.tiles.model_dump()).shape(self.image_size)
 
 
 class BackboneSpec(_Frozen):
@@ -90,6 +116,7 @@ class Manifest(_Frozen):
     created: str
     input: InputSpec
     backbone: BackboneSpec
+    area: AreaSpec | None = None
     calibration: CalibrationSpec
     earlier_calibrations: tuple[CalibrationSpec, ...] = ()
     good_parts: tuple[GoodPart, ...] = ()

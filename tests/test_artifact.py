@@ -20,7 +20,12 @@ def manifest(**changes: object) -> Manifest:
         "created": "2026-01-01T00:00:00+00:00",
         "input": {"image_size": 64},
         "backbone": {"name": "n", "mean": (0, 0, 0), "std": (1, 1, 1), "source": "s", "sha256": "0"},
-        "calibration": {"threshold": 1.0, "false_reject_rate": 0.01, "method": "conformal", "good_scores": (0.5,)},
+        "calibration": {
+            "threshold": 1.0,
+            "false_reject_rate": 0.01,
+            "method": "conformal",
+            "good_scores": (0.5,),
+        },
         "settings": {},
         "provenance": {
             "seed": 0,
@@ -146,3 +151,16 @@ def test_two_models_must_be_told_apart(folder: Path) -> None:
         artifact.find_model(None, root=folder.parent)
     with pytest.raises(ModelError, match="no model 'bolt'"):
         artifact.find_model("bolt", root=folder.parent)
+
+
+def test_a_model_of_the_first_schema_still_opens_and_knows_no_review(folder: Path) -> None:
+    values = json.loads((folder / artifact.MANIFEST).read_text())
+    for name in ("earlier_calibrations", "area", "good_parts"):
+        del values[name]
+    values |= {"schema_version": 1, "calibration": {**manifest().calibration.model_dump()}}
+    values["calibration"] = {k: v for k, v in values["calibration"].items() if v is not None}
+    del values["input"]["tiles"]
+    (folder / artifact.MANIFEST).write_text(json.dumps(values))
+    opened = artifact.read_manifest(folder)
+    assert opened.calibration.rule().lowest_threshold == opened.calibration.threshold
+    assert opened.input.shape == (64, 64)
