@@ -1,0 +1,108 @@
+"""Laws of the judged area: polygons and masks mean the same, and what lies outside has no say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from energyad.errors import DataError, ImageError, SettingsError
+from energyad.features import Grid
+from energyad.images import write_png
+from energyad.latents import Whitening
+from energyad.roi import judged_mask, open_area
+from energyad.scorer import EnergyHead
+
+SHAPE = (40, 60)
+LEFT = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]
+
+
+def file(folder: Path, content: object) -> Path:
+    path = folder / "area.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_polygons_cover_their_own_pixels_exactly(tmp_path: Path) -> None:
+    mask = open_area(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).drawn(SHAPE)
+    assert mask[:, :30].all() and not mask[:, 30:].any()
+
+
+def test_pixels_of_any_image_size_relative_corners_and_a_mask_image_mean_the_same(tmp_path: Path) -> None:
+    relative = open_area(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).drawn(SHAPE)
+    corners = [[500 * x, 200 * y] for x, y in LEFT]
+    pixels = {"units": "pixels", "width": 500, "height": 200, "polygons": [corners]}
+    image = np.zeros((200, 500), bool)
+    image[:, :250] = True
+    for area in (file(tmp_path, pixels), write_png(tmp_path / "mask.png", image), image):
+        np.testing.assert_array_equal(open_area(area).drawn(SHAPE), relative)
+
+
+def test_a_triangle_has_half_the_area_of_its_box(tmp_path: Path) -> None:
+    triangle = {"units": "relative", "polygons": [[[0, 0], [1, 0], [0, 1]]]}
+    assert open_area(file(tmp_path, triangle)).drawn((200, 300)).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_overlapping_polygons_add_up_and_ignored_ones_are_taken_out(tmp_path: Path) -> None:
+    middle = [[0.25, 0], [0.75, 0], [0.75, 1], [0.25, 1]]
+    roi = open_area(file(tmp_path, {"units": "relative", "polygons": [LEFT, middle]}))
+    ignore = open_area(file(tmp_path, {"units": "relative", "polygons": [LEFT]}))
+    mask = judged_mask(SHAPE, roi=roi, ignore=ignore)
+    assert mask is not None and mask[:, 30:45].all() and int(mask.sum()) == 40 * 15
+    assert judged_mask(SHAPE, roi=None, ignore=None) is None
+    with pytest.raises(SettingsError, match="nothing of the image is left"):
+        judged_mask(SHAPE, roi=ignore, ignore=ignore)
+
+
+def test_energies_outside_have_no_say_in_the_score() -> None:
+    whitening = Whitening(1, 1)
+    whitening.projection.fill_(1.0)
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[:, :32] = True
+    grid = Grid(image_size=64, size=8, margin=1)
+    head = EnergyHead(whitening, Given(), grid=grid, smoothing=0.0, mask=mask)
+    energies = torch.full((1, 1, 6, 6), 0.2)
+    quiet = head(energies)
+    energies[..., 5] = 9.0
+    outside = head(energies)
+    energies[..., 0] = 3.0
+    assert torch.equal(outside.score, quiet.score)
+    assert float(head(energies).score) == pytest.approx(3.0)
+    assert not bool((outside.heatmap[:, ~mask] != 0).any())
+    assert "mask" in head.state_dict() and torch.equal(outside.heatmap.amax((1, 2)), outside.score)
+
+
+class Given(torch.nn.Module):
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return z[..., 0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[" * 10_000,
+        '{"units": "relative", "polygons": []}',
+        '{"units": "relative", "polygons": [[[0, 0], [1, 1]]]}',
+        '{"units": "relative", "polygons": [[[0, 0], [2, 0], [0, 1]]]}',
+        '{"units": "relative", "polygons": [[[0, 0], [NaN, 0], [0, 1]]]}',
+        '{"units": "pixels", "polygons": [[[0, 0], [9, 0], [0, 9]]]}',
+        '{"units": "metres", "polygons": [[[0, 0], [1, 0], [0, 1]]]}',
+    ],
+)
+def test_a_file_that_holds_no_polygons_is_one_clear_error(tmp_path: Path, content: str) -> None:
+    with pytest.raises(DataError, match=r"area\.json: no polygons"):
+        open_area(file(tmp_path, content))
+
+
+def test_a_file_that_is_neither_polygons_nor_a_mask_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.json.*cannot be read"):
+        open_area(tmp_path / "gone.json")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(ImageError, match=r"text\.png"):
+        open_area(tmp_path / "text.png")
+    with pytest.raises(DataError, match="boolean"):
+        open_area(np.zeros((4, 4)))
