@@ -5,13 +5,14 @@ Deterministic: no sampling, no autograd. Whatever is learned is in its buffers a
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from energyad.features import BORDER_PIXELS, FeatureExtractor, Grid
+from energyad.features import FeatureExtractor, Grid
 from energyad.latents import Whitening
 from energyad.tiling import Tiles, blending_weights, cut_indices, length, starts
 
@@ -48,10 +49,13 @@ class EnergyHead(nn.Module):
         self.whitening = whitening
         self.energy = energy
         self.tiles = tiles or Tiles()
-        matrix, overlap = upsampling_matrix(grid, smoothing=smoothing), self.tiles.overlap
-        upsampling = blended(matrix, self.tiles.rows, overlap)
-        self.register_buffer("upsampling", upsampling, persistent=False)
-        self.register_buffer("widening", blended(matrix, self.tiles.columns, overlap), persistent=False)
+        matrix = upsampling_matrix(grid, smoothing=smoothing)
+        first = math.ceil(
+            (grid.margin + 0.5) * grid.image_size / grid.size
+        )  # centre of the first inner patch
+        for name, count in (("upsampling", self.tiles.rows), ("widening", self.tiles.columns)):
+            axis = blended(matrix, count, self.tiles.overlap, margin=first)
+            self.register_buffer(name, axis, persistent=False)
         self.register_buffer("mask", mask)
 
     def energies(self, features: Float[Tensor, "b c g g"]) -> Float[Tensor, "b g g"]:
@@ -97,11 +101,11 @@ def cut(pixels: UInt8[Tensor, "b h w 3"], tiles: Tiles, side: int) -> UInt8[Tens
 
 
 def blended(
-    upsampling: Float[Tensor, "side inner"], count: int, overlap: float
+    upsampling: Float[Tensor, "side inner"], count: int, overlap: float, *, margin: int = 0
 ) -> Float[Tensor, "length count*inner"]:
     """One axis of «upsample each tile, weigh it, add where tiles overlap», as a matrix whose rows sum to one."""
     side, inner = upsampling.shape
-    weights = torch.from_numpy(blending_weights(count, side, overlap, margin=BORDER_PIXELS))
+    weights = torch.from_numpy(blending_weights(count, side, overlap, margin=margin))
     matrix = torch.zeros(length(count, side, overlap), count * inner, dtype=torch.float64)
     for number, start in enumerate(starts(count, side, overlap)):
         part = weights[number][:, None] * upsampling
