@@ -20,8 +20,9 @@ from energyad.card import model_card
 from energyad.extraction import extract, read_batches, require_enough
 from energyad.features import Grid, load_extractor
 from energyad.latents import fit_whitening
-from energyad.manifest import BackboneSpec, CalibrationSpec, InputSpec, Manifest, Provenance
+from energyad.manifest import BackboneSpec, CalibrationSpec, InputSpec, Manifest, Provenance, TileSpec
 from energyad.progress import Progress, Silent
+from energyad.roi import AreaSource, judge
 from energyad.runtimes import export
 from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures, OnnxRuntime
@@ -40,11 +41,14 @@ def fit_model(
     settings: FitSettings | None = None,
     backbone_weights: Path | None = None,
     threads: int | None = None,
+    roi: AreaSource | None = None,
+    ignore: AreaSource | None = None,
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Fit on images of good parts; see `AnomalyDetector.fit`. Returns what a model folder holds."""
     settings, progress = settings or FitSettings(), progress or Silent()
+    judged = judge(settings.input_shape, roi=roi, ignore=ignore)
     started = time.perf_counter()
     require_enough(len(good_images))
     generator = torch.Generator().manual_seed(settings.seed)
@@ -64,7 +68,9 @@ def fit_model(
         head, trained = fit_head(
             good.features[fitted], good.features[held_out], extractor.grid, settings, generator, progress
         )
-    graph = export.join(backbone_graph, export.export_head(head, num_channels=good.features.shape[-1]))
+    head.mask = None if judged.mask is None else torch.from_numpy(judged.mask)
+    tiled = export.with_tiles(backbone_graph, settings.cut(), side=settings.image_size)
+    graph = export.join(tiled, export.export_head(head, num_channels=good.features.shape[-1]))
     contents = {
         detector.BACKBONE_FILE: safetensors.torch.save(dict(extractor.backbone.state_dict())),
         detector.HEAD_FILE: safetensors.torch.save(dict(head.state_dict())),
@@ -81,7 +87,7 @@ def fit_model(
         fit_seconds=time.perf_counter() - started,
     )
     manifest = describe(name, settings, extractor.weights, calibration, made, trained)
-    manifest = manifest.model_copy(update={"good_parts": drift.good_parts(parts)})
+    manifest = manifest.model_copy(update={"good_parts": drift.good_parts(parts), "area": judged.spec})
     return manifest, contents | {detector.CARD_FILE: model_card(manifest).encode()}
 
 
@@ -97,7 +103,11 @@ def describe(
     return Manifest(
         name=name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        input=InputSpec(image_size=settings.image_size, white_level=settings.white_level),
+        input=InputSpec(
+            image_size=settings.image_size,
+            tiles=TileSpec(**vars(settings.cut())),
+            white_level=settings.white_level,
+        ),
         backbone=BackboneSpec(**vars(weights)),
         calibration=CalibrationSpec(**vars(calibration)),
         settings=settings.to_dict(),
@@ -131,7 +141,9 @@ def fit_head(
     latents = torch.cat([whitening(chunk.float()) for chunk in patches.split(65536)])
     unseen = whitening(torch.from_numpy(held_out[:MOST_WATCHED]).flatten(0, 2).float())
     trained = train_energy(latents, unseen, settings=settings, generator=generator, progress=progress)
-    head = EnergyHead(whitening, trained.energy, grid=grid, smoothing=settings.smoothing)
+    head = EnergyHead(
+        whitening, trained.energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut()
+    )
     return head.eval().requires_grad_(False), trained
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from energyad import images
 from energyad.errors import DataError, SettingsError
+from energyad.manifest import AreaSpec
 
 _FINER = 4  # polygons are drawn this many times finer than the mask, then averaged
 
@@ -97,19 +98,30 @@ def open_area(source: AreaSource) -> Area:
         raise DataError(f"{path}: no polygons of energyad ({where}: {first['msg']}); see docs") from error
 
 
-def judged_mask(
-    shape: tuple[int, int], *, roi: Area | None, ignore: Area | None
-) -> Bool[np.ndarray, "h w"] | None:
-    """What is judged of an image squeezed to height × width: inside `roi`, not in `ignore`; None for all of it.
+@dataclass(frozen=True)
+class Judged:
+    """What is judged of an image: the mask and what the model's manifest says of it; None for all of it."""
 
-    Raises SettingsError where nothing is left.
+    mask: Bool[np.ndarray, "h w"] | None
+    spec: AreaSpec | None
+
+
+def judge(
+    shape: tuple[int, int], *, roi: AreaSource | None = None, ignore: AreaSource | None = None
+) -> Judged:
+    """What is judged of an image squeezed to height × width: inside `roi`, not in `ignore`.
+
+    Raises DataError for a file that cannot be used, SettingsError where nothing is left.
     """
-    if roi is None and ignore is None:
-        return None
-    mask = np.ones(shape, bool) if roi is None else roi.drawn(shape)
-    if ignore is not None:
-        mask &= ~ignore.drawn(shape)
+    areas = [None if source is None else open_area(source) for source in (roi, ignore)]
+    if areas == [None, None]:
+        return Judged(None, None)
+    inside, outside = areas
+    mask = np.ones(shape, bool) if inside is None else inside.drawn(shape)
+    if outside is not None:
+        mask &= ~outside.drawn(shape)
     if not mask.any():
-        names = " and ".join(area.source for area in (roi, ignore) if area is not None)
+        names = " and ".join(area.source for area in areas if area is not None)
         raise SettingsError(f"{names}: nothing of the image is left to judge; check the polygons")
-    return mask
+    sources = [None if area is None else (area.source, area.sha256) for area in areas]
+    return Judged(mask, AreaSpec(share=float(mask.mean()), roi=sources[0], ignore=sources[1]))

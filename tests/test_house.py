@@ -13,9 +13,10 @@ ROOT = Path(energyad.__file__).parent
 ORDER = (
     "errors", "progress", "files", "pipeline", "decoding", "images", "tiling", "datasets", "defects",
     "demo", "backbones", "features", "latents", "energy", "dxmi", "calibration", "settings", "training",
-    "scorer", "runtimes", "regions", "metrics", "roi", "manifest", "drift", "artifact", "prediction",
+    "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "drift", "artifact", "prediction",
     "results", "detector", "extraction", "provenance", "card", "recalibration", "fitting", "assembly",
-    "inspection", "evaluation", "overlays", "sheet", "page_style", "report", "service", "cli",
+    "inspection", "journal", "watch", "webhook", "evaluation", "overlays", "sheet", "page_style", "report",
+    "service", "cli",
 )  # fmt: skip
 FREE = {"__init__", "__main__"}
 

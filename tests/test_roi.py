@@ -13,7 +13,7 @@ from energyad.errors import DataError, ImageError, SettingsError
 from energyad.features import Grid
 from energyad.images import write_png
 from energyad.latents import Whitening
-from energyad.roi import judged_mask, open_area
+from energyad.roi import judge, open_area
 from energyad.scorer import EnergyHead
 
 SHAPE = (40, 60)
@@ -48,13 +48,14 @@ def test_a_triangle_has_half_the_area_of_its_box(tmp_path: Path) -> None:
 
 def test_overlapping_polygons_add_up_and_ignored_ones_are_taken_out(tmp_path: Path) -> None:
     middle = [[0.25, 0], [0.75, 0], [0.75, 1], [0.25, 1]]
-    roi = open_area(file(tmp_path, {"units": "relative", "polygons": [LEFT, middle]}))
-    ignore = open_area(file(tmp_path, {"units": "relative", "polygons": [LEFT]}))
-    mask = judged_mask(SHAPE, roi=roi, ignore=ignore)
-    assert mask is not None and mask[:, 30:45].all() and int(mask.sum()) == 40 * 15
-    assert judged_mask(SHAPE, roi=None, ignore=None) is None
+    roi = file(tmp_path, {"units": "relative", "polygons": [LEFT, middle]}).rename(tmp_path / "roi.json")
+    ignore = file(tmp_path, {"units": "relative", "polygons": [LEFT]})
+    judged = judge(SHAPE, roi=roi, ignore=ignore)
+    assert judged.mask is not None and judged.mask[:, 30:45].all() and int(judged.mask.sum()) == 40 * 15
+    assert judged.spec is not None and judged.spec.share == 0.25 and judged.spec.roi is not None
+    assert judged.spec.roi[0] == "roi.json" and judge(SHAPE).mask is None
     with pytest.raises(SettingsError, match="nothing of the image is left"):
-        judged_mask(SHAPE, roi=ignore, ignore=ignore)
+        judge(SHAPE, roi=ignore, ignore=ignore)
 
 
 def test_energies_outside_have_no_say_in_the_score() -> None:
