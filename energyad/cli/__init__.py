@@ -16,12 +16,14 @@ from energyad.cli.models import models
 from energyad.cli.options import Debug, Quiet
 from energyad.cli.score import score
 from energyad.cli.serve import serve
+from energyad.cli.watch import watch
 
 COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "fit": fit,
     "score": score,
     "evaluate": evaluate,
     "calibrate": calibrate,
+    "watch": watch,
     "serve": serve,
     "models": models,
     "demo": demo,
