@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
@@ -16,17 +15,17 @@ from PIL import Image
 
 from energyad import artifact, images
 from energyad.manifest import Manifest
+from energyad.pipeline import read_and_work
 from energyad.prediction import Prediction, predict
 from energyad.results import ModelReference
-from energyad.runtimes import Runtime
-from energyad.runtimes.onnx import OnnxRuntime
+from energyad.runtimes import Runtime, RuntimeName, kept, open_runtime
 
 if TYPE_CHECKING:
     from energyad.progress import Progress
+    from energyad.scorer import Scorer
     from energyad.settings import FitSettings
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
-BATCH_SIZE = 8
 
 BACKBONE_FILE = "backbone.safetensors"
 HEAD_FILE = "detector.safetensors"
@@ -55,15 +54,16 @@ class AnomalyDetector:
         settings: FitSettings | None = None,
         backbone_weights: Path | None = None,
         threads: int | None = None,
+        runtime: RuntimeName = "auto",
         skip_bad: bool = False,
         progress: Progress | None = None,
     ) -> Self:
         """Fit on images of good parts alone.
 
         backbone_weights: a safetensors file for `settings.backbone`, where it shall not be the package's own.
-        threads: for the backbone, all cores by default; the small networks always train on one. skip_bad: leave out
-        images that cannot be read rather than stop. Raises DataError for fewer than two images, ImageError for a bad
-        one, TrainingDiverged.
+        threads: for the backbone, all cores by default; the small networks always train on one. runtime: that the
+        fitted detector scores on. skip_bad: leave out images that cannot be read rather than stop. Raises DataError
+        for fewer than two images, ImageError for a bad one, TrainingDiverged.
         """
         from energyad.fitting import fit_model  # torch and timm, which scoring does without
 
@@ -76,17 +76,20 @@ class AnomalyDetector:
             skip_bad=skip_bad,
             progress=progress,
         )
-        return cls(manifest, contents, OnnxRuntime(contents[GRAPH_FILE], threads=threads or 0))
+        return cls(manifest, contents, _open(runtime, manifest, contents, threads=threads))
 
     @classmethod
-    def load(cls, folder: str | Path, *, threads: int | None = None) -> Self:
-        """Load a model folder, checking every file against its hash. Raises ModelError. No code in it is run."""
+    def load(cls, folder: str | Path, *, threads: int | None = None, runtime: RuntimeName = "auto") -> Self:
+        """Load a model folder, checking every file against its hash. Raises ModelError. No code in it is run.
+
+        threads: all cores by default. runtime: the engine; auto is PyTorch on a CUDA device, else ONNX Runtime.
+        """
         manifest, contents = artifact.open_model(Path(folder))
         if GRAPH_FILE not in contents:
             raise artifact.ModelError(
                 f"{Path(folder) / GRAPH_FILE}: not in the manifest; fit the model again"
             )
-        return cls(manifest, contents, OnnxRuntime(contents[GRAPH_FILE], threads=threads or 0))
+        return cls(manifest, contents, _open(runtime, manifest, contents, threads=threads))
 
     def save(self, folder: str | Path) -> None:
         """Write the model folder; a model that is there already is replaced at once or not at all."""
@@ -114,9 +117,17 @@ class AnomalyDetector:
         """Pixels a side of the square that images are resized to."""
         return self.manifest.input.image_size
 
+    def prepare(self, count: int | None = None) -> None:
+        """Measure, in about a second, which batch size and threads score fastest here, and keep that for next time.
+
+        count: images to come; too few to win the second back are scored as it is. Scores stay the same.
+        """
+        if count is None or count >= kept.PAYS_FROM:
+            self.runtime = kept.tuned(self.runtime, self.contents[GRAPH_FILE], image_size=self.image_size)
+
     def score(self, image: ImageLike) -> Prediction:
         """Score one path, Pillow image or RGB array. Raises ImageError."""
-        return self.score_batch([image])[0]
+        return self.score_pixels([self.read(image)])[0]
 
     def score_batch(self, batch: Sequence[ImageLike]) -> list[Prediction]:
         """Score several images of any sizes; raises ImageError at the first that cannot be used."""
@@ -124,8 +135,12 @@ class AnomalyDetector:
 
     def stream(self, source: Iterable[ImageLike]) -> Iterator[Prediction]:
         """Score images as they come, in order, reading ahead by a few batches only. Raises ImageError."""
-        for pixels in self._read_ahead(source):
-            yield from self.score_pixels(pixels)
+        self.prepare(length_hint(source))
+        plan = self.runtime.plan
+        done = read_and_work(
+            source, self.read, self.score_pixels, batch_size=plan.batch_size, workers=plan.workers
+        )
+        yield from (each.require() for each in done)
 
     def score_pixels(self, batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Prediction]:
         """Score RGB bytes of any sizes."""
@@ -139,14 +154,13 @@ class AnomalyDetector:
         """An image as the model was fitted to see it, at its own size. Raises ImageError."""
         return images.as_rgb(image, white_level=self.manifest.input.white_level)
 
-    def _read_ahead(self, source: Iterable[ImageLike]) -> Iterator[list[UInt8[np.ndarray, "h w 3"]]]:
-        iterator = iter(source)
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="energyad-read") as pool:
 
-            def next_batch() -> list[UInt8[np.ndarray, "h w 3"]]:
-                return [self.read(image) for image in islice(iterator, BATCH_SIZE)]
+def _open(
+    runtime: RuntimeName, manifest: Manifest, contents: Mapping[str, bytes], *, threads: int | None
+) -> Runtime:
+    def assemble() -> Scorer:
+        from energyad.assembly import assemble_scorer  # torch and timm, which other runtimes do without
 
-            pending = pool.submit(next_batch)
-            while batch := pending.result():
-                pending = pool.submit(next_batch)
-                yield batch
+        return assemble_scorer(manifest, contents)
+
+    return open_runtime(runtime, contents[GRAPH_FILE], assemble, threads=threads)

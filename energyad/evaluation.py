@@ -10,14 +10,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 
 from energyad import images, metrics
 from energyad.datasets import Category, TestItem
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
-from energyad.inspection import read_ahead
 from energyad.metrics import PixelTally
+from energyad.pipeline import read_and_work
 from energyad.progress import Progress, Silent
 
 GOOD = "good"
@@ -122,16 +122,26 @@ def _score_all(
     size, scores = detector.image_size, list[float]()
     tallies: dict[str, PixelTally] = {}
     progress.stage("scoring", len(category.test))
-    for batch in read_ahead(detector, [item.path for item in category.test]):
-        pixels = [reading.require() for reading in batch]
-        raw = detector.runtime.run(np.stack([images.resize(each, size) for each in pixels]))
-        items = category.test[len(scores) : len(scores) + len(batch)]
+    detector.prepare(len(category.test))
+
+    def work(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[tuple[float, np.ndarray, tuple[int, int]]]:
+        raw = detector.runtime.run(np.stack([images.resize(pixels, size) for pixels in batch]))
+        return list(zip(raw.score.tolist(), raw.heatmap, [pixels.shape[:2] for pixels in batch], strict=True))
+
+    plan = detector.runtime.plan
+    for done in read_and_work(
+        category.test,
+        lambda item: detector.read(item.path),
+        work,
+        batch_size=plan.batch_size,
+        workers=plan.workers,
+    ):
+        score, heatmap, shape = done.require()
         if category.has_masks:
-            for item, each, heatmap in zip(items, pixels, raw.heatmap, strict=True):
-                tally = tallies.setdefault(item.defect_type, PixelTally.empty())
-                tally.add(heatmap, mask_at(item, size, shape=each.shape[:2]))
-        scores += [float(score) for score in raw.score]
-        progress.advance(len(batch))
+            tally = tallies.setdefault(done.item.defect_type, PixelTally.empty())
+            tally.add(heatmap, mask_at(done.item, size, shape=shape))
+        scores.append(score)
+        progress.advance(1)
     return scores, tallies
 
 

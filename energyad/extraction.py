@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float16, UInt8
 
 from energyad import detector, images
 from energyad.errors import DataError, ImageError
+from energyad.pipeline import batches, read_and_work
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.settings import FitSettings
 
 FEWEST, FEW = 2, 8
-BATCH_SIZE = 8
+BATCH_SIZE = 4
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -39,29 +42,42 @@ def require_enough(count: int) -> None:
 def read_batches(
     good_images: Sequence[detector.ImageLike], *, settings: FitSettings, skip_bad: bool
 ) -> Iterator[tuple[list[int], UInt8[np.ndarray, "b h w 3"]]]:
-    """Places and resized pixels of the images that can be read, decoded one batch ahead."""
+    """Places and resized pixels of the images that can be read, decoded ahead."""
+    for places, pixels in work_on(good_images, list, settings=settings, skip_bad=skip_bad, workers=2):
+        yield places, np.stack(pixels)
 
-    def read(places: range) -> list[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
-        read_ones = []
-        for place in places:
-            try:
-                pixels = images.as_rgb(good_images[place], white_level=settings.white_level)
-            except ImageError as error:
-                if not skip_bad:
-                    raise ImageError(error.path, f"{error.reason}; remove it or give --skip-bad") from error
-                warnings.warn(f"left out: {error}", stacklevel=2)
-                continue
-            read_ones.append((place, images.resize(pixels, settings.image_size)))
-        return read_ones
 
-    starts = range(0, len(good_images), BATCH_SIZE)
-    parts = [range(start, min(start + BATCH_SIZE, len(good_images))) for start in starts]
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="energyad-read") as pool:
-        pending = pool.submit(read, parts[0])
-        for following in [*parts[1:], range(0)]:
-            batch, pending = pending.result(), pool.submit(read, following)
-            if batch:
-                yield [place for place, _ in batch], np.stack([pixels for _, pixels in batch])
+def work_on(
+    good_images: Sequence[detector.ImageLike],
+    work: Callable[[Sequence[UInt8[np.ndarray, "h w 3"]]], Sequence[Result]],
+    *,
+    settings: FitSettings,
+    skip_bad: bool,
+    workers: int,
+    places: Sequence[int] | None = None,
+) -> Iterator[tuple[list[int], list[Result]]]:
+    """Batches of places and what `work` makes of the resized images there; those that cannot be read are left out.
+
+    places: of the images to work on, all by default. Raises ImageError at the first that cannot be read unless
+    told to skip it.
+    """
+
+    def read(place: int) -> UInt8[np.ndarray, "h w 3"]:
+        pixels = images.as_rgb(good_images[place], white_level=settings.white_level)
+        return images.resize(pixels, settings.image_size)
+
+    wanted = range(len(good_images)) if places is None else places
+    done = read_and_work(wanted, read, work, batch_size=BATCH_SIZE, workers=workers)
+    for batch in batches(done, BATCH_SIZE):
+        for each in batch:
+            if each.error is not None and not skip_bad:
+                reason = f"{each.error.reason}; remove it or give --skip-bad"
+                raise ImageError(each.error.path, reason) from each.error
+            if each.error is not None:
+                warnings.warn(f"left out: {each.error}", stacklevel=2)
+        good = [each for each in batch if each.error is None]
+        if good:
+            yield [each.item for each in good], [each.require() for each in good]
 
 
 def extract(
@@ -76,8 +92,14 @@ def extract(
     progress.stage("features", len(good_images))
     kept: list[int] = []
     features = []
-    for places, pixels in read_batches(good_images, settings=settings, skip_bad=skip_bad):
-        features.append(session.run(pixels).transpose(0, 2, 3, 1).astype(np.float16))
+
+    def work(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float16[np.ndarray, "g g c"]]:
+        return list(session.run(np.stack(batch)).transpose(0, 2, 3, 1).astype(np.float16))
+
+    for places, found in work_on(
+        good_images, work, settings=settings, skip_bad=skip_bad, workers=session.plan.workers
+    ):
+        features += found
         kept += places
         progress.advance(len(places))
     if not kept:
@@ -87,4 +109,4 @@ def extract(
             f"only {len(kept)} good images: energy and threshold rest on little; {FEW} or more are advised"
         )
         warnings.warn(message, stacklevel=2)
-    return GoodFeatures(np.concatenate(features), tuple(kept))
+    return GoodFeatures(np.stack(features), tuple(kept))

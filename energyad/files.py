@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and where those are kept that can be made again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 
 from energyad.errors import DataError
+
+CACHE_VARIABLE = "ENERGYAD_CACHE"
 
 
 def write_whole(path: str | Path, content: bytes | str) -> Path:
@@ -31,3 +33,11 @@ def write_whole(path: str | Path, content: bytes | str) -> Path:
     finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """$ENERGYAD_CACHE, else energyad/ in $XDG_CACHE_HOME or ~/.cache."""
+    given = os.environ.get(CACHE_VARIABLE)
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "energyad"

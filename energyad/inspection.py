@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
+from operator import length_hint
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from jaxtyping import UInt8
 
-from energyad.detector import BATCH_SIZE, AnomalyDetector
+from energyad.detector import AnomalyDetector
 from energyad.errors import ImageError
+from energyad.pipeline import read_and_work
 from energyad.prediction import Prediction
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One file: its pixels, or why there are none."""
-
-    path: Path
-    pixels: UInt8[np.ndarray, "h w 3"] | None
-    error: ImageError | None
-
-    def require(self) -> UInt8[np.ndarray, "h w 3"]:
-        """The pixels. Raises ImageError where there are none."""
-        if self.pixels is None:
-            raise self.error or ImageError(self.path, "cannot be read")
-        return self.pixels
 
 
 @dataclass(frozen=True)
@@ -44,38 +30,22 @@ class Inspection:
 
 
 def inspect_files(
-    detector: AnomalyDetector, paths: Sequence[Path], *, batch_size: int = BATCH_SIZE
+    detector: AnomalyDetector, paths: Iterable[Path], *, batch_size: int | None = None
 ) -> Iterator[Inspection]:
-    """Score files in their order. Never raises ImageError; memory is that of a few batches."""
-    for batch in read_ahead(detector, paths, batch_size=batch_size):
-        readable = [reading.pixels for reading in batch if reading.pixels is not None]
-        predictions = iter(detector.score_pixels(readable) if readable else [])
-        for reading in batch:
-            prediction = None if reading.pixels is None else next(predictions)
-            yield Inspection(reading.path, reading.pixels, prediction, reading.error)
+    """Score files in their order. Never raises ImageError; memory is that of a few batches, however many there are.
 
-
-def read_ahead(
-    detector: AnomalyDetector, paths: Sequence[Path], *, batch_size: int = BATCH_SIZE
-) -> Iterator[list[Reading]]:
-    """Decode the next batch of files in a thread while the last one is worked on."""
-    parts = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="energyad-read") as pool:
-        pending = pool.submit(_read_all, detector, parts[0] if parts else ())
-        for following in [*parts[1:], ()]:
-            batch, pending = pending.result(), pool.submit(_read_all, detector, following)
-            yield batch
-
-
-def _read_all(detector: AnomalyDetector, paths: Sequence[Path]) -> list[Reading]:
-    return [_read(detector, path) for path in paths]
-
-
-def _read(detector: AnomalyDetector, path: Path) -> Reading:
-    try:
-        return Reading(path, detector.read(path), None)
-    except ImageError as error:
-        return Reading(path, None, error)
+    batch_size: files read and scored together; the runtime's own by default.
+    """
+    detector.prepare(length_hint(paths))
+    plan = detector.runtime.plan
+    for done in read_and_work(
+        paths,
+        detector.read,
+        detector.score_pixels,
+        batch_size=batch_size or plan.batch_size,
+        workers=plan.workers,
+    ):
+        yield Inspection(done.item, done.pixels, done.result, done.error)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from energyad.features import Grid, load_extractor
+from energyad.files import CACHE_VARIABLE
 from energyad.runtimes import export
-from energyad.runtimes.cache import CACHE_VARIABLE, extractor_graph
+from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)

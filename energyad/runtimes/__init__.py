@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, get_args
+
+from energyad.errors import SettingsError
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float32, UInt8
+
+    from energyad.runtimes.plan import Plan
+    from energyad.scorer import Scorer
+
+RuntimeName: TypeAlias = Literal["auto", "onnxruntime", "openvino", "torch"]
 
 
 class RawScores(NamedTuple):
@@ -21,6 +30,60 @@ class Runtime(Protocol):
 
     name: str
 
+    @property
+    def plan(self) -> Plan:
+        """How it uses the processor."""
+        ...
+
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         """Score a batch of RGB bytes at the model's input size."""
         ...
+
+    def replan(self, plan: Plan) -> Runtime:
+        """The same model under another plan."""
+        ...
+
+
+def open_runtime(
+    name: RuntimeName, graph: bytes, assemble: Callable[[], Scorer], *, threads: int | None = None
+) -> Runtime:
+    """Load a model on the engine of that name, under the plan kept for this machine or the default one.
+
+    auto: PyTorch where there is a CUDA device, else ONNX Runtime. graph: ONNX; assemble: gives the module, called for
+    PyTorch only. threads: all cores by default. Raises SettingsError for an unknown name or a missing package,
+    ModelError for a graph that cannot be loaded.
+    """
+    from energyad.runtimes import kept
+
+    if name not in get_args(RuntimeName):
+        raise SettingsError(f"runtime '{name}': choose among {', '.join(get_args(RuntimeName))}")
+    if name == "auto":
+        name = "torch" if has_cuda() else "onnxruntime"
+    plan = kept.plan_for(name, graph, threads=threads)
+    if name == "openvino":
+        from energyad.runtimes.openvino import OpenVinoRuntime
+
+        return OpenVinoRuntime(graph, plan=plan)
+    if name == "torch":
+        import torch
+
+        from energyad.runtimes.eager import EagerRuntime
+
+        if threads is not None:
+            torch.set_num_threads(threads)  # of the whole process: PyTorch has no other way
+        return EagerRuntime(assemble(), plan=plan)
+    from energyad.runtimes.onnx import OnnxRuntime
+
+    return OnnxRuntime(graph, plan=plan)
+
+
+def has_cuda() -> bool:
+    """Whether PyTorch can use an NVIDIA card; asked without importing torch where the machine has no driver."""
+    if not any(
+        Path(place).exists()
+        for place in ("/proc/driver/nvidia/version", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
+    ):
+        return False
+    import torch
+
+    return torch.cuda.is_available()

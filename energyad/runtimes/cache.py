@@ -14,18 +14,10 @@ import torch
 from google.protobuf.message import DecodeError
 
 from energyad.features import FeatureExtractor
+from energyad.files import cache_folder
 from energyad.runtimes import export
 
-CACHE_VARIABLE = "ENERGYAD_CACHE"
 _SOURCES = [Path(__file__).parents[1] / name for name in ("features.py", "runtimes/export.py")]
-
-
-def cache_folder() -> Path:
-    """$ENERGYAD_CACHE, else energyad/ in $XDG_CACHE_HOME or ~/.cache."""
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "energyad"
 
 
 def extractor_graph(extractor: FeatureExtractor) -> onnx.ModelProto:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
 import onnxruntime
 
 from energyad.errors import ModelError
 from energyad.runtimes import RawScores
+from energyad.runtimes.plan import Lanes, Plan, default_plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def open_session(model: Path | bytes, *, threads: int = 0) -> onnxruntime.InferenceSession:
-    """A CPU session. threads: 0 lets ONNX Runtime take all cores."""
+    """A CPU session. threads: of one call; 0 lets ONNX Runtime take all cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -34,21 +36,34 @@ class OnnxFeatures:
     """The frozen backbone alone, for fitting."""
 
     def __init__(self, model: Path | bytes, *, threads: int = 0) -> None:
-        self.session = open_session(model, threads=threads)
+        self.plan = default_plan(threads)
+        self._session = open_session(model, threads=self.plan.threads)
+        self._free = BoundedSemaphore(self.plan.lanes)
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, "b c g g"]:
-        """Patch features of a batch."""
-        return self.session.run(["features"], {"pixels": pixels})[0]
+        """Patch features of a batch, on one thread; as many calls as `plan.lanes` run side by side."""
+        with self._free:
+            return self._session.run(["features"], {"pixels": pixels})[0]
 
 
 class OnnxRuntime:
-    """The whole scorer."""
+    """The whole scorer. One session serves all lanes; threads: in all, where no plan is given."""
 
     name = "onnxruntime"
 
-    def __init__(self, model: Path | bytes, *, threads: int = 0) -> None:
-        self.session = open_session(model, threads=threads)
+    def __init__(self, model: Path | bytes, *, threads: int | None = None, plan: Plan | None = None) -> None:
+        self.plan = plan or default_plan(threads)
+        self._model = model
+        self._session = open_session(model, threads=self.plan.threads)
+        self._lanes = Lanes(self._infer, self.plan)
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         """Score a batch."""
-        return RawScores(*self.session.run(["score", "heatmap"], {"pixels": pixels}))
+        return self._lanes.run(pixels)
+
+    def replan(self, plan: Plan) -> OnnxRuntime:
+        """The same model under another plan."""
+        return OnnxRuntime(self._model, plan=plan)
+
+    def _infer(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
+        return RawScores(*self._session.run(["score", "heatmap"], {"pixels": pixels}))

@@ -1,0 +1,79 @@
+"""How a runtime uses the processor: how many images a call takes, and how many calls run at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import BoundedSemaphore
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from energyad.errors import SettingsError
+from energyad.pipeline import in_order
+from energyad.runtimes import RawScores
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
+BATCH_SIZE = 4
+"""Unmeasured, on a CPU: activations of few images stay in its cache, and large batches are slower an image."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`lanes` calls at once, each of up to `batch_size` images on `threads` threads of its own.
+
+    allowed: threads that the user gave; a plan may use fewer where that is faster.
+    """
+
+    batch_size: int
+    lanes: int
+    threads: int
+    allowed: int
+
+    @property
+    def workers(self) -> int:
+        """Threads that read files and score: one more than may run, so that waiting for a disk costs nothing."""
+        return self.allowed + 1
+
+
+def available_threads() -> int:
+    """Processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_plan(threads: int | None) -> Plan:
+    """One thread a call and as many calls as threads: they never wait for one another. None: all cores."""
+    if threads is not None and threads < 0:
+        raise SettingsError(f"threads = {threads}: give at least 1, or leave it out for all cores")
+    allowed = threads or available_threads()
+    return Plan(BATCH_SIZE, lanes=allowed, threads=1, allowed=allowed)
+
+
+class Lanes:
+    """Cuts batches of any size into calls of the plan's size, and runs as many at once as the plan allows.
+
+    Calls may come from any number of threads; together they never have more than `plan.lanes` running.
+    """
+
+    def __init__(self, infer: Callable[[UInt8[np.ndarray, "b h w 3"]], RawScores], plan: Plan) -> None:
+        self.infer = infer
+        self.plan = plan
+        self._free = BoundedSemaphore(plan.lanes)
+
+    def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
+        """Score a batch."""
+        size = self.plan.batch_size
+        if len(pixels) <= size:
+            return self._one(pixels)
+        parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
+        results = list(in_order(self._one, parts, workers=min(self.plan.lanes, len(parts))))
+        return RawScores(*map(np.concatenate, zip(*results, strict=True)))
+
+    def _one(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
+        with self._free:
+            return self.infer(pixels)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import UInt8
+
+import energyad.runtimes
+from energyad import AnomalyDetector
+from energyad.detector import GRAPH_FILE
+from energyad.errors import SettingsError
+from energyad.files import CACHE_VARIABLE
+from energyad.runtimes import RawScores, RuntimeName, kept
+from energyad.runtimes.onnx import OnnxRuntime
+from energyad.runtimes.plan import Lanes, Plan, default_plan
+
+ENGINES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino", "torch")
+PIXELS = np.random.default_rng(0).integers(0, 256, (7, 128, 128, 3), dtype=np.uint8)
+
+
+def require(engine: str) -> None:
+    if engine == "openvino" and importlib.util.find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_runtime_gives_the_same_scores_and_verdicts(
+    engine: RuntimeName, model_folder: Path, fitted_detector: AnomalyDetector
+) -> None:
+    require(engine)
+    other = AnomalyDetector.load(model_folder, threads=2, runtime=engine)
+    assert other.runtime.name == engine
+    ours, theirs = fitted_detector.runtime.run(PIXELS), other.runtime.run(PIXELS)
+    np.testing.assert_allclose(theirs.score, ours.score, rtol=1e-4)
+    np.testing.assert_allclose(theirs.heatmap, ours.heatmap, rtol=1e-4)
+    threshold = fitted_detector.threshold
+    assert ((theirs.score > threshold) == (ours.score > threshold)).all()
+
+
+@pytest.mark.parametrize("plan", list(kept.candidates(3)), ids=str)
+def test_no_plan_changes_a_score(plan: Plan, fitted_detector: AnomalyDetector) -> None:
+    expected = fitted_detector.runtime.run(PIXELS)
+    found = fitted_detector.runtime.replan(plan).run(PIXELS)
+    np.testing.assert_array_equal(found.score, expected.score)
+    np.testing.assert_array_equal(found.heatmap, expected.heatmap)
+
+
+def test_calls_are_cut_to_the_plans_size_and_keep_their_order() -> None:
+    sizes: list[int] = []
+
+    def infer(pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
+        sizes.append(len(pixels))
+        return RawScores(pixels[:, 0, 0, 0].astype(np.float32), pixels[..., 0].astype(np.float32))
+
+    pixels = np.broadcast_to(np.arange(11, dtype=np.uint8)[:, None, None, None], (11, 2, 2, 3))
+    scores = Lanes(infer, Plan(batch_size=4, lanes=2, threads=1, allowed=2)).run(pixels)
+    assert scores.score.tolist() == list(range(11)) and scores.heatmap.shape == (11, 2, 2)
+    assert sorted(sizes) == [3, 4, 4]
+
+
+def test_one_thread_is_always_a_candidate() -> None:
+    for allowed in (1, 2, 16):
+        plans = list(kept.candidates(allowed))
+        assert any(plan.lanes == plan.threads == 1 for plan in plans)
+        assert all(plan.lanes * plan.threads <= allowed == plan.allowed for plan in plans)
+
+
+def test_two_threads_are_not_taken_where_one_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rival:
+        name = "rival"
+
+        def __init__(self, plan: Plan) -> None:
+            self.plan = plan
+
+        def replan(self, plan: Plan) -> Rival:
+            return Rival(plan)
+
+    slowed = {1: 10.0, 2: 6.0}
+    monkeypatch.setattr(kept, "_rate", lambda rival, _: slowed[rival.plan.lanes * rival.plan.threads])
+    best = kept.measure(Rival(default_plan(2)), image_size=64)  # type: ignore[arg-type]
+    assert best.lanes * best.threads == 1 and best.allowed == 2
+
+
+def test_a_plan_is_measured_once_and_found_again(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    measured: list[int] = []
+    chosen = Plan(batch_size=2, lanes=1, threads=1, allowed=2)
+    monkeypatch.setattr(kept, "measure", lambda *_, **__: measured.append(1) or chosen)
+    detector = AnomalyDetector.load(model_folder, threads=2)
+    detector.prepare(10)
+    assert not measured, "too few images to pay"
+    detector.prepare(kept.PAYS_FROM)
+    assert detector.runtime.plan == chosen
+    again = AnomalyDetector.load(model_folder, threads=2)
+    again.prepare()
+    assert again.runtime.plan == chosen and len(measured) == 1
+    assert AnomalyDetector.load(model_folder, threads=1).runtime.plan == default_plan(1)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"batch_size": 0, "lanes": 1, "threads": 1, "allowed": 1}', "{}"]
+)
+def test_a_broken_record_of_a_plan_is_as_none(
+    content: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    graph = (model_folder / GRAPH_FILE).read_bytes()
+    place = kept._place("onnxruntime", graph, 1)
+    place.parent.mkdir(parents=True)
+    place.write_text(content, encoding="utf-8")
+    assert kept.plan_for("onnxruntime", graph, threads=1) == default_plan(1)
+
+
+def test_measuring_takes_about_a_second(fitted_detector: AnomalyDetector) -> None:
+    plan = kept.measure(OnnxRuntime(fitted_detector.contents[GRAPH_FILE], threads=1), image_size=128)
+    assert plan in list(kept.candidates(1))
+
+
+def test_an_unknown_or_missing_engine_is_one_clear_line(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match=r"'tflite'.*onnxruntime, openvino, torch"):
+        AnomalyDetector.load(model_folder, runtime="tflite")  # type: ignore[arg-type]
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(SettingsError, match=r"pip install 'energyad\[openvino\]'"):
+        AnomalyDetector.load(model_folder, runtime="openvino")
+
+
+def test_auto_takes_the_accelerator_where_there_is_one(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert AnomalyDetector.load(model_folder).runtime.name == "onnxruntime"
+    monkeypatch.setattr(energyad.runtimes, "has_cuda", lambda: True)
+    assert AnomalyDetector.load(model_folder).runtime.name == "torch"
