@@ -15,8 +15,10 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from energyad.drift import Observation
+from energyad.detector import GRAPH_FILE
+from energyad.drift import WINDOW, Drift, Observation, compare, reference_of
 from energyad.errors import DataError
+from energyad.manifest import Manifest
 from energyad.results import ImageResult
 
 try:
@@ -89,6 +91,24 @@ def _line(path: str | Path, number: int, line: bytes) -> JournalLine:
         raise DataError(
             f"{path}, line {number}: no result of energyad ({where}: {first['msg'].lower()}); remove that line"
         ) from error
+
+
+def drift_of(
+    lines: Sequence[JournalLine], manifest: Manifest, *, window: int = WINDOW, source: str = "the results"
+) -> Drift:
+    """Drift of the latest parts of a results file. source: what errors call it. Raises DataError where none of its
+    lines is of this model.
+    """
+    graph = manifest.files.get(GRAPH_FILE)
+    own = [line for line in lines if line.model.sha256 == graph]
+    if lines and not own:
+        raise DataError(
+            f"{source}: results of {lines[-1].model.name}, not of this {manifest.name}; give its --model"
+        )
+    parts = [line.observation for line in own]
+    return compare(
+        reference_of(manifest), [part for part in parts if part is not None][-window:], model=manifest.name
+    )
 
 
 class Journal:

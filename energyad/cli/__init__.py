@@ -10,6 +10,7 @@ import typer
 from energyad.cli import terminal
 from energyad.cli.calibrate import calibrate
 from energyad.cli.demo import demo
+from energyad.cli.drift import drift
 from energyad.cli.evaluate import evaluate
 from energyad.cli.fit import fit
 from energyad.cli.models import models
@@ -25,6 +26,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "calibrate": calibrate,
     "watch": watch,
     "serve": serve,
+    "drift": drift,
     "models": models,
     "demo": demo,
 }

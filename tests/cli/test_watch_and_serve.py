@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -53,3 +54,32 @@ def test_serve_refuses_other_machines_without_a_key(
     assert is_one_line_error(program("serve"), "16 or more")
     monkeypatch.delenv("ENERGYAD_API_KEY")
     assert is_one_line_error(program("serve", "--model", "nothing"), "nothing")
+
+
+def test_drift_is_status_1_and_says_what_to_do_where_the_line_has_shifted(
+    program: Program, house: Path, fitted_detector: AnomalyDetector, demo_category: Category
+) -> None:
+    manifest = json.loads((house / "models" / fitted_detector.name / "model.json").read_text())
+    manifest["good_parts"] = [{"score": 0.1 + i / 1000, "brightness": 90.0 + i} for i in range(30)]
+    (house / "models" / fitted_detector.name / "model.json").write_text(json.dumps(manifest))
+    line = json.loads(program("score", demo_category.test[0].path, "--json", "--no-csv").out)
+
+    def results(name: str, shift: float) -> str:
+        lines = [{**line, "score": 0.1 + shift + i / 1000} for i in range(30)]
+        (house / name).write_text("".join(json.dumps(each) + "\n" for each in lines))
+        return name
+
+    steady = program("drift", results("steady.jsonl", 0.0))
+    assert steady.status == 0 and steady.out.splitlines()[-1].startswith(
+        "stable: the latest 30 parts against 30"
+    )
+    shifted = program("drift", results("shifted.jsonl", 0.5), "--json")
+    found = json.loads(shifted.out)
+    assert (shifted.status, found["state"]) == (1, "shifted")
+    assert f"energyad calibrate --model {fitted_detector.name}" in found["advice"]
+    table = program("drift", "shifted.jsonl")
+    assert table.status == 1 and "recalibrate with" in table.err and "PSI" in table.out
+    assert program("drift", "shifted.jsonl", "--window", "5").out.startswith("too few")
+    foreign = {**line, "model": {**line["model"], "sha256": "0", "name": "bolt"}}
+    (house / "foreign.jsonl").write_text(json.dumps(foreign) + "\n")
+    assert is_one_line_error(program("drift", "foreign.jsonl"), "bolt")

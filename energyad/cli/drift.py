@@ -1,0 +1,73 @@
+"""`energyad drift`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from energyad.cli import terminal
+from energyad.cli.options import Debug, Json, Model, Quiet
+
+if TYPE_CHECKING:
+    from energyad.drift import Drift
+
+
+def drift(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="A file of `energyad watch` or `energyad score --json`.")
+    ],
+    model: Model = None,
+    window: Annotated[
+        int, typer.Option("--window", min=1, metavar="N", help="How many of the latest parts count.")
+    ] = 200,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Tell whether the latest parts still look like the good parts the threshold rests on.
+
+    \b
+      energyad drift results.jsonl --model gasket
+      energyad drift results.jsonl --json | jq .state
+
+    Scores, brightness, contrast, sharpness and mean energy are each compared by the Kolmogorov-Smirnov test (how sure)
+    and the population stability index, PSI (how large); both must speak for a shift. Results of `score --json` hold
+    scores alone.
+
+    \b
+    Exit status: 0  no shift, or too few parts to tell
+                 1  shifted: the advice says what to do
+                 2  an error
+    """
+    from energyad import artifact
+    from energyad.journal import drift_of, read_journal
+
+    folder = artifact.find_model(model)
+    manifest = artifact.read_manifest(folder)
+    found = drift_of(read_journal(results), manifest, window=window, source=str(results))
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+    else:
+        _print(found)
+    raise typer.Exit(1 if found.state == "shifted" else 0)
+
+
+def _print(found: Drift) -> None:
+    columns = ("quantity", "then", "now", "KS", "p", "PSI", "PSI limit", "")
+    rows = [
+        (
+            shift.quantity,
+            *(f"{value:.4g}" for value in (shift.then, shift.now, shift.ks)),
+            f"{shift.p_value:.2g}",
+            *(f"{value:.3g}" for value in (shift.psi, shift.psi_limit)),
+            "shifted" if shift.shifted else "",
+        )
+        for shift in found.shifts
+    ]
+    if rows:
+        terminal.print_table(columns, rows, right=columns[1:-1])
+    typer.echo(f"{found.state}: the latest {found.window} parts against {found.reference} held-out good ones")
+    (terminal.warn if found.state == "shifted" else terminal.say)(found.advice)
