@@ -171,7 +171,8 @@ def _say_discoveries(results: Sequence[ImageResult], fdr: float, *, smallest: fl
     scored = sum(result.q_value is not None for result in results)
     fewest = math.ceil(scored * smallest / fdr - 1e-9)
     if len(found) < fewest:
-        text = f"no p-value is below {smallest:.3g}, so in {scored} images only {fewest} or more together can stand out"
+        can = f"only {fewest} or more together" if fewest <= scored else "none"
+        text = f"no p-value is below {smallest:.3g}, so of {scored} images {can} can stand out"
         terminal.say(f"{text}; calibrate with more good parts")
 
 

@@ -139,5 +139,5 @@ def test_a_false_discovery_rate_gives_q_values_and_says_what_few_good_parts_allo
     assert [row["q_value"] for row in rows] == list(benjamini_hochberg([row["p_value"] for row in rows]))
     called = sum(row["q_value"] <= 0.3 for row in rows)
     assert f"{called} of them stand out" in outcome.err
-    assert "only 3 or more together" in program("score", rows[0]["image"], "--fdr", "0.1").err
+    assert "so of 1 images none can" in program("score", rows[0]["image"], "--fdr", "0.1").err
     assert is_one_line_error(program("score", rows[0]["image"], "--fdr", "1.5"), "--fdr 1.5")
