@@ -22,6 +22,7 @@ from energyad.runtimes import Runtime, RuntimeName, kept, open_runtime
 
 if TYPE_CHECKING:
     from energyad.progress import Progress
+    from energyad.roi import AreaSource
     from energyad.scorer import Scorer
     from energyad.settings import FitSettings
 
@@ -55,6 +56,8 @@ class AnomalyDetector:
         backbone_weights: Path | None = None,
         threads: int | None = None,
         runtime: RuntimeName = "auto",
+        roi: AreaSource | None = None,
+        ignore: AreaSource | None = None,
         skip_bad: bool = False,
         progress: Progress | None = None,
     ) -> Self:
@@ -62,8 +65,9 @@ class AnomalyDetector:
 
         backbone_weights: a safetensors file for `settings.backbone`, where it shall not be the package's own.
         threads: for the backbone, all cores by default; the small networks always train on one. runtime: that the
-        fitted detector scores on. skip_bad: leave out images that cannot be read rather than stop. Raises DataError
-        for fewer than two images, ImageError for a bad one, TrainingDiverged.
+        fitted detector scores on. roi, ignore: the only area that is judged, and one that is not: polygons or a mask,
+        see `energyad.roi`. skip_bad: leave out images that cannot be read rather than stop. Raises DataError for fewer
+        than two images, ImageError for a bad one, TrainingDiverged.
         """
         from energyad.fitting import fit_model  # torch and timm, which scoring does without
 
@@ -73,6 +77,8 @@ class AnomalyDetector:
             settings=settings,
             backbone_weights=backbone_weights,
             threads=threads,
+            roi=roi,
+            ignore=ignore,
             skip_bad=skip_bad,
             progress=progress,
         )
@@ -114,8 +120,13 @@ class AnomalyDetector:
 
     @property
     def image_size(self) -> int:
-        """Pixels a side of the square that images are resized to."""
+        """Pixels a side of the network's square."""
         return self.manifest.input.image_size
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Height and width that images are squeezed to: the network's square, or what its tiles cover together."""
+        return self.manifest.input.shape
 
     def prepare(self, count: int | None = None) -> None:
         """Measure, in about a second, which batch size and threads score fastest here, and keep that for next time.
@@ -123,7 +134,7 @@ class AnomalyDetector:
         count: images to come; too few to win the second back are scored as it is. Scores stay the same.
         """
         if count is None or count >= kept.PAYS_FROM:
-            self.runtime = kept.tuned(self.runtime, self.contents[GRAPH_FILE], image_size=self.image_size)
+            self.runtime = kept.tuned(self.runtime, self.contents[GRAPH_FILE], shape=self.input_shape)
 
     def score(self, image: ImageLike) -> Prediction:
         """Score one path, Pillow image or RGB array. Raises ImageError."""
@@ -144,7 +155,7 @@ class AnomalyDetector:
 
     def score_pixels(self, batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Prediction]:
         """Score RGB bytes of any sizes."""
-        raw = self.runtime.run(np.stack([images.resize(pixels, self.image_size) for pixels in batch]))
+        raw = self.runtime.run(np.stack([images.resize(pixels, self.input_shape) for pixels in batch]))
         return [
             predict(heatmap, self.calibration, shape=pixels.shape[:2])
             for heatmap, pixels in zip(raw.heatmap, batch, strict=True)
@@ -163,4 +174,5 @@ def _open(
 
         return assemble_scorer(manifest, contents)
 
-    return open_runtime(runtime, contents[GRAPH_FILE], assemble, threads=threads)
+    tiles = manifest.input.tiles.count
+    return open_runtime(runtime, contents[GRAPH_FILE], assemble, threads=threads, tiles=tiles)

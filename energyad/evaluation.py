@@ -119,13 +119,13 @@ def _score_all(
     detector: AnomalyDetector, category: Category, progress: Progress
 ) -> tuple[list[float], dict[str, PixelTally]]:
     """The score of each test image; tallies of pixels by defect type, none where masks are missing."""
-    size, scores = detector.image_size, list[float]()
+    shape, scores = detector.input_shape, list[float]()
     tallies: dict[str, PixelTally] = {}
     progress.stage("scoring", len(category.test))
     detector.prepare(len(category.test))
 
     def work(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[tuple[float, np.ndarray, tuple[int, int]]]:
-        raw = detector.runtime.run(np.stack([images.resize(pixels, size) for pixels in batch]))
+        raw = detector.runtime.run(np.stack([images.resize(pixels, shape) for pixels in batch]))
         return list(zip(raw.score.tolist(), raw.heatmap, [pixels.shape[:2] for pixels in batch], strict=True))
 
     plan = detector.runtime.plan
@@ -136,21 +136,21 @@ def _score_all(
         batch_size=plan.batch_size,
         workers=plan.workers,
     ):
-        score, heatmap, shape = done.require()
+        score, heatmap, own_shape = done.require()
         if category.has_masks:
             tally = tallies.setdefault(done.item.defect_type, PixelTally.empty())
-            tally.add(heatmap, mask_at(done.item, size, shape=shape))
+            tally.add(heatmap, mask_at(done.item, shape, of=own_shape))
         scores.append(score)
         progress.advance(1)
     return scores, tallies
 
 
-def mask_at(item: TestItem, size: int, *, shape: tuple[int, int]) -> Bool[np.ndarray, "size size"]:
-    """The item's mask (empty for good parts) in a square of `size` pixels. `shape`: that of its image, h w."""
+def mask_at(item: TestItem, shape: tuple[int, int], *, of: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """The item's mask (empty for good parts) brought to `shape`, height and width. of: the shape of its image."""
     if item.mask is None:
-        return np.zeros((size, size), dtype=bool)
-    mask = images.read_mask(item.mask, shape=shape).astype(np.uint8)
-    return cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
+        return np.zeros(shape, dtype=bool)
+    mask = images.read_mask(item.mask, shape=of).astype(np.uint8)
+    return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
 
 
 def _type_rows(

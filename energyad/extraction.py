@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float16, UInt8
+from jaxtyping import Float16, Float32, UInt8
 
 from energyad import detector, images
 from energyad.errors import DataError, ImageError
+from energyad.features_store import Rows, open_rows
 from energyad.pipeline import batches, read_and_work
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.settings import FitSettings
+from energyad.tiling import cut_pixels
 
 FEWEST, FEW = 2, 8
 BATCH_SIZE = 4
@@ -25,10 +27,18 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class GoodFeatures:
-    """Features of the images that could be read, channel last; `kept` are their places in the given sequence."""
+    """Features of the images that could be read, channel last; `kept` are their places in the given sequence.
 
-    features: Float16[np.ndarray, "n g g c"]
+    Patches of an image's tiles lie below one another. Sets of many images lie on the disk and are memory-mapped.
+    """
+
+    features: Float16[np.ndarray, "n tiles*g g c"]
     kept: tuple[int, ...]
+    rows: Rows
+
+    def discard(self) -> None:
+        """Free the disk; until then an interrupted fit of the same images goes on with those not yet extracted."""
+        self.rows.discard()
 
 
 def require_enough(count: int) -> None:
@@ -37,6 +47,47 @@ def require_enough(count: int) -> None:
         raise DataError(
             f"{count} usable good image(s): a fit needs at least {FEWEST}, and is trustworthy from {FEW} on"
         )
+
+
+def extract(
+    good_images: Sequence[detector.ImageLike],
+    session: OnnxFeatures,
+    *,
+    settings: FitSettings,
+    skip_bad: bool,
+    progress: Progress,
+) -> GoodFeatures:
+    """Run the frozen backbone over all good images once; half precision halves the memory."""
+    progress.stage("features", len(good_images))
+    tiles = settings.cut()
+
+    def work(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float16[np.ndarray, "tiles*g g c"]]:
+        if tiles.count == 1:
+            return list(_half(session.run(np.stack(batch))))
+        found = [_half(session.run(cut_pixels(image, tiles, settings.image_size))) for image in batch]
+        return [np.concatenate(patches) for patches in found]
+
+    rows = open_rows(good_images, key=(session.fingerprint, settings.input_shape, settings.white_level))
+    ahead = range(rows.next_place, len(good_images))
+    progress.advance(rows.next_place)
+    for places, found in work_on(
+        good_images, work, settings=settings, skip_bad=skip_bad, workers=session.plan.workers, places=ahead
+    ):
+        rows.append(places, found)
+        progress.advance(len(places))
+    features, kept = rows.finish()
+    if not kept:
+        raise DataError(f"none of the {len(good_images)} images can be read; see the warnings above")
+    if len(kept) < FEW:
+        message = (
+            f"only {len(kept)} good images: energy and threshold rest on little; {FEW} or more are advised"
+        )
+        warnings.warn(message, stacklevel=2)
+    return GoodFeatures(features, kept, rows)
+
+
+def _half(features: Float32[np.ndarray, "b c g g"]) -> Float16[np.ndarray, "b g g c"]:
+    return features.transpose(0, 2, 3, 1).astype(np.float16)
 
 
 def read_batches(
@@ -64,7 +115,7 @@ def work_on(
 
     def read(place: int) -> UInt8[np.ndarray, "h w 3"]:
         pixels = images.as_rgb(good_images[place], white_level=settings.white_level)
-        return images.resize(pixels, settings.image_size)
+        return images.resize(pixels, settings.input_shape)
 
     wanted = range(len(good_images)) if places is None else places
     done = read_and_work(wanted, read, work, batch_size=BATCH_SIZE, workers=workers)
@@ -78,35 +129,3 @@ def work_on(
         good = [each for each in batch if each.error is None]
         if good:
             yield [each.item for each in good], [each.require() for each in good]
-
-
-def extract(
-    good_images: Sequence[detector.ImageLike],
-    session: OnnxFeatures,
-    *,
-    settings: FitSettings,
-    skip_bad: bool,
-    progress: Progress,
-) -> GoodFeatures:
-    """Run the frozen backbone over all good images once; half precision halves the memory."""
-    progress.stage("features", len(good_images))
-    kept: list[int] = []
-    features = []
-
-    def work(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float16[np.ndarray, "g g c"]]:
-        return list(session.run(np.stack(batch)).transpose(0, 2, 3, 1).astype(np.float16))
-
-    for places, found in work_on(
-        good_images, work, settings=settings, skip_bad=skip_bad, workers=session.plan.workers
-    ):
-        features += found
-        kept += places
-        progress.advance(len(places))
-    if not kept:
-        raise DataError(f"none of the {len(good_images)} images can be read; see the warnings above")
-    if len(kept) < FEW:
-        message = (
-            f"only {len(kept)} good images: energy and threshold rest on little; {FEW} or more are advised"
-        )
-        warnings.warn(message, stacklevel=2)
-    return GoodFeatures(np.stack(features), tuple(kept))

@@ -26,6 +26,7 @@ from energyad.roi import AreaSource, judge
 from energyad.runtimes import export
 from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures, OnnxRuntime
+from energyad.runtimes.plan import default_plan
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy, train_energy
@@ -76,8 +77,10 @@ def fit_model(
         detector.HEAD_FILE: safetensors.torch.save(dict(head.state_dict())),
         detector.GRAPH_FILE: graph.SerializeToString(),
     }
+    good.discard()
     kept_images = [good_images[place] for place in good.kept]
-    runtime = OnnxRuntime(contents[detector.GRAPH_FILE], threads=threads or 0)
+    plan = default_plan(threads, tiles=settings.cut().count)
+    runtime = OnnxRuntime(contents[detector.GRAPH_FILE], plan=plan)
     calibration, parts = calibrate_on([kept_images[i] for i in held_out], runtime, settings, progress)
     made = provenance.collect(
         kept_images,

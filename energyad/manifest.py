@@ -25,6 +25,11 @@ class TileSpec(_Frozen):
     columns: int = Field(default=1, ge=1, le=MOST_TILES)
     overlap: float = Field(default=0.25, ge=0, le=0.5)
 
+    @property
+    def count(self) -> int:
+        """Tiles of an image."""
+        return self.rows * self.columns
+
 
 class AreaSpec(_Frozen):
     """What of the image is judged; the mask itself is in the head's file. share: of the image.

@@ -107,4 +107,4 @@ def _read(
                 raise ImageError(error.path, f"{error.reason}; remove it or give --skip-bad") from error
             warnings.warn(f"left out: {error}", stacklevel=2)
             continue
-        yield image, images.resize(pixels, detector.image_size)
+        yield image, images.resize(pixels, detector.input_shape)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, UInt8
 
 from energyad.errors import SettingsError
 
@@ -67,6 +67,14 @@ def length(count: int, side: int, overlap: float) -> int:
 def cut_indices(count: int, side: int, overlap: float) -> Int64[np.ndarray, "count side"]:
     """The pixels of each tile along one axis."""
     return np.array(starts(count, side, overlap))[:, None] + np.arange(side)
+
+
+def cut_pixels(
+    pixels: UInt8[np.ndarray, "h w 3"], tiles: Tiles, side: int
+) -> UInt8[np.ndarray, "tiles side side 3"]:
+    """The tiles of one image, row by row."""
+    rows, columns = (cut_indices(count, side, tiles.overlap) for count in (tiles.rows, tiles.columns))
+    return pixels[rows][:, :, columns].transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)
 
 
 def blending_weights(

@@ -82,7 +82,7 @@ def test_a_mask_keeps_place_and_area_at_another_size(demo_category: Category) ->
     item = next(item for item in demo_category.test if item.defect_type == "stain")
     assert item.mask is not None
     full = read_mask(item.mask)
-    small = mask_at(item, 64, shape=full.shape)
+    small = mask_at(item, (64, 64), of=full.shape)
     assert small.mean() == pytest.approx(full.mean(), rel=0.15)
     centres = [np.argwhere(mask).mean(axis=0) / len(mask) for mask in (full, small)]
     np.testing.assert_allclose(*centres, atol=0.01)

@@ -14,7 +14,7 @@ ORDER = (
     "errors", "progress", "files", "pipeline", "decoding", "images", "tiling", "datasets", "defects",
     "demo", "backbones", "features", "latents", "energy", "dxmi", "calibration", "settings", "training",
     "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "drift", "artifact", "prediction",
-    "results", "detector", "extraction", "provenance", "card", "recalibration", "fitting", "assembly",
+    "results", "detector", "features_store", "extraction", "provenance", "card", "recalibration", "fitting", "assembly",
     "inspection", "journal", "watch", "webhook", "evaluation", "overlays", "sheet", "page_style", "report",
     "service", "cli",
 )  # fmt: skip

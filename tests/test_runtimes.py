@@ -79,7 +79,7 @@ def test_two_threads_are_not_taken_where_one_is_faster(monkeypatch: pytest.Monke
 
     slowed = {1: 10.0, 2: 6.0}
     monkeypatch.setattr(kept, "_rate", lambda rival, _: slowed[rival.plan.lanes * rival.plan.threads])
-    best = kept.measure(Rival(default_plan(2)), image_size=64)  # type: ignore[arg-type]
+    best = kept.measure(Rival(default_plan(2)), shape=(64, 64))  # type: ignore[arg-type]
     assert best.lanes * best.threads == 1 and best.allowed == 2
 
 
@@ -116,7 +116,7 @@ def test_a_broken_record_of_a_plan_is_as_none(
 
 
 def test_measuring_takes_about_a_second(fitted_detector: AnomalyDetector) -> None:
-    plan = kept.measure(OnnxRuntime(fitted_detector.contents[GRAPH_FILE], threads=1), image_size=128)
+    plan = kept.measure(OnnxRuntime(fitted_detector.contents[GRAPH_FILE], threads=1), shape=(128, 128))
     assert plan in list(kept.candidates(1))
 
 

@@ -45,13 +45,18 @@ class Runtime(Protocol):
 
 
 def open_runtime(
-    name: RuntimeName, graph: bytes, assemble: Callable[[], Scorer], *, threads: int | None = None
+    name: RuntimeName,
+    graph: bytes,
+    assemble: Callable[[], Scorer],
+    *,
+    threads: int | None = None,
+    tiles: int = 1,
 ) -> Runtime:
     """Load a model on the engine of that name, under the plan kept for this machine or the default one.
 
     auto: PyTorch where there is a CUDA device, else ONNX Runtime. graph: ONNX; assemble: gives the module, called for
-    PyTorch only. threads: all cores by default. Raises SettingsError for an unknown name or a missing package,
-    ModelError for a graph that cannot be loaded.
+    PyTorch only. threads: all cores by default. tiles: of an image; the more, the fewer images a call. Raises
+    SettingsError for an unknown name or a missing package, ModelError for a graph that cannot be loaded.
     """
     from energyad.runtimes import kept
 
@@ -59,7 +64,7 @@ def open_runtime(
         raise SettingsError(f"runtime '{name}': choose among {', '.join(get_args(RuntimeName))}")
     if name == "auto":
         name = "torch" if has_cuda() else "onnxruntime"
-    plan = kept.plan_for(name, graph, threads=threads)
+    plan = kept.plan_for(name, graph, threads=threads, tiles=tiles)
     if name == "openvino":
         from energyad.runtimes.openvino import OpenVinoRuntime
 

@@ -29,7 +29,8 @@ class EagerRuntime:
     def __init__(self, scorer: Scorer, *, device: str | None = None, plan: Plan | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         allowed = plan.allowed if plan is not None else available_threads()
-        self.plan = Plan(BATCH_SIZE, lanes=1, threads=allowed, allowed=allowed)
+        batch_size = max(1, BATCH_SIZE // scorer.head.tiles.count)
+        self.plan = Plan(batch_size, lanes=1, threads=allowed, allowed=allowed)
         self.scorer = scorer.eval().to(self.device).to(memory_format=torch.channels_last)
         self._lanes = Lanes(self._infer, self.plan)
 

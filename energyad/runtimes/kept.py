@@ -26,9 +26,9 @@ SECONDS_EACH, ROUNDS = 0.05, 3
 BATCH_SIZES = (1, 2, 4, 8)
 
 
-def plan_for(name: str, graph: bytes, *, threads: int | None) -> Plan:
+def plan_for(name: str, graph: bytes, *, threads: int | None, tiles: int = 1) -> Plan:
     """The plan measured for this engine, model, machine and number of threads, else the default one."""
-    plan = default_plan(threads)
+    plan = default_plan(threads, tiles=tiles)
     with contextlib.suppress(OSError, ValueError, TypeError):
         values = json.loads(_place(name, graph, plan.allowed).read_text(encoding="utf-8"))
         kept = Plan(**values)
@@ -37,18 +37,18 @@ def plan_for(name: str, graph: bytes, *, threads: int | None) -> Plan:
     return plan
 
 
-def tuned(runtime: Runtime, graph: bytes, *, image_size: int) -> Runtime:
+def tuned(runtime: Runtime, graph: bytes, *, shape: tuple[int, int]) -> Runtime:
     """The runtime under the plan that is fastest here: the one kept, else measured by about a second of trying."""
     allowed = runtime.plan.allowed
     if runtime.name == "torch" or _place(runtime.name, graph, allowed).is_file():
         return runtime  # PyTorch shares threads out by itself; a plan that is kept is in use already
-    plan = measure(runtime, image_size=image_size)
+    plan = measure(runtime, shape=shape)
     with contextlib.suppress(DataError):  # a cache that cannot be written costs the next measurement only
         write_whole(_place(runtime.name, graph, allowed), json.dumps(asdict(plan)))
     return runtime.replan(plan)
 
 
-def measure(runtime: Runtime, *, image_size: int) -> Plan:
+def measure(runtime: Runtime, *, shape: tuple[int, int]) -> Plan:
     """The plan that scores most images a second.
 
     One thread is always among the candidates, so more are taken only where they are faster. Rounds are interleaved
@@ -59,7 +59,7 @@ def measure(runtime: Runtime, *, image_size: int) -> Plan:
     rates: list[list[float]] = [[] for _ in plans]
     for _ in range(ROUNDS):
         for candidate, found in zip(runtimes, rates, strict=True):
-            found.append(_rate(candidate, image_size))
+            found.append(_rate(candidate, shape))
     return plans[max(range(len(plans)), key=lambda index: median(rates[index]))]
 
 
@@ -72,10 +72,10 @@ def candidates(allowed: int) -> Iterator[Plan]:
         yield from (Plan(size, lanes=1, threads=allowed, allowed=allowed) for size in (1, 4, 16))
 
 
-def _rate(runtime: Runtime, image_size: int) -> float:
+def _rate(runtime: Runtime, shape: tuple[int, int]) -> float:
     """Images a second, over batches that fill all lanes twice."""
     count = 2 * runtime.plan.lanes * runtime.plan.batch_size
-    pixels = np.random.default_rng(0).integers(0, 256, (count, image_size, image_size, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *shape, 3), dtype=np.uint8)
     runtime.run(pixels[: runtime.plan.batch_size])  # the first call of a shape allocates
     scored, started = 0, perf_counter()
     while (elapsed := perf_counter() - started) < SECONDS_EACH or not scored:

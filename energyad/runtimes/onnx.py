@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
@@ -33,10 +34,11 @@ def open_session(model: Path | bytes, *, threads: int = 0) -> onnxruntime.Infere
 
 
 class OnnxFeatures:
-    """The frozen backbone alone, for fitting."""
+    """The frozen backbone alone, for fitting. fingerprint: of its graph, weights included."""
 
-    def __init__(self, model: Path | bytes, *, threads: int = 0) -> None:
+    def __init__(self, model: bytes, *, threads: int = 0) -> None:
         self.plan = default_plan(threads)
+        self.fingerprint = hashlib.sha256(model).hexdigest()
         self._session = open_session(model, threads=self.plan.threads)
         self._free = BoundedSemaphore(self.plan.lanes)
 

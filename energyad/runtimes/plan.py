@@ -46,12 +46,15 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-def default_plan(threads: int | None) -> Plan:
-    """One thread a call and as many calls as threads: they never wait for one another. None: all cores."""
+def default_plan(threads: int | None, *, tiles: int = 1) -> Plan:
+    """One thread a call and as many calls as threads: they never wait for one another. None: all cores.
+
+    tiles: of an image; each takes the memory of an untiled image.
+    """
     if threads is not None and threads < 0:
         raise SettingsError(f"threads = {threads}: give at least 1, or leave it out for all cores")
     allowed = threads or available_threads()
-    return Plan(BATCH_SIZE, lanes=allowed, threads=1, allowed=allowed)
+    return Plan(max(1, BATCH_SIZE // tiles), lanes=allowed, threads=1, allowed=allowed)
 
 
 class Lanes:

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from energyad import FitSettings, features_store
+from energyad.errors import DataError, ImageError
+from energyad.extraction import GoodFeatures, extract
+from energyad.features_store import DiskRows, MemoryRows, open_rows
+from energyad.files import CACHE_VARIABLE
+from energyad.images import write_png
+from energyad.progress import Silent
+from energyad.runtimes.plan import default_plan
+
+SETTINGS = FitSettings(image_size=32)
+
+
+class Blocks:
+    """Stands in for the backbone: means of 8 × 8 blocks as features; counts the images it saw."""
+
+    plan = default_plan(2)
+    fingerprint = "blocks"
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.seen = 0
+        self.stop_after = stop_after
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        self.seen += len(pixels)
+        if self.stop_after is not None and self.seen > self.stop_after:
+            raise KeyboardInterrupt
+        blocks = pixels.astype(np.float32).reshape(len(pixels), 4, 8, 4, 8, 3)
+        return blocks.mean(axis=(2, 4)).transpose(0, 3, 1, 2)
+
+
+@pytest.fixture
+def good_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+    return [write_png(tmp_path / f"{index:02}.png", image) for index, image in enumerate(pixels)]
+
+
+def features_of(files: list[Path], session: Blocks, *, skip_bad: bool = False) -> GoodFeatures:
+    return extract(files, session, settings=SETTINGS, skip_bad=skip_bad, progress=Silent())  # type: ignore[arg-type]
+
+
+def use_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features_store, "BYTES_AN_IMAGE", features_store.IN_MEMORY)
+
+
+def test_disk_and_memory_hold_the_same_features(
+    good_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_memory = features_of(good_files, Blocks())
+    use_the_disk(monkeypatch)
+    on_disk = features_of(good_files, Blocks())
+    assert isinstance(in_memory.rows, MemoryRows) and isinstance(on_disk.rows, DiskRows)
+    assert isinstance(on_disk.features, np.memmap) and on_disk.features.dtype == np.float16
+    np.testing.assert_array_equal(on_disk.features, in_memory.features)
+    assert on_disk.kept == in_memory.kept == tuple(range(30))
+
+
+def test_features_are_the_images_own_in_their_order(good_files: list[Path]) -> None:
+    whole = features_of(good_files, Blocks())
+    for place in (0, 13, 29):
+        alone = features_of([good_files[place], good_files[0]], Blocks()).features[0]
+        np.testing.assert_array_equal(whole.features[place], alone)
+
+
+def test_an_interrupted_fit_goes_on_with_images_not_yet_extracted(
+    good_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = features_of(good_files, Blocks())
+    use_the_disk(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        features_of(good_files, Blocks(stop_after=16))
+    again = Blocks()
+    resumed = features_of(good_files, again)
+    assert again.seen < 30
+    np.testing.assert_array_equal(resumed.features, expected.features)
+
+
+def test_a_half_written_row_is_extracted_again(
+    good_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = features_of(good_files, Blocks())
+    use_the_disk(monkeypatch)
+    rows = features_of(good_files, Blocks()).rows
+    assert isinstance(rows, DiskRows)
+    features, places = rows.folder / "features.f16", rows.folder / "places.jsonl"
+    os.truncate(features, features.stat().st_size - 50)
+    places.write_text(places.read_text(encoding="utf-8")[:-3], encoding="utf-8")
+    session = Blocks()
+    again = features_of(good_files, session)
+    assert 1 <= session.seen <= 4
+    np.testing.assert_array_equal(again.features, expected.features)
+
+
+def test_nothing_is_left_on_the_disk_once_the_fit_is_done(
+    good_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_the_disk(monkeypatch)
+    good = features_of(good_files, Blocks())
+    assert any(features_store._folder().iterdir())
+    good.discard()
+    assert not any(features_store._folder().iterdir())
+
+
+def test_another_file_or_setting_is_another_place(good_files: list[Path]) -> None:
+    def place(files: list[Path], key: str = "a") -> Path:
+        rows = open_rows(files, key=(key,), limit=0)
+        assert isinstance(rows, DiskRows)
+        return rows.folder
+
+    first = place(good_files)
+    assert place(good_files) == first
+    assert place(good_files, "b") != first and place(good_files[1:]) != first
+    os.utime(good_files[0], (1, 1))
+    assert place(good_files) != first
+
+
+def test_features_forgotten_for_a_week_are_deleted(good_files: list[Path]) -> None:
+    rows = open_rows(good_files, key=(), limit=0)
+    rows.append([0], [np.zeros((4, 4, 3), np.float16)])
+    assert isinstance(rows, DiskRows)
+    features_store.forget_old()
+    assert rows.folder.exists()
+    old = time.time() - features_store.FORGOTTEN_AFTER - 60
+    for path in rows.folder.iterdir():
+        os.utime(path, (old, old))
+    features_store.forget_old()
+    assert not rows.folder.exists()
+
+
+def test_a_disk_that_cannot_be_written_is_one_clear_line(
+    good_files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
+    use_the_disk(monkeypatch)
+    with pytest.raises(DataError, match="set ENERGYAD_CACHE to a roomy disk"):
+        features_of(good_files, Blocks())
+
+
+def test_unreadable_images_are_named_or_left_out(
+    good_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_the_disk(monkeypatch)
+    good_files[5].write_bytes(b"")
+    with pytest.raises(ImageError, match=r"05\.png.*--skip-bad"):
+        features_of(good_files, Blocks())
+    with pytest.warns(UserWarning, match=r"left out: .*05\.png"):
+        good = features_of(good_files, Blocks(), skip_bad=True)
+    assert good.kept == (*range(5), *range(6, 30)) and len(good.features) == 29
