@@ -9,7 +9,6 @@ import timm
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from energyad import backbones
 from energyad.backbones import BackboneWeights
@@ -55,16 +54,21 @@ class FeatureExtractor(nn.Module):
         )
         offset = (torch.tensor(weights.mean) / torch.tensor(weights.std)).view(1, 3, 1, 1)
         self.register_buffer("offset", offset, persistent=False)
+        with torch.no_grad():
+            sizes = [
+                stage.shape[-1] for stage in self._stages(torch.zeros(1, 3, grid.image_size, grid.image_size))
+            ]
+        for index, size in enumerate(sizes):
+            self.register_buffer(f"resampling_{index}", resampling_matrix(size, grid), persistent=False)
 
     def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b c g g"]:
         """Features of the inner patches, g = grid.inner. pixels: RGB bytes, h = w = grid.image_size."""
         x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.offset
-        stages = [  # the patch's own 3 × 3 neighbourhood, then the common grid
-            _to_grid(F.avg_pool2d(stage, 3, stride=1, padding=1, count_include_pad=False), self.grid.size)
-            for stage in self._stages(x)
-        ]
-        inner = slice(self.grid.margin, self.grid.size - self.grid.margin)
-        return torch.cat(stages, dim=1)[:, :, inner, inner]
+        resampled = []
+        for index, stage in enumerate(self._stages(x)):
+            matrix = self.get_buffer(f"resampling_{index}")
+            resampled.append(matrix @ (stage @ matrix.T))
+        return torch.cat(resampled, dim=1)
 
     def _stages(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c gh gw"]]:
         """Feature maps, the channel second; some transformers (Swin) give it last."""
@@ -75,14 +79,23 @@ class FeatureExtractor(nn.Module):
         ]
 
 
-def _to_grid(x: Float[Tensor, "b c h w"], grid_size: int) -> Float[Tensor, "b c g g"]:
-    """Finer stages are averaged down, coarser ones interpolated up."""
-    height = x.shape[-2]
-    if height == grid_size:
-        return x
-    if height % grid_size == 0:
-        return F.avg_pool2d(x, height // grid_size)
-    return F.interpolate(x, size=(grid_size, grid_size), mode="bilinear", align_corners=False)
+def resampling_matrix(size: int, grid: Grid) -> Float[Tensor, "inner size"]:
+    """One axis of «3 × 3 mean, then resize to the common grid, then leave out the margin», as a matrix.
+
+    All three steps are linear and separable, so a stage becomes R · stage · Rᵀ: two small products instead of passes
+    over the whole map. Means at the border are over the neighbours that exist; finer stages are averaged down, coarser
+    ones interpolated up with half-pixel centres. Rows sum to one.
+    """
+    place = torch.arange(size, dtype=torch.float64)
+    near = ((place[:, None] - place).abs() <= 1).double()
+    mean = near / near.sum(1, keepdim=True)
+    if size % grid.size == 0:
+        share = size // grid.size
+        common = torch.eye(grid.size, dtype=torch.float64).repeat_interleave(share, dim=1) / share
+    else:
+        centres = (torch.arange(grid.size, dtype=torch.float64) + 0.5) * size / grid.size - 0.5
+        common = (1 - (centres.clamp(0, size - 1)[:, None] - place).abs()).clamp_min(0)
+    return (common @ mean)[grid.margin : grid.size - grid.margin].float()
 
 
 def choose_stages(name: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...], int]:

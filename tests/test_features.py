@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from torch.nn import functional as F
 
 from energyad.backbones import BackboneWeights
 from energyad.errors import BackboneError, SettingsError
@@ -13,6 +14,7 @@ from energyad.features import (
     empty_extractor,
     load_extractor,
     make_grid,
+    resampling_matrix,
 )
 
 NAME = "tf_efficientnet_lite0"
@@ -90,3 +92,16 @@ def test_a_batch_is_scored_as_its_images_alone(extractor: FeatureExtractor) -> N
 def test_an_image_size_that_strides_do_not_divide_is_refused(size: int) -> None:
     with pytest.raises(SettingsError, match="multiple of 32"):
         make_grid(size, 8)
+
+
+@pytest.mark.parametrize("size", [64, 32, 16])
+def test_resampling_is_a_3x3_mean_then_the_common_grid_without_its_margin(size: int) -> None:
+    grid = Grid(image_size=256, size=32, margin=2)
+    stage = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(size))
+    matrix = resampling_matrix(size, grid)
+    near = F.avg_pool2d(stage, 3, stride=1, padding=1, count_include_pad=False)
+    if size >= grid.size:
+        common = F.avg_pool2d(near, size // grid.size)
+    else:
+        common = F.interpolate(near, size=(grid.size, grid.size), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(matrix @ stage @ matrix.T, common[:, :, 2:-2, 2:-2], atol=1e-6, rtol=1e-5)
