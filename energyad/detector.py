@@ -18,7 +18,7 @@ from energyad.manifest import Manifest
 from energyad.pipeline import read_and_work
 from energyad.prediction import Prediction, predict
 from energyad.results import ModelReference
-from energyad.runtimes import Runtime, RuntimeName, kept, open_runtime
+from energyad.runtimes import Runtime, kept, open_runtime
 
 if TYPE_CHECKING:
     from energyad.progress import Progress
@@ -55,7 +55,7 @@ class AnomalyDetector:
         settings: FitSettings | None = None,
         backbone_weights: Path | None = None,
         threads: int | None = None,
-        runtime: RuntimeName = "auto",
+        runtime: str = "auto",
         roi: AreaSource | None = None,
         ignore: AreaSource | None = None,
         skip_bad: bool = False,
@@ -85,7 +85,7 @@ class AnomalyDetector:
         return cls(manifest, contents, _open(runtime, manifest, contents, threads=threads))
 
     @classmethod
-    def load(cls, folder: str | Path, *, threads: int | None = None, runtime: RuntimeName = "auto") -> Self:
+    def load(cls, folder: str | Path, *, threads: int | None = None, runtime: str = "auto") -> Self:
         """Load a model folder, checking every file against its hash. Raises ModelError. No code in it is run.
 
         threads: all cores by default. runtime: the engine; auto is PyTorch on a CUDA device, else ONNX Runtime.
@@ -166,9 +166,7 @@ class AnomalyDetector:
         return images.as_rgb(image, white_level=self.manifest.input.white_level)
 
 
-def _open(
-    runtime: RuntimeName, manifest: Manifest, contents: Mapping[str, bytes], *, threads: int | None
-) -> Runtime:
+def _open(runtime: str, manifest: Manifest, contents: Mapping[str, bytes], *, threads: int | None) -> Runtime:
     def assemble() -> Scorer:
         from energyad.assembly import assemble_scorer  # torch and timm, which other runtimes do without
 

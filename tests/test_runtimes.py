@@ -12,11 +12,11 @@ from energyad import AnomalyDetector
 from energyad.detector import GRAPH_FILE
 from energyad.errors import SettingsError
 from energyad.files import CACHE_VARIABLE
-from energyad.runtimes import RawScores, RuntimeName, kept
+from energyad.runtimes import RawScores, kept
 from energyad.runtimes.onnx import OnnxRuntime
 from energyad.runtimes.plan import Lanes, Plan, default_plan
 
-ENGINES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino", "torch")
+ENGINES = ("onnxruntime", "openvino", "torch")
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 128, 128, 3), dtype=np.uint8)
 
 
@@ -27,7 +27,7 @@ def require(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_runtime_gives_the_same_scores_and_verdicts(
-    engine: RuntimeName, model_folder: Path, fitted_detector: AnomalyDetector
+    engine: str, model_folder: Path, fitted_detector: AnomalyDetector
 ) -> None:
     require(engine)
     other = AnomalyDetector.load(model_folder, threads=2, runtime=engine)
@@ -124,7 +124,7 @@ def test_an_unknown_or_missing_engine_is_one_clear_line(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(SettingsError, match=r"'tflite'.*onnxruntime, openvino, torch"):
-        AnomalyDetector.load(model_folder, runtime="tflite")  # type: ignore[arg-type]
+        AnomalyDetector.load(model_folder, runtime="tflite")
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(SettingsError, match=r"pip install 'energyad\[openvino\]'"):
         AnomalyDetector.load(model_folder, runtime="openvino")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from energyad.cli import terminal
-from energyad.cli.options import DataRoot, Debug, Download, Json, Model, Quiet, Threads
+from energyad.cli.options import DataRoot, Debug, Download, Json, Model, Quiet, Runtime, Threads
 
 if TYPE_CHECKING:
     from energyad.evaluation import Evaluation
@@ -28,6 +28,7 @@ def evaluate(
     ] = None,
     as_json: Json = False,
     threads: Threads = None,
+    runtime: Runtime = "auto",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -48,7 +49,7 @@ def evaluate(
     from energyad.evaluation import evaluate as measure
 
     data = (download_category if download else open_category)(category, data_root=data_root)
-    detector = AnomalyDetector.load(artifact.find_model(model or category), threads=threads)
+    detector = AnomalyDetector.load(artifact.find_model(model or category), threads=threads, runtime=runtime)
     with Bar() as bar:
         evaluation = measure(detector, data, progress=bar)
     if as_json:

@@ -19,6 +19,14 @@ Debug: TypeAlias = Annotated[
 Threads: TypeAlias = Annotated[
     int | None, typer.Option("--threads", min=1, metavar="N", help="Processor threads; all cores by default.")
 ]
+Runtime: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--runtime",
+        metavar="NAME",
+        help="onnxruntime, openvino, torch or auto: torch on a CUDA device, else onnxruntime.",
+    ),
+]
 Model: TypeAlias = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="NAME_OR_DIR", help="A name under models/, or a folder."),

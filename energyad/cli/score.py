@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from energyad.cli import terminal
-from energyad.cli.options import Debug, Json, Model, Quiet, Threads
+from energyad.cli.options import Debug, Json, Model, Quiet, Runtime, Threads
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
@@ -43,6 +43,7 @@ def score(
     ] = None,
     as_json: Json = False,
     threads: Threads = None,
+    runtime: Runtime = "auto",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -70,7 +71,7 @@ def score(
     overlays = heatmaps_dir or Path("heatmaps")
     folder = artifact.find_model(model)
     paths = _find(sources, overlays)
-    detector = AnomalyDetector.load(folder, threads=threads)
+    detector = AnomalyDetector.load(folder, threads=threads, runtime=runtime)
     wanted = overlays if heatmaps or heatmaps_dir is not None else None
     results = _score_all(detector, paths, overlays=wanted, as_json=as_json and fdr is None)
     if fdr is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from energyad.errors import SettingsError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from energyad.runtimes.plan import Plan
     from energyad.scorer import Scorer
 
-RuntimeName: TypeAlias = Literal["auto", "onnxruntime", "openvino", "torch"]
+RUNTIMES: Final = ("auto", "onnxruntime", "openvino", "torch")
 
 
 class RawScores(NamedTuple):
@@ -45,14 +45,14 @@ class Runtime(Protocol):
 
 
 def open_runtime(
-    name: RuntimeName,
+    name: str,
     graph: bytes,
     assemble: Callable[[], Scorer],
     *,
     threads: int | None = None,
     tiles: int = 1,
 ) -> Runtime:
-    """Load a model on the engine of that name, under the plan kept for this machine or the default one.
+    """Load a model on the engine of that name (of `RUNTIMES`), under the plan kept for this machine or the default one.
 
     auto: PyTorch where there is a CUDA device, else ONNX Runtime. graph: ONNX; assemble: gives the module, called for
     PyTorch only. threads: all cores by default. tiles: of an image; the more, the fewer images a call. Raises
@@ -60,8 +60,8 @@ def open_runtime(
     """
     from energyad.runtimes import kept
 
-    if name not in get_args(RuntimeName):
-        raise SettingsError(f"runtime '{name}': choose among {', '.join(get_args(RuntimeName))}")
+    if name not in RUNTIMES:
+        raise SettingsError(f"runtime '{name}': choose among {', '.join(RUNTIMES)}")
     if name == "auto":
         name = "torch" if has_cuda() else "onnxruntime"
     plan = kept.plan_for(name, graph, threads=threads, tiles=tiles)
