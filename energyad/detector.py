@@ -133,7 +133,7 @@ class AnomalyDetector:
 
         count: images to come; too few to win the second back are scored as it is. Scores stay the same.
         """
-        if count is None or count >= kept.PAYS_FROM:
+        if self.manifest.input.tiles.count == 1 and (count is None or count >= kept.PAYS_FROM):
             self.runtime = kept.tuned(self.runtime, self.contents[GRAPH_FILE], shape=self.input_shape)
 
     def score(self, image: ImageLike) -> Prediction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,6 +22,8 @@ from energyad.tiling import cut_pixels
 
 FEWEST, FEW = 2, 8
 BATCH_SIZE = 4
+MOST_TILES = 800
+"""Tiles of all images together that a fit looks at, as many as an untiled fit of 800 images; at least one each."""
 
 Result = TypeVar("Result")
 
@@ -59,12 +62,12 @@ def extract(
 ) -> GoodFeatures:
     """Run the frozen backbone over all good images once; half precision halves the memory."""
     progress.stage("features", len(good_images))
-    tiles = settings.cut()
+    most = max(1, MOST_TILES // max(1, len(good_images)))
 
     def work(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float16[np.ndarray, "tiles*g g c"]]:
-        if tiles.count == 1:
+        if settings.cut().count == 1:
             return list(_half(session.run(np.stack(batch))))
-        found = [_half(session.run(cut_pixels(image, tiles, settings.image_size))) for image in batch]
+        found = [_half(session.run(some_tiles(image, settings=settings, most=most))) for image in batch]
         return [np.concatenate(patches) for patches in found]
 
     rows = open_rows(good_images, key=(session.fingerprint, settings.input_shape, settings.white_level))
@@ -84,6 +87,20 @@ def extract(
         )
         warnings.warn(message, stacklevel=2)
     return GoodFeatures(features, kept, rows)
+
+
+def some_tiles(
+    pixels: UInt8[np.ndarray, "h w 3"], *, settings: FitSettings, most: int
+) -> UInt8[np.ndarray, "tiles side side 3"]:
+    """An image's tiles, `most` of them where it has more: other ones of other images, the same ones every time."""
+    tiles = settings.cut()
+    found = cut_pixels(pixels, tiles, settings.image_size)
+    seed = [
+        settings.seed,
+        zlib.crc32(pixels.tobytes()),
+    ]  # batches come in any order, so no generator is shared
+    chosen = np.random.default_rng(seed).permutation(tiles.count)[:most]
+    return found[np.sort(chosen)]
 
 
 def _half(features: Float32[np.ndarray, "b c g g"]) -> Float16[np.ndarray, "b g g c"]:

@@ -54,7 +54,7 @@ def scorer_of(detector: AnomalyDetector) -> Scorer:
                 )
                 yield Scored(found.path, result, None)
                 continue
-            small = images.resize(found.pixels, detector.image_size)
+            small = images.resize(found.pixels, detector.input_shape)
             seen = drift.observe(small, prediction.heatmap, prediction.score)
             yield Scored(found.path, results.scored(prediction, image=name, model=detector.reference), seen)
 

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from energyad.errors import SettingsError
+from energyad.extraction import some_tiles
 from energyad.features import Grid
 from energyad.latents import Whitening
 from energyad.scorer import EnergyHead, blended, cut, upsampling_matrix
+from energyad.settings import FitSettings
 from energyad.tiling import Tiles, blending_weights, length, parse_tiles, starts
 
 GRID = Grid(image_size=64, size=16, margin=4)
@@ -103,3 +105,19 @@ def test_tiles_are_written_as_one_number_or_columns_by_rows() -> None:
 def test_tiles_that_make_no_sense_are_refused(given_: dict[str, float]) -> None:
     with pytest.raises(SettingsError):
         Tiles(**given_)  # type: ignore[arg-type]
+
+
+def test_a_fit_looks_at_other_tiles_of_other_images_and_at_the_same_ones_every_time() -> None:
+    settings = FitSettings(image_size=64, tiles=(3, 3))
+    height, width = settings.input_shape
+    column = np.arange(width, dtype=np.uint8)[None, :, None]
+    images = [np.broadcast_to(column + shade, (height, width, 3)) for shade in range(8)]
+    few = [some_tiles(image, settings=settings, most=4) for image in images]
+    assert all(tiles.shape == (4, 64, 64, 3) for tiles in few)
+    assert all(
+        np.array_equal(tiles, some_tiles(image, settings=settings, most=4))
+        for tiles, image in zip(few, images, strict=True)
+    )
+    lefts = {tuple((tiles[:, 0, 0, 0] - shade).tolist()) for shade, tiles in enumerate(few)}
+    assert len(lefts) > 1
+    assert some_tiles(images[0], settings=settings, most=99).shape[0] == 9

@@ -69,6 +69,19 @@ def fit(
     ] = None,
     target_frr: TargetRate = None,
     review_frr: ReviewRate = None,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            "--tiles", metavar="N", help="Cut large images into N x N tiles, or COLUMNSxROWS (8x1)."
+        ),
+    ] = None,
+    roi: Annotated[
+        Path | None,
+        typer.Option("--roi", metavar="FILE", help="Judge only this area: polygons (JSON) or a mask image."),
+    ] = None,
+    ignore: Annotated[
+        Path | None, typer.Option("--ignore", metavar="FILE", help="Do not judge this area; as --roi.")
+    ] = None,
     threads: Threads = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out images that cannot be read instead of stopping.")
@@ -81,9 +94,13 @@ def fit(
     \b
       energyad fit --category bottle
       energyad fit --images good_parts/ --name gasket
+      energyad fit --images good_parts/ --name gasket --roi part.json --target-frr 0.005
+      energyad fit --images sheets/ --tiles 8x1
 
     The model lands in models/NAME/. An earlier one of that name is replaced only when the new one is whole.
     """
+    from energyad.tiling import parse_tiles
+
     data = _open_data(category, images, name, data_root=data_root, download=download)
     label = name or data.name
     folder = output or Path("models") / label
@@ -95,6 +112,7 @@ def fit(
         "iterations": iterations,
         "false_reject_rate": target_frr,
         "review_rate": review_frr,
+        "tiles": None if tiles is None else parse_tiles(tiles),
     }
     started = time.perf_counter()
     detector = _fit(
@@ -102,6 +120,8 @@ def fit(
         label,
         folder,
         options=options,
+        roi=roi,
+        ignore=ignore,
         backbone_weights=backbone_weights,
         threads=threads,
         skip_bad=skip_bad,
@@ -133,6 +153,8 @@ def _fit(
     folder: Path,
     *,
     options: dict[str, Any],
+    roi: Path | None,
+    ignore: Path | None,
     backbone_weights: Path | None,
     threads: int | None,
     skip_bad: bool,
@@ -150,6 +172,8 @@ def _fit(
             data.train_good,
             name=name,
             settings=settings,
+            roi=roi,
+            ignore=ignore,
             backbone_weights=backbone_weights,
             threads=threads,
             skip_bad=skip_bad,

@@ -99,7 +99,7 @@ class Inspector:
         return _encoded(picture, ".png")
 
     def _watch(self, pixels: UInt8[np.ndarray, "h w 3"], prediction: Prediction) -> None:
-        small = images.resize(pixels, self.detector.image_size)
+        small = images.resize(pixels, self.detector.input_shape)
         self._monitor.add(drift.observe(small, prediction.heatmap, prediction.score))
         self._seen += 1
         if self._seen % CHECK_EVERY == 0:
