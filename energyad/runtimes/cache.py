@@ -17,7 +17,9 @@ from energyad.features import FeatureExtractor
 from energyad.files import cache_folder
 from energyad.runtimes import export
 
-_SOURCES = [Path(__file__).parents[1] / name for name in ("features.py", "runtimes/export.py")]
+_SOURCES = [
+    Path(__file__).parents[1] / name for name in ("features.py", "runtimes/export.py", "runtimes/layout.py")
+]
 
 
 def extractor_graph(extractor: FeatureExtractor) -> onnx.ModelProto:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from energyad.features import FeatureExtractor
+from energyad.runtimes import layout
 from energyad.scorer import EnergyHead, cut
 from energyad.tiling import Tiles
 
@@ -22,14 +23,16 @@ def export_extractor(extractor: FeatureExtractor) -> onnx.ModelProto:
     """pixels uint8 [batch h w 3] → features [batch c g g]."""
     size = extractor.grid.image_size
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    return _export(extractor, pixels, "pixels", ["features"])
+    return layout.fold_scale(_export(extractor, pixels, "pixels", ["features"]))
 
 
 def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:
     """features [batch * tiles, c g g] → score [batch], heatmap [batch h w]."""
     tiles, grid_size = head.tiles.count, head.upsampling.shape[1] // head.tiles.rows
     features = torch.zeros(2 * tiles, num_channels, grid_size, grid_size)
-    exported = _export(head, features, "features", ["score", "heatmap"], multiple=tiles)
+    exported = layout.channels_second(
+        _export(head, features, "features", ["score", "heatmap"], multiple=tiles)
+    )
     for output in exported.graph.output:  # the exporter knows no name for a tiles-th of the batch
         output.type.tensor_type.shape.dim[0].dim_param = "batch"
     return exported
