@@ -1,0 +1,1 @@
+"""Tiles against plain resizing, on large images with small defects."""
