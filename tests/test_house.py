@@ -15,7 +15,7 @@ ORDER = (
     "demo", "backbones", "features", "latents", "energy", "dxmi", "calibration", "settings", "training",
     "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "drift", "artifact", "prediction",
     "results", "detector", "features_store", "extraction", "provenance", "card", "recalibration", "fitting", "assembly",
-    "inspection", "journal", "watch", "webhook", "evaluation", "overlays", "sheet", "page_style", "report",
+    "exports", "inspection", "journal", "watch", "webhook", "evaluation", "overlays", "sheet", "page_style", "report",
     "service", "cli",
 )  # fmt: skip
 FREE = {"__init__", "__main__"}

@@ -12,6 +12,7 @@ from energyad.cli.calibrate import calibrate
 from energyad.cli.demo import demo
 from energyad.cli.drift import drift
 from energyad.cli.evaluate import evaluate
+from energyad.cli.export import export
 from energyad.cli.fit import fit
 from energyad.cli.models import models
 from energyad.cli.options import Debug, Quiet
@@ -27,6 +28,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "watch": watch,
     "serve": serve,
     "drift": drift,
+    "export": export,
     "models": models,
     "demo": demo,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from energyad.errors import ModelError, SettingsError
@@ -18,7 +20,7 @@ class OpenVinoRuntime:
 
     name = "openvino"
 
-    def __init__(self, graph: bytes, *, threads: int | None = None, plan: Plan | None = None) -> None:
+    def __init__(self, graph: Path | bytes, *, threads: int | None = None, plan: Plan | None = None) -> None:
         self.plan = plan or default_plan(threads)
         self._graph = graph
         self._compiled = _compile(graph, self.plan)
@@ -37,13 +39,27 @@ class OpenVinoRuntime:
         return RawScores(results["score"], results["heatmap"])
 
 
-def _compile(graph: bytes, plan: Plan) -> Any:
+def as_intermediate(graph: bytes) -> tuple[bytes, bytes]:
+    """OpenVINO's own files of an ONNX graph, .xml and .bin, weights in full precision."""
+    openvino = _package()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "model.xml"
+        openvino.save_model(openvino.Core().read_model(graph), place, compress_to_fp16=False)
+        return place.read_bytes(), place.with_suffix(".bin").read_bytes()
+
+
+def _package() -> Any:
     try:
         import openvino
     except ImportError as error:
         raise SettingsError(
             "runtime 'openvino': the package is not installed; pip install 'energyad[openvino]'"
         ) from error
+    return openvino
+
+
+def _compile(graph: Path | bytes, plan: Plan) -> Any:
+    openvino = _package()
     options = {
         "INFERENCE_PRECISION_HINT": "f32",
         "NUM_STREAMS": plan.lanes,
@@ -54,7 +70,6 @@ def _compile(graph: bytes, plan: Plan) -> Any:
         core = openvino.Core()
         return core.compile_model(core.read_model(graph), "CPU", options)
     except RuntimeError as error:
+        where = graph if isinstance(graph, Path) else "the exported graph"
         reason = str(error).strip().splitlines()[-1]
-        raise ModelError(
-            f"the exported graph: OpenVINO cannot load it ({reason}); use --runtime onnxruntime"
-        ) from error
+        raise ModelError(f"{where}: OpenVINO cannot load it ({reason}); use --runtime onnxruntime") from error

@@ -1,0 +1,50 @@
+"""Laws of `energyad export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from energyad import exports
+from energyad.datasets import Category
+from energyad.runtimes import RawScores
+
+from .outcome import Program, is_one_line_error
+
+
+def test_export_writes_the_graph_and_what_to_know_of_it(
+    program: Program, house: Path, demo_category: Category
+) -> None:
+    outcome = program("export", "--verify", demo_category.test[0].path)
+    name = demo_category.name
+    assert outcome.status == 0
+    assert f"{name}.onnx" in outcome.err and "1 image against PyTorch" in outcome.out
+    assert (house / f"{name}.onnx").is_file()
+    assert json.loads((house / f"{name}.onnx.json").read_text(encoding="utf-8"))["file"] == f"{name}.onnx"
+
+
+def test_a_graph_that_differs_is_an_error_of_one_line(
+    program: Program, demo_category: Category, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = exports.open_exported
+    monkeypatch.setattr(
+        exports,
+        "open_exported",
+        lambda graph: lambda pixels: RawScores(*(2 * each for each in real(graph)(pixels))),
+    )
+    assert is_one_line_error(program("export", "--verify", demo_category.test[0].path), "tolerance")
+
+
+def test_an_unknown_format_names_the_known_ones(program: Program) -> None:
+    assert is_one_line_error(program("export", "--format", "tflite"), "onnx, openvino, pt2")
+
+
+def test_runtimes_can_be_chosen_and_an_unknown_one_is_named(
+    program: Program, demo_category: Category
+) -> None:
+    path = demo_category.test[0].path
+    found = [program("score", path, "--no-csv", "--runtime", name).out for name in ("auto", "torch")]
+    assert found[0] == found[1]
+    assert is_one_line_error(program("score", path, "--runtime", "tflite"), "tflite", "onnxruntime")
