@@ -1,1 +1,1 @@
-"""What happens to results when the program is killed, and to the service when it is asked for too much."""
+"""What happens to results when the watcher is killed."""

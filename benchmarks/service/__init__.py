@@ -1,0 +1,1 @@
+"""The service under twice the requests it can answer."""
