@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector as AnomalyDetector
     from energyad.errors import EnergyadError as EnergyadError
     from energyad.prediction import Prediction as Prediction
+    from energyad.recalibration import recalibrate as recalibrate
     from energyad.settings import FitSettings as FitSettings
 
 _HOMES = {
     "AnomalyDetector": "energyad.detector",
     "Prediction": "energyad.prediction",
+    "recalibrate": "energyad.recalibration",
     "EnergyadError": "energyad.errors",
     "FitSettings": "energyad.settings",
 }
-__all__ = ["AnomalyDetector", "EnergyadError", "FitSettings", "Prediction", "load"]
+__all__ = ["AnomalyDetector", "EnergyadError", "FitSettings", "Prediction", "load", "recalibrate"]
 
 
 def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> AnomalyDetector:

@@ -7,7 +7,7 @@ from energyad.manifest import Manifest
 
 def model_card(manifest: Manifest) -> str:
     """Markdown for people: what the model is, what it was fitted on, what its threshold rests on."""
-    made, input_, calibration = manifest.provenance, manifest.input, manifest.calibration
+    made, calibration = manifest.provenance, manifest.calibration
     review = ""
     if calibration.review_threshold is not None:
         review = f"; review from {calibration.review_threshold:.6g}, for {calibration.review_rate:.2%}"
@@ -21,7 +21,7 @@ High energy = abnormal.
 | fitted | {manifest.created}, {made.fit_seconds:.0f} s, seed {made.seed} |
 | data | {made.num_images} good images, {made.num_held_out} of them held out for the threshold; no defects were seen |
 | backbone | {manifest.backbone.name} ({manifest.backbone.source}) |
-| input | {input_.image_size} × {input_.image_size} px, {input_.colour_order}; {input_.resize} |
+| input | {_input(manifest)} |
 | threshold | {calibration.threshold:.6g} for {calibration.false_reject_rate:.2%} false rejects{review} |
 | false rejects | {calibration.rule().promise()} |
 | calibrated | {calibration.created or manifest.created} on {len(calibration.good_scores)} good images |
@@ -32,3 +32,16 @@ only. Fit again when the part, the lighting or the camera changes.
 `model.json` holds the settings, the provenance and the SHA-256 of every file; `*.safetensors` the weights;
 `scorer.onnx` the same weights as one graph from pixels to score and heatmap.
 """
+
+
+def _input(manifest: Manifest) -> str:
+    taken, (height, width) = manifest.input, manifest.input.shape
+    text = f"{width} × {height} px, {taken.colour_order}; the whole image, squeezed to that"
+    if taken.tiles.count > 1:
+        side = taken.image_size
+        text += f" and cut into {taken.tiles.columns} × {taken.tiles.rows} tiles of {side} × {side} px"
+    if manifest.area is not None:
+        names = {"inside": manifest.area.roi, "not in": manifest.area.ignore}
+        where = ", ".join(f"{how} {source[0]}" for how, source in names.items() if source is not None)
+        text += f"; {manifest.area.share:.0%} of it is judged ({where})"
+    return text

@@ -69,6 +69,9 @@ def test_the_model_says_what_it_was_fitted_for(detector: AnomalyDetector) -> Non
     assert (manifest.input.tiles.columns, manifest.input.tiles.rows) == (3, 1)
     assert manifest.area is not None and manifest.area.share == pytest.approx(0.75 * 0.8, abs=0.02)
     assert manifest.area.roi is not None and manifest.area.roi[0] == "roi.json"
+    card = detector.contents["README.md"].decode()
+    assert "160 × 64 px" in card and "3 × 1 tiles of 64 × 64 px" in card
+    assert "judged (inside roi.json, not in ignore.json)" in card
 
 
 def test_outside_the_area_there_is_no_energy_and_no_region(
