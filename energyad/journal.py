@@ -68,7 +68,7 @@ class JournalLine(ImageResult):
 
 
 def read_journal(path: str | Path) -> list[JournalLine]:
-    """All whole lines of a results file; a torn last one is left out. Raises DataError naming a line that is none."""
+    """All lines of a results file; a last one that is torn is left out. Raises DataError naming a line that is none."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -76,10 +76,12 @@ def read_journal(path: str | Path) -> list[JournalLine]:
         raise DataError(
             f"{path}: cannot be read: {reason}; give a file of `energyad watch` or `energyad score --json`"
         ) from error
-    whole = content[: content.rfind(b"\n") + 1]
-    return [
-        _line(path, number, line) for number, line in enumerate(whole.splitlines(), start=1) if line.strip()
-    ]
+    *whole, last = content.split(b"\n")
+    lines = [_line(path, number, line) for number, line in enumerate(whole, start=1) if line.strip()]
+    if last.strip():
+        with contextlib.suppress(*[DataError] * bool(lines)):
+            lines.append(_line(path, len(whole) + 1, last))
+    return lines
 
 
 def _line(path: str | Path, number: int, line: bytes) -> JournalLine:

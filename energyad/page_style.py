@@ -7,12 +7,12 @@ from typing import Final
 STYLE: Final = """
 :root {
   color-scheme: light dark; --ink: #181c24; --faint: #69707d; --line: #dfe2e7;
-  --paper: #fff; --card: #f6f7f9; --alarm: #b81e2c; --blue: #2654b2;
+  --paper: #fff; --card: #f6f7f9; --alarm: #b81e2c; --mild: #8a5a00; --blue: #2654b2;
 }
 @media(prefers-color-scheme:dark) {
   :root {
     --ink: #e6e8ec; --faint: #98a0ad; --line: #333a45; --paper: #14171c;
-    --card: #1c2027; --alarm: #ff7a80; --blue: #8ab4ff;
+    --card: #1c2027; --alarm: #ff7a80; --mild: #f0b849; --blue: #8ab4ff;
   }
 }
 body {
@@ -37,16 +37,31 @@ th { font-weight: 600; color: var(--faint); }
 figure { margin: 0; }
 figure div { display: flex; gap: 3px; }
 figure img {
-  width: calc((100% - 6px)/3); height: auto; aspect-ratio: 1; object-fit: contain;
+  width: calc((100% - 6px)/3); height: auto; min-width: 0; aspect-ratio: 1; object-fit: contain;
   background: var(--card);
 }
 figcaption { font-size: .85rem; color: var(--faint); }
+figure .n1 img { width: 100%; }
+figure .n2 img { width: calc((100% - 3px)/2); }
+figcaption { overflow-wrap: anywhere; }
+details { border-top: 1px solid var(--line); padding: .5rem 0; }
+details .parts { margin-top: .7rem; }
+summary { cursor: pointer; font-weight: 600; }
+summary .faint { font-weight: 400; }
+.mild { color: var(--mild); font-weight: 600; }
+.warn { border-left-color: var(--alarm); }
+table.words td { text-align: left; vertical-align: top; }
+table.words td:first-child { color: var(--faint); white-space: nowrap; }
 .bad { color: var(--alarm); font-weight: 600; }
 svg text { fill: var(--ink); font-size: 12px; }
 svg .axis { stroke: var(--line); }
 svg .limit { stroke: var(--alarm); stroke-dasharray: 4 3; }
 svg circle { fill: var(--blue); fill-opacity: .55; }
 svg circle.over { fill: var(--alarm); }
+svg .limit.mild { stroke: var(--mild); }
+svg .bar { fill: var(--blue); fill-opacity: .7; }
+svg .bar.over { fill: var(--alarm); }
+svg .good { stroke: var(--ink); stroke-width: 1.5; }
 svg .tick { fill: var(--faint); }
 .scroll { overflow-x: auto; }
 .scale img { width: 26rem; max-width: 100%; height: 14px; }

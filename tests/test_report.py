@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from energyad.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.evaluation import Evaluation
 from energyad.images import read_image
+from energyad.journal import JournalLine
 from energyad.overlays import ColourScale, colour_bar, overlay, overlay_places
-from energyad.report import html_page, write_report
+from energyad.report import Report, html_page, of_category, of_images, of_results, write_report
+from energyad.report.plots import histogram
+from energyad.results import scored
 from energyad.sheet import choose, picture_sheet
 
 SCALE = ColourScale(threshold=2.0)
@@ -112,7 +116,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.sources += [value or "" for name, value in attrs if name in {"src", "href"}]
-        if tag not in {"meta", "img"}:
+        if tag not in {"meta", "img", "br"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -122,16 +126,98 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_a_page_fetches_nothing_and_escapes_what_it_is_told(
-    fitted_detector: AnomalyDetector, evaluation: Evaluation
-) -> None:
-    page = html_page(fitted_detector, evaluation, title="<script>alert(1)</script>", note="a & b")
+def parsed(page: str) -> Reader:
     reader = Reader()
     reader.feed(page)
     assert not reader.open
+    return reader
+
+
+@pytest.fixture(scope="module")
+def labelled(fitted_detector: AnomalyDetector, demo_category: Category, evaluation: Evaluation) -> Report:
+    return of_category(fitted_detector, demo_category.test, evaluation)
+
+
+@pytest.fixture(scope="module")
+def saved(model_folder: Path) -> AnomalyDetector:
+    return AnomalyDetector.load(model_folder, threads=1)
+
+
+def line_of(detector: AnomalyDetector, path: Path) -> JournalLine:
+    result = scored(detector.score(path), image=str(path), model=detector.reference)
+    return JournalLine(**dict(result))
+
+
+def test_a_page_fetches_nothing_and_escapes_what_it_is_told(labelled: Report) -> None:
+    page = html_page(labelled, title="<script>alert(1)</script>", note="a & b")
+    reader = parsed(page)
     assert len(reader.sources) > 20
     assert all(source.startswith("data:image/") for source in reader.sources)
-    assert "<script" not in page and "a &amp; b" in page and "http" not in page
+    assert (
+        "<script" not in page
+        and "a &amp; b" in page
+        and "//" not in page.replace("base64,//", "").split("<h2>")[0]
+    )
+    assert "default-src 'none'; img-src data:" in page
+
+
+def test_a_labelled_page_has_every_image_with_its_mask_and_a_row_for_each_type(
+    labelled: Report, evaluation: Evaluation, demo_category: Category
+) -> None:
+    page = html_page(labelled, title="t")
+    assert page.count("<figcaption>") == len(demo_category.test)
+    assert page.count('alt="mask"') == sum(item.is_defective for item in demo_category.test)
+    for row in evaluation.types:
+        assert f"<td>{row.defect_type}</td><td>{row.images}</td>" in page
+    for part in ("Calibration", "Drift", "Model card", f"threshold {evaluation.threshold:.3g}"):
+        assert part in page
+
+
+def test_images_are_ranked_and_those_that_cannot_be_read_come_last_with_the_reason(
+    fitted_detector: AnomalyDetector, demo_category: Category, tmp_path: Path
+) -> None:
+    (tmp_path / "zero.png").touch()
+    report = of_images(fitted_detector, [tmp_path / "zero.png", *(item.path for item in demo_category.test)])
+    scores = [each.result.score for each in report.shown]
+    assert scores[-1] is None and scores[:-1] == sorted(scores[:-1], reverse=True)  # type: ignore[type-var]
+    assert "zero.png · unreadable: the file is empty" in html_page(report, title="t")
+
+
+def test_results_are_shown_as_they_are_also_where_their_images_are_gone(
+    saved: AnomalyDetector, demo_category: Category, tmp_path: Path
+) -> None:
+    lines = [line_of(saved, item.path) for item in demo_category.test]
+    gone = lines[0].model_copy(update={"image": "gone.png", "score": 1e6, "verdict": "ng"})
+    report = of_results([*lines, gone], saved.manifest, source=tmp_path / "r.jsonl")
+    page = html_page(report, title="t")
+    parsed(page)
+    assert report.shown[0].result.image == "gone.png"
+    assert page.count("image not at hand") == 1 and page.count('alt="regions"') == len(lines)
+
+
+def test_a_page_of_a_thousand_images_is_small_and_opens_fifty(
+    saved: AnomalyDetector, demo_category: Category, tmp_path: Path
+) -> None:
+    lines = [line_of(saved, item.path) for item in demo_category.test] * 70
+    report = of_results(lines[:1100], saved.manifest, source=tmp_path / "r.jsonl")
+    page = html_page(report, title="t")
+    assert len(page) < 20e6
+    assert page.count("<figcaption>") == 1100
+    assert (page.count("<details"), page.count("<details open")) == (22, 1)
+    assert page.count('loading="lazy" decoding="async"') == 2 * 1000 + 1  # and the legend
+
+
+@pytest.mark.parametrize("scores", [[], [1.0], [1e-9, 1e9], [0.5] * 50])
+def test_bars_of_a_histogram_count_every_image_and_none_lies_across_the_threshold(
+    fitted_detector: AnomalyDetector, scores: list[float]
+) -> None:
+    calibration = fitted_detector.calibration
+    plot = histogram([*scores, calibration.threshold, 1.01 * calibration.threshold], calibration)
+    parsed(plot)
+    kinds = re.findall(r'class="bar( over)?".*?<title>(\d+) images', plot)
+    over = sum(int(count) for kind, count in kinds if kind)
+    assert sum(int(count) for _, count in kinds) == len(scores) + 2
+    assert over == 1 + sum(score > calibration.threshold for score in scores)
 
 
 def test_a_report_is_a_page_a_sheet_and_scores(

@@ -16,6 +16,7 @@ from energyad.cli.export import export
 from energyad.cli.fit import fit
 from energyad.cli.models import models
 from energyad.cli.options import Debug, Quiet
+from energyad.cli.report import report
 from energyad.cli.score import score
 from energyad.cli.serve import serve
 from energyad.cli.watch import watch
@@ -28,6 +29,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "watch": watch,
     "serve": serve,
     "drift": drift,
+    "report": report,
     "export": export,
     "models": models,
     "demo": demo,

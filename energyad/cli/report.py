@@ -1,0 +1,105 @@
+"""`energyad report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from energyad.cli import terminal
+from energyad.cli.options import DataRoot, Debug, Model, Quiet, Threads
+
+if TYPE_CHECKING:
+    from energyad.cli.bar import Bar
+    from energyad.report import Report
+
+
+def report(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RESULTS|IMAGES]", help="A file of `watch` or `score --json`, or a folder of images."
+        ),
+    ] = None,
+    model: Model = None,
+    category: Annotated[
+        str | None, typer.Option("--category", "-c", metavar="NAME", help="A labelled category instead.")
+    ] = None,
+    data_root: DataRoot = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the page goes.")] = Path(
+        "report.html"
+    ),
+    threads: Threads = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Make one HTML page of results that needs no other file and no network.
+
+    \b
+      energyad report results.jsonl --model gasket     what was found; nothing is scored again
+      energyad report new/ --model gasket              score a folder, with heatmaps
+      energyad report --category screw                 labelled images: figures for each type of defect
+
+    It shows the scores with the threshold, every image by rank with its regions, the calibration and what it promises,
+    drift, and the model card. Pictures are those of the 1,000 highest scores.
+    """
+    from energyad.cli.bar import Bar
+    from energyad.errors import SettingsError
+    from energyad.files import write_whole
+    from energyad.images import IMAGE_SUFFIXES
+    from energyad.report import html_page
+
+    if (source is None) == (category is None):
+        raise SettingsError("give a results file, a folder of images or --category, one of the three")
+    with Bar() as bar:
+        if category is not None:
+            found = _labelled(category, data_root, model, threads, bar)
+            title = f"{category} · model {found.manifest.name}"
+        else:
+            path = Path(str(source))
+            is_results = path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES
+            found = _from_results(path, model, bar) if is_results else _scored(path, model, threads, bar)
+            title = f"{path.name or path} · model {found.manifest.name}"
+    page = write_whole(out, html_page(found, title=title))
+    megabytes = page.stat().st_size / 1e6
+    terminal.say(f"{len(found.shown)} images in {page} ({megabytes:.1f} MB); open it in a browser")
+
+
+def _labelled(
+    category: str, data_root: Path | None, model: str | None, threads: int | None, bar: Bar
+) -> Report:
+    from energyad import artifact
+    from energyad.datasets import open_category
+    from energyad.detector import AnomalyDetector
+    from energyad.evaluation import evaluate
+    from energyad.report import of_category
+
+    data = open_category(category, data_root=data_root)
+    detector = AnomalyDetector.load(artifact.find_model(model or category), threads=threads)
+    evaluation = evaluate(detector, data, progress=bar)
+    return of_category(detector, data.test, evaluation, progress=bar)
+
+
+def _from_results(path: Path, model: str | None, bar: Bar) -> Report:
+    from energyad import artifact
+    from energyad.errors import DataError
+    from energyad.journal import read_journal
+    from energyad.report import of_results
+
+    manifest = artifact.read_manifest(artifact.find_model(model))
+    lines = read_journal(path)
+    if not lines:
+        raise DataError(f"{path}: holds no results yet")
+    return of_results(lines, manifest, source=path, progress=bar)
+
+
+def _scored(path: Path, model: str | None, threads: int | None, bar: Bar) -> Report:
+    from energyad import artifact
+    from energyad.detector import AnomalyDetector
+    from energyad.images import find_images
+    from energyad.report import of_images
+
+    paths = find_images([path])
+    detector = AnomalyDetector.load(artifact.find_model(model), threads=threads)
+    return of_images(detector, paths, progress=bar)

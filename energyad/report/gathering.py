@@ -1,0 +1,183 @@
+"""What a report shows: results, with small pictures of the images they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from energyad import images, results
+from energyad.datasets import TestItem
+from energyad.detector import AnomalyDetector
+from energyad.drift import WINDOW, Drift, Observation, compare, observe, reference_of
+from energyad.errors import ImageError
+from energyad.evaluation import Evaluation
+from energyad.inspection import inspect_files
+from energyad.journal import JournalLine, drift_of
+from energyad.manifest import Manifest
+from energyad.overlays import overlay_of
+from energyad.progress import Progress, Silent
+from energyad.results import ImageResult
+from energyad.sheet import fit_tile
+
+MOST_PICTURED: Final = 1000
+"""Images whose pictures a page holds: those of the highest scores."""
+_SIDES: Final = ((120, 224), (400, 160), (MOST_PICTURED, 112))
+"""Up to so many images, so many pixels a picture: a page stays below some 20 MB."""
+_QUALITY: Final = 82
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image. pictures: names and JPEG bytes, none where it is not at hand. defect_type: None if unlabelled."""
+
+    result: ImageResult
+    defect_type: str | None
+    pictures: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of a page. evaluation: None where no image is labelled; drift: None where nothing is known of it."""
+
+    manifest: Manifest
+    shown: tuple[Shown, ...]
+    evaluation: Evaluation | None
+    drift: Drift | None
+
+
+def of_images(
+    detector: AnomalyDetector, paths: Sequence[Path], *, progress: Progress | None = None
+) -> Report:
+    """Score images and show them. Images that cannot be read are listed with the reason."""
+    shown, seen = _score(detector, paths, [None] * len(paths), progress or Silent())
+    parts = [part for part in seen if part is not None]
+    return Report(detector.manifest, shown, None, _drift(detector.manifest, parts))
+
+
+def of_category(
+    detector: AnomalyDetector,
+    items: Sequence[TestItem],
+    evaluation: Evaluation,
+    *,
+    progress: Progress | None = None,
+) -> Report:
+    """Show labelled test images. Drift is told from the good ones: defects are no drift."""
+    shown, seen = _score(detector, [item.path for item in items], items, progress or Silent())
+    good = [
+        part for part, item in zip(seen, items, strict=True) if part is not None and not item.is_defective
+    ]
+    return Report(detector.manifest, shown, evaluation, _drift(detector.manifest, good))
+
+
+def of_results(
+    lines: Sequence[JournalLine], manifest: Manifest, *, source: Path, progress: Progress | None = None
+) -> Report:
+    """Show results that are there already: regions as they were found, without heatmaps; nothing is scored.
+
+    source: the results file; images are looked for from here and from beside it. Raises DataError where no line is of
+    this model.
+    """
+    progress = progress or Silent()
+    drift = drift_of(lines, manifest, source=str(source))
+    ranked = sorted(lines, key=_rank)
+    side, shown = side_for(len(ranked)), list[Shown]()
+    progress.stage("pictures", len(ranked))
+    for place, line in enumerate(ranked):
+        pictured = place < MOST_PICTURED and line.score is not None
+        pictures = _from_file(line, manifest, source, side) if pictured else ()
+        shown.append(Shown(line, None, pictures))
+        progress.advance()
+    return Report(manifest, tuple(shown), None, drift)
+
+
+def side_for(count: int) -> int:
+    """Pixels a side of the pictures of that many images."""
+    return next((side for most, side in _SIDES if count <= most), _SIDES[-1][1])
+
+
+def _rank(result: ImageResult) -> tuple[bool, float, str]:
+    return result.score is None, -(result.score or 0.0), result.image or ""
+
+
+def _drift(manifest: Manifest, parts: Sequence[Observation]) -> Drift:
+    return compare(reference_of(manifest), parts[-WINDOW:], model=manifest.name)
+
+
+def _score(
+    detector: AnomalyDetector, paths: Sequence[Path], items: Iterable[TestItem | None], progress: Progress
+) -> tuple[tuple[Shown, ...], list[Observation | None]]:
+    """Highest score first; what was observed of each, in the order of the paths."""
+    side, model = side_for(len(paths)), detector.reference
+    shown, seen = list[Shown](), list[Observation | None]()
+    progress.stage("report", len(paths))
+    for found, item in zip(inspect_files(detector, paths), items, strict=True):
+        progress.advance()
+        label = None if item is None else item.defect_type
+        prediction, pixels = found.prediction, found.pixels
+        if prediction is None or pixels is None:
+            error = found.error or ImageError(found.path, "cannot be read")
+            result = results.unreadable(
+                error.reason, image=str(found.path), model=model, calibration=detector.calibration
+            )
+            shown.append(Shown(result, label, ()))
+            seen.append(None)
+            continue
+        small = fit_tile(pixels, side)
+        heatmap = images.resize_map(prediction.heatmap, *small.shape[:2])
+        pictures = [("image", small), ("heatmap", overlay_of(small, replace(prediction, heatmap=heatmap)))]
+        pictures += _mask(item, pixels.shape[:2], side)
+        result = results.scored(prediction, image=str(found.path), model=model)
+        shown.append(Shown(result, label, tuple((name, _jpeg(picture)) for name, picture in pictures)))
+        inputs = images.resize(pixels, detector.input_shape)
+        seen.append(observe(inputs, prediction.heatmap, prediction.score))
+    ranked = sorted(shown, key=lambda each: _rank(each.result))
+    return (*ranked[:MOST_PICTURED], *(replace(each, pictures=()) for each in ranked[MOST_PICTURED:])), seen
+
+
+def _mask(
+    item: TestItem | None, shape: tuple[int, int], side: int
+) -> Iterator[tuple[str, UInt8[np.ndarray, "h w"]]]:
+    if item is not None and item.mask is not None:
+        mask = images.read_mask(item.mask, shape=shape)
+        yield "mask", fit_tile(mask.astype(np.uint8) * 255, side)
+
+
+def _from_file(
+    line: JournalLine, manifest: Manifest, source: Path, side: int
+) -> tuple[tuple[str, bytes], ...]:
+    """Pictures of an image that was scored earlier, its regions outlined; none where it is gone or another by now."""
+    named = Path(line.image or "")
+    path = next((place for place in (named, source.parent / named) if place.is_file()), None)
+    if path is None:
+        return ()
+    try:
+        pixels = images.read_image(path, white_level=manifest.input.white_level)
+    except ImageError:
+        return ()
+    if pixels.shape[:2] != (line.height, line.width):
+        return ()
+    small = fit_tile(pixels, side)
+    return ("image", _jpeg(small)), ("regions", _jpeg(_outlined(small, line)))
+
+
+def _outlined(small: UInt8[np.ndarray, "h w 3"], line: ImageResult) -> UInt8[np.ndarray, "h w 3"]:
+    """Regions as white lines with a dark edge, to be seen on any image."""
+    drawn = (small * 0.75).astype(np.uint8)
+    factor = small.shape[1] / (line.width or small.shape[1])
+    corners = [
+        np.round((np.array(region.polygon) + 0.5) * factor).astype(np.int32) for region in line.regions
+    ]
+    for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.polylines(drawn, corners, True, colour, width)
+    return drawn
+
+
+def _jpeg(picture: UInt8[np.ndarray, "h w *c"]) -> bytes:
+    pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()

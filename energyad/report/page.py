@@ -1,0 +1,181 @@
+"""The page: what was found first, then what it rests on, then every image in pages of fifty."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import Final
+
+import cv2
+
+from energyad import images
+from energyad.datasets import TestItem
+from energyad.detector import AnomalyDetector
+from energyad.evaluation import GOOD, Evaluation
+from energyad.files import write_whole
+from energyad.overlays import ColourScale, colour_bar
+from energyad.page_style import STYLE
+from energyad.report import plots, tables
+from energyad.report.gathering import MOST_PICTURED, Report, Shown, of_category
+from energyad.results import by_score, results_csv
+from energyad.sheet import picture_sheet
+
+PAGE: Final = 50
+"""Images a page; a closed page costs a browser nothing."""
+MOST_LISTED: Final = 10_000
+
+
+def html_page(report: Report, *, title: str, note: str = "") -> str:
+    """The page. title, note: plain text; the note stands at the top, for what a reader must not miss."""
+    manifest, evaluation, drift = report.manifest, report.evaluation, report.drift
+    results = [each.result for each in report.shown]
+    calibration = manifest.calibration.rule()
+    scores = [result.score for result in results if result.score is not None]
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="faint">{escape(_described(report))}</p>',
+        f'<p class="note">{escape(note)}</p>' if note else "",
+        f'<p class="note warn">{escape(drift.advice)}</p>'
+        if drift is not None and drift.state == "shifted"
+        else "",
+        tables.evaluation_cards(evaluation) if evaluation is not None else "",
+        tables.verdict_cards(results),
+        "<h2>Scores</h2>",
+        f'<div class="scroll">{plots.histogram(scores, calibration)}</div>',
+        '<p class="faint">Images by score, right of the threshold ng. Ticks: the held-out good parts.</p>',
+        *_by_type(evaluation),
+        "<h2>Images, highest scores first</h2>",
+        _legend(ColourScale(calibration.threshold)),
+        *_pages(report.shown, grouped=evaluation is not None),
+        "<h2>Calibration</h2>",
+        f"<p>{escape(calibration.promise())}</p>",
+        f'<div class="scroll">{tables.calibration_table(manifest)}</div>',
+        *_drift(report),
+        "<h2>Model card</h2>",
+        tables.card_as_html(manifest),
+    ]
+    # Nothing is fetched: the browser is told so too.
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    head = (
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{STYLE}</style>'
+    )
+    body = "\n".join(part for part in parts if part)
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+
+
+def write_report(
+    folder: Path,
+    detector: AnomalyDetector,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    note: str = "",
+) -> None:
+    """Write `index.html`, `sheet.png` and `scores.csv` into a folder. Raises ImageError, DataError."""
+    items = [TestItem(item.path, item.defect_type, item.mask) for item in evaluation.items]
+    report = of_category(detector, items, evaluation)
+    write_whole(folder / "scores.csv", results_csv(by_score(each.result for each in report.shown)))
+    images.write_png(folder / "sheet.png", picture_sheet(detector, evaluation, title=title))
+    write_whole(folder / "index.html", html_page(report, title=title, note=note))
+
+
+def _described(report: Report) -> str:
+    manifest, evaluation = report.manifest, report.evaluation
+    speed = "" if evaluation is None else f", {evaluation.milliseconds_per_image:.0f} ms each"
+    return (
+        f"model {manifest.name}, fitted {manifest.created[:10]} on {manifest.provenance.num_images} good images · "
+        f"{manifest.backbone.name}, {manifest.input.image_size} px, seed {manifest.provenance.seed} · "
+        f"{len(report.shown)} images{speed}"
+    )
+
+
+def _by_type(evaluation: Evaluation | None) -> Iterator[str]:
+    if evaluation is None:
+        return
+    pixels = f"pixels at {evaluation.resolution} × {evaluation.resolution}"
+    yield "<h2>By type of defect</h2>"
+    yield f'<div class="scroll">{plots.strip_plot(evaluation)}</div>'
+    yield f'<div class="scroll">{tables.types_table(evaluation)}</div>'
+    yield f'<p class="faint">Each type against all good test images; {pixels}; AUPRO up to 0.3 false positives.</p>'
+
+
+def _drift(report: Report) -> Iterator[str]:
+    drift = report.drift
+    if drift is None:
+        return
+    yield "<h2>Drift</h2>"
+    which = "good test images" if report.evaluation is not None else "latest images"
+    yield f"<p>{escape(drift.advice)}</p>"
+    if drift.shifts:
+        yield f'<div class="scroll">{tables.drift_table(drift)}</div>'
+    yield f'<p class="faint">The {drift.window} {which} against {drift.reference} held-out good parts.</p>'
+
+
+def _pages(shown: Sequence[Shown], *, grouped: bool) -> Iterator[str]:
+    """Pages of images, by type where they are labelled; the first of each type is open while there are few."""
+    groups: dict[str, list[Shown]] = {}
+    for each in shown[:MOST_LISTED]:
+        groups.setdefault((each.defect_type or "") if grouped else "", []).append(each)
+    rank = {id(each): place for place, each in enumerate(shown, start=1)}
+    few = len(shown) <= 2 * PAGE
+    for number, name in enumerate(sorted(groups, key=lambda name: (name == GOOD, name))):
+        own = groups[name]
+        for start in range(0, len(own), PAGE):
+            page = own[start : start + PAGE]
+            is_open = " open" if start == 0 and (number == 0 or few) else ""
+            figures = "".join(_figure(each, rank[id(each)]) for each in page)
+            heading = f"{escape(name)} {start + 1} to {start + len(page)} of {len(own)}".strip()
+            yield f"<details{is_open}><summary>{heading}{_span(page)}</summary>"
+            yield f'<div class="parts">{figures}</div></details>'
+    if len(shown) > MOST_LISTED:
+        yield f"<p>{len(shown) - MOST_LISTED} more images with lower scores are not listed.</p>"
+    if len(shown) > MOST_PICTURED:
+        yield f'<p class="faint">Pictures of the {MOST_PICTURED} highest scores alone.</p>'
+
+
+def _span(page: Sequence[Shown]) -> str:
+    scores = [each.result.score for each in page if each.result.score is not None]
+    return f' <span class="faint">scores {max(scores):.3g} to {min(scores):.3g}</span>' if scores else ""
+
+
+def _figure(shown: Shown, rank: int) -> str:
+    result = shown.result
+    row = "".join(_embedded(data, name) for name, data in shown.pictures)
+    pictures = f'<div class="n{len(shown.pictures)}">{row}</div>' if row else ""
+    name = escape(Path(result.image or "image").name)
+    if result.score is None:
+        return f"<figure><figcaption>{name} · unreadable: {escape(result.error or '')}</figcaption></figure>"
+    kind = {"ng": "bad", "review": "mild"}.get(result.verdict or "", "")
+    verdict = f'<span class="{kind}">{result.verdict}</span>'
+    facts = f"#{rank} {name} · {result.score:.4g} · {verdict} · p {result.p_value:.3g}"
+    missing = "" if row else " · image not at hand"
+    return f"<figure>{pictures}<figcaption>{facts}{missing}{_regions(shown)}</figcaption></figure>"
+
+
+def _regions(shown: Shown) -> str:
+    """The regions in words, the first three."""
+    regions = shown.result.regions
+    if not regions:
+        return ""
+    words = [
+        f"{region.area_percent:.2g} % at {region.peak_at[0]}, {region.peak_at[1]} (peak {region.peak:.3g})"
+        for region in regions[:3]
+    ]
+    more = f" and {len(regions) - 3} more" if len(regions) > 3 else ""
+    return f"<br>{'; '.join(words)}{more}"
+
+
+def _legend(scale: ColourScale) -> str:
+    picture = cv2.cvtColor(colour_bar(scale, length=420, thickness=14), cv2.COLOR_RGB2BGR)
+    bar = _embedded(cv2.imencode(".jpg", picture)[1].tobytes(), "energy from cold to hot")
+    marks = f"<span><i>0</i><i>threshold {scale.threshold:.3g}</i><i>{scale.top:.3g} and more</i></span>"
+    text = "The same energy has the same colour in every heatmap; lines enclose the regions of parts that are not ok."
+    return f'<div class="scale">{bar}{marks}</div><p class="faint">{text}</p>'
+
+
+def _embedded(jpeg: bytes, name: str) -> str:
+    data = base64.b64encode(jpeg).decode()
+    return f'<img alt="{name}" loading="lazy" decoding="async" src="data:image/jpeg;base64,{data}">'

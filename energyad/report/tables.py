@@ -1,0 +1,108 @@
+"""Figures as tables and cards of the page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+
+from energyad.card import model_card
+from energyad.drift import Drift
+from energyad.evaluation import Evaluation, TypeRow
+from energyad.manifest import CalibrationSpec, Manifest
+from energyad.results import ImageResult
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells are text; the first column is aligned left."""
+    header = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+    return f"<table><tr>{header}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def evaluation_cards(evaluation: Evaluation) -> str:
+    """The main figures of labelled images."""
+    interval = evaluation.image_auroc_interval
+    between = "" if interval is None else f"95 %: {interval[0]:.3f} to {interval[1]:.3f}"
+    return _cards(
+        ("image AUROC", figure(evaluation.image_auroc), between),
+        ("pixel AUROC", figure(evaluation.pixel_auroc), ""),
+        ("AUPRO", figure(evaluation.aupro), "to 0.3 false positives"),
+        ("best F1", figure(evaluation.f1_max), "of images"),
+    )
+
+
+def verdict_cards(results: Sequence[ImageResult]) -> str:
+    """How many images got which verdict."""
+    counts: Counter[str] = Counter(result.verdict or "unreadable" for result in results)
+    total = max(1, len(results))
+    wanted = [name for name in ("ng", "review", "ok", "unreadable") if counts[name] or name in {"ng", "ok"}]
+    return _cards(*((name, str(counts[name]), f"{counts[name] / total:.1%} of images") for name in wanted))
+
+
+def _cards(*cells: tuple[str, str, str]) -> str:
+    cards = [
+        f'<div class="card">{escape(name)}<b>{value}</b><span class="faint">{detail}</span></div>'
+        for name, value, detail in cells
+    ]
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def figure(value: float | None) -> str:
+    """Three digits, or a dash."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def types_table(evaluation: Evaluation) -> str:
+    """A row for each type of defect."""
+
+    def row(each: TypeRow) -> list[str]:
+        figures = [figure(value) for value in (each.image_auroc, each.pixel_auroc, each.aupro)]
+        return [each.defect_type, str(each.images), str(each.above_threshold), *figures]
+
+    columns = ("type", "images", "above threshold", "image AUROC", "pixel AUROC", "AUPRO")
+    return table(columns, [row(each) for each in evaluation.types])
+
+
+def calibration_table(manifest: Manifest) -> str:
+    """The thresholds of today and those before them, with what they rest on."""
+
+    def row(spec: CalibrationSpec, when: str) -> list[str]:
+        review = "–" if spec.review_threshold is None else f"{spec.review_threshold:.4g}"
+        rate, count = f"{spec.false_reject_rate:.2%}", str(len(spec.good_scores))
+        return [when, f"{spec.threshold:.4g}", rate, spec.method, review, count]
+
+    today = manifest.calibration
+    rows = [row(today, f"{(today.created or manifest.created)[:10]}, in force")]
+    for earlier in reversed(manifest.earlier_calibrations):
+        rows.append(row(earlier, (earlier.created or manifest.created)[:10]))
+    columns = ("calibrated", "threshold", "false rejects aimed at", "method", "review from", "good parts")
+    return table(columns, rows)
+
+
+def drift_table(drift: Drift) -> str:
+    """Each quantity, then and now."""
+    rows = [
+        [shift.quantity.replace("_", " ")]
+        + [f"{value:.4g}" for value in (shift.then, shift.now, shift.ks)]
+        + [f"{shift.p_value:.2g}", f"{shift.psi:.3g}", f"{shift.psi_limit:.3g}"]
+        + ["shifted" if shift.shifted else "steady"]
+        for shift in drift.shifts
+    ]
+    columns = ("quantity", "good parts", "these parts", "KS", "p", "PSI", "PSI limit", "")
+    return table(columns, rows)
+
+
+def card_as_html(manifest: Manifest) -> str:
+    """The model card's paragraphs and its one table."""
+    parts, rows = list[str](), list[str]()
+    blocks = model_card(manifest).split("\n\n")[1:]
+    for block in blocks:
+        if block.startswith("|"):
+            for line in block.splitlines()[2:]:
+                name, value = (cell.strip() for cell in line.strip("|").split("|", 1))
+                rows.append(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>")
+            parts.append(f'<table class="words">{"".join(rows)}</table>')
+        else:
+            parts.append(f"<p>{escape(block.replace('`', ''))}</p>")
+    return "".join(parts)
