@@ -108,6 +108,8 @@ def describe(detector: AnomalyDetector, kind: str, place: Path, content: bytes) 
         },
         "threshold": detector.threshold,
         "review_threshold": detector.calibration.review_threshold,
+        "good_scores": list(detector.calibration.good_scores),
+        "p_value": "(1 + number of good_scores >= score) / (number of good_scores + 1)",
         "verdict": "ng where score > threshold, else review where score > review_threshold, else ok",
     }
 

@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from energyad.calibration import benjamini_hochberg
 from energyad.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.images import read_image
+from energyad.exports import export_model
+from energyad.images import read_image, resize
 from energyad.results import ImageResult, scored
 
 from .outcome import Program, is_one_line_error
@@ -113,6 +115,23 @@ def test_the_program_and_the_python_class_give_the_same_result(
     ]
     assert [ImageResult.model_validate_json(line) for line in outcome.out.splitlines()] == expected
     assert {each.verdict for each in expected} >= {"ok", "ng"}
+
+
+def test_the_exported_graph_and_its_json_give_the_same_score_p_value_and_verdict(
+    demo_category: Category, fitted_detector: AnomalyDetector, tmp_path: Path
+) -> None:
+    written = export_model(fitted_detector, "onnx", tmp_path / "part.onnx")
+    facts = json.loads(written.metadata.read_text(encoding="utf-8"))
+    session = onnxruntime.InferenceSession(written.graph, providers=["CPUExecutionProvider"])
+    paths = [item.path for item in demo_category.test]
+    for path, prediction in zip(paths, fitted_detector.score_batch(paths), strict=True):
+        pixels = resize(read_image(path), tuple(facts["input"]["shape"][1:3]))
+        score = float(session.run(["score"], {"pixels": pixels[None]})[0][0])
+        higher = sum(good >= score for good in facts["good_scores"])
+        ok = "ok" if facts["review_threshold"] is None or score <= facts["review_threshold"] else "review"
+        assert score == prediction.score
+        assert (1 + higher) / (len(facts["good_scores"]) + 1) == prediction.p_value
+        assert ("ng" if score > facts["threshold"] else ok) == prediction.verdict
 
 
 def test_parts_for_review_alone_are_status_0_and_said(
