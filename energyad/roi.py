@@ -95,7 +95,8 @@ def open_area(source: AreaSource) -> Area:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: no polygons of energyad ({where}: {first['msg']}); see docs") from error
+        form = '{"units": "relative", "polygons": [[[0, 0], [1, 0], [0.5, 1]]]}'
+        raise DataError(f"{path}: no polygons ({where}: {first['msg']}); give {form}") from error
 
 
 @dataclass(frozen=True)
