@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from energyad import drift, images, results
 from energyad.detector import AnomalyDetector
 from energyad.errors import ImageError, ImageTooLarge
-from energyad.overlays import ColourScale, overlay
+from energyad.overlays import ColourScale, overlay_of
 from energyad.prediction import Prediction
 from energyad.results import ImageResult
 from energyad.service.uploads import Upload
@@ -94,9 +94,8 @@ class Inspector:
         return PicturedResult(**dict(inspected.result), pictures=pictures)
 
     def overlay(self, inspected: Inspected) -> bytes:
-        """The heatmap over the image, as PNG at the image's own pixels."""
-        picture = overlay(inspected.pixels, inspected.prediction.heatmap, self.scale)
-        return _encoded(picture, ".png")
+        """The heatmap over the image with its regions, as PNG at the image's own pixels: that of `score --heatmaps`."""
+        return _encoded(overlay_of(inspected.pixels, inspected.prediction), ".png")
 
     def _watch(self, pixels: UInt8[np.ndarray, "h w 3"], prediction: Prediction) -> None:
         small = images.resize(pixels, self.detector.input_shape)

@@ -19,7 +19,7 @@ from energyad.cli import app as program
 from energyad.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.errors import SettingsError
-from energyad.overlays import ColourScale
+from energyad.overlays import ColourScale, overlay_of
 from energyad.results import ImageResult
 from energyad.service import examples
 from energyad.service.app import create_app
@@ -63,7 +63,8 @@ def test_the_overlay_is_a_png_at_the_images_own_pixels_with_the_figures_in_its_h
     prediction = fitted_detector.score(defective)
     assert answer.headers["content-type"] == "image/png"
     with Image.open(io.BytesIO(answer.content)) as picture:
-        assert (picture.height, picture.width) == prediction.heatmap.shape
+        drawn = overlay_of(images.read_image(defective), prediction)
+        np.testing.assert_array_equal(np.asarray(picture), drawn)
     assert float(answer.headers["x-energyad-score"]) == prediction.score
     assert float(answer.headers["x-energyad-p-value"]) == prediction.p_value
     assert answer.headers["x-energyad-verdict"] == prediction.verdict == "ng"
