@@ -47,7 +47,7 @@ def html_page(report: Report, *, title: str, note: str = "") -> str:
         '<p class="faint">Images by score, right of the threshold ng. Ticks: the held-out good parts.</p>',
         *_by_type(evaluation),
         "<h2>Images, highest scores first</h2>",
-        _legend(ColourScale(calibration.threshold)),
+        _legend(ColourScale(calibration.threshold)) if _has_heatmaps(report.shown) else "",
         *_pages(report.shown, grouped=evaluation is not None),
         "<h2>Calibration</h2>",
         f"<p>{escape(calibration.promise())}</p>",
@@ -145,7 +145,7 @@ def _figure(shown: Shown, rank: int) -> str:
     result = shown.result
     row = "".join(_embedded(data, name) for name, data in shown.pictures)
     pictures = f'<div class="n{len(shown.pictures)}">{row}</div>' if row else ""
-    name = escape(Path(result.image or "image").name)
+    name = escape("/".join(Path(result.image or "image").parts[-2:]))
     if result.score is None:
         return f"<figure><figcaption>{name} · unreadable: {escape(result.error or '')}</figcaption></figure>"
     kind = {"ng": "bad", "review": "mild"}.get(result.verdict or "", "")
@@ -166,6 +166,10 @@ def _regions(shown: Shown) -> str:
     ]
     more = f" and {len(regions) - 3} more" if len(regions) > 3 else ""
     return f"<br>{'; '.join(words)}{more}"
+
+
+def _has_heatmaps(shown: Sequence[Shown]) -> bool:
+    return any(name == "heatmap" for each in shown for name, _ in each.pictures)
 
 
 def _legend(scale: ColourScale) -> str:
