@@ -23,7 +23,7 @@ class OpenVinoRuntime:
     def __init__(self, graph: Path | bytes, *, threads: int | None = None, plan: Plan | None = None) -> None:
         self.plan = plan or default_plan(threads)
         self._graph = graph
-        self._compiled = _compile(graph, self.plan)
+        self._compiled = compile_graph(graph, self.plan)
         self._lanes = Lanes(self._infer, self.plan)
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
@@ -58,7 +58,8 @@ def _package() -> Any:
     return openvino
 
 
-def _compile(graph: Path | bytes, plan: Plan) -> Any:
+def compile_graph(graph: Path | bytes, plan: Plan) -> Any:
+    """OpenVINO's compiled model, in float32, with a stream for each lane."""
     openvino = _package()
     options = {
         "INFERENCE_PRECISION_HINT": "f32",

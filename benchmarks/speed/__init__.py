@@ -1,0 +1,1 @@
+"""Images a second, latency and memory beside the bare backbone and anomalib."""

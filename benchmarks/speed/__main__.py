@@ -1,0 +1,156 @@
+"""`python -m benchmarks.speed --data-root DIR --category screw`: measure all parts, append rows, draw the figure."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.provenance import append_row, stamp
+from benchmarks.speed import figure, scaling, throughput
+from benchmarks.speed.images import prepare
+from benchmarks.speed.memory import in_a_process
+from benchmarks.speed.peers import NOTES, fit_peer
+from benchmarks.speed.table import RESULTS, tables
+from energyad.datasets import Category, open_category
+from energyad.demo import render_demo
+from energyad.detector import AnomalyDetector
+from energyad.settings import FitSettings
+
+PACKAGES = ("energyad", "torch", "numpy", "onnxruntime", "timm", "anomalib", "opencv-python-headless")
+PADIM_IMAGES = 110  # its covariances of 100 features want more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much of each part."""
+
+    images: int = 32
+    rounds: int = 9
+    calls: int = 200
+    few_good: int = PADIM_IMAGES
+    endless: int = 100_000
+    sides: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    fits: tuple[int, ...] = (20, 80, 320)
+
+
+QUICK = Plan(images=16, rounds=2, calls=30, endless=3000, sides=(128, 512), fits=(8, 16))
+PARTS = ("throughput", "memory", "flat", "image size", "training set")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all parts share."""
+
+    model: Path
+    category: Category
+    folder: Path
+    plan: Plan
+    threads: int
+
+    @property
+    def good(self) -> Path:
+        """The folder of good images."""
+        return self.category.train_good[0].parent
+
+
+def throughput_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    detectors = throughput.engines(bench.model, threads=bench.threads)
+    for detector in detectors.values():
+        detector.prepare()  # its second of measuring belongs to no figure
+    size = detectors["onnxruntime"].image_size
+    good = bench.category.train_good
+    peers = {
+        name: fit_peer(name, good, image_size=size, few=bench.plan.few_good, threads=bench.threads)
+        for name in NOTES
+    }
+    images = prepare(
+        bench.category, bench.folder / "images", count=bench.plan.images, size=size, file_size=512
+    )
+    measured = throughput.measure(detectors, peers, images, rounds=bench.plan.rounds, calls=bench.plan.calls)
+    plan = asdict(detectors["onnxruntime"].runtime.plan)
+    for row in measured:
+        note = NOTES.get(row["subject"])
+        yield row | {"image_size": size, "file_size": 512, "plan": plan} | ({"note": note} if note else {})
+
+
+def memory_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    images = bench.folder / "images"
+    if not images.exists():
+        prepare(bench.category, images, count=bench.plan.images, size=256, file_size=512)
+    places = ("--model", str(bench.model), "--images", str(images), "--good", str(bench.good))
+    numbers = ("--few", str(bench.plan.few_good), "--threads", str(bench.threads))
+    for subject in ("energyad", *NOTES):
+        found = in_a_process("score", "--subject", subject, *places, *numbers)
+        yield {"part": "memory", "subject": subject} | found
+
+
+def flat_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    """A small network on small images, so that a hundred thousand take minutes; what is kept for each is the same."""
+    demo = render_demo(bench.folder / "small", train=12, good=8, per_flaw=2, size=64)
+    settings = FitSettings(image_size=64, warmup_iterations=100, iterations=0)
+    AnomalyDetector.fit(demo.train_good, settings=settings, threads=bench.threads).save(
+        bench.folder / "small-model"
+    )
+    yield in_a_process(
+        *("endless", "--model", str(bench.folder / "small-model"), "--images", str(demo.root / "test")),
+        *("--count", str(bench.plan.endless), "--threads", str(bench.threads)),
+    )
+
+
+def image_size_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    detector, folder = AnomalyDetector.load(bench.model, threads=bench.threads), bench.folder / "sides"
+    rows = scaling.by_image_size(detector, bench.category, folder, sides=bench.plan.sides, count=12)
+    yield from scaling.image_size_memory(rows, bench.model, folder, threads=bench.threads)
+
+
+def training_set_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    counts = [count for count in bench.plan.fits if count <= len(bench.category.train_good)]
+    yield from scaling.by_training_set(bench.good, counts=counts, threads=bench.threads)
+
+
+MEASURES: dict[str, Callable[[Bench], Iterator[dict[str, Any]]]] = dict(
+    zip(PARTS, (throughput_rows, memory_rows, flat_rows, image_size_rows, training_set_rows), strict=True)
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--category", required=True)
+    parser.add_argument(
+        "--model", type=Path, help="a fitted model of the category; fitted first where absent"
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--quick", action="store_true", help="a few minutes, figures for a glance")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    category = open_category(arguments.category, data_root=arguments.data_root)
+    with tempfile.TemporaryDirectory() as folder:
+        model = arguments.model or Path(folder) / "model"
+        if arguments.model is None:
+            fitted = AnomalyDetector.fit(category.train_good, name=category.name, threads=arguments.threads)
+            fitted.save(model)
+        plan = QUICK if arguments.quick else Plan()
+        bench = Bench(model, category, Path(folder), plan, arguments.threads)
+        rows = []
+        for part in arguments.parts:
+            for row in MEASURES[part](bench):
+                stamped = {"category": category.name, "quick": arguments.quick} | row
+                stamped |= asdict(stamp(threads=arguments.threads, packages=PACKAGES))
+                append_row(arguments.results, stamped)
+                rows.append(stamped)
+    print(tables(rows))
+    figure.draw(arguments.results, arguments.results.with_name("scaling.png"))
+
+
+if __name__ == "__main__":
+    main()

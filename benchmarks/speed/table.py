@@ -1,0 +1,90 @@
+"""The tables, ratios first, from the newest row of each kind."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.provenance import read_rows
+
+RESULTS = Path(__file__).with_name("results.jsonl")
+START, END = "<!-- speed table: start -->", "<!-- speed table: end -->"
+KEYS = ("part", "subject", "source", "batch", "side", "num_train")
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "throughput": {
+        "subject": "subject",
+        "source": "from",
+        "batch": "batch",
+        "of_backbone": "of the bare backbone",
+        "of_backbone_cpu": "in CPU time",
+        "of_best_backbone_cpu": "of its best",
+        "times_patchcore": "times PatchCore",
+        "times_patchcore_cpu": "in CPU time",
+        "images_per_second": "images a second",
+        "cpu_ms": "CPU ms an image",
+        "p50_ms": "p50 ms",
+        "p95_ms": "p95 ms",
+        "p99_ms": "p99 ms",
+    },
+    "memory": {"subject": "subject", "peak_mb": "peak MB", "fitted_bytes": "fitted bytes"},
+    "flat": {
+        "count": "images",
+        "network_size": "network px",
+        "peak_mb": "peak MB",
+        "growth_after_1000_mb": "growth after 1,000, MB",
+    },
+    "image size": {"side": "file px", "ms_an_image": "ms an image", "peak_mb": "peak MB"},
+    "training set": {
+        "num_train": "images",
+        "seconds": "fit s",
+        "cpu_seconds": "CPU s",
+        "peak_mb": "peak MB",
+    },
+}
+
+
+def tables(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Markdown of all parts that have rows."""
+    newest = {tuple(row.get(key) for key in KEYS): row for row in rows}
+    parts = []
+    for part, columns in COLUMNS.items():
+        own = [row for row in newest.values() if row["part"] == part]
+        if own:
+            parts.append(f"**{part}** ({where(own[-1])})\n\n{table(own, columns)}")
+    return "\n\n".join(parts)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+    """One Markdown table; an en dash where a row has no such figure."""
+    lines = ["| " + " | ".join(columns.values()) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
+    for row in rows:
+        cells = ("–" if row.get(key) is None else f"{row[key]}" for key in columns)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def where(row: Mapping[str, Any]) -> str:
+    """Machine, load and commit of a row."""
+    commit = str(row["commit"])[:9] + ("+" if row["modified"] else "")
+    return f"{row['processor']}, {row['threads']} thread(s), load {row['load']}, commit {commit}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--into", type=Path, help="replace the tables between the marks of this file")
+    arguments = parser.parse_args()
+    text = tables(read_rows(arguments.results))
+    if arguments.into is None:
+        print(text)
+        return
+    page = arguments.into.read_text(encoding="utf-8")
+    before, rest = page.split(START)
+    after = rest.split(END)[1]
+    arguments.into.write_text(f"{before}{START}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
