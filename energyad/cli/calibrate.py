@@ -65,9 +65,7 @@ def calibrate(
             progress=bar,
         )
     new.save(folder)
-    terminal.say(
-        f"\nmodel      {folder}, {len(new.calibration.good_scores)} good images, as they are in it now"
-    )
+    terminal.say(f"\nmodel      {folder}, thresholds from {len(new.calibration.good_scores)} good images")
     terminal.say(f"before     {_thresholds(detector.calibration)}")
     terminal.say(f"threshold  {_thresholds(new.calibration)}")
     terminal.say(f"           {new.calibration.promise()}")
