@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from energyad.calibration import Calibration, Verdict, benjamini_hochberg
 from energyad.errors import DataError
 from energyad.prediction import Prediction
-from energyad.regions import Region
+from energyad.regions import MOST, Region
 
 RESULT_SCHEMA_VERSION: Final = 1
 Point = Annotated[tuple[int, int], Field(description="x, y in pixels of the original image")]
@@ -81,7 +81,9 @@ class ImageResult(_Frozen):
     review_threshold: float | None = Field(description="null where the model knows no review")
     width: int | None = Field(ge=1, description="of the original image, pixels")
     height: int | None = Field(ge=1, description="of the original image, pixels")
-    regions: list[RegionResult] = Field(description="highest peak first; none where the verdict is ok")
+    regions: list[RegionResult] = Field(
+        description=f"highest peak first, at most {MOST}; none where the verdict is ok"
+    )
     heatmap: str | None = Field(default=None, description="where its overlay was written")
     error: str | None = Field(default=None, description="why the image could not be scored")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energyad.errors import SettingsError
@@ -30,6 +30,7 @@ def head(tiles: Tiles, grid: Grid = GRID) -> EnergyHead:
     return EnergyHead(whitening, FirstLatent(), grid=grid, smoothing=0.0, tiles=tiles)
 
 
+@settings(max_examples=40)
 @given(
     count=st.integers(1, 6),
     side=st.integers(16, 80),
@@ -108,16 +109,16 @@ def test_tiles_that_make_no_sense_are_refused(given_: dict[str, float]) -> None:
 
 
 def test_a_fit_looks_at_other_tiles_of_other_images_and_at_the_same_ones_every_time() -> None:
-    settings = FitSettings(image_size=64, tiles=(3, 3))
-    height, width = settings.input_shape
+    wanted = FitSettings(image_size=64, tiles=(3, 3))
+    height, width = wanted.input_shape
     column = np.arange(width, dtype=np.uint8)[None, :, None]
     images = [np.broadcast_to(column + shade, (height, width, 3)) for shade in range(8)]
-    few = [some_tiles(image, settings=settings, most=4) for image in images]
+    few = [some_tiles(image, settings=wanted, most=4) for image in images]
     assert all(tiles.shape == (4, 64, 64, 3) for tiles in few)
     assert all(
-        np.array_equal(tiles, some_tiles(image, settings=settings, most=4))
+        np.array_equal(tiles, some_tiles(image, settings=wanted, most=4))
         for tiles, image in zip(few, images, strict=True)
     )
     lefts = {tuple((tiles[:, 0, 0, 0] - shade).tolist()) for shade, tiles in enumerate(few)}
     assert len(lefts) > 1
-    assert some_tiles(images[0], settings=settings, most=99).shape[0] == 9
+    assert some_tiles(images[0], settings=wanted, most=99).shape[0] == 9
