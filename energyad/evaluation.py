@@ -51,7 +51,7 @@ class Evaluation:
 
     image_auroc, f1_max: over images, from their scores (f1_max: at the best threshold, not the model's).
     image_auroc_interval: 95 %, bootstrap over images. pixel_auroc, aupro (false positive rate up to 0.3): over all
-    pixels of all test images at `resolution` pixels a side, the model's input; masks are brought there by nearest
+    pixels of all test images at the graph's input, `resolution` pixels its longer side; masks come there by nearest
     neighbour, and both are None where a defective image lacks its mask. milliseconds_per_image: reading, scoring
     and tallying.
     """
@@ -105,7 +105,7 @@ def evaluate(
         aupro=metrics.aupro(tallies.values()) if tallies else None,
         f1_max=metrics.best_f1(defective, scores),
         threshold=detector.threshold,
-        resolution=detector.image_size,
+        resolution=max(detector.input_shape),
         milliseconds_per_image=round(1000 * elapsed / len(scores), 2),
         types=_type_rows(category, scores, tallies, detector.threshold),
         items=tuple(
