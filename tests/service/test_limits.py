@@ -14,6 +14,7 @@ from energyad.errors import SettingsError
 from energyad.service import server
 from energyad.service.app import create_app
 from energyad.service.refusals import Refusal
+from energyad.service.scoring import Inspector
 from energyad.service.settings import ServiceSettings, is_local, require_safe
 from energyad.service.uploads import read_body
 
@@ -106,6 +107,19 @@ def test_a_refused_request_gives_its_place_back(client: TestClient) -> None:
             client.post("/v1/score", content=b"x", headers={"content-type": "image/png"}).status_code == 422
         )
     assert worker.taken == 0
+
+
+def test_a_fault_is_a_500_without_its_inside_and_gives_its_place_back(
+    fitted_detector: AnomalyDetector, defective: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app([fitted_detector])
+    with TestClient(app, raise_server_exceptions=False) as client, monkeypatch.context() as broken:
+        broken.setattr(Inspector, "inspect", lambda *_: 1 / 0)
+        answer = client.post("/v1/score", files={"file": defective.read_bytes()})
+        assert (answer.status_code, list(answer.json())) == (500, ["error"])
+        assert "division" not in answer.text and app.state.house.worker.taken == 0
+        broken.undo()
+        assert client.post("/v1/score", files={"file": defective.read_bytes()}).status_code == 200
 
 
 def body(*chunks: tuple[float, bytes], announced: int | None = None) -> Request:
