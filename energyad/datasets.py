@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -155,6 +155,13 @@ def present_categories(data_root: str | Path | None = None) -> tuple[str, ...]:
     """Categories that can be opened under the data root, sorted."""
     base = find_data_root(data_root)
     return tuple(sorted(path.parent.parent.name for path in base.glob("*/train/good") if path.is_dir()))
+
+
+def unite(categories: Sequence[Category], *, name: str) -> Category:
+    """The good images of several categories as one, for a single model of all; each is tested by itself."""
+    check_category_name(name)
+    good = tuple(path for category in categories for path in category.train_good)
+    return Category(name, categories[0].root.parent, good, ())
 
 
 def check_category_name(name: str) -> None:

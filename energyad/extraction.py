@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float16, Float32, UInt8
 
 from energyad import detector, images
+from energyad.augmentation import relight
 from energyad.errors import DataError, ImageError
-from energyad.features_store import Rows, open_rows
+from energyad.features_store import MemoryRows, Rows, open_rows
 from energyad.pipeline import batches, read_and_work
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
@@ -39,6 +40,11 @@ class GoodFeatures:
     kept: tuple[int, ...]
     rows: Rows
 
+    @classmethod
+    def none(cls) -> GoodFeatures:
+        """Of no image."""
+        return cls(np.empty((0, 1, 1, 1), np.float16), (), MemoryRows())
+
     def discard(self) -> None:
         """Free the disk; until then an interrupted fit of the same images goes on with those not yet extracted."""
         self.rows.discard()
@@ -59,8 +65,12 @@ def extract(
     settings: FitSettings,
     skip_bad: bool,
     progress: Progress,
+    relit: bool = False,
 ) -> GoodFeatures:
-    """Run the frozen backbone over all good images once; half precision halves the memory."""
+    """Run the frozen backbone over all good images once; half precision halves the memory.
+
+    relit: under another light each, drawn from the settings' seed and the image's place.
+    """
     progress.stage("features", len(good_images))
     most = max(1, MOST_TILES // max(1, len(good_images)))
 
@@ -70,11 +80,20 @@ def extract(
         found = [_half(session.run(some_tiles(image, settings=settings, most=most))) for image in batch]
         return [np.concatenate(patches) for patches in found]
 
-    rows = open_rows(good_images, key=(session.fingerprint, settings.input_shape, settings.white_level))
+    key: tuple[object, ...] = (session.fingerprint, settings.input_shape, settings.white_level)
+    if relit:
+        key += (settings.lighting, settings.seed)
+    rows = open_rows(good_images, key=key)
     ahead = range(rows.next_place, len(good_images))
     progress.advance(rows.next_place)
     for places, found in work_on(
-        good_images, work, settings=settings, skip_bad=skip_bad, workers=session.plan.workers, places=ahead
+        good_images,
+        work,
+        settings=settings,
+        skip_bad=skip_bad,
+        workers=session.plan.workers,
+        places=ahead,
+        relit=relit,
     ):
         rows.append(places, found)
         progress.advance(len(places))
@@ -123,6 +142,7 @@ def work_on(
     skip_bad: bool,
     workers: int,
     places: Sequence[int] | None = None,
+    relit: bool = False,
 ) -> Iterator[tuple[list[int], list[Result]]]:
     """Batches of places and what `work` makes of the resized images there; those that cannot be read are left out.
 
@@ -132,7 +152,10 @@ def work_on(
 
     def read(place: int) -> UInt8[np.ndarray, "h w 3"]:
         pixels = images.as_rgb(good_images[place], white_level=settings.white_level)
-        return images.resize(pixels, settings.input_shape)
+        pixels = images.resize(pixels, settings.input_shape)
+        if not relit:
+            return pixels
+        return relight(pixels, strength=settings.lighting, rng=np.random.default_rng((settings.seed, place)))
 
     wanted = range(len(good_images)) if places is None else places
     done = read_and_work(wanted, read, work, batch_size=BATCH_SIZE, workers=workers)

@@ -12,12 +12,13 @@ import numpy as np
 import safetensors.torch
 import torch
 from jaxtyping import Float16
+from torch import Tensor
 
 from energyad import detector, drift, provenance
 from energyad.backbones import BackboneWeights
 from energyad.calibration import Calibration, calibrate
 from energyad.card import model_card
-from energyad.extraction import extract, read_batches, require_enough
+from energyad.extraction import GoodFeatures, extract, read_batches, require_enough
 from energyad.features import Grid, load_extractor
 from energyad.latents import fit_whitening
 from energyad.manifest import BackboneSpec, CalibrationSpec, InputSpec, Manifest, Provenance, TileSpec
@@ -33,6 +34,9 @@ from energyad.training import TrainedEnergy, train_energy
 
 ENOUGH_HELD_OUT = 20
 MOST_WATCHED = 100  # held-out images whose patches training looks at
+FEWEST_RELIT, MOST_RELIT = 64, 1000  # images under other light
+MOST_PATCHES = 1_000_000  # of each kind, in training: 0.7 GB as latents
+CHUNK = 65536
 
 
 def fit_model(
@@ -65,9 +69,17 @@ def fit_model(
     good = extract(good_images, session, settings=settings, skip_bad=skip_bad, progress=progress)
     require_enough(len(good.kept))
     fitted, held_out = split(len(good.kept), settings=settings, generator=generator)
+    kept_images = [good_images[place] for place in good.kept]
+    relit = relit_features([kept_images[i] for i in fitted], session, settings=settings, progress=progress)
     with single_thread():
         head, trained = fit_head(
-            good.features[fitted], good.features[held_out], extractor.grid, settings, generator, progress
+            gather_patches(good.features, fitted, generator=generator),
+            gather_patches(relit.features, range(len(relit.kept)), generator=generator),
+            gather_patches(good.features, held_out[:MOST_WATCHED], generator=generator),
+            extractor.grid,
+            settings,
+            generator,
+            progress,
         )
     head.mask = None if judged.mask is None else torch.from_numpy(judged.mask)
     tiled = export.with_tiles(backbone_graph, settings.cut(), side=settings.image_size)
@@ -78,7 +90,7 @@ def fit_model(
         detector.GRAPH_FILE: graph.SerializeToString(),
     }
     good.discard()
-    kept_images = [good_images[place] for place in good.kept]
+    relit.discard()
     plan = default_plan(threads, tiles=settings.cut().count)
     runtime = OnnxRuntime(contents[detector.GRAPH_FILE], plan=plan)
     calibration, parts = calibrate_on([kept_images[i] for i in held_out], runtime, settings, progress)
@@ -130,19 +142,57 @@ def split(count: int, *, settings: FitSettings, generator: torch.Generator) -> t
     return sorted(order[num_held_out:]), sorted(order[:num_held_out])
 
 
+def relit_features(
+    fitted_images: Sequence[detector.ImageLike],
+    session: OnnxFeatures,
+    *,
+    settings: FitSettings,
+    progress: Progress,
+) -> GoodFeatures:
+    """Features of the fitted images under other light: of few images several times, of very many only some."""
+    if settings.lighting == 0:
+        return GoodFeatures.none()
+    rounds = -(-FEWEST_RELIT // len(fitted_images))
+    step = -(-len(fitted_images) // MOST_RELIT)
+    chosen = [*fitted_images] * rounds if rounds > 1 else fitted_images[::step]
+    return extract(chosen, session, settings=settings, skip_bad=False, progress=progress, relit=True)
+
+
+def gather_patches(
+    features: Float16[np.ndarray, "n rows g c"], images: Sequence[int], *, generator: torch.Generator
+) -> Float16[Tensor, "m c"]:
+    """All patches of these images, or as many of each as make MOST_PATCHES. Read in order: they may lie on a disk."""
+    per_image = int(np.prod(features.shape[1:3]))
+    share = MOST_PATCHES // max(1, len(images))
+    if share >= per_image:
+        return torch.from_numpy(features[list(images)].reshape(-1, features.shape[-1]))
+    gathered = torch.empty(share * len(images), features.shape[-1], dtype=torch.float16)
+    for place, image in enumerate(images):
+        drawn = torch.randperm(per_image, generator=generator)[:share].numpy()
+        patches = features[image].reshape(per_image, -1)[drawn]
+        gathered[place * share : (place + 1) * share] = torch.from_numpy(patches)
+    return gathered
+
+
 def fit_head(
-    features: Float16[np.ndarray, "n g g c"],
-    held_out: Float16[np.ndarray, "m g g c"],
+    patches: Float16[Tensor, "n c"],
+    relit: Float16[Tensor, "r c"],
+    held_out: Float16[Tensor, "m c"],
     grid: Grid,
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
 ) -> tuple[EnergyHead, TrainedEnergy]:
-    """Fit all that lies behind the backbone."""
-    patches = torch.from_numpy(features).flatten(0, 2)
-    whitening = fit_whitening(patches, num_latents=settings.num_latents)
-    latents = torch.cat([whitening(chunk.float()) for chunk in patches.split(65536)])
-    unseen = whitening(torch.from_numpy(held_out[:MOST_WATCHED]).flatten(0, 2).float())
+    """Fit all that lies behind the backbone.
+
+    The latents' axes are those of the patches under their own light; but a few images hardly vary in most directions,
+    and the slightest change of light would then lie far outside.
+    """
+    seen = torch.cat([patches, relit]) if len(relit) > len(patches) else patches
+    whitening = fit_whitening(seen, num_latents=settings.num_latents)
+    chunks = [*patches.split(CHUNK), *relit.split(CHUNK)]
+    latents = torch.cat([whitening(chunk.float()) for chunk in chunks if len(chunk)])
+    unseen = whitening(held_out.float())
     trained = train_energy(latents, unseen, settings=settings, generator=generator, progress=progress)
     head = EnergyHead(
         whitening, trained.energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut()

@@ -21,8 +21,10 @@ def _default_dxmi() -> DxMISettings:
         beta_end=0.15,
         temperature=0.1,
         energy_regularization=1.0,
-        energy_lr=1e-4,
+        energy_lr=1e-3,
         energy_average=0.99,
+        decay_iterations=400,
+        final_lr_fraction=0.02,
         sampler_lr=1e-3,
         value_lr=2e-3,
         sampler_steps_per_iteration=1,
@@ -40,6 +42,7 @@ class FitSettings:
         backbone: a timm model's name. strides: of the stages whose features are used.
         image_size: pixels a side of the square that images are resized to, a multiple of 32.
         white_level: of 16-bit images whose camera has fewer bits (4095 for 12); None for the full range.
+        lighting: how far exposure and gamma of training's relit copies go, as the logarithm of a factor; 0 for none.
         num_latents: whitened directions kept. energy_width, bottleneck: layers of the energy's autoencoder.
         warmup_iterations: steps of plain reconstruction before DxMI. iterations: DxMI iterations.
         data_energy: mean energy of the data when DxMI begins.
@@ -55,6 +58,7 @@ class FitSettings:
     strides: tuple[int, ...] = DEFAULT_STRIDES
     image_size: int = 256
     white_level: int | None = None
+    lighting: float = 0.15
     num_latents: int = 176
     energy_width: int = 256
     bottleneck: int = 32
@@ -62,7 +66,7 @@ class FitSettings:
     warmup_batch_size: int = 512
     warmup_lr: float = 3e-3
     data_energy: float = 0.12
-    iterations: int = 600
+    iterations: int = 400
     dxmi: DxMISettings = field(default_factory=_default_dxmi)
     smoothing: float = 0.0
     tiles: tuple[int, int] = (1, 1)
@@ -76,7 +80,7 @@ class FitSettings:
         """Refuse illegal values, naming each."""
         for name in ("num_latents", "energy_width", "bottleneck", "image_size"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
-        for name in ("warmup_iterations", "iterations", "smoothing", "seed"):
+        for name in ("lighting", "warmup_iterations", "iterations", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         self._require(0 < self.holdout < 1, "holdout", "must lie between 0 and 1")
         self.cut()

@@ -20,6 +20,7 @@ from energyad.datasets import (
     fingerprint,
     open_category,
     open_folder,
+    unite,
 )
 from energyad.errors import DataError
 from energyad.images import write_png
@@ -182,3 +183,12 @@ def test_a_fingerprint_ignores_order_and_place_but_no_byte_and_no_name(tmp_path:
 def test_the_fingerprint_of_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.png"):
         fingerprint([tmp_path / "none.png"])
+
+
+def test_categories_are_united_for_one_model_and_tested_by_themselves(tmp_path: Path) -> None:
+    both = [open_category(name, data_root=make_category(tmp_path, name)) for name in ("bolt", "nut")]
+    united = unite(both, name="unified")
+    assert united.train_good == both[0].train_good + both[1].train_good
+    assert united.test == ()
+    with pytest.raises(DataError):
+        unite(both, name="../up")

@@ -11,7 +11,7 @@ import energyad
 
 ROOT = Path(energyad.__file__).parent
 ORDER = (
-    "errors", "progress", "files", "pipeline", "decoding", "images", "tiling", "datasets", "defects",
+    "errors", "progress", "files", "pipeline", "decoding", "images", "augmentation", "tiling", "datasets", "defects",
     "demo", "backbones", "features", "latents", "energy", "dxmi", "calibration", "settings", "training",
     "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "drift", "artifact", "prediction",
     "results", "detector", "features_store", "extraction", "provenance", "card", "recalibration", "fitting", "assembly",

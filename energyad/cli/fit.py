@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 def fit(
     category: Annotated[
-        str | None, typer.Option("--category", "-c", metavar="NAME", help="A category in the MVTec layout.")
+        list[str] | None,
+        typer.Option(
+            "--category",
+            "-c",
+            metavar="NAME",
+            help="A category in the MVTec layout; several, or all, for one model of them all.",
+        ),
     ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="A folder of images of good parts.")
@@ -96,6 +102,7 @@ def fit(
       energyad fit --images good_parts/ --name gasket
       energyad fit --images good_parts/ --name gasket --roi part.json --target-frr 0.005
       energyad fit --images sheets/ --tiles 8x1
+      energyad fit --category all                one model of every category, scored without being told which
 
     The model lands in models/NAME/. An earlier one of that name is replaced only when the new one is whole.
     """
@@ -130,12 +137,12 @@ def fit(
 
 
 def _open_data(
-    category: str | None, images: Path | None, name: str | None, *, data_root: Path | None, download: bool
+    names: list[str] | None, images: Path | None, name: str | None, *, data_root: Path | None, download: bool
 ) -> Category:
     from energyad import datasets
-    from energyad.errors import SettingsError
+    from energyad.errors import DataError, SettingsError
 
-    if (category is None) == (images is None):
+    if (not names) == (images is None):
         raise SettingsError(
             "give either --category NAME or --images DIR (with --name); see `energyad fit --help`"
         )
@@ -144,7 +151,13 @@ def _open_data(
     if images is not None:
         return datasets.open_folder(images, name=name or images.absolute().name)
     find = datasets.download_category if download else datasets.open_category
-    return find(category or "", data_root=data_root)
+    wanted = names or []
+    if wanted == ["all"]:
+        wanted = list(datasets.MVTEC_CATEGORIES if download else datasets.present_categories(data_root))
+        if not wanted:
+            raise DataError(f"{datasets.find_data_root(data_root)}: no category there; give --data-root DIR")
+    found = [find(each, data_root=data_root) for each in dict.fromkeys(wanted)]
+    return found[0] if len(found) == 1 else datasets.unite(found, name=name or "unified")
 
 
 def _fit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from energyad.artifact import read_manifest
 from energyad.datasets import Category
 from energyad.detector import AnomalyDetector
+from energyad.errors import DataError
 from energyad.images import read_image
 
 from .outcome import Program, is_one_line_error
@@ -74,6 +76,27 @@ def test_fit_refuses_what_cannot_be_fitted(program: Program, house: Path, demo_c
     assert is_one_line_error(program("fit", "--images", many, "-q", "--backbone", "resnet81"), "resnet18")
     weights = program("fit", "--images", many, "-q", "--backbone-weights", "w.safetensors")
     assert is_one_line_error(weights, "w.safetensors")
+
+
+def test_all_categories_become_one_model_and_none_is_an_error(
+    program: Program, house: Path, demo_category: Category, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert is_one_line_error(
+        program("fit", "--category", "all", "--data-root", "nowhere"), "nowhere", "category"
+    )
+    for name in ("bolt", "nut"):
+        shutil.copytree(demo_category.root, house / "parts" / name)
+    fitted: list[tuple[str, int]] = []
+
+    def no_fit(good_images: Sequence[Path], *, name: str, **_: object) -> None:
+        fitted.append((name, len(good_images)))
+        raise DataError("enough seen")
+
+    monkeypatch.setattr(AnomalyDetector, "fit", no_fit)
+    program("fit", "--category", "all", "--data-root", "parts")
+    program("fit", "-c", "bolt", "-c", "nut", "-c", "nut", "--data-root", "parts", "--name", "both")
+    count = len(demo_category.train_good)
+    assert fitted == [("unified", 2 * count), ("both", 2 * count)]
 
 
 def test_a_fit_that_is_stopped_leaves_the_old_model_whole(
