@@ -63,7 +63,7 @@ def read_masks(category: Category, size: int) -> Sequence[Bool[np.ndarray, "size
         (size, size) if item.mask is None else images.read_image(item.path).shape[:2]
         for item in category.test
     ]
-    return [mask_at(item, size, shape=shape) for item, shape in zip(category.test, shapes, strict=True)]
+    return [mask_at(item, (size, size), of=shape) for item, shape in zip(category.test, shapes, strict=True)]
 
 
 def _present(figure: T | None, category: Category) -> T:

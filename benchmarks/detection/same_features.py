@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from benchmarks.detection.method import Fitted, read_batches
+from energyad.augmentation import relight
 from energyad.features import Grid, load_extractor
 from energyad.latents import fit_whitening
 from energyad.runtimes import RawScores
@@ -32,6 +33,7 @@ PROJECTED_CHANNELS = 128  # as in patchcore-inspection's approximate greedy core
 QUERY_CHUNK = 2048
 
 UNSMOOTHED = "-unsmoothed"
+RELIT = "-relit"
 
 Rule = Callable[[Float[Tensor, "n c"]], Float[Tensor, " n"]]
 
@@ -64,7 +66,9 @@ class FeatureRule:
         shared = ("backbone", "strides", "image_size")
         settings = {name: getattr(self.fit_settings, name) for name in shared}
         settings["smoothing"] = self.smoothing
-        if self.rule != "knn":
+        if self.rule.endswith(RELIT):
+            settings["lighting"] = self.fit_settings.lighting
+        if not self.rule.startswith("knn") or self.rule == "knn-whitened":
             settings["num_latents"] = self.fit_settings.num_latents
         if self.rule != "mahalanobis":
             settings |= {"coreset_size": CORESET_SIZE, "projected_channels": PROJECTED_CHANNELS}
@@ -80,6 +84,8 @@ class FeatureRule:
         grid, graph = self.backbone()
         session = OnnxFeatures(graph, threads=threads)
         batches = [_channel_last(session.run(p)).half() for p in read_batches(good, self.image_size)]
+        if self.rule.endswith(RELIT):
+            batches += self._relit(good, session, seed=seed)
         patches = torch.cat(batches).flatten(0, 2)
         generator = torch.Generator().manual_seed(seed)
         rule, num_bytes = RULES[self.rule](patches, generator, self.fit_settings)
@@ -93,6 +99,18 @@ class FeatureRule:
             return RawScores(heatmap.amax(dim=(1, 2)).numpy(), heatmap.numpy())
 
         return Fitted(score, num_bytes)
+
+    def _relit(
+        self, good: Sequence[Path], session: OnnxFeatures, *, seed: int
+    ) -> list[Float[Tensor, "b g g c"]]:
+        """The same images as often again, under the light that energyad's training sees."""
+        rng = np.random.default_rng(seed)
+        strength = self.fit_settings.lighting
+        lit = (
+            np.stack([relight(image, strength=strength, rng=rng) for image in batch])
+            for batch in read_batches(good, self.image_size)
+        )
+        return [_channel_last(session.run(batch)).half() for batch in lit]
 
 
 @functools.cache
@@ -138,7 +156,12 @@ def num_tensor_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-RULES = {"knn": _fit_nearest, "knn-whitened": _fit_nearest_latent, "mahalanobis": _fit_mahalanobis}
+RULES = {
+    "knn": _fit_nearest,
+    "knn-relit": _fit_nearest,
+    "knn-whitened": _fit_nearest_latent,
+    "mahalanobis": _fit_mahalanobis,
+}
 
 
 def greedy_coreset(
