@@ -45,8 +45,9 @@ def serve(
       curl -F files=@a.png -F files=@b.png http://127.0.0.1:8000/v1/score/batch
 
     Answers are the results that `energyad score --json` prints; /openapi.json describes them. /healthz, /readyz and
-    /metrics are for whoever runs it. Where the environment variable ENERGYAD_API_KEY is set, requests must bring it as
-    X-API-Key. Ctrl-C or SIGTERM finishes what was taken and ends with status 0.
+    /metrics are for whoever runs it. After `energyad calibrate`, POST to /v1/models/gasket/reload. Where the variable
+    ENERGYAD_API_KEY is set, requests must bring it as X-API-Key. Ctrl-C or SIGTERM finishes what was taken and ends
+    with status 0.
     """
     from energyad import artifact
     from energyad.detector import AnomalyDetector
@@ -67,7 +68,11 @@ def serve(
     )
     names: list[str | None] = [*model] if model else [None]
     folders = [artifact.find_model(name) for name in names]
-    app = create_app([AnomalyDetector.load(folder, threads=threads) for folder in folders], settings)
+    detectors = [AnomalyDetector.load(folder, threads=threads) for folder in folders]
+    places = dict(zip((detector.name for detector in detectors), folders, strict=True))
+    app = create_app(
+        detectors, settings, load=lambda name: AnomalyDetector.load(places[name], threads=threads)
+    )
     with server.listen(host, port) as listening:
         known = ", ".join(folder.name for folder in folders)
         where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"

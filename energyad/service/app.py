@@ -19,7 +19,7 @@ from energyad.detector import AnomalyDetector
 from energyad.errors import SettingsError
 from energyad.service.metrics import Metrics
 from energyad.service.refusals import Refusal, refuse
-from energyad.service.routes import House, router
+from energyad.service.routes import House, Loader, router
 from energyad.service.scoring import Inspector
 from energyad.service.security import HEADERS, require_key
 from energyad.service.settings import ServiceSettings
@@ -32,8 +32,16 @@ _PAGE: Final = {
 }
 
 
-def create_app(detectors: Sequence[AnomalyDetector], settings: ServiceSettings | None = None) -> FastAPI:
-    """The service of these models. Raises SettingsError for none, or for two of one name."""
+def create_app(
+    detectors: Sequence[AnomalyDetector],
+    settings: ServiceSettings | None = None,
+    *,
+    load: Loader | None = None,
+) -> FastAPI:
+    """The service of these models. load: how to load one of them again, by its name.
+
+    Raises SettingsError for no model, or for two of one name.
+    """
     settings = settings or ServiceSettings()
     inspectors = {each.name: Inspector(each, max_pixels=settings.max_pixels) for each in detectors}
     if len(inspectors) != len(detectors) or not detectors:
@@ -42,7 +50,7 @@ def create_app(detectors: Sequence[AnomalyDetector], settings: ServiceSettings |
             f"a service needs models of different names, at least one; given: {names or 'none'}"
         )
     worker = Worker(settings.queue)
-    house = House(inspectors, settings, worker, Metrics(worker))
+    house = House(inspectors, load, settings, worker, Metrics(worker))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

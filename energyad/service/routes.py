@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from energyad.calibration import Method
+from energyad.detector import AnomalyDetector
 from energyad.drift import Drift
-from energyad.errors import ImageError
+from energyad.errors import ImageError, ModelError
 from energyad.results import ImageResult, with_q_values
 from energyad.service import examples
 from energyad.service.metrics import Metrics
@@ -24,12 +25,16 @@ from energyad.service.settings import ServiceSettings
 from energyad.service.uploads import Upload, drain, read_uploads
 from energyad.service.worker import Worker
 
+Loader: TypeAlias = Callable[[str], AnomalyDetector]
+"""Loads a model of the service again, by its name. Raises ModelError."""
+
 
 @dataclass(frozen=True)
 class House:
-    """What the addresses share."""
+    """What the addresses share. load: None where models cannot be loaded again."""
 
-    inspectors: Mapping[str, Inspector]
+    inspectors: dict[str, Inspector]
+    load: Loader | None
     settings: ServiceSettings
     worker: Worker
     metrics: Metrics
@@ -43,6 +48,22 @@ class House:
             raise Refusal(400, f"which model? Give ?model= one of: {names}")
         if name not in self.inspectors:
             raise Refusal(404, f"there is no such model; there are: {names}")
+        return self.inspectors[name]
+
+    def reload(self, name: str) -> Inspector:
+        """Load a model again, in the worker's thread: between two images. Raises Refusal; the old one then stays."""
+        old = self.inspector(name)
+        if self.load is None:
+            raise Refusal(409, "this service was given its models and cannot load them again; start it anew")
+        try:
+            detector = self.load(name)
+        except ModelError as error:
+            raise Refusal(409, f"the old model stays: {error}") from None
+        if detector.name != name:
+            raise Refusal(
+                409, f"the old model stays: its folder holds {detector.name} now; start the service anew"
+            )
+        self.inspectors[name] = Inspector(detector, max_pixels=old.max_pixels)
         return self.inspectors[name]
 
     def note(self, inspector: Inspector, result: ImageResult) -> ImageResult:
@@ -206,6 +227,17 @@ def _entry(inspector: Inspector) -> ModelEntry:
         drift=inspector.drift.state,
         advice=inspector.drift.advice,
     )
+
+
+@router.post(
+    "/models/{name}/reload",
+    summary="Load a model again, after a calibration",
+    responses={409: examples.no("It cannot be loaded; the old one stays", "the old model stays: ...")},
+)
+async def reload(name: str, house: TheHouse) -> ModelEntry:
+    """The model is read from where the service found it. Images that were taken before are scored by the old one."""
+    house.inspector(name)
+    return _entry(await house.worker.run(house.reload, name))
 
 
 @router.get("/models/{name}/drift", summary="Drift of one model in full")

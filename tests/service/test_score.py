@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,33 @@ def test_several_models_are_chosen_by_name(fitted_detector: AnomalyDetector, def
             assert answer.status_code == status and "bolt" in answer.json()["error"]
     with pytest.raises(SettingsError, match="different names"):
         create_app([other, other])
+
+
+def test_a_recalibrated_model_is_taken_up_and_a_damaged_one_is_not(
+    model_folder: Path, demo_category: Category, defective: Path, tmp_path: Path
+) -> None:
+    folder, run = tmp_path / model_folder.name, CliRunner()
+    shutil.copytree(model_folder, folder)
+    detector = AnomalyDetector.load(folder, threads=1)
+    app = create_app([detector], load=lambda name: AnomalyDetector.load(folder, threads=1))
+    with TestClient(app) as client:
+
+        def served() -> dict[str, object]:
+            return without_name(client.post("/v1/score", files={"file": defective.read_bytes()}).json())
+
+        old, address = served(), f"/v1/models/{detector.name}/reload"
+        good = str(demo_category.root / "train" / "good")
+        assert run.invoke(program, ["calibrate", good, "--model", str(folder), "--quiet"]).exit_code == 0
+        assert served() == old
+        assert client.post(address).json()["good_parts"] == len(demo_category.train_good)
+        printed = run.invoke(program, ["score", str(defective), "-m", str(folder), "--json", "--no-csv"])
+        assert served() == without_name(json.loads(printed.stdout))
+        assert served()["threshold"] != old["threshold"] and served()["p_value"] != old["p_value"]
+        (folder / "scorer.onnx").write_bytes(b"")
+        refused = client.post(address)
+        assert refused.status_code == 409 and "old model stays" in refused.json()["error"]
+        assert served()["score"] == old["score"]
+        assert client.post("/v1/models/..%2fx/reload").status_code == 404
 
 
 def test_models_and_metrics_tell_of_drift(fitted_detector: AnomalyDetector, demo_category: Category) -> None:
