@@ -28,7 +28,7 @@ def histogram(scores: Sequence[float], calibration: Calibration) -> str:
     values = np.log(np.maximum([*scores, *calibration.good_scores, limit], _TINY))
     step = max(float(values.max() - values.min()) / _BINS, 1e-3)
     places = np.floor((values[: len(scores)] - math.log(limit)) / step - 1e-9).astype(int)
-    first = math.floor((float(values.min()) - math.log(limit)) / step)
+    first = math.floor((float(values.min()) - math.log(limit)) / step - 1e-9)  # as the places
     last = max(0, math.floor((float(values.max()) - math.log(limit)) / step))
     counts = np.bincount(places - first, minlength=last - first + 1) if len(scores) else np.zeros(1)
     top = max(1, int(counts.max()))
