@@ -19,7 +19,7 @@ from energyad.results import ImageResult, with_q_values
 from energyad.service import examples
 from energyad.service.metrics import Metrics
 from energyad.service.refusals import Refusal
-from energyad.service.scoring import Inspector, PicturedResult, status_of
+from energyad.service.scoring import Inspector, status_of
 from energyad.service.security import require_key
 from energyad.service.settings import ServiceSettings
 from energyad.service.uploads import Upload, drain, read_uploads
@@ -129,7 +129,9 @@ async def score(
     overlay: Annotated[
         bool, Query(description="Answer with the overlay as PNG; so does Accept: image/png.")
     ] = False,
-    pictures: Annotated[bool, Query(description="Add small pictures of the image and its heatmap.")] = False,
+    pictures: Annotated[
+        bool, Query(description="Add `pictures`: image and heatmap as data URLs, at most 1024 pixels a side.")
+    ] = False,
 ) -> Response:
     """Send the image as the body, or as the one file of a multipart form. The answer is the result as JSON."""
     inspector = house.inspector(model)
@@ -252,6 +254,3 @@ async def schema() -> JSONResponse:
     from energyad.results import json_schema
 
     return JSONResponse(json_schema())
-
-
-__all__ = ["House", "PicturedResult", "router"]
