@@ -27,6 +27,10 @@ def report(
         str | None, typer.Option("--category", "-c", metavar="NAME", help="A labelled category instead.")
     ] = None,
     data_root: DataRoot = None,
+    images_in: Annotated[
+        Path | None,
+        typer.Option("--images-in", metavar="DIR", help="Where the images of RESULTS are now, if moved."),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the page goes.")] = Path(
         "report.html"
     ),
@@ -59,7 +63,11 @@ def report(
         else:
             path = Path(str(source))
             is_results = path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES
-            found = _from_results(path, model, bar) if is_results else _scored(path, model, threads, bar)
+            found = (
+                _from_results(path, model, images_in, bar)
+                if is_results
+                else _scored(path, model, threads, bar)
+            )
             title = f"{path.name or path} · model {found.manifest.name}"
     page = write_whole(out, html_page(found, title=title))
     megabytes = page.stat().st_size / 1e6
@@ -81,7 +89,7 @@ def _labelled(
     return of_category(detector, data.test, evaluation, progress=bar)
 
 
-def _from_results(path: Path, model: str | None, bar: Bar) -> Report:
+def _from_results(path: Path, model: str | None, images_in: Path | None, bar: Bar) -> Report:
     from energyad import artifact
     from energyad.errors import DataError
     from energyad.journal import read_journal
@@ -91,7 +99,7 @@ def _from_results(path: Path, model: str | None, bar: Bar) -> Report:
     lines = read_journal(path)
     if not lines:
         raise DataError(f"{path}: holds no results yet")
-    return of_results(lines, manifest, source=path, progress=bar)
+    return of_results(lines, manifest, source=path, images_in=images_in, progress=bar)
 
 
 def _scored(path: Path, model: str | None, threads: int | None, bar: Bar) -> Report:

@@ -76,12 +76,17 @@ def of_category(
 
 
 def of_results(
-    lines: Sequence[JournalLine], manifest: Manifest, *, source: Path, progress: Progress | None = None
+    lines: Sequence[JournalLine],
+    manifest: Manifest,
+    *,
+    source: Path,
+    images_in: Path | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Show results that are there already: regions as they were found, without heatmaps; nothing is scored.
 
-    source: the results file; images are looked for from here and from beside it. Raises DataError where no line is of
-    this model.
+    source: the results file; images are looked for from here and from beside it. images_in: where else, such as the
+    folder that `watch` moved them to. Raises DataError where no line is of this model.
     """
     progress = progress or Silent()
     drift = drift_of(lines, manifest, source=str(source))
@@ -90,7 +95,8 @@ def of_results(
     progress.stage("pictures", len(ranked))
     for place, line in enumerate(ranked):
         pictured = place < MOST_PICTURED and line.score is not None
-        pictures = _from_file(line, manifest, source, side) if pictured else ()
+        path = _find(line, source, images_in) if pictured else None
+        pictures = () if path is None else _from_file(line, path, manifest, side)
         shown.append(Shown(line, None, pictures))
         progress.advance()
     return Report(manifest, tuple(shown), None, drift)
@@ -148,14 +154,17 @@ def _mask(
         yield "mask", fit_tile(mask.astype(np.uint8) * 255, side)
 
 
-def _from_file(
-    line: JournalLine, manifest: Manifest, source: Path, side: int
-) -> tuple[tuple[str, bytes], ...]:
-    """Pictures of an image that was scored earlier, its regions outlined; none where it is gone or another by now."""
+def _find(line: JournalLine, source: Path, images_in: Path | None) -> Path | None:
     named = Path(line.image or "")
-    path = next((place for place in (named, source.parent / named) if place.is_file()), None)
-    if path is None:
-        return ()
+    places = [named, source.parent / named]
+    if images_in is not None:
+        below = Path(line.file.path if line.file is not None else named.name)
+        places += [images_in / below, images_in / (line.verdict or "unreadable") / below]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _from_file(line: JournalLine, path: Path, manifest: Manifest, side: int) -> tuple[tuple[str, bytes], ...]:
+    """Pictures of an image that was scored earlier, its regions outlined; none where it is another by now."""
     try:
         pixels = images.read_image(path, white_level=manifest.input.white_level)
     except ImageError:

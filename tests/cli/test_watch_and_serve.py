@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -39,10 +43,37 @@ def test_watch_moves_by_verdict_and_names_what_is_wrong(
         shutil.copy(paths[0], house / "incoming" / f"{kind}.png")
     assert program("watch", "incoming", "--once", "--interval", "0.01", "--move-to", "sorted").status == 0
     assert Path("sorted/ng/bad.png").exists() and not list((house / "incoming").iterdir())
+    assert program("report", "results.jsonl", "--images-in", "sorted").status == 0
+    assert Path("report.html").read_text().count('alt="regions"') == 2
     assert is_one_line_error(program("watch", "nowhere", "--once"), "nowhere", "no such folder")
     assert is_one_line_error(program("watch", "incoming", "--once", "--webhook", "ftp://x"), "http")
     (house / "results.jsonl").write_text("no result\n")
     assert is_one_line_error(program("watch", "incoming", "--once"), "results.jsonl, line 1")
+
+
+def test_watch_ends_with_status_0_when_told_and_says_where_the_line_drifts(
+    program: Program, house: Path, fitted_detector: AnomalyDetector, demo_category: Category
+) -> None:
+    place = house / "models" / fitted_detector.name / "model.json"
+    darker = [{"score": i / 1e6, "brightness": 10.0 + i} for i in range(20)]
+    place.write_text(json.dumps({**json.loads(place.read_text()), "good_parts": darker}))
+    for copy in range(2):
+        shutil.copytree(demo_category.root / "train" / "good", house / "incoming" / str(copy))
+
+    def end_it() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if Path("results.jsonl").exists() and len(read_journal("results.jsonl")) == 32:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=end_it, daemon=True)
+    thread.start()
+    outcome = program("watch", "incoming", "--interval", "0.01")
+    assert (outcome.status, outcome.err.splitlines()[-1]) == (0, "stopped")
+    (said,) = [line for line in outcome.err.splitlines() if "drift" in line]
+    assert said.startswith("warning: drift: scores have shifted") and "brightness" in said
 
 
 def test_serve_refuses_other_machines_without_a_key(
