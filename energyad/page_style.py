@@ -50,8 +50,8 @@ summary { cursor: pointer; font-weight: 600; }
 summary .faint { font-weight: 400; }
 .mild { color: var(--mild); font-weight: 600; }
 .warn { border-left-color: var(--alarm); }
-table.words td { text-align: left; vertical-align: top; }
-table.words td:first-child { color: var(--faint); white-space: nowrap; }
+table.words td { text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+table.words td:first-child { color: var(--faint); min-width: 6rem; }
 .bad { color: var(--alarm); font-weight: 600; }
 svg text { fill: var(--ink); font-size: 12px; }
 svg .axis { stroke: var(--line); }
