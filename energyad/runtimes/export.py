@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 import onnx.compose
 import torch
+from onnx import helper
 from torch import Tensor, nn
 
 from energyad.features import FeatureExtractor
@@ -67,6 +68,9 @@ def join(extractor: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
     joined = onnx.compose.merge_models(
         extractor, prefixed, io_map=[("features", "features")], outputs=["score", "heatmap"]
     )
+    versions = {each.domain: each.version for each in joined.opset_import}
+    del joined.opset_import[:]  # each half has brought its own, and tools refuse a domain named twice
+    joined.opset_import.extend(helper.make_opsetid(*each) for each in versions.items())
     del joined.metadata_props[:]
     for holder in (joined, joined.graph, *joined.graph.node, *joined.graph.value_info):
         holder.doc_string = ""
