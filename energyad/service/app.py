@@ -17,9 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from energyad.detector import AnomalyDetector
 from energyad.errors import SettingsError
+from energyad.service.house import House, Loader
 from energyad.service.metrics import Metrics
 from energyad.service.refusals import Refusal, refuse
-from energyad.service.routes import House, Loader, router
+from energyad.service.routes import router
 from energyad.service.scoring import Inspector
 from energyad.service.security import HEADERS, require_key
 from energyad.service.settings import ServiceSettings
