@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from energyad import detector, drift, provenance
 from energyad.backbones import BackboneWeights
 from energyad.calibration import Calibration, calibrate
 from energyad.card import model_card
+from energyad.energy import AutoencoderEnergy
 from energyad.extraction import GoodFeatures, extract, read_batches, require_enough
 from energyad.features import Grid, load_extractor
 from energyad.latents import fit_whitening
@@ -182,6 +183,7 @@ def fit_head(
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
+    observe: Callable[[int, EnergyHead], None] | None = None,
 ) -> tuple[EnergyHead, TrainedEnergy]:
     """Fit all that lies behind the backbone.
 
@@ -193,11 +195,18 @@ def fit_head(
     chunks = [*patches.split(CHUNK), *relit.split(CHUNK)]
     latents = torch.cat([whitening(chunk.float()) for chunk in chunks if len(chunk)])
     unseen = whitening(held_out.float())
-    trained = train_energy(latents, unseen, settings=settings, generator=generator, progress=progress)
-    head = EnergyHead(
-        whitening, trained.energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut()
+
+    def head_of(energy: AutoencoderEnergy) -> EnergyHead:
+        return EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut())
+
+    def look(iteration: int, energy: AutoencoderEnergy) -> None:
+        if observe is not None:
+            observe(iteration, head_of(energy))
+
+    trained = train_energy(
+        latents, unseen, settings=settings, generator=generator, progress=progress, observe=look
     )
-    return head.eval().requires_grad_(False), trained
+    return head_of(trained.energy).eval().requires_grad_(False), trained
 
 
 def calibrate_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -17,6 +18,13 @@ from energyad.settings import FitSettings
 RECORD_EVERY = 50
 WARM_UP_PATIENCE, DXMI_PATIENCE = 10, 4  # in looks, one every RECORD_EVERY steps
 WATCHED = 4096
+
+
+Observe = Callable[[int, AutoencoderEnergy], None]
+
+
+def ignore(iteration: int, energy: AutoencoderEnergy) -> None:
+    """Observe nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,12 @@ def train_energy(
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
+    observe: Observe = ignore,
 ) -> TrainedEnergy:
     """Train an energy on latents of good patches. Raises TrainingDiverged, naming what left its bounds.
 
     held_out: patches of other good images; they teach nothing, and end the training where it has become memorising.
+    observe: called with DxMI's iteration and the energy of that time, first before the game.
     """
     energy = AutoencoderEnergy(
         latents.shape[1], width=settings.energy_width, bottleneck=settings.bottleneck, generator=generator
@@ -75,7 +85,10 @@ def train_energy(
     warm_up(energy, latents, settings=settings, generator=generator, progress=progress, watch=watch)
     energy = watch.best or energy
     set_scale(energy, latents, mean_energy=settings.data_energy)
-    return play(energy, latents, held_out, settings=settings, generator=generator, progress=progress)
+    observe(0, energy)
+    return play(
+        energy, latents, held_out, settings=settings, generator=generator, progress=progress, observe=observe
+    )
 
 
 def play(
@@ -86,6 +99,7 @@ def play(
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
+    observe: Observe = ignore,
 ) -> TrainedEnergy:
     """DxMI: the energy against a sampler, for `settings.iterations`."""
     if settings.iterations == 0:
@@ -100,6 +114,7 @@ def play(
         progress.advance(record.iteration - (history[-1].iteration if history else 0), figures=figures)
         history.append(record)
         averaged: AutoencoderEnergy = trainer.averaged_energy  # type: ignore[assignment]
+        observe(record.iteration, averaged)
         if not watch.look(averaged):
             break
     return TrainedEnergy((watch.best or energy).eval(), tuple(history))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import provenance
 from benchmarks.detection.data import open_anywhere
@@ -28,21 +28,21 @@ from benchmarks.detection.settle_plot import draw
 from energyad import images, metrics
 from energyad.datasets import Category
 from energyad.defects import plant_defect
-from energyad.dxmi import DxMITrainer
-from energyad.energy import AutoencoderEnergy
 from energyad.errors import DataError, EnergyadError
-from energyad.features import Grid
-from energyad.latents import Whitening, fit_whitening
+from energyad.fitting import fit_head, relit_features
 from energyad.progress import Silent
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
-from energyad.training import set_scale, warm_up
 
 RESULTS = Path(__file__).with_name("settle.jsonl")
 HELD_OUT = 0.3
 MOST_HELD_OUT = 60
+WATCHED_SHARE = 10  # one in so many fitted images only tells training when to stop
 BATCH_SIZE = 8
+
+
+Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -54,31 +54,32 @@ class Probe:
     masks: Bool[np.ndarray, "n h w"]
 
 
-def settle(
-    category: Category, settings: FitSettings, *, iterations: int, every: int, threads: int
-) -> Iterator[dict[str, Any]]:
-    """Train once; a row before DxMI and after every so many iterations."""
-    rule = FeatureRule("mahalanobis", settings)
-    grid, graph = rule.backbone()
+def settle(category: Category, settings: FitSettings, *, every: int, threads: int, report: Report) -> None:
+    """Train once, as a fit does; `report` gets a row before DxMI and after every so many iterations."""
+    grid, graph = FeatureRule("mahalanobis", settings).backbone()
     session = OnnxFeatures(graph, threads=threads)
     fitted, held_out = split(category.train_good, settings.seed)
-    whitening, latents = fit_latents(session, fitted, settings)
+    watched, taught = fitted[::WATCHED_SHARE], [p for i, p in enumerate(fitted) if i % WATCHED_SHARE]
     probe = plant(session, held_out, settings)
     generator = torch.Generator().manual_seed(settings.seed)
-    energy = AutoencoderEnergy(
-        latents.shape[1], width=settings.energy_width, bottleneck=settings.bottleneck, generator=generator
+    spent, resumed = 0.0, time.process_time()
+
+    def look(iteration: int, head: EnergyHead) -> None:
+        nonlocal spent, resumed
+        spent += time.process_time() - resumed
+        if iteration % every == 0 or iteration == settings.iterations:
+            report({"iteration": iteration, "cpu_seconds": round(spent, 1)} | detect(probe, head))
+        resumed = time.process_time()
+
+    def patches(paths: Sequence[Path]) -> Float[Tensor, "n c"]:
+        pixels = [images.resize(images.read_image(path), settings.image_size) for path in paths]
+        return run_backbone(session, pixels).permute(0, 2, 3, 1).flatten(0, 2)
+
+    relit = relit_features(taught, session, settings=settings, progress=Silent()).features
+    relit_patches = torch.from_numpy(relit.reshape(-1, relit.shape[-1]))
+    fit_head(
+        patches(taught), relit_patches, patches(watched), grid, settings, generator, Silent(), observe=look
     )
-    warm_up(energy, latents, settings=settings, generator=generator, progress=Silent())
-    set_scale(energy, latents, mean_energy=settings.data_energy)
-    yield {"iteration": 0, "train_cpu_seconds": 0.0} | detect(probe, whitening, energy, grid, settings)
-    trainer = DxMITrainer(energy=energy, data=latents, settings=settings.dxmi, generator=generator)
-    spent, started = 0.0, time.process_time()
-    for record in trainer.run(iterations, record_every=every):
-        spent += time.process_time() - started
-        energies = {"energy_data": record.energy_data, "energy_samples": record.energy_samples}
-        figures = detect(probe, whitening, trainer.averaged_energy, grid, settings)
-        yield {"iteration": record.iteration, "train_cpu_seconds": round(spent, 1)} | figures | energies
-        started = time.process_time()
 
 
 def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:
@@ -88,16 +89,6 @@ def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:
     order = np.random.default_rng(seed).permutation(len(good))
     count = min(MOST_HELD_OUT, max(2, round(HELD_OUT * len(good))))
     return [good[i] for i in sorted(order[count:])], [good[i] for i in sorted(order[:count])]
-
-
-def fit_latents(
-    session: OnnxFeatures, paths: Sequence[Path], settings: FitSettings
-) -> tuple[Whitening, Float[Tensor, "n k"]]:
-    """Whitening and latents of all patches, as a fit makes them."""
-    pixels = [images.resize(images.read_image(path), settings.image_size) for path in paths]
-    patches = run_backbone(session, pixels).permute(0, 2, 3, 1).flatten(0, 2)
-    whitening = fit_whitening(patches, num_latents=settings.num_latents)
-    return whitening, torch.cat([whitening(chunk) for chunk in patches.split(65536)])
 
 
 def plant(session: OnnxFeatures, paths: Sequence[Path], settings: FitSettings) -> Probe:
@@ -126,11 +117,8 @@ def run_backbone(
 
 
 @torch.no_grad()
-def detect(
-    probe: Probe, whitening: Whitening, energy: nn.Module, grid: Grid, settings: FitSettings
-) -> dict[str, float]:
-    """Image and pixel AUROC of an energy, through the head that a model would have."""
-    head = EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing)
+def detect(probe: Probe, head: EnergyHead) -> dict[str, float]:
+    """Image and pixel AUROC of a head."""
     found = [head(features) for features in probe.features.split(BATCH_SIZE)]
     scores = torch.cat([scores.score for scores in found]).numpy()
     heatmaps = torch.cat([scores.heatmap for scores in found]).numpy()
@@ -148,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--categories", nargs="+", default=[], metavar="NAME")
     p.add_argument("--seeds", nargs="+", type=int, default=[0])
     p.add_argument("--iterations", type=int, default=2 * FitSettings().iterations)
-    p.add_argument("--every", type=int, default=200)
+    p.add_argument("--every", type=int, default=100)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--results", type=Path, default=RESULTS)
     p.add_argument("--figure", type=Path, help="default: beside the results, .png")
@@ -163,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.categories:
             category = open_anywhere(name, options.data_root)
             for seed in options.seeds:
-                run_one(category, replace(FitSettings(), seed=seed), options)
+                run_one(category, replace(FitSettings(), seed=seed, iterations=options.iterations), options)
         figure = options.figure or options.results.with_suffix(".png")
         draw(provenance.read_rows(options.results), figure)
         print(figure)
@@ -178,11 +166,13 @@ def run_one(category: Category, settings: FitSettings, options: argparse.Namespa
     stamp = vars(provenance.stamp(threads=options.threads))
     plain = {name: value for name, value in settings.to_dict().items() if name not in ("seed", "iterations")}
     what = {"category": category.name, "seed": settings.seed, "settings_hash": settings_hash(plain)}
-    length = {"iterations": options.iterations, "every": options.every, "threads": options.threads}
-    for figures in settle(category, settings, **length):
+
+    def report(figures: dict[str, Any]) -> None:
         provenance.append_row(options.results, what | figures | stamp)
         auroc = f"image {figures['image_auroc']:.4f}, pixel {figures['pixel_auroc']:.4f}"
         print(f"{category.name}, seed {settings.seed}, iteration {figures['iteration']}: {auroc}", flush=True)
+
+    settle(category, settings, every=options.every, threads=options.threads, report=report)
 
 
 if __name__ == "__main__":
