@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from jsonschema import Draft202012Validator
 from PIL import Image
@@ -30,7 +31,7 @@ def without_name(result: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in result.items() if name != "image"}
 
 
-def test_the_class_the_program_and_the_service_say_the_same_of_every_image(
+def test_the_class_the_program_the_service_and_the_graph_alone_say_the_same_of_every_image(
     client: TestClient, fitted_detector: AnomalyDetector, model_folder: Path, demo_category: Category
 ) -> None:
     paths = [item.path for item in demo_category.test]
@@ -38,12 +39,17 @@ def test_the_class_the_program_and_the_service_say_the_same_of_every_image(
         program, ["score", *map(str, paths), "--model", str(model_folder), "--json", "--no-csv"]
     )
     by_program = {line["image"]: line for line in map(json.loads, printed.stdout.splitlines())}
-    verdicts = set()
+    graph, verdicts = onnxruntime.InferenceSession(model_folder / "scorer.onnx"), set()
+    rule = fitted_detector.calibration
     for path in paths:
         served = client.post("/v1/score", content=path.read_bytes(), headers={"content-type": "image/png"})
         own = results.scored(fitted_detector.score(path), image=None, model=fitted_detector.reference)
         assert served.text == own.json_line()  # every bit of it
         assert without_name(by_program[str(path)]) == without_name(served.json())
+        pixels = images.resize(images.read_image(path), fitted_detector.input_shape)
+        score = float(graph.run(None, {graph.get_inputs()[0].name: pixels[None]})[0][0])
+        assert score == pytest.approx(own.score, rel=1e-6)
+        assert (rule.verdict(score), rule.p_value(score)) == (own.verdict, own.p_value)
         verdicts.add(own.verdict)
     assert {"ok", "ng"} <= verdicts
 
