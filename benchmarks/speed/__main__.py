@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.provenance import append_row, stamp
-from benchmarks.speed import figure, scaling, throughput
+from benchmarks.speed import figure, int8, scaling, throughput
 from benchmarks.speed.images import prepare
 from benchmarks.speed.memory import in_a_process
 from benchmarks.speed.peers import NOTES, fit_peer
@@ -41,7 +41,7 @@ class Plan:
 
 
 QUICK = Plan(images=16, rounds=2, calls=30, endless=3000, sides=(128, 512), fits=(8, 16))
-PARTS = ("throughput", "memory", "flat", "image size", "training set")
+PARTS = ("throughput", "memory", "flat", "int8", "image size", "training set")
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,22 @@ def image_size_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     yield from scaling.image_size_memory(rows, bench.model, folder, threads=bench.threads)
 
 
+def int8_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    detector = AnomalyDetector.load(bench.model, threads=bench.threads)
+    yield from int8.rows(detector, bench.category, rounds=bench.plan.rounds)
+
+
 def training_set_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     counts = [count for count in bench.plan.fits if count <= len(bench.category.train_good)]
     yield from scaling.by_training_set(bench.good, counts=counts, threads=bench.threads)
 
 
 MEASURES: dict[str, Callable[[Bench], Iterator[dict[str, Any]]]] = dict(
-    zip(PARTS, (throughput_rows, memory_rows, flat_rows, image_size_rows, training_set_rows), strict=True)
+    zip(
+        PARTS,
+        (throughput_rows, memory_rows, flat_rows, int8_rows, image_size_rows, training_set_rows),
+        strict=True,
+    )
 )
 
 
