@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -50,13 +52,24 @@ class Sorted(nn.Module):
         return z.topk(3, dim=-1).values.sum(dim=-1)
 
 
-def head_of(energy: nn.Module) -> EnergyHead:
-    generator = torch.Generator().manual_seed(0)
+ENERGIES = {
+    "relu": Autoencoder(nn.ReLU()),
+    "silu": Autoencoder(nn.SiLU()),
+    "mixture": Mixture(),
+    "sorted": Sorted(),
+}
+
+
+@functools.cache
+def heads(name: str) -> tuple[EnergyHead, onnx.ModelProto]:
+    """A head with that energy, and its export."""
+    generator, energy = torch.Generator().manual_seed(0), ENERGIES[name]
     for parameter in energy.parameters():
         nn.init.normal_(parameter, generator=generator)
     whitening = fit_whitening(torch.rand(400, CHANNELS, generator=generator), num_latents=LATENTS)
     head = EnergyHead(whitening, energy, grid=Grid(64, 8, 1), smoothing=2.0)
-    return head.eval().requires_grad_(False)
+    head = head.eval().requires_grad_(False)
+    return head, export.export_head(head, num_channels=CHANNELS)
 
 
 def run(model: onnx.ModelProto, features: torch.Tensor) -> list[np.ndarray]:
@@ -68,23 +81,19 @@ def op_types(model: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
 
-@pytest.mark.parametrize("energy", [Autoencoder(nn.ReLU()), Autoencoder(nn.SiLU()), Mixture(), Sorted()])
-def test_eager_and_exported_heads_agree_for_any_energy(energy: nn.Module) -> None:
-    head = head_of(energy)
+@pytest.mark.parametrize("name", ENERGIES)
+def test_eager_and_exported_heads_agree_for_any_energy(name: str) -> None:
+    head, exported = heads(name)
     features = torch.rand(3, CHANNELS, 6, 6, generator=torch.Generator().manual_seed(1))
-    exported = export.export_head(head, num_channels=CHANNELS)
     for found, expected in zip(run(exported, features), head(features), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     # only the two products of the upsampling are left; what is unknown stays as it was
-    assert op_types(exported).count("MatMul") == (3 if isinstance(energy, Sorted) else 2)
-    assert ("Transpose" in op_types(exported)) == isinstance(energy, Sorted)
+    assert op_types(exported).count("MatMul") == (3 if name == "sorted" else 2)
+    assert ("Transpose" in op_types(exported)) == (name == "sorted")
 
 
 def test_a_difference_from_a_product_becomes_a_sum() -> None:
-    assert "Sub" in op_types(export.export_head(head_of(Mixture()), num_channels=CHANNELS))
-    assert (
-        op_types(export.export_head(head_of(Autoencoder(nn.ReLU())), num_channels=CHANNELS)).count("Sub") == 1
-    )
+    assert op_types(heads("relu")[1]).count("Sub") == 1  # the features' mean alone
 
 
 @pytest.mark.parametrize("offset", [0.5, -1.25])
@@ -112,5 +121,5 @@ def test_pixels_scaled_in_the_weights_give_the_same_convolution_at_the_border_to
 
 
 def test_a_graph_without_such_a_beginning_is_left_alone() -> None:
-    head = export.export_head(head_of(Mixture()), num_channels=CHANNELS)
+    head = heads("mixture")[1]
     assert op_types(layout.fold_scale(head)) == op_types(head)
