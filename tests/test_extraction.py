@@ -85,16 +85,18 @@ def test_an_interrupted_fit_goes_on_with_images_not_yet_extracted(
     np.testing.assert_array_equal(resumed.features, expected.features)
 
 
+@pytest.mark.parametrize(("lost_bytes", "lost_letters"), [(50, 3), (50, 0), (0, 3)])
 def test_a_half_written_row_is_extracted_again(
-    good_files: list[Path], monkeypatch: pytest.MonkeyPatch
+    lost_bytes: int, lost_letters: int, good_files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = features_of(good_files, Blocks())
     use_the_disk(monkeypatch)
     rows = features_of(good_files, Blocks()).rows
     assert isinstance(rows, DiskRows)
     features, places = rows.folder / "features.f16", rows.folder / "places.jsonl"
-    os.truncate(features, features.stat().st_size - 50)
-    places.write_text(places.read_text(encoding="utf-8")[:-3], encoding="utf-8")
+    os.truncate(features, features.stat().st_size - lost_bytes)
+    text = places.read_text(encoding="utf-8")
+    places.write_text(text[: len(text) - lost_letters], encoding="utf-8")
     session = Blocks()
     again = features_of(good_files, session)
     assert 1 <= session.seen <= 4
