@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +36,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder, paths in (
         ("good_parts", bottle.train_good),
         ("new_parts", [item.path for item in bottle.test[:4]]),
+        ("good_of_today", [item.path for item in bottle.test if not item.is_defective] * 7),
+        ("incoming", [item.path for item in bottle.test] * 2),
     ):
         (house / folder).mkdir()
         for index, path in enumerate(paths):
@@ -48,6 +52,24 @@ def test_the_first_two_commands_are_targets_of_the_makefile() -> None:
         assert re.search(rf"^{command.split()[1]}:", makefile, flags=re.MULTILINE)
 
 
+def run_line(command: str, runner: CliRunner, port: int, background: list[subprocess.Popen[str]]) -> None:
+    """One line of the README; the service on a port that is free."""
+    words = shlex.split(command.removesuffix("&").replace(":8000/", f":{port}/"))
+    if words[:2] == ["energyad", "serve"]:
+        program = [sys.executable, "-m", *words, "--port", str(port)]
+        background.append(subprocess.Popen(program, stderr=subprocess.PIPE, text=True))
+        messages = background[-1].stderr
+        assert messages is not None and "serving" in messages.readline()
+    elif words[0] == "curl":
+        done = subprocess.run([*words, "--fail"], capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)
+    else:
+        assert words[0] == "energyad"
+        result = runner.invoke(app, words[1:])
+        legal = {0, 1} if words[1] in {"score", "drift"} else {0}
+        assert result.exit_code in legal, f"{command}\n{result.output}\n{result.exception!r}"
+
+
 def test_every_other_command_and_the_python_example_work(
     house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,13 +78,16 @@ def test_every_other_command_and_the_python_example_work(
         monkeypatch.setitem(FitSettings.__init__.__kwdefaults__, name, value)
     monkeypatch.chdir(house)
     monkeypatch.delenv("ENERGYAD_DATA_ROOT", raising=False)
-    runner = CliRunner()
-    for command in commands()[2:]:
-        words = shlex.split(command)
-        assert words[0] == "energyad"
-        result = runner.invoke(app, words[1:])
-        legal = {0, 1} if words[1] == "score" else {0}
-        assert result.exit_code in legal, f"{command}\n{result.output}\n{result.exception!r}"
+    runner, background = CliRunner(), list[subprocess.Popen[str]]()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    try:
+        for command in commands()[2:]:
+            run_line(command, runner, port, background)
+    finally:
+        for process in background:
+            process.terminate()
+    assert [process.wait(30) for process in background] == [0]
     assert (house / "models" / "gasket" / "model.json").exists()
     assert (house / "scores.csv").exists() and list((house / "heatmaps").iterdir())
 

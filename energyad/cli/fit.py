@@ -157,7 +157,9 @@ def _open_data(
         if not wanted:
             raise DataError(f"{datasets.find_data_root(data_root)}: no category there; give --data-root DIR")
     found = [find(each, data_root=data_root) for each in dict.fromkeys(wanted)]
-    return found[0] if len(found) == 1 else datasets.unite(found, name=name or "unified")
+    if len(found) == 1 and names != ["all"]:
+        return found[0]
+    return datasets.unite(found, name=name or "unified")
 
 
 def _fit(
