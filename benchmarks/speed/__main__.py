@@ -35,12 +35,23 @@ class Plan:
     rounds: int = 9
     calls: int = 200
     few_good: int = PADIM_IMAGES
+    peers: tuple[str, ...] = tuple(NOTES)
+    for_peers: int = 16
     endless: int = 100_000
     sides: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     fits: tuple[int, ...] = (20, 80, 320)
 
 
-QUICK = Plan(images=16, rounds=2, calls=30, endless=3000, sides=(128, 512), fits=(8, 16))
+QUICK = Plan(
+    images=16,
+    rounds=2,
+    calls=20,
+    peers=("patchcore-0.01", "padim"),
+    for_peers=8,
+    endless=3000,
+    sides=(128, 512),
+    fits=(8, 16),
+)
 PARTS = ("throughput", "memory", "flat", "int8", "image size", "training set")
 
 
@@ -68,12 +79,19 @@ def throughput_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     good = bench.category.train_good
     peers = {
         name: fit_peer(name, good, image_size=size, few=bench.plan.few_good, threads=bench.threads)
-        for name in NOTES
+        for name in bench.plan.peers
     }
     images = prepare(
         bench.category, bench.folder / "images", count=bench.plan.images, size=size, file_size=512
     )
-    measured = throughput.measure(detectors, peers, images, rounds=bench.plan.rounds, calls=bench.plan.calls)
+    measured = throughput.measure(
+        detectors,
+        peers,
+        images,
+        rounds=bench.plan.rounds,
+        calls=bench.plan.calls,
+        few=bench.plan.for_peers,
+    )
     plan = asdict(detectors["onnxruntime"].runtime.plan)
     for row in measured:
         note = NOTES.get(row["subject"])
@@ -86,7 +104,7 @@ def memory_rows(bench: Bench) -> Iterator[dict[str, Any]]:
         prepare(bench.category, images, count=bench.plan.images, size=256, file_size=512)
     places = ("--model", str(bench.model), "--images", str(images), "--good", str(bench.good))
     numbers = ("--few", str(bench.plan.few_good), "--threads", str(bench.threads))
-    for subject in ("energyad", *NOTES):
+    for subject in ("energyad", *bench.plan.peers):
         found = in_a_process("score", "--subject", subject, *places, *numbers)
         yield {"part": "memory", "subject": subject} | found
 

@@ -24,6 +24,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.files)
 
+    def first(self, count: int) -> Images:
+        """Fewer of them."""
+        return Images(self.pixels[:count], self.files[:count], self.file_size)
+
 
 def prepare(category: Category, folder: Path, *, count: int, size: int, file_size: int) -> Images:
     """Resize the first test images; a category with fewer gives some twice."""
