@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -12,8 +12,11 @@ from energyad.errors import ImageError
 from energyad.pipeline import batches, in_order, read_and_work
 
 
-def threads_of_the_pipeline() -> int:
-    return sum(thread.name.startswith("energyad") for thread in threading.enumerate())
+@pytest.fixture
+def new_threads() -> Callable[[], int]:
+    """How many threads there are that were not there when the test began."""
+    before = set(threading.enumerate())
+    return lambda: len(set(threading.enumerate()) - before)
 
 
 def test_results_come_in_order_however_long_each_takes() -> None:
@@ -39,14 +42,14 @@ def test_little_is_taken_ahead_of_what_was_asked_for(workers: int) -> None:
     results.close()  # type: ignore[attr-defined]
 
 
-def test_closing_early_ends_all_threads() -> None:
+def test_closing_early_ends_all_threads(new_threads: Callable[[], int]) -> None:
     results = in_order(lambda x: x, itertools.count(), workers=3)
-    assert next(results) == 0 and threads_of_the_pipeline() > 0
+    assert next(results) == 0 and new_threads() > 0
     results.close()  # type: ignore[attr-defined]
-    assert threads_of_the_pipeline() == 0
+    assert new_threads() == 0
 
 
-def test_an_error_is_raised_in_its_place_and_ends_all_threads() -> None:
+def test_an_error_is_raised_in_its_place_and_ends_all_threads(new_threads: Callable[[], int]) -> None:
     def fail_at_five(index: int) -> int:
         if index == 5:
             raise ZeroDivisionError
@@ -57,7 +60,7 @@ def test_an_error_is_raised_in_its_place_and_ends_all_threads() -> None:
         for result in in_order(fail_at_five, itertools.count(), workers=3):
             found.append(result)
     assert found == [0, 1, 2, 3, 4]
-    assert threads_of_the_pipeline() == 0
+    assert new_threads() == 0
 
 
 def test_what_came_before_an_error_of_the_source_is_still_delivered() -> None:
