@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -71,15 +70,6 @@ class Category:
         return tuple(sorted({item.defect_type for item in self.test if item.is_defective}))
 
 
-@dataclass(frozen=True)
-class DataSummary:
-    """What a model was fitted on: number of files, their bytes, and one hash over names and contents."""
-
-    count: int
-    bytes: int
-    sha256: str
-
-
 def find_data_root(explicit: str | Path | None = None) -> Path:
     """Where categories lie: the argument, else the variable ENERGYAD_DATA_ROOT, else `datasets/MVTecAD`."""
     if explicit is not None:
@@ -132,23 +122,6 @@ def download_category(name: str, *, data_root: str | Path | None = None) -> Cate
                 f"{text}; check network and disk, or use --data-root or `energyad demo`"
             ) from error
     return open_category(name, data_root=base)
-
-
-def fingerprint(paths: Iterable[str | Path]) -> DataSummary:
-    """Count and hash files, for a model's provenance.
-
-    The SHA-256 is over the sorted (name, SHA-256 of contents) pairs: the order given and the folder the files
-    lie in do not matter, one changed byte or name does.
-    """
-    entries, size = [], 0
-    for path in map(Path, paths):
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-        entries.append(f"{path.name}\0{hashlib.sha256(content).hexdigest()}")
-        size += len(content)
-    return DataSummary(len(entries), size, hashlib.sha256("\n".join(sorted(entries)).encode()).hexdigest())
 
 
 def present_categories(data_root: str | Path | None = None) -> tuple[str, ...]:

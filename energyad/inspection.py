@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from operator import length_hint
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from jaxtyping import UInt8
@@ -46,39 +43,3 @@ def inspect_files(
         workers=plan.workers,
     ):
         yield Inspection(done.item, done.pixels, done.result, done.error)
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """One line of a score table. score, is_anomalous: None where `error` says why the file could not be read."""
-
-    path: str
-    score: float | None
-    threshold: float
-    is_anomalous: bool | None
-    heatmap: str | None
-    error: str | None
-
-    @classmethod
-    def of(cls, inspection: Inspection, *, threshold: float, heatmap: Path | None = None) -> Self:
-        """The line of one inspection; heatmap: where its overlay was written."""
-        prediction = inspection.prediction
-        if prediction is None:
-            reason = inspection.error.reason if inspection.error is not None else "cannot be read"
-            return cls(str(inspection.path), None, threshold, None, None, reason)
-        place = None if heatmap is None else str(heatmap)
-        return cls(str(inspection.path), prediction.score, threshold, prediction.is_anomalous, place, None)
-
-
-def by_score(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-    """Highest score first, files that could not be read last."""
-    return sorted(rows, key=lambda row: (row.score is None, -(row.score or 0.0), row.path))
-
-
-def scores_csv(rows: Iterable[ScoreRow]) -> str:
-    """The rows as CSV with a header; empty cells for what is not known."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [column.name for column in fields(ScoreRow)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return text.getvalue()

@@ -17,7 +17,6 @@ from energyad.datasets import (
     check_category_name,
     download_category,
     find_data_root,
-    fingerprint,
     open_category,
     open_folder,
     unite,
@@ -163,26 +162,6 @@ def test_only_mvtec_categories_can_be_downloaded(tmp_path: Path) -> None:
     assert len(MVTEC_CATEGORIES) == 15
     with pytest.raises(DataError, match=r"not a category of MVTec AD.*zipper"):
         download_category("gasket", data_root=tmp_path)
-
-
-def test_a_fingerprint_ignores_order_and_place_but_no_byte_and_no_name(tmp_path: Path) -> None:
-    first, second, third = tmp_path / "a.bin", tmp_path / "b.bin", tmp_path / "c.bin"
-    first.write_bytes(b"one")
-    second.write_bytes(b"other")
-    summary = fingerprint([first, second])
-    assert (summary.count, summary.bytes) == (2, 8)
-    assert fingerprint([second, first]) == summary
-    (tmp_path / "moved").mkdir()
-    assert fingerprint([first.rename(tmp_path / "moved" / "a.bin"), second]) == summary
-    second.write_bytes(b"Other")
-    assert fingerprint([tmp_path / "moved" / "a.bin", second]) != summary
-    second.write_bytes(b"other")
-    assert fingerprint([tmp_path / "moved" / "a.bin", second.rename(third)]) != summary
-
-
-def test_the_fingerprint_of_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.png"):
-        fingerprint([tmp_path / "none.png"])
 
 
 def test_categories_are_united_for_one_model_and_tested_by_themselves(tmp_path: Path) -> None:
