@@ -71,7 +71,7 @@ def extract(
 
     relit: under another light each, drawn from the settings' seed and the image's place.
     """
-    progress.stage("features", len(good_images))
+    progress.stage("relit" if relit else "features", len(good_images))
     most = max(1, MOST_TILES // max(1, len(good_images)))
 
     def work(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float16[np.ndarray, "tiles*g g c"]]:
