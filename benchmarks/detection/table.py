@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.detection import rows
 from benchmarks.detection.rows import Row
+from energyad.demo import DEMO_NAME
 from energyad.errors import DataError, EnergyadError
 
 START, END = "<!-- detection table: start -->", "<!-- detection table: end -->"
@@ -30,7 +31,8 @@ def render(all_rows: Iterable[Row]) -> str:
         unified = [row for row in sized if row.shots is None and row.unified]
         parts.append(f"### {size} × {size} pixels")
         parts += [_category_table(name, _of(whole, name)) for name in _categories(whole)]
-        parts += [_mean_table(whole)] if len(_categories(whole)) > 1 else []
+        real = [row for row in whole if row.category != DEMO_NAME]  # rendered parts are no evidence
+        parts += [_mean_table(real)] if len(_categories(real)) > 1 else []
         parts += [_few_shot_table(name, _of(few, name)) for name in _categories(few)]
         parts += [_unified_table(group, unified, whole) for group in sorted({r.categories for r in unified})]
     return "\n\n".join([*parts, _origin(current)]) if current else "No rows yet."
