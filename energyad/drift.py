@@ -19,6 +19,7 @@ from jaxtyping import Float, UInt8
 
 from energyad.errors import DataError
 from energyad.manifest import GoodPart, Manifest
+from energyad.runtimes import Runtime
 
 WINDOW: Final = 200
 """Parts looked back at."""
@@ -65,6 +66,12 @@ def observe(
         sharpness=round(float(cv2.Laplacian(grey, cv2.CV_32F).std()), 4),
         heatmap_mean=float(np.float32(heatmap.mean(dtype=np.float64))),
     )
+
+
+def observe_batch(pixels: Sequence[UInt8[np.ndarray, "size size 3"]], runtime: Runtime) -> list[Observation]:
+    """Score images of the network's size, and measure each."""
+    raw = runtime.run(np.stack(pixels))
+    return list(map(observe, pixels, raw.heatmap, raw.score))
 
 
 def good_parts(observations: Iterable[Observation]) -> tuple[GoodPart, ...]:

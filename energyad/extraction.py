@@ -13,9 +13,9 @@ from jaxtyping import Float16, Float32, UInt8
 
 from energyad import detector, images
 from energyad.augmentation import relight
-from energyad.errors import DataError, ImageError
+from energyad.errors import DataError
 from energyad.features_store import MemoryRows, Rows, open_rows
-from energyad.pipeline import batches, read_and_work
+from energyad.pipeline import batches, read_and_work, readable
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.settings import FitSettings
@@ -126,14 +126,6 @@ def _half(features: Float32[np.ndarray, "b c g g"]) -> Float16[np.ndarray, "b g 
     return features.transpose(0, 2, 3, 1).astype(np.float16)
 
 
-def read_batches(
-    good_images: Sequence[detector.ImageLike], *, settings: FitSettings, skip_bad: bool
-) -> Iterator[tuple[list[int], UInt8[np.ndarray, "b h w 3"]]]:
-    """Places and resized pixels of the images that can be read, decoded ahead."""
-    for places, pixels in work_on(good_images, list, settings=settings, skip_bad=skip_bad, workers=2):
-        yield places, np.stack(pixels)
-
-
 def work_on(
     good_images: Sequence[detector.ImageLike],
     work: Callable[[Sequence[UInt8[np.ndarray, "h w 3"]]], Sequence[Result]],
@@ -159,13 +151,5 @@ def work_on(
 
     wanted = range(len(good_images)) if places is None else places
     done = read_and_work(wanted, read, work, batch_size=BATCH_SIZE, workers=workers)
-    for batch in batches(done, BATCH_SIZE):
-        for each in batch:
-            if each.error is not None and not skip_bad:
-                reason = f"{each.error.reason}; remove it or give --skip-bad"
-                raise ImageError(each.error.path, reason) from each.error
-            if each.error is not None:
-                warnings.warn(f"left out: {each.error}", stacklevel=2)
-        good = [each for each in batch if each.error is None]
-        if good:
-            yield [each.item for each in good], [each.require() for each in good]
+    for batch in batches(readable(done, skip_bad=skip_bad), BATCH_SIZE):
+        yield [each.item for each in batch], [each.require() for each in batch]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from energyad.backbones import BackboneWeights
 from energyad.calibration import Calibration, calibrate
 from energyad.card import model_card
 from energyad.energy import AutoencoderEnergy
-from energyad.extraction import GoodFeatures, extract, read_batches, require_enough
+from energyad.extraction import GoodFeatures, extract, require_enough, work_on
 from energyad.features import Grid, load_extractor
 from energyad.latents import fit_whitening
 from energyad.manifest import BackboneSpec, CalibrationSpec, InputSpec, Manifest, Provenance, TileSpec
@@ -215,9 +216,11 @@ def calibrate_on(
     """The threshold, from the scores that the finished graph gives held-out good images, and their statistics."""
     progress.stage("threshold", len(held_out))
     parts: list[drift.Observation] = []
-    for places, pixels in read_batches(held_out, settings=settings, skip_bad=False):
-        raw = runtime.run(pixels)
-        parts += map(drift.observe, pixels, raw.heatmap, raw.score)
+    work = functools.partial(drift.observe_batch, runtime=runtime)
+    for places, found in work_on(
+        held_out, work, settings=settings, skip_bad=False, workers=runtime.plan.workers
+    ):
+        parts += found
         progress.advance(len(places))
     scores = [part.score for part in parts]
     calibration = calibrate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -59,6 +60,19 @@ def read_and_work(
 
     for done in in_order(both, batches(items, batch_size), workers=workers):
         yield from done
+
+
+def readable(done: Iterable[Done[Item, Result]], *, skip_bad: bool) -> Iterator[Done[Item, Result]]:
+    """Those that could be read. Raises ImageError at the first other one, or leaves it out with a warning."""
+    for each in done:
+        if each.error is None:
+            yield each
+        elif skip_bad:
+            warnings.warn(f"left out: {each.error}", stacklevel=2)
+        else:
+            raise ImageError(
+                each.error.path, f"{each.error.reason}; remove it or give --skip-bad"
+            ) from each.error
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import warnings
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,10 @@ from energyad import drift, images, provenance
 from energyad.calibration import calibrate
 from energyad.card import model_card
 from energyad.detector import CARD_FILE, AnomalyDetector, ImageLike
-from energyad.errors import DataError, ImageError
+from energyad.errors import DataError
 from energyad.manifest import CalibrationSpec, Manifest
+from energyad.pipeline import read_and_work, readable
 from energyad.progress import Progress, Silent
-
-BATCH_SIZE = 8
 
 
 def recalibrate(
@@ -82,29 +81,18 @@ def _measure(
 ) -> tuple[list[drift.Observation], list[ImageLike]]:
     """What each image that can be read looks like, and which those are."""
     progress.stage("scoring", len(good_images))
+
+    def read(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
+        return images.resize(detector.read(image), detector.input_shape)
+
+    work, plan = functools.partial(drift.observe_batch, runtime=detector.runtime), detector.runtime.plan
+    done = read_and_work(good_images, read, work, batch_size=plan.batch_size, workers=plan.workers)
     parts: list[drift.Observation] = []
     kept: list[ImageLike] = []
-    source = _read(detector, good_images, skip_bad=skip_bad)
-    while batch := list(islice(source, BATCH_SIZE)):
-        pixels = np.stack([each for _, each in batch])
-        raw = detector.runtime.run(pixels)
-        parts += map(drift.observe, pixels, raw.heatmap, raw.score)
-        kept += [image for image, _ in batch]
-        progress.advance(len(batch))
+    for each in readable(done, skip_bad=skip_bad):
+        parts.append(each.require())
+        kept.append(each.item)
+        progress.advance()
     if not parts:
         raise DataError(f"none of {len(good_images)} images can be read; give images of good parts")
     return parts, kept
-
-
-def _read(
-    detector: AnomalyDetector, good_images: Sequence[ImageLike], *, skip_bad: bool
-) -> Iterator[tuple[ImageLike, UInt8[np.ndarray, "size size 3"]]]:
-    for image in good_images:
-        try:
-            pixels = detector.read(image)
-        except ImageError as error:
-            if not skip_bad:
-                raise ImageError(error.path, f"{error.reason}; remove it or give --skip-bad") from error
-            warnings.warn(f"left out: {error}", stacklevel=2)
-            continue
-        yield image, images.resize(pixels, detector.input_shape)
