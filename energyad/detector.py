@@ -155,7 +155,8 @@ class AnomalyDetector:
 
     def score_pixels(self, batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Prediction]:
         """Score RGB bytes of any sizes."""
-        raw = self.runtime.run(np.stack([images.resize(pixels, self.input_shape) for pixels in batch]))
+        shape = self.input_shape
+        raw = self.runtime.run(np.stack([images.resize(pixels, shape) for pixels in batch]))
         return [
             predict(heatmap, self.calibration, shape=pixels.shape[:2])
             for heatmap, pixels in zip(raw.heatmap, batch, strict=True)

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from energyad import images, results
 from energyad.detector import AnomalyDetector
+from energyad.drift import Observation, observe
 from energyad.errors import ImageError
 from energyad.pipeline import read_and_work
 from energyad.prediction import Prediction
+from energyad.results import ImageResult
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,29 @@ class Inspection:
     pixels: UInt8[np.ndarray, "h w 3"] | None
     prediction: Prediction | None
     error: ImageError | None
+
+    def result(
+        self, detector: AnomalyDetector, *, image: str | None = None, heatmap: str | None = None
+    ) -> ImageResult:
+        """Its result, as JSON knows it. image: what it is called, else its path. heatmap: where its overlay lies."""
+        name, model = str(self.path) if image is None else image, detector.reference
+        if self.prediction is not None:
+            return results.scored(self.prediction, image=name, model=model, heatmap=heatmap)
+        reason = "cannot be read" if self.error is None else self.error.reason
+        return results.unreadable(reason, image=name, model=model, calibration=detector.calibration)
+
+    def observation(self, detector: AnomalyDetector) -> Observation | None:
+        """What drift is told from; None where it could not be read."""
+        if self.pixels is None or self.prediction is None:
+            return None
+        return observe_prediction(detector, self.pixels, self.prediction)
+
+
+def observe_prediction(
+    detector: AnomalyDetector, pixels: UInt8[np.ndarray, "h w 3"], prediction: Prediction
+) -> Observation:
+    """What drift is told from, of an image at its own size."""
+    return observe(images.resize(pixels, detector.input_shape), prediction.heatmap, prediction.score)
 
 
 def inspect_files(

@@ -19,17 +19,21 @@ class Prediction:
     score: the heatmap's maximum, an energy without unit; higher is more abnormal, and comparable within one model
     only. heatmap: energies at the image's own pixels. p_value: how rarely a good part scores as high.
     verdict: "ng" above `threshold`, "review" above `review_threshold` (None where the model has none), else "ok".
-    is_anomalous: whether the verdict is ng. regions: where the image exceeds the threshold it exceeds.
+    regions: where the image exceeds the threshold it exceeds.
     """
 
     score: float
     heatmap: Float32[np.ndarray, "h w"]
-    is_anomalous: bool
     threshold: float
     review_threshold: float | None
     p_value: float
     verdict: Verdict
     regions: tuple[Region, ...]
+
+    @property
+    def is_anomalous(self) -> bool:
+        """Whether the verdict is ng."""
+        return self.verdict == "ng"
 
 
 def predict(
@@ -47,7 +51,6 @@ def predict(
     return Prediction(
         score=score,
         heatmap=full,
-        is_anomalous=calibration.verdict(score) == "ng",
         threshold=calibration.threshold,
         review_threshold=calibration.review_threshold,
         p_value=calibration.p_value(score),

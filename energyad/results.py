@@ -141,11 +141,14 @@ def with_q_values(results: Iterable[ImageResult]) -> list[ImageResult]:
     ]
 
 
+def rank(result: ImageResult) -> tuple[bool, float, str]:
+    """What results are sorted by: highest score first, images that could not be scored last."""
+    return result.score is None, -(result.score or 0.0), result.image or ""
+
+
 def by_score(results: Iterable[ImageResult]) -> list[ImageResult]:
-    """Highest score first, images that could not be scored last."""
-    return sorted(
-        results, key=lambda result: (result.score is None, -(result.score or 0.0), result.image or "")
-    )
+    """The results in the order of `rank`."""
+    return sorted(results, key=rank)
 
 
 CSV_COLUMNS = (

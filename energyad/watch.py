@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from energyad import drift, images, results
+from energyad import images
 from energyad.detector import AnomalyDetector
 from energyad.drift import Observation
-from energyad.errors import DataError, ImageError
+from energyad.errors import DataError
 from energyad.inspection import inspect_files
 from energyad.journal import FileSeen, Journal, JournalLine, Statistics
 from energyad.results import ImageResult
@@ -46,17 +46,8 @@ def scorer_of(detector: AnomalyDetector) -> Scorer:
 
     def score(paths: Sequence[Path]) -> Iterator[Scored]:
         for found in inspect_files(detector, paths):
-            name, prediction = _text(str(found.path)), found.prediction
-            if found.pixels is None or prediction is None:
-                error = found.error or ImageError(found.path, "cannot be read")
-                result = results.unreadable(
-                    error.reason, image=name, model=detector.reference, calibration=detector.calibration
-                )
-                yield Scored(found.path, result, None)
-                continue
-            small = images.resize(found.pixels, detector.input_shape)
-            seen = drift.observe(small, prediction.heatmap, prediction.score)
-            yield Scored(found.path, results.scored(prediction, image=name, model=detector.reference), seen)
+            result = found.result(detector, image=_text(str(found.path)))
+            yield Scored(found.path, result, found.observation(detector))
 
     return score
 

@@ -129,26 +129,19 @@ def _score_all(
     from energyad.images import write_png
     from energyad.inspection import inspect_files
     from energyad.overlays import ColourScale, overlay_of, overlay_places
-    from energyad.results import scored, unreadable
     from energyad.sheet import legend
 
     results: list[ImageResult] = []
-    model = detector.reference
     places = {} if overlays is None else overlay_places(paths, overlays)
     if overlays is not None:
         write_png(overlays / "colour-scale.png", legend(ColourScale(detector.threshold)))
     with Bar(drawn=not (as_json and sys.stdout.isatty())) as bar:
         bar.stage("scoring", len(paths))
         for seen in inspect_files(detector, paths):
-            name, place = str(seen.path), places.get(seen.path)
-            if seen.prediction is None or seen.pixels is None:
-                reason = "cannot be read" if seen.error is None else seen.error.reason
-                result = unreadable(reason, image=name, model=model, calibration=detector.calibration)
-            else:
-                if place is not None:
-                    write_png(place, overlay_of(seen.pixels, seen.prediction))
-                where = None if place is None else str(place)
-                result = scored(seen.prediction, image=name, model=model, heatmap=where)
+            place = places.get(seen.path)
+            if place is not None and seen.pixels is not None and seen.prediction is not None:
+                write_png(place, overlay_of(seen.pixels, seen.prediction))
+            result = seen.result(detector, heatmap=None if place is None else str(place))
             results.append(result)
             if as_json:
                 typer.echo(result.json_line())

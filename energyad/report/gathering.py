@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from energyad import images, results
+from energyad import images
 from energyad.datasets import TestItem
 from energyad.detector import AnomalyDetector
-from energyad.drift import WINDOW, Drift, Observation, compare, observe, reference_of
+from energyad.drift import WINDOW, Drift, Observation, compare, reference_of
 from energyad.errors import ImageError
 from energyad.evaluation import Evaluation
 from energyad.inspection import inspect_files
@@ -22,7 +22,7 @@ from energyad.journal import JournalLine, drift_of
 from energyad.manifest import Manifest
 from energyad.overlays import overlay_of
 from energyad.progress import Progress, Silent
-from energyad.results import ImageResult
+from energyad.results import ImageResult, rank
 from energyad.sheet import fit_tile
 
 MOST_PICTURED: Final = 1000
@@ -90,7 +90,7 @@ def of_results(
     """
     progress = progress or Silent()
     drift = drift_of(lines, manifest, source=str(source))
-    ranked = sorted(lines, key=_rank)
+    ranked = sorted(lines, key=rank)
     side, shown = side_for(len(ranked)), list[Shown]()
     progress.stage("pictures", len(ranked))
     for place, line in enumerate(ranked):
@@ -107,10 +107,6 @@ def side_for(count: int) -> int:
     return next((side for most, side in _SIDES if count <= most), _SIDES[-1][1])
 
 
-def _rank(result: ImageResult) -> tuple[bool, float, str]:
-    return result.score is None, -(result.score or 0.0), result.image or ""
-
-
 def _drift(manifest: Manifest, parts: Sequence[Observation]) -> Drift:
     return compare(reference_of(manifest), parts[-WINDOW:], model=manifest.name)
 
@@ -119,30 +115,22 @@ def _score(
     detector: AnomalyDetector, paths: Sequence[Path], items: Iterable[TestItem | None], progress: Progress
 ) -> tuple[tuple[Shown, ...], list[Observation | None]]:
     """Highest score first; what was observed of each, in the order of the paths."""
-    side, model = side_for(len(paths)), detector.reference
-    shown, seen = list[Shown](), list[Observation | None]()
+    side, shown, seen = side_for(len(paths)), list[Shown](), list[Observation | None]()
     progress.stage("report", len(paths))
     for found, item in zip(inspect_files(detector, paths), items, strict=True):
         progress.advance()
         label = None if item is None else item.defect_type
-        prediction, pixels = found.prediction, found.pixels
+        prediction, pixels, result = found.prediction, found.pixels, found.result(detector)
+        seen.append(found.observation(detector))
         if prediction is None or pixels is None:
-            error = found.error or ImageError(found.path, "cannot be read")
-            result = results.unreadable(
-                error.reason, image=str(found.path), model=model, calibration=detector.calibration
-            )
             shown.append(Shown(result, label, ()))
-            seen.append(None)
             continue
         small = fit_tile(pixels, side)
         heatmap = images.resize_map(prediction.heatmap, *small.shape[:2])
         pictures = [("image", small), ("heatmap", overlay_of(small, replace(prediction, heatmap=heatmap)))]
         pictures += _mask(item, pixels.shape[:2], side)
-        result = results.scored(prediction, image=str(found.path), model=model)
         shown.append(Shown(result, label, tuple((name, _jpeg(picture)) for name, picture in pictures)))
-        inputs = images.resize(pixels, detector.input_shape)
-        seen.append(observe(inputs, prediction.heatmap, prediction.score))
-    ranked = sorted(shown, key=lambda each: _rank(each.result))
+    ranked = sorted(shown, key=lambda each: rank(each.result))
     return (*ranked[:MOST_PICTURED], *(replace(each, pictures=()) for each in ranked[MOST_PICTURED:])), seen
 
 

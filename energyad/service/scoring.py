@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from energyad import drift, images, results
 from energyad.detector import AnomalyDetector
 from energyad.errors import ImageError, ImageTooLarge
+from energyad.inspection import observe_prediction
 from energyad.overlays import ColourScale, overlay_of
 from energyad.prediction import Prediction
 from energyad.results import ImageResult
@@ -98,8 +99,7 @@ class Inspector:
         return _encoded(overlay_of(inspected.pixels, inspected.prediction), ".png")
 
     def _watch(self, pixels: UInt8[np.ndarray, "h w 3"], prediction: Prediction) -> None:
-        small = images.resize(pixels, self.detector.input_shape)
-        self._monitor.add(drift.observe(small, prediction.heatmap, prediction.score))
+        self._monitor.add(observe_prediction(self.detector, pixels, prediction))
         self._seen += 1
         if self._seen % CHECK_EVERY == 0:
             self.drift = self._monitor.check()
