@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,14 @@ def test_an_unknown_or_missing_engine_is_one_clear_line(
     with pytest.raises(SettingsError, match=r"'tflite'.*onnxruntime, openvino, torch"):
         AnomalyDetector.load(model_folder, runtime="tflite")
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    real = metadata.version
+
+    def version(package: str) -> str:
+        if package == "openvino":
+            raise metadata.PackageNotFoundError(package)
+        return real(package)
+
+    monkeypatch.setattr(metadata, "version", version)
     with pytest.raises(SettingsError, match=r"pip install 'energyad\[openvino\]'"):
         AnomalyDetector.load(model_folder, runtime="openvino")
 

@@ -29,9 +29,8 @@ BATCH_SIZES = (1, 2, 4, 8)
 def plan_for(name: str, graph: bytes, *, threads: int | None, tiles: int = 1) -> Plan:
     """The plan measured for this engine, model, machine and number of threads, else the default one."""
     plan = default_plan(threads, tiles=tiles)
-    with contextlib.suppress(
-        OSError, ValueError, TypeError, ImportError
-    ):  # the engine's own error comes later
+    # An engine that is not installed has no plan; what to do about it is said where it is opened.
+    with contextlib.suppress(OSError, ValueError, TypeError, ImportError):
         values = json.loads(_place(name, graph, plan.allowed).read_text(encoding="utf-8"))
         kept = Plan(**values)
         if min(values.values()) >= 1 and kept.allowed == plan.allowed:
