@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Float16, UInt8
 from torch import Tensor
 
 from benchmarks import provenance
@@ -29,7 +29,8 @@ from energyad import images, metrics
 from energyad.datasets import Category
 from energyad.defects import plant_defect
 from energyad.errors import DataError, EnergyadError
-from energyad.fitting import fit_head, relit_features
+from energyad.extraction import GoodFeatures, extract
+from energyad.fitting import fit_head, gather_patches, relit_features
 from energyad.progress import Silent
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scorer import EnergyHead
@@ -71,15 +72,17 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
             report({"iteration": iteration, "cpu_seconds": round(spent, 1)} | detect(probe, head))
         resumed = time.process_time()
 
-    def patches(paths: Sequence[Path]) -> Float[Tensor, "n c"]:
-        pixels = [images.resize(images.read_image(path), settings.image_size) for path in paths]
-        return run_backbone(session, pixels).permute(0, 2, 3, 1).flatten(0, 2)
+    def patches(good: GoodFeatures) -> Float16[Tensor, "n c"]:
+        return gather_patches(good.features, range(len(good.kept)), generator=generator)
 
-    relit = relit_features(taught, session, settings=settings, progress=Silent()).features
-    relit_patches = torch.from_numpy(relit.reshape(-1, relit.shape[-1]))
-    fit_head(
-        patches(taught), relit_patches, patches(watched), grid, settings, generator, Silent(), observe=look
+    silent = Silent()
+    own, seen = (
+        extract(paths, session, settings=settings, skip_bad=False, progress=silent)
+        for paths in (taught, watched)
     )
+    relit = relit_features(taught, session, settings=settings, progress=silent)
+    parts = (patches(own), patches(relit), patches(seen))
+    fit_head(*parts, grid, settings, generator, silent, observe=look)
 
 
 def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:
