@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from energyad.cli import terminal
-from energyad.cli.options import Debug, Model, Quiet, Threads
+from energyad.cli.options import Debug, Model, Quiet, SkipBad, Threads
 
 if TYPE_CHECKING:
     from energyad.calibration import Calibration
@@ -29,9 +29,7 @@ def calibrate(
     model: Model = None,
     target_frr: TargetRate = None,
     review_frr: ReviewRate = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that cannot be read instead of stopping.")
-    ] = False,
+    skip_bad: SkipBad = False,
     threads: Threads = None,
     quiet: Quiet = False,
     debug: Debug = False,

@@ -11,7 +11,7 @@ import typer
 
 from energyad.cli import terminal
 from energyad.cli.calibrate import ReviewRate, TargetRate
-from energyad.cli.options import DataRoot, Debug, Download, Quiet, Threads
+from energyad.cli.options import DataRoot, Debug, Download, Quiet, SkipBad, Threads
 
 if TYPE_CHECKING:
     from energyad.datasets import Category
@@ -89,9 +89,7 @@ def fit(
         Path | None, typer.Option("--ignore", metavar="FILE", help="Do not judge this area; as --roi.")
     ] = None,
     threads: Threads = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that cannot be read instead of stopping.")
-    ] = False,
+    skip_bad: SkipBad = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

@@ -42,4 +42,7 @@ DataRoot: TypeAlias = Annotated[
 Download: TypeAlias = Annotated[
     bool, typer.Option("--download", help="Fetch MVTec AD if it is absent (5 GB, CC BY-NC-SA 4.0).")
 ]
+SkipBad: TypeAlias = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out images that cannot be read instead of stopping.")
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]
