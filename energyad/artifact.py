@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from energyad.errors import ModelError
+from energyad.errors import ModelError, first_fault
 from energyad.manifest import SCHEMA_VERSION, Manifest
 
 MANIFEST = "model.json"
@@ -103,11 +103,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ModelError(
-            f"{path}: not a valid manifest ({where}: {first['msg']}); restore the model"
-        ) from error
+        where, fault = first_fault(error)
+        raise ModelError(f"{path}: not a valid manifest ({where}: {fault}); restore the model") from error
 
 
 def problems(folder: Path, manifest: Manifest) -> Iterator[str]:

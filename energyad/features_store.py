@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float16
 
-from energyad.errors import DataError
+from energyad.errors import DataError, reason_of
 from energyad.files import cache_folder
 
 IN_MEMORY = 512 * 2**20
@@ -133,7 +133,7 @@ class DiskRows:
         return shape, places
 
     def _failure(self, error: OSError) -> DataError:
-        reason = (error.strerror or type(error).__name__).lower()
+        reason = reason_of(error)
         return DataError(
             f"{self.folder}: features cannot be kept there: {reason}; set ENERGYAD_CACHE to a roomy disk"
         )

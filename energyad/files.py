@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from energyad.errors import DataError
+from energyad.errors import DataError, reason_of
 
 CACHE_VARIABLE = "ENERGYAD_CACHE"
 
@@ -27,7 +27,7 @@ def write_whole(path: str | Path, content: bytes | str) -> Path:
         Path(temporary).chmod(0o644)
         return Path(temporary).replace(target)
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
+        reason = reason_of(error)
         message = f"{target}: cannot be written: {reason}; check the folder and the space left"
         raise DataError(message) from error
     finally:

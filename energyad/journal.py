@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from energyad.detector import GRAPH_FILE
 from energyad.drift import WINDOW, Drift, Observation, compare, reference_of
-from energyad.errors import DataError
+from energyad.errors import DataError, first_fault, reason_of
 from energyad.manifest import Manifest
 from energyad.results import ImageResult
 
@@ -72,7 +72,7 @@ def read_journal(path: str | Path) -> list[JournalLine]:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
+        reason = reason_of(error)
         raise DataError(
             f"{path}: cannot be read: {reason}; give a file of `energyad watch` or `energyad score --json`"
         ) from error
@@ -88,10 +88,10 @@ def _line(path: str | Path, number: int, line: bytes) -> JournalLine:
     try:
         return JournalLine.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole line"
+        where, fault = first_fault(error)
+        where = where or "the whole line"
         raise DataError(
-            f"{path}, line {number}: no result of energyad ({where}: {first['msg'].lower()}); remove that line"
+            f"{path}, line {number}: no result of energyad ({where}: {fault.lower()}); remove that line"
         ) from error
 
 
@@ -132,7 +132,7 @@ class Journal:
             self._sync_folder()
         except OSError as error:
             self.__exit__(None, None, None)
-            reason = (error.strerror or type(error).__name__).lower()
+            reason = reason_of(error)
             raise DataError(f"{self.path}: cannot be written: {reason}; give another --out") from error
         except DataError:
             self.__exit__(None, None, None)
@@ -159,7 +159,7 @@ class Journal:
                 data = data[os.write(self._file, data) :]
             os.fsync(self._file)
         except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
+            reason = reason_of(error)
             raise DataError(
                 f"{self.path}: cannot be written: {reason}; free some space and start again"
             ) from error

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from energyad.calibration import Calibration, Verdict, benjamini_hochberg
-from energyad.errors import DataError
+from energyad.errors import DataError, first_fault
 from energyad.prediction import Prediction
 from energyad.regions import MOST, Region
 
@@ -181,11 +181,8 @@ def read_results(path: str | Path) -> list[ImageResult]:
         try:
             results.append(ImageResult.model_validate_json(line))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise DataError(
-                f"{path}: line {number} is no result of energyad ({where}: {first['msg']})"
-            ) from error
+            where, fault = first_fault(error)
+            raise DataError(f"{path}: line {number} is no result of energyad ({where}: {fault})") from error
     return results
 
 

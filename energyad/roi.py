@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from energyad import images
-from energyad.errors import DataError, SettingsError
+from energyad.errors import DataError, SettingsError, first_fault, reason_of
 from energyad.manifest import AreaSpec
 
 _FINER = 4  # polygons are drawn this many times finer than the mask, then averaged
@@ -83,7 +83,7 @@ def open_area(source: AreaSource) -> Area:
     try:
         data = path.read_bytes()
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
+        reason = reason_of(error)
         raise DataError(
             f"{path}: cannot be read: {reason}; give polygons as JSON, or a mask image"
         ) from error
@@ -93,10 +93,9 @@ def open_area(source: AreaSource) -> Area:
     try:
         return Area(AreaFile.model_validate_json(data).relative(), None, path.name, digest)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where, fault = first_fault(error)
         form = '{"units": "relative", "polygons": [[[0, 0], [1, 0], [0.5, 1]]]}'
-        raise DataError(f"{path}: no polygons ({where}: {first['msg']}); give {form}") from error
+        raise DataError(f"{path}: no polygons ({where}: {fault}); give {form}") from error
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 from energyad import images
 from energyad.detector import AnomalyDetector
 from energyad.drift import Observation
-from energyad.errors import DataError
+from energyad.errors import DataError, reason_of
 from energyad.inspection import inspect_files
 from energyad.journal import FileSeen, Journal, JournalLine, Statistics
 from energyad.results import ImageResult
@@ -205,7 +205,7 @@ class Watcher:
         except FileNotFoundError:  # somebody else took it
             return
         except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
+            reason = reason_of(error)
             raise DataError(f"{target}: cannot be moved there: {reason}; give another --move-to") from error
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import onnx
 import torch
 from google.protobuf.message import DecodeError
 
+from energyad.errors import DataError
 from energyad.features import FeatureExtractor
-from energyad.files import cache_folder
+from energyad.files import cache_folder, write_whole
 from energyad.runtimes import export
 
 _SOURCES = [
@@ -30,12 +29,8 @@ def extractor_graph(extractor: FeatureExtractor) -> onnx.ModelProto:
         onnx.checker.check_model(model)
         return model
     model = export.export_extractor(extractor)
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(model.SerializeToString())
-        Path(temporary).replace(path)
+    with contextlib.suppress(DataError):
+        write_whole(path, model.SerializeToString())
     return model
 
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from energyad.detector import AnomalyDetector
-from energyad.errors import SettingsError
+from energyad.errors import SettingsError, first_fault
 from energyad.service.house import House, Loader
 from energyad.service.metrics import Metrics
 from energyad.service.refusals import Refusal, refuse
@@ -114,8 +114,8 @@ def _add_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        return refuse(400, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+        where, fault = first_fault(error)
+        return refuse(400, f"{where}: {fault}")
 
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> Response:
