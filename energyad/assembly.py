@@ -19,9 +19,21 @@ from energyad.manifest import Manifest
 from energyad.scorer import EnergyHead, Scorer
 from energyad.settings import FitSettings
 
+FIRST_SCHEMA = 3
+"""Of models whose features are those of today's `FeatureExtractor`; before, coarse stages were averaged as well."""
+
 
 def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer:
-    """The scorer of a model folder, in evaluation mode. Raises ModelError where the tensors do not fit."""
+    """The scorer of a model folder, in evaluation mode.
+
+    Raises ModelError where the tensors do not fit, and for models of an earlier energyad: their saved graph still gives
+    the scores that their threshold was made from, and today's modules would give others.
+    """
+    if manifest.schema_version < FIRST_SCHEMA:
+        raise ModelError(
+            f"model '{manifest.name}' is of an earlier energyad, whose features differ: score it with "
+            "--runtime onnxruntime, or fit it again"
+        )
     settings = FitSettings.from_dict(manifest.settings)
     weights = BackboneWeights(**manifest.backbone.model_dump())
     extractor = empty_extractor(weights, image_size=manifest.input.image_size, strides=settings.strides)

@@ -36,7 +36,9 @@ class Grid:
 class FeatureExtractor(nn.Module):
     """RGB bytes to one grid of patch features: chosen stages, 3 × 3 mean, resized to a common grid, concatenated.
 
-    The 3 × 3 mean makes each patch aware of its neighbours, as in PatchCore (Roth et al., CVPR 2022, eq. 2).
+    The 3 × 3 mean makes each patch aware of its neighbours, as in PatchCore (Roth et al., CVPR 2022, eq. 2). Stages
+    coarser than the grid are interpolated without it: their patches reach far as they are, and a mean over three of
+    them thins out what is smaller.
     Normalisation is inside, so that every runtime sees the same bytes. Patches of the outermost `margin` rings are
     left out: they see the zeros that convolutions pad with, and would be the strangest of every good image.
     """
@@ -83,19 +85,19 @@ def resampling_matrix(size: int, grid: Grid) -> Float[Tensor, "inner size"]:
     """One axis of «3 × 3 mean, then resize to the common grid, then leave out the margin», as a matrix.
 
     All three steps are linear and separable, so a stage becomes R · stage · Rᵀ: two small products instead of passes
-    over the whole map. Means at the border are over the neighbours that exist; finer stages are averaged down, coarser
-    ones interpolated up with half-pixel centres. Rows sum to one.
+    over the whole map. Stages at least as fine as the grid: means, at the border over the neighbours that exist, then
+    averaged down. Coarser ones: no mean, interpolated up with half-pixel centres. Rows sum to one.
     """
     place = torch.arange(size, dtype=torch.float64)
-    near = ((place[:, None] - place).abs() <= 1).double()
-    mean = near / near.sum(1, keepdim=True)
     if size % grid.size == 0:
+        near = ((place[:, None] - place).abs() <= 1).double()
+        mean = near / near.sum(1, keepdim=True)
         share = size // grid.size
-        common = torch.eye(grid.size, dtype=torch.float64).repeat_interleave(share, dim=1) / share
+        common = torch.eye(grid.size, dtype=torch.float64).repeat_interleave(share, dim=1) / share @ mean
     else:
         centres = (torch.arange(grid.size, dtype=torch.float64) + 0.5) * size / grid.size - 0.5
         common = (1 - (centres.clamp(0, size - 1)[:, None] - place).abs()).clamp_min(0)
-    return (common @ mean)[grid.margin : grid.size - grid.margin].float()
+    return common[grid.margin : grid.size - grid.margin].float()
 
 
 def choose_stages(name: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...], int]:

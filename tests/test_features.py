@@ -95,13 +95,15 @@ def test_an_image_size_that_strides_do_not_divide_is_refused(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 32, 16])
-def test_resampling_is_a_3x3_mean_then_the_common_grid_without_its_margin(size: int) -> None:
+def test_resampling_averages_fine_stages_interpolates_coarse_ones_and_leaves_out_the_margin(
+    size: int,
+) -> None:
     grid = Grid(image_size=256, size=32, margin=2)
     stage = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(size))
     matrix = resampling_matrix(size, grid)
-    near = F.avg_pool2d(stage, 3, stride=1, padding=1, count_include_pad=False)
     if size >= grid.size:
+        near = F.avg_pool2d(stage, 3, stride=1, padding=1, count_include_pad=False)
         common = F.avg_pool2d(near, size // grid.size)
     else:
-        common = F.interpolate(near, size=(grid.size, grid.size), mode="bilinear", align_corners=False)
+        common = F.interpolate(stage, size=(grid.size, grid.size), mode="bilinear", align_corners=False)
     torch.testing.assert_close(matrix @ stage @ matrix.T, common[:, :, 2:-2, 2:-2], atol=1e-6, rtol=1e-5)

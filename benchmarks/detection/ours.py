@@ -20,7 +20,10 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "energyad-tau0": {"dxmi": {"temperature": 0.0}},
     "energyad-init": {"iterations": 0},  # the energy before DxMI
     "energyad-scratch": {"warmup_iterations": 0},  # DxMI from random initialisation
-    "energyad-longer": {"iterations": 0, "warmup_iterations": 6000},  # reconstruction alone, twice as long
+    "energyad-longer": {
+        "iterations": 0,
+        "warmup_iterations": 8000,
+    },  # reconstruction alone, also while DxMI lasts
     "energyad-one-light": {"lighting": 0.0},  # no relit copies
 }
 AVERAGED = "energyad-x3"
