@@ -26,9 +26,14 @@ FIRST_SCHEMA = 3
 def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer:
     """The scorer of a model folder, in evaluation mode.
 
-    Raises ModelError where the tensors do not fit, and for models of an earlier energyad: their saved graph still gives
-    the scores that their threshold was made from, and today's modules would give others.
+    Raises ModelError where the tensors do not fit, for a quantised backbone, and for models of an earlier energyad:
+    their saved graph still gives the scores that their threshold was made from, and today's modules would give others.
     """
+    if manifest.is_quantised:
+        raise ModelError(
+            f"model '{manifest.name}': its backbone is in 8-bit integers, which only its graph holds: use "
+            "--runtime onnxruntime or openvino"
+        )
     if manifest.schema_version < FIRST_SCHEMA:
         raise ModelError(
             f"model '{manifest.name}' is of an earlier energyad, whose features differ: score it with "

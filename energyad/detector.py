@@ -173,5 +173,7 @@ def _open(runtime: str, manifest: Manifest, contents: Mapping[str, bytes], *, th
 
         return assemble_scorer(manifest, contents)
 
+    if runtime == "auto" and manifest.is_quantised:
+        runtime = "onnxruntime"  # PyTorch, even on a CUDA device, has not this backbone
     tiles = manifest.input.tiles.count
     return open_runtime(runtime, contents[GRAPH_FILE], assemble, threads=threads, tiles=tiles)

@@ -22,7 +22,7 @@ from energyad.detector import GRAPH_FILE, AnomalyDetector
 from energyad.errors import ModelError, SettingsError
 from energyad.files import write_whole
 from energyad.pipeline import read_and_work
-from energyad.runtimes import RawScores
+from energyad.runtimes import RawScores, Runtime
 from energyad.runtimes.eager import EagerRuntime
 from energyad.runtimes.onnx import OnnxRuntime
 from energyad.scorer import Scorer
@@ -45,7 +45,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Agreement:
-    """An export beside PyTorch, over `num_images` images.
+    """An export beside the model's reference, over `num_images` images.
 
     score: largest difference, relative to the score. heatmap: likewise, of any pixel, relative to the image's score.
     verdicts_changed: images on the other side of the threshold.
@@ -117,7 +117,10 @@ def describe(detector: AnomalyDetector, kind: str, place: Path, content: bytes) 
 def verify(
     detector: AnomalyDetector, exported: Exported, paths: Sequence[Path], *, tolerance: float = TOLERANCE
 ) -> Agreement:
-    """Run the exported file and PyTorch on images. Raises ModelError where they differ by more than `tolerance`."""
+    """Run the exported file and the model's reference on images.
+
+    Raises ModelError where they differ by more than `tolerance`.
+    """
     agreement = compare(detector, open_exported(exported.graph), paths)
     if not agreement.within(tolerance):
         text = f"score differs by {agreement.score:.1e}, heatmap by {agreement.heatmap:.1e}"
@@ -129,8 +132,8 @@ def verify(
 
 
 def compare(detector: AnomalyDetector, score: Score, paths: Sequence[Path]) -> Agreement:
-    """How far another way of scoring lies from eager PyTorch. Raises ImageError."""
-    reference = EagerRuntime(assemble_scorer(detector.manifest, detector.contents), device="cpu")
+    """How far another way of scoring lies from `reference_of` the model. Raises ImageError."""
+    reference = reference_of(detector)
     scores, heatmaps, changed = [0.0], [0.0], 0
 
     def both(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[tuple[float, float, bool]]:
@@ -148,6 +151,13 @@ def compare(detector: AnomalyDetector, score: Score, paths: Sequence[Path]) -> A
         heatmaps.append(map_error)
         changed += other
     return Agreement(len(paths), max(scores), max(heatmaps), changed)
+
+
+def reference_of(detector: AnomalyDetector) -> Runtime:
+    """Eager PyTorch; for a quantised backbone, which it has not, ONNX Runtime with the model's own graph."""
+    if detector.manifest.is_quantised:
+        return OnnxRuntime(detector.contents[GRAPH_FILE])
+    return EagerRuntime(assemble_scorer(detector.manifest, detector.contents), device="cpu")
 
 
 def open_exported(graph: Path) -> Score:

@@ -23,6 +23,8 @@ from energyad.tiling import cut_pixels
 
 FEWEST, FEW = 2, 8
 BATCH_SIZE = 4
+RANGED = 32
+"""Images that set the ranges of quantised activations."""
 MOST_TILES = 800
 """Tiles of all images together that a fit looks at, as many as an untiled fit of 800 images; at least one each."""
 
@@ -106,6 +108,19 @@ def extract(
         )
         warnings.warn(message, stacklevel=2)
     return GoodFeatures(features, kept, rows)
+
+
+def some_pixels(
+    good_images: Sequence[detector.ImageLike], *, settings: FitSettings, skip_bad: bool
+) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
+    """What the backbone is shown of RANGED images, spread over the sequence: one tile of each."""
+    step = max(1, len(good_images) // RANGED)
+    places = range(0, len(good_images), step)[:RANGED]
+    for _, found in work_on(
+        good_images, list, settings=settings, skip_bad=skip_bad, workers=1, places=places
+    ):
+        for image in found:
+            yield from some_tiles(image, settings=settings, most=1)
 
 
 def some_tiles(

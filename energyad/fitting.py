@@ -20,7 +20,7 @@ from energyad.backbones import BackboneWeights
 from energyad.calibration import Calibration, calibrate
 from energyad.card import model_card
 from energyad.energy import AutoencoderEnergy
-from energyad.extraction import GoodFeatures, extract, require_enough, work_on
+from energyad.extraction import GoodFeatures, extract, require_enough, some_pixels, work_on
 from energyad.features import Grid, load_extractor
 from energyad.latents import fit_whitening
 from energyad.manifest import BackboneSpec, CalibrationSpec, InputSpec, Manifest, Provenance, TileSpec
@@ -30,6 +30,7 @@ from energyad.runtimes import export
 from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures, OnnxRuntime
 from energyad.runtimes.plan import default_plan
+from energyad.runtimes.quantisation import quantise
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy, train_energy
@@ -67,6 +68,9 @@ def fit_model(
         weights_file=backbone_weights,
     )
     backbone_graph = extractor_graph(extractor)
+    if settings.precision == "int8":
+        pixels = some_pixels(good_images, settings=settings, skip_bad=skip_bad)
+        backbone_graph = quantise(backbone_graph, pixels, name=settings.backbone)
     session = OnnxFeatures(backbone_graph.SerializeToString(), threads=threads or 0)
     good = extract(good_images, session, settings=settings, skip_bad=skip_bad, progress=progress)
     require_enough(len(good.kept))

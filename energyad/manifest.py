@@ -130,6 +130,11 @@ class Manifest(_Frozen):
     history: list[dict[str, Any]] = Field(default_factory=list)
     files: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the graph's backbone is in 8-bit integers, which PyTorch does not run."""
+        return self.settings.get("precision") == "int8"
+
     @field_validator("files")
     @classmethod
     def _plain_names(cls, files: dict[str, str]) -> dict[str, str]:

@@ -12,6 +12,8 @@ from energyad.errors import SettingsError
 from energyad.features import DEFAULT_STRIDES
 from energyad.tiling import Tiles
 
+PRECISIONS = ("float32", "int8")
+
 
 def _default_dxmi() -> DxMISettings:
     return DxMISettings(
@@ -42,6 +44,7 @@ class FitSettings:
         backbone: a timm model's name. strides: of the stages whose features are used.
         image_size: pixels a side of the square that images are resized to, a multiple of 32.
         white_level: of 16-bit images whose camera has fewer bits (4095 for 12); None for the full range.
+        precision: of the backbone's arithmetic: "float32", or "int8", which is faster and which PyTorch does not run.
         lighting: how far exposure and gamma of training's relit copies go, as the logarithm of a factor; 0 for none.
         num_latents: whitened directions kept. energy_width, bottleneck: layers of the energy's autoencoder.
         warmup_iterations: steps of plain reconstruction before DxMI. iterations: DxMI iterations.
@@ -58,6 +61,7 @@ class FitSettings:
     strides: tuple[int, ...] = DEFAULT_STRIDES
     image_size: int = 256
     white_level: int | None = None
+    precision: str = "float32"
     lighting: float = 0.15
     num_latents: int = 176
     energy_width: int = 256
@@ -82,6 +86,7 @@ class FitSettings:
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in ("lighting", "warmup_iterations", "iterations", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
+        self._require(self.precision in PRECISIONS, "precision", f"must be one of {', '.join(PRECISIONS)}")
         self._require(0 < self.holdout < 1, "holdout", "must lie between 0 and 1")
         self.cut()
         check_rates(self.false_reject_rate, self.review_rate)

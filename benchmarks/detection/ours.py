@@ -24,6 +24,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
         "iterations": 0,
         "warmup_iterations": 8000,
     },  # reconstruction alone, also while DxMI lasts
+    "energyad-int8": {"precision": "int8"},  # the backbone in 8-bit integers
     "energyad-one-light": {"lighting": 0.0},  # no relit copies
 }
 AVERAGED = "energyad-x3"

@@ -59,6 +59,14 @@ def fit(
         int | None,
         typer.Option("--image-size", metavar="N", help="Pixels a side, a multiple of 32; default 256."),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            metavar="NAME",
+            help="Of the backbone: float32, or int8, which is faster (not with --runtime torch).",
+        ),
+    ] = None,
     white_level: Annotated[
         int | None,
         typer.Option(
@@ -113,6 +121,7 @@ def fit(
         "seed": seed,
         "backbone": backbone,
         "image_size": image_size,
+        "precision": precision,
         "white_level": white_level,
         "iterations": iterations,
         "false_reject_rate": target_frr,

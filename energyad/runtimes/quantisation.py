@@ -1,0 +1,79 @@
+"""The backbone in 8-bit integers: a smaller graph that newer processors run faster.
+
+Rounding to 8 bits moves features by a few percent of their spread, and by more than their spread in the directions in
+which good parts hardly differ. A head fitted on the exact features takes that for defects (image AUROC near one half on
+screws); a head fitted on the quantised ones has seen it in every good part and loses next to nothing. So a model is
+quantised when it is fitted, never afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+from onnxruntime import quantization
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from energyad.errors import BackboneError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import UInt8
+
+OP_TYPES = ("Conv", "Clip", "Add", "Relu")
+"""What is quantised. The matrix products that resample the stages stay in floats, as does the head."""
+
+
+def quantise(
+    backbone: onnx.ModelProto, pixels: Iterable[UInt8[np.ndarray, "h w 3"]], *, name: str
+) -> onnx.ModelProto:
+    """The backbone's graph with quantisation and dequantisation written into it (static, weights per channel).
+
+    pixels: some images at the network's size, whose activations set the ranges. name: of the backbone, for the message.
+    Raises BackboneError where ONNX Runtime cannot quantise it.
+    """
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        ready, target = Path(folder) / "ready.onnx", Path(folder) / "int8.onnx"
+        try:
+            quant_pre_process(backbone, ready, skip_symbolic_shape=True)
+            quantization.quantize_static(
+                ready,
+                target,
+                _Pixels(pixels),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                op_types_to_quantize=list(OP_TYPES),
+            )
+            return onnx.load(target)
+        except Exception as error:  # the tool raises whatever its parts raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BackboneError(
+                f"backbone '{name}': cannot be quantised ({reason}); fit it in float32"
+            ) from error
+
+
+class _Pixels(quantization.CalibrationDataReader):
+    def __init__(self, pixels: Iterable[UInt8[np.ndarray, "h w 3"]]) -> None:
+        self._pixels = iter(pixels)
+
+    def get_next(self) -> dict[str, UInt8[np.ndarray, "1 h w 3"]] | None:
+        image = next(self._pixels, None)
+        return None if image is None else {"pixels": image[None]}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """It advises, through the root logger, what is done here already."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)

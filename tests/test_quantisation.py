@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from energyad import AnomalyDetector, FitSettings
+from energyad.demo import render_flawed, render_good
+from energyad.detector import GRAPH_FILE
+from energyad.errors import BackboneError, ModelError, SettingsError
+from energyad.exports import export_model, open_exported, verify
+from energyad.images import write_png
+from energyad.metrics import image_auroc
+from energyad.runtimes.quantisation import quantise
+
+SIZE = 128
+SETTINGS = FitSettings(image_size=SIZE, warmup_iterations=400, iterations=20, precision="int8")
+GOOD = [render_good(0, "train", index, size=SIZE) for index in range(16)]
+UNSEEN = [render_good(0, "test", index, size=SIZE) for index in range(8)]
+FLAWED = [
+    render_flawed(0, flaw, index, severity=1.0, size=SIZE)[0]
+    for flaw in ("chip", "contamination", "missing_segment")
+    for index in range(3)
+]
+
+
+@pytest.fixture(scope="module")
+def quantised() -> AnomalyDetector:
+    return AnomalyDetector.fit(GOOD, name="part", settings=SETTINGS, threads=1)
+
+
+def test_the_backbones_convolutions_are_in_integers_and_the_heads_in_floats(
+    quantised: AnomalyDetector,
+) -> None:
+    graph = onnx.load_from_string(quantised.contents[GRAPH_FILE]).graph
+    makers = {output: node.op_type for node in graph.node for output in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    of_head = [node for node in convolutions if node.input[1].startswith("head_")]
+    inputs = {makers.get(node.input[1]) for node in convolutions if node not in of_head}
+    assert of_head
+    assert inputs == {"DequantizeLinear"}
+    assert "DequantizeLinear" not in {makers.get(node.input[1]) for node in of_head}
+
+
+def test_a_fit_on_quantised_features_still_tells_flaws_from_good_parts(quantised: AnomalyDetector) -> None:
+    scores = [prediction.score for prediction in quantised.score_batch([*UNSEEN, *FLAWED])]
+    auroc = image_auroc([False] * len(UNSEEN) + [True] * len(FLAWED), scores)
+    assert auroc is not None
+    assert auroc > 0.9
+
+
+def test_the_graph_is_a_third_of_its_size_in_floats(quantised: AnomalyDetector) -> None:
+    floats = AnomalyDetector.fit(
+        GOOD[:8], settings=FitSettings(image_size=64, iterations=0, warmup_iterations=1)
+    )
+    head = len(quantised.contents["detector.safetensors"])
+    assert 3 * (len(quantised.contents[GRAPH_FILE]) - head) < len(floats.contents[GRAPH_FILE]) - head
+
+
+def test_a_quantised_model_scores_the_same_after_a_trip_through_its_folder(
+    quantised: AnomalyDetector, tmp_path: Path
+) -> None:
+    quantised.save(tmp_path / "model")
+    loaded = AnomalyDetector.load(tmp_path / "model", threads=1)
+    assert loaded.score(FLAWED[0]).score == quantised.score(FLAWED[0]).score
+
+
+def test_pytorch_is_refused_and_says_what_runs_instead(quantised: AnomalyDetector, tmp_path: Path) -> None:
+    quantised.save(tmp_path / "model")
+    with pytest.raises(ModelError, match=r"8-bit integers.*onnxruntime"):
+        AnomalyDetector.load(tmp_path / "model", runtime="torch")
+    with pytest.raises(ModelError, match="8-bit integers"):
+        export_model(quantised, "pt2", tmp_path / "part.pt2")
+
+
+def test_auto_never_chooses_pytorch_for_it(
+    quantised: AnomalyDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantised.save(tmp_path / "model")
+    monkeypatch.setattr("energyad.runtimes.has_cuda", lambda: True)
+    assert AnomalyDetector.load(tmp_path / "model", threads=1).runtime.name == "onnxruntime"
+
+
+def test_its_export_is_verified_against_its_own_graph(quantised: AnomalyDetector, tmp_path: Path) -> None:
+    paths = [
+        write_png(tmp_path / f"{index}.png", image) for index, image in enumerate([*UNSEEN[:2], *FLAWED[:2]])
+    ]
+    exported = export_model(quantised, "onnx", tmp_path / "part.onnx")
+    assert verify(quantised, exported, paths).score == 0
+    score = open_exported(exported.graph)(np.stack(FLAWED[:2])).score
+    assert score.tolist() == [each.score for each in quantised.score_batch(FLAWED[:2])]
+
+
+def test_an_unknown_precision_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match=r"precision = 'int4'.*float32, int8"):
+        FitSettings(precision="int4")
+
+
+def test_a_graph_that_cannot_be_quantised_is_one_clear_error() -> None:
+    with pytest.raises(BackboneError, match="backbone 'broken': cannot be quantised"):
+        quantise(onnx.ModelProto(), [], name="broken")
+
+
+def test_the_same_images_give_the_same_quantised_backbone(quantised: AnomalyDetector) -> None:
+    again = AnomalyDetector.fit(GOOD, name="part", settings=SETTINGS, threads=1)
+    assert again.contents[GRAPH_FILE] == quantised.contents[GRAPH_FILE]
