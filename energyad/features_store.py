@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import shutil
 import time
 from collections.abc import Sequence
@@ -51,6 +52,15 @@ def open_rows(good_images: Sequence[Any], *, key: tuple[Any, ...], limit: int = 
     if len(good_images) * BYTES_AN_IMAGE <= limit:
         return MemoryRows()
     return DiskRows(_folder() / _identity(good_images, key))
+
+
+def release(features: Float16[np.ndarray, "n *shape"]) -> None:
+    """Give back the pages of rows on the disk that were read; they are read again where they are asked for again.
+
+    The system would take them itself where memory is short; until then they count as this process's.
+    """
+    if isinstance(features, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+        features._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 class MemoryRows:

@@ -22,6 +22,7 @@ from energyad.card import model_card
 from energyad.energy import AutoencoderEnergy
 from energyad.extraction import GoodFeatures, extract, require_enough, some_pixels, work_on
 from energyad.features import Grid, load_extractor
+from energyad.features_store import release
 from energyad.latents import fit_whitening
 from energyad.manifest import BackboneSpec, CalibrationSpec, InputSpec, Manifest, Provenance, TileSpec
 from energyad.progress import Progress, Silent
@@ -40,6 +41,7 @@ MOST_WATCHED = 100  # held-out images whose patches training looks at
 FEWEST_RELIT, MOST_RELIT = 64, 1000  # images under other light
 MOST_PATCHES = 1_000_000  # of each kind, in training: 0.7 GB as latents
 CHUNK = 65536
+RELEASED_EVERY = 500  # images: 0.14 GB of pages
 
 
 def fit_model(
@@ -177,6 +179,8 @@ def gather_patches(
         drawn = torch.randperm(per_image, generator=generator)[:share].numpy()
         patches = features[image].reshape(per_image, -1)[drawn]
         gathered[place * share : (place + 1) * share] = torch.from_numpy(patches)
+        if place % RELEASED_EVERY == 0:
+            release(features)
     return gathered
 
 
@@ -197,8 +201,10 @@ def fit_head(
     """
     seen = torch.cat([patches, relit]) if len(relit) > len(patches) else patches
     whitening = fit_whitening(seen, num_latents=settings.num_latents)
-    chunks = [*patches.split(CHUNK), *relit.split(CHUNK)]
-    latents = torch.cat([whitening(chunk.float()) for chunk in chunks if len(chunk)])
+    latents = torch.empty(len(patches) + len(relit), whitening.projection.shape[1])
+    for part, place in ((patches, latents[: len(patches)]), (relit, latents[len(patches) :])):
+        for chunk, target in zip(part.split(CHUNK), place.split(CHUNK), strict=True):
+            target.copy_(whitening(chunk.float()))
     unseen = whitening(held_out.float())
 
     def head_of(energy: AutoencoderEnergy) -> EnergyHead:

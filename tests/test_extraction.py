@@ -10,7 +10,7 @@ import pytest
 from energyad import FitSettings, features_store
 from energyad.errors import DataError, ImageError
 from energyad.extraction import GoodFeatures, extract
-from energyad.features_store import DiskRows, MemoryRows, open_rows
+from energyad.features_store import DiskRows, MemoryRows, open_rows, release
 from energyad.files import CACHE_VARIABLE
 from energyad.images import write_png
 from energyad.progress import Silent
@@ -159,3 +159,24 @@ def test_unreadable_images_are_named_or_left_out(
     with pytest.warns(UserWarning, match=r"left out: .*05\.png"):
         good = features_of(good_files, Blocks(), skip_bad=True)
     assert good.kept == (*range(5), *range(6, 30)) and len(good.features) == 29
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/smaps").exists(), reason="reads a process's memory as Linux tells it"
+)
+def test_pages_that_were_given_back_are_no_longer_held_and_read_the_same_again(tmp_path: Path) -> None:
+    rows = DiskRows(tmp_path / "rows")
+    wanted = np.random.default_rng(0).normal(size=(64, 64, 64, 8)).astype(np.float16)
+    rows.append(range(64), list(wanted))
+    features, _ = rows.finish()
+
+    def held() -> int:
+        lines = Path("/proc/self/smaps").read_text().splitlines()
+        start = next(index for index, line in enumerate(lines) if line.endswith("features.f16"))
+        return next(int(line.split()[1]) for line in lines[start:] if line.startswith("Rss:"))
+
+    assert float(features.sum()) == float(wanted.sum())
+    assert held() >= wanted.nbytes // 1024
+    release(features)
+    assert held() == 0
+    np.testing.assert_array_equal(features, wanted)

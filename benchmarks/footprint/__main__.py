@@ -14,11 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.provenance import append_row, stamp
 from energyad.datasets import open_category
+from energyad.images import read_image, resize, write_png
+from energyad.settings import FitSettings
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 
@@ -49,10 +52,28 @@ def measure(command: list[str], *, legal: tuple[int, ...] = (0,)) -> Footprint:
     )
 
 
+def many(paths: Sequence[Path], folder: Path, *, count: int) -> Path:
+    """A folder of `count` images: these, decoded and resized once, and hard links to them."""
+    folder.mkdir()
+    for index in range(count):
+        place, first = folder / f"{index:06}.png", folder / f"{index % len(paths):06}.png"
+        if place == first:
+            write_png(place, resize(read_image(paths[index]), FitSettings().image_size))
+        else:
+            os.link(first, place)
+    return folder
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--category", required=True)
+    parser.add_argument(
+        "--good",
+        type=int,
+        metavar="N",
+        help="fit on N good images: links to the category's, at the network's size",
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -61,6 +82,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model, test = f"{folder}/model", str(category.root / "test")
         good = str(category.root / "train" / "good")
+        if arguments.good is not None:
+            good = str(many(category.train_good, Path(folder) / "good", count=arguments.good))
         footprints = {
             "help": measure([*program, "--help"]),
             "fit": measure([*program, "fit", "--images", good, "--name", "m", "--output", model, *threads]),
@@ -68,7 +91,7 @@ def main() -> None:
         }
     row = {
         "category": category.name,
-        "num_train": len(category.train_good),
+        "num_train": arguments.good or len(category.train_good),
         "num_test": len(category.test),
         "ms_an_image": round(1000 * footprints["score"].seconds / max(1, len(category.test)), 1),
         **{name: asdict(footprint) for name, footprint in footprints.items()},

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.provenance import append_row, stamp
-from benchmarks.speed import figure, int8, scaling, throughput
+from benchmarks.speed import figure, scaling, throughput
 from benchmarks.speed.images import prepare
 from benchmarks.speed.memory import in_a_process
 from benchmarks.speed.peers import NOTES, fit_peer
@@ -52,7 +52,7 @@ QUICK = Plan(
     sides=(128, 512),
     fits=(8, 16),
 )
-PARTS = ("throughput", "memory", "flat", "int8", "image size", "training set")
+PARTS = ("throughput", "memory", "flat", "image size", "training set")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Bench:
     """What all parts share."""
 
     model: Path
+    int8_model: Path
     category: Category
     folder: Path
     plan: Plan
@@ -72,7 +73,9 @@ class Bench:
 
 
 def throughput_rows(bench: Bench) -> Iterator[dict[str, Any]]:
-    detectors = throughput.engines(bench.model, threads=bench.threads)
+    if not bench.int8_model.exists():
+        fit(bench.category, bench.int8_model, threads=bench.threads, precision="int8")
+    detectors = throughput.engines(bench.model, bench.int8_model, threads=bench.threads)
     for detector in detectors.values():
         detector.prepare()  # its second of measuring belongs to no figure
     size = detectors["onnxruntime"].image_size
@@ -128,11 +131,6 @@ def image_size_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     yield from scaling.image_size_memory(rows, bench.model, folder, threads=bench.threads)
 
 
-def int8_rows(bench: Bench) -> Iterator[dict[str, Any]]:
-    detector = AnomalyDetector.load(bench.model, threads=bench.threads)
-    yield from int8.rows(detector, bench.category, rounds=bench.plan.rounds)
-
-
 def training_set_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     counts = [count for count in bench.plan.fits if count <= len(bench.category.train_good)]
     yield from scaling.by_training_set(bench.good, counts=counts, threads=bench.threads)
@@ -141,10 +139,17 @@ def training_set_rows(bench: Bench) -> Iterator[dict[str, Any]]:
 MEASURES: dict[str, Callable[[Bench], Iterator[dict[str, Any]]]] = dict(
     zip(
         PARTS,
-        (throughput_rows, memory_rows, flat_rows, int8_rows, image_size_rows, training_set_rows),
+        (throughput_rows, memory_rows, flat_rows, image_size_rows, training_set_rows),
         strict=True,
     )
 )
+
+
+def fit(category: Category, place: Path, *, threads: int, precision: str) -> None:
+    """A model of the category, with otherwise default settings."""
+    settings = FitSettings(precision=precision)
+    fitted = AnomalyDetector.fit(category.train_good, name=category.name, settings=settings, threads=threads)
+    fitted.save(place)
 
 
 def main() -> None:
@@ -154,6 +159,7 @@ def main() -> None:
     parser.add_argument(
         "--model", type=Path, help="a fitted model of the category; fitted first where absent"
     )
+    parser.add_argument("--int8-model", type=Path, help="one fitted with --precision int8; likewise")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--quick", action="store_true", help="a few minutes, figures for a glance")
@@ -164,10 +170,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or Path(folder) / "model"
         if arguments.model is None:
-            fitted = AnomalyDetector.fit(category.train_good, name=category.name, threads=arguments.threads)
-            fitted.save(model)
+            fit(category, model, threads=arguments.threads, precision="float32")
+        int8_model = arguments.int8_model or Path(folder) / "int8-model"
         plan = QUICK if arguments.quick else Plan()
-        bench = Bench(model, category, Path(folder), plan, arguments.threads)
+        bench = Bench(model, int8_model, category, Path(folder), plan, arguments.threads)
         rows = []
         for part in arguments.parts:
             for row in MEASURES[part](bench):

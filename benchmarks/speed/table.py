@@ -36,13 +36,6 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "peak_mb": "peak MB",
         "growth_after_1000_mb": "growth after 1,000, MB",
     },
-    "int8": {
-        "subject": "backbone in",
-        "image_auroc": "image AUROC",
-        "images_per_second": "images a second",
-        "cpu_ms": "CPU ms an image",
-        "graph_bytes": "graph bytes",
-    },
     "image size": {"side": "file px", "ms_an_image": "ms an image", "peak_mb": "peak MB"},
     "training set": {
         "num_train": "images",

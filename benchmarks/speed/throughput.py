@@ -26,10 +26,14 @@ RIVAL, DEFAULT_RIVAL = "patchcore-0.01", "patchcore-0.1"
 Work = Callable[[], int]
 
 
-def engines(model: Path, *, threads: int) -> dict[str, AnomalyDetector]:
-    """The model on every engine that is installed."""
+def engines(model: Path, int8_model: Path, *, threads: int) -> dict[str, AnomalyDetector]:
+    """The model on every engine that is installed, and the quantised one on those that run it."""
     installed = [name for name in ENGINES if name != "openvino" or importlib.util.find_spec(name) is not None]
-    return {name: AnomalyDetector.load(model, threads=threads, runtime=name) for name in installed}
+    found = {name: AnomalyDetector.load(model, threads=threads, runtime=name) for name in installed}
+    for name in installed:
+        if name != "torch":
+            found[f"{name}, int8"] = AnomalyDetector.load(int8_model, threads=threads, runtime=name)
+    return found
 
 
 def measure(
@@ -139,9 +143,9 @@ def rows(rates: Mapping[tuple[str, str, int], Rate], single: Mapping[str, Latenc
     """Ratios first.
 
     of_backbone: to the bare backbone on the same engine, called with the same batch. of_best_backbone: likewise, where
-    the backbone's batches are cut as energyad cuts its own, which is faster. times_patchcore: to PatchCore with a
-    hundredth of all patches; times_patchcore_default: with a tenth, anomalib's default. *_cpu: the same in processor
-    time, which others' load leaves nearly alone.
+    the backbone's batches are cut as energyad cuts its own, which is faster. Both are in floats, for int8 as well.
+    times_patchcore: to PatchCore with a hundredth of all patches; times_patchcore_default: with a tenth, anomalib's
+    default. *_cpu: the same in processor time, which others' load leaves nearly alone.
     """
     found = []
     for (subject, source, batch), rate in rates.items():
