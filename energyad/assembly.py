@@ -31,8 +31,8 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
     """
     if manifest.is_quantised:
         raise ModelError(
-            f"model '{manifest.name}': its backbone is in 8-bit integers, which only its graph holds: use "
-            "--runtime onnxruntime or openvino"
+            f"model '{manifest.name}': its backbone is in 8-bit integers, which only its ONNX graph holds; "
+            "fit it in float32"
         )
     if manifest.schema_version < FIRST_SCHEMA:
         raise ModelError(

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from energyad import artifact, images
+from energyad.errors import SettingsError
 from energyad.manifest import Manifest
 from energyad.pipeline import read_and_work
 from energyad.prediction import Prediction, predict
@@ -167,13 +168,26 @@ class AnomalyDetector:
         return images.as_rgb(image, white_level=self.manifest.input.white_level)
 
 
+def _runtime_of_quantised(runtime: str, name: str) -> str:
+    """ONNX Runtime, which fitted it.
+
+    Raises SettingsError for another: PyTorch has not this backbone, and OpenVINO rounds it otherwise.
+    """
+    if runtime not in ("auto", "onnxruntime"):
+        raise SettingsError(
+            f"runtime '{runtime}': model '{name}' has its backbone in 8-bit integers; use onnxruntime, "
+            "or fit it in float32"
+        )
+    return "onnxruntime"
+
+
 def _open(runtime: str, manifest: Manifest, contents: Mapping[str, bytes], *, threads: int | None) -> Runtime:
     def assemble() -> Scorer:
         from energyad.assembly import assemble_scorer  # torch and timm, which other runtimes do without
 
         return assemble_scorer(manifest, contents)
 
-    if runtime == "auto" and manifest.is_quantised:
-        runtime = "onnxruntime"  # PyTorch, even on a CUDA device, has not this backbone
+    if manifest.is_quantised:
+        runtime = _runtime_of_quantised(runtime, manifest.name)
     tiles = manifest.input.tiles.count
     return open_runtime(runtime, contents[GRAPH_FILE], assemble, threads=threads, tiles=tiles)

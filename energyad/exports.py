@@ -64,12 +64,17 @@ class Agreement:
 def export_model(detector: AnomalyDetector, kind: str, place: Path) -> Exported:
     """Write the scorer, pixels uint8 [batch h w 3] → score, heatmap, in a format of `SUFFIXES`.
 
-    Raises SettingsError for an unknown format or a missing package, DataError where a file cannot be written.
+    Raises SettingsError for an unknown format, for one that cannot hold a quantised model and for a missing package,
+    DataError where a file cannot be written.
     """
     if kind not in SUFFIXES:
         raise SettingsError(f"format '{kind}': choose among {', '.join(SUFFIXES)}")
     if place.suffix != SUFFIXES[kind]:
         raise SettingsError(f"{place}: a file of format {kind} ends in {SUFFIXES[kind]}")
+    if detector.manifest.is_quantised and kind != "onnx":
+        raise SettingsError(
+            f"format '{kind}': model '{detector.name}' has its backbone in 8-bit integers; export it as onnx"
+        )
     content, others = {"onnx": _onnx, "openvino": _openvino, "pt2": _pt2}[kind](detector, place)
     write_whole(place, content)
     for path, more in others.items():

@@ -44,7 +44,7 @@ class FitSettings:
         backbone: a timm model's name. strides: of the stages whose features are used.
         image_size: pixels a side of the square that images are resized to, a multiple of 32.
         white_level: of 16-bit images whose camera has fewer bits (4095 for 12); None for the full range.
-        precision: of the backbone's arithmetic: "float32", or "int8", which is faster and which PyTorch does not run.
+        precision: of the backbone's arithmetic: "float32", or "int8", which is faster and runs on ONNX Runtime alone.
         lighting: how far exposure and gamma of training's relit copies go, as the logarithm of a factor; 0 for none.
         num_latents: whitened directions kept. energy_width, bottleneck: layers of the energy's autoencoder.
         warmup_iterations: steps of plain reconstruction before DxMI. iterations: DxMI iterations.

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from energyad import AnomalyDetector, FitSettings
+from energyad.assembly import assemble_scorer
 from energyad.demo import render_flawed, render_good
 from energyad.detector import GRAPH_FILE
 from energyad.errors import BackboneError, ModelError, SettingsError
@@ -67,12 +68,18 @@ def test_a_quantised_model_scores_the_same_after_a_trip_through_its_folder(
     assert loaded.score(FLAWED[0]).score == quantised.score(FLAWED[0]).score
 
 
-def test_pytorch_is_refused_and_says_what_runs_instead(quantised: AnomalyDetector, tmp_path: Path) -> None:
+def test_what_rounds_otherwise_is_refused_and_the_message_says_what_runs(
+    quantised: AnomalyDetector, tmp_path: Path
+) -> None:
     quantised.save(tmp_path / "model")
-    with pytest.raises(ModelError, match=r"8-bit integers.*onnxruntime"):
-        AnomalyDetector.load(tmp_path / "model", runtime="torch")
     with pytest.raises(ModelError, match="8-bit integers"):
-        export_model(quantised, "pt2", tmp_path / "part.pt2")
+        assemble_scorer(quantised.manifest, quantised.contents)
+    for runtime in ("torch", "openvino"):
+        with pytest.raises(SettingsError, match=r"8-bit integers.*onnxruntime"):
+            AnomalyDetector.load(tmp_path / "model", runtime=runtime)
+    for kind, name in (("pt2", "part.pt2"), ("openvino", "part.xml")):
+        with pytest.raises(SettingsError, match=r"8-bit integers.*onnx"):
+            export_model(quantised, kind, tmp_path / name)
 
 
 def test_auto_never_chooses_pytorch_for_it(

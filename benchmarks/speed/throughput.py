@@ -27,13 +27,10 @@ Work = Callable[[], int]
 
 
 def engines(model: Path, int8_model: Path, *, threads: int) -> dict[str, AnomalyDetector]:
-    """The model on every engine that is installed, and the quantised one on those that run it."""
+    """The model on every engine that is installed, and the quantised one on the engine that runs it."""
     installed = [name for name in ENGINES if name != "openvino" or importlib.util.find_spec(name) is not None]
     found = {name: AnomalyDetector.load(model, threads=threads, runtime=name) for name in installed}
-    for name in installed:
-        if name != "torch":
-            found[f"{name}, int8"] = AnomalyDetector.load(int8_model, threads=threads, runtime=name)
-    return found
+    return found | {"onnxruntime, int8": AnomalyDetector.load(int8_model, threads=threads)}
 
 
 def measure(

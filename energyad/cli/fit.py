@@ -64,7 +64,7 @@ def fit(
         typer.Option(
             "--precision",
             metavar="NAME",
-            help="Of the backbone: float32, or int8, which is faster (not with --runtime torch).",
+            help="Of the backbone: float32, or int8, which is faster (ONNX Runtime alone).",
         ),
     ] = None,
     white_level: Annotated[
