@@ -66,7 +66,7 @@ class FitSettings:
     num_latents: int = 176
     energy_width: int = 256
     bottleneck: int = 32
-    warmup_iterations: int = 6000
+    warmup_iterations: int = 3000
     warmup_batch_size: int = 512
     warmup_lr: float = 3e-3
     data_energy: float = 0.12
