@@ -112,15 +112,14 @@ def extract(
 
 def some_pixels(
     good_images: Sequence[detector.ImageLike], *, settings: FitSettings, skip_bad: bool
-) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
-    """What the backbone is shown of RANGED images, spread over the sequence: one tile of each."""
+) -> list[UInt8[np.ndarray, "side side 3"]]:
+    """What the backbone is shown of RANGED images, spread over the sequence: one tile of each. Raises ImageError."""
     step = max(1, len(good_images) // RANGED)
     places = range(0, len(good_images), step)[:RANGED]
-    for _, found in work_on(
-        good_images, list, settings=settings, skip_bad=skip_bad, workers=1, places=places
-    ):
-        for image in found:
-            yield from some_tiles(image, settings=settings, most=1)
+    done = work_on(good_images, list, settings=settings, skip_bad=skip_bad, workers=1, places=places)
+    return [
+        tile for _, found in done for image in found for tile in some_tiles(image, settings=settings, most=1)
+    ]
 
 
 def some_tiles(

@@ -10,7 +10,7 @@ from energyad import AnomalyDetector, FitSettings
 from energyad.assembly import assemble_scorer
 from energyad.demo import render_flawed, render_good
 from energyad.detector import GRAPH_FILE
-from energyad.errors import BackboneError, ModelError, SettingsError
+from energyad.errors import BackboneError, ImageError, ModelError, SettingsError
 from energyad.exports import export_model, open_exported, verify
 from energyad.images import write_png
 from energyad.metrics import image_auroc
@@ -98,6 +98,13 @@ def test_its_export_is_verified_against_its_own_graph(quantised: AnomalyDetector
     assert verify(quantised, exported, paths).score == 0
     score = open_exported(exported.graph)(np.stack(FLAWED[:2])).score
     assert score.tolist() == [each.score for each in quantised.score_batch(FLAWED[:2])]
+
+
+def test_a_bad_image_is_named_and_not_blamed_on_the_backbone(tmp_path: Path) -> None:
+    paths = [write_png(tmp_path / f"{index}.png", image) for index, image in enumerate(GOOD[:4])]
+    paths[1].write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"1\.png"):
+        AnomalyDetector.fit(paths, settings=SETTINGS, threads=1)
 
 
 def test_an_unknown_precision_is_refused_by_name() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ OP_TYPES = ("Conv", "Clip", "Add", "Relu")
 
 
 def quantise(
-    backbone: onnx.ModelProto, pixels: Iterable[UInt8[np.ndarray, "h w 3"]], *, name: str
+    backbone: onnx.ModelProto, pixels: Sequence[UInt8[np.ndarray, "h w 3"]], *, name: str
 ) -> onnx.ModelProto:
     """The backbone's graph with quantisation and dequantisation written into it (static, weights per channel).
 
@@ -62,7 +62,7 @@ def quantise(
 
 
 class _Pixels(quantization.CalibrationDataReader):
-    def __init__(self, pixels: Iterable[UInt8[np.ndarray, "h w 3"]]) -> None:
+    def __init__(self, pixels: Sequence[UInt8[np.ndarray, "h w 3"]]) -> None:
         self._pixels = iter(pixels)
 
     def get_next(self) -> dict[str, UInt8[np.ndarray, "1 h w 3"]] | None:
