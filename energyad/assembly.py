@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from energyad.backbones import BackboneWeights
 from energyad.detector import BACKBONE_FILE, HEAD_FILE
-from energyad.energy import AutoencoderEnergy
+from energyad.energy import AutoencoderEnergy, PrototypeEnergy, Prototypes
 from energyad.errors import ModelError
 from energyad.features import empty_extractor
 from energyad.latents import Whitening
@@ -19,8 +19,8 @@ from energyad.manifest import Manifest
 from energyad.scorer import EnergyHead, Scorer
 from energyad.settings import FitSettings
 
-FIRST_SCHEMA = 3
-"""Of models whose features are those of today's `FeatureExtractor`; before, coarse stages were averaged as well."""
+FIRST_SCHEMA = 4
+"""Of models whose network is today's; before, the energy had no prototypes, and coarse stages were averaged."""
 
 
 def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer:
@@ -36,7 +36,7 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
         )
     if manifest.schema_version < FIRST_SCHEMA:
         raise ModelError(
-            f"model '{manifest.name}' is of an earlier energyad, whose features differ: score it with "
+            f"model '{manifest.name}' is of an earlier energyad, whose network differs: score it with "
             "--runtime onnxruntime, or fit it again"
         )
     settings = FitSettings.from_dict(manifest.settings)
@@ -45,7 +45,12 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
     _fill(extractor.backbone, contents, BACKBONE_FILE)
     tensors = _tensors(contents, HEAD_FILE)
     channels, latents = tensors["whitening.projection"].shape
-    energy = AutoencoderEnergy(latents, width=settings.energy_width, bottleneck=settings.bottleneck)
+    energy: nn.Module = AutoencoderEnergy(
+        latents, width=settings.energy_width, bottleneck=settings.bottleneck
+    )
+    if settings.num_prototypes > 0:
+        points = torch.zeros_like(tensors["energy.prototypes"])
+        energy = PrototypeEnergy(energy, Prototypes(torch.zeros(latents), points))
     head = EnergyHead(
         Whitening(channels, latents),
         energy,

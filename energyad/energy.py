@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 MAGNITUDE_FLOOR = 2.0
 """Added to a latent's mean square before dividing by it; good latents have a mean square of one."""
+SQUARED_DISTANCE_FLOOR = 1e-6
+"""Below it rounding is all there is, and a root's slope has no end."""
 
 
 class AutoencoderEnergy(nn.Module):
@@ -43,6 +46,46 @@ class AutoencoderEnergy(nn.Module):
     def reconstruct(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
         """The autoencoder's output."""
         return self.decoder(self.encoder(z))
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """Good latents to measure distances from. stretch: s, a factor for each latent. points: p_m, latents times s."""
+
+    stretch: Float[Tensor, " k"]
+    points: Float[Tensor, "m k"]
+
+
+class PrototypeEnergy(nn.Module):
+    """An energy times the distance to the nearest of a few good latents.
+
+    E(z) = E'(z) · min_m ‖s ∘ z − p_m‖. What an autoencoder was not shown it may still reproduce, since it also learns
+    what lies between and beyond its examples; a distance knows the examples alone, but not how they vary. A defect
+    that one of the two misses the other one often sees.
+
+    energy: E', any module of latents.
+    """
+
+    stretch: Float[Tensor, " k"]
+    prototypes: Float[Tensor, "m k"]
+
+    def __init__(self, energy: nn.Module, prototypes: Prototypes) -> None:
+        super().__init__()
+        self.energy = energy
+        self.register_buffer("stretch", prototypes.stretch)
+        self.register_buffer("prototypes", prototypes.points)
+
+    def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
+        """Energies of latents, the latent axis last."""
+        energies: Float[Tensor, "*b"] = self.energy(z)
+        return energies * self.distance(z)
+
+    def distance(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
+        """Distance to the nearest prototype, by ‖a − p‖² = ‖a‖² − 2 a·p + ‖p‖²: one matrix product."""
+        stretched = z * self.stretch
+        squares = self.prototypes.square().sum(dim=1)
+        nearest = (squares - stretched @ (2 * self.prototypes.T)).amin(dim=-1)
+        return (stretched.square().sum(dim=-1) + nearest).clamp_min(SQUARED_DISTANCE_FLOOR).sqrt()
 
 
 def _mlp(sizes: list[int]) -> nn.Sequential:

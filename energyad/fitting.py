@@ -6,24 +6,19 @@ import contextlib
 import datetime
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import safetensors.torch
 import torch
-from jaxtyping import Float16
-from torch import Tensor
 
 from energyad import detector, drift, provenance
 from energyad.backbones import BackboneWeights
 from energyad.calibration import Calibration, calibrate
 from energyad.card import model_card
-from energyad.energy import AutoencoderEnergy
 from energyad.extraction import GoodFeatures, extract, require_enough, some_pixels, work_on
-from energyad.features import Grid, load_extractor
-from energyad.features_store import release
-from energyad.latents import fit_whitening
+from energyad.features import load_extractor
+from energyad.heads import fit_head, gather_patches
 from energyad.manifest import BackboneSpec, CalibrationSpec, InputSpec, Manifest, Provenance, TileSpec
 from energyad.progress import Progress, Silent
 from energyad.roi import AreaSource, judge
@@ -32,16 +27,12 @@ from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures, OnnxRuntime
 from energyad.runtimes.plan import default_plan
 from energyad.runtimes.quantisation import quantise
-from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
-from energyad.training import TrainedEnergy, train_energy
+from energyad.training import TrainedEnergy
 
 ENOUGH_HELD_OUT = 20
 MOST_WATCHED = 100  # held-out images whose patches training looks at
 FEWEST_RELIT, MOST_RELIT = 64, 1000  # images under other light
-MOST_PATCHES = 1_000_000  # of each kind, in training: 0.7 GB as latents
-CHUNK = 65536
-RELEASED_EVERY = 500  # images: 0.14 GB of pages
 
 
 def fit_model(
@@ -164,60 +155,6 @@ def relit_features(
     step = -(-len(fitted_images) // MOST_RELIT)
     chosen = [*fitted_images] * rounds if rounds > 1 else fitted_images[::step]
     return extract(chosen, session, settings=settings, skip_bad=False, progress=progress, relit=True)
-
-
-def gather_patches(
-    features: Float16[np.ndarray, "n rows g c"], images: Sequence[int], *, generator: torch.Generator
-) -> Float16[Tensor, "m c"]:
-    """All patches of these images, or as many of each as make MOST_PATCHES. Read in order: they may lie on a disk."""
-    per_image = int(np.prod(features.shape[1:3]))
-    share = MOST_PATCHES // max(1, len(images))
-    if share >= per_image:
-        return torch.from_numpy(features[list(images)].reshape(-1, features.shape[-1]))
-    gathered = torch.empty(share * len(images), features.shape[-1], dtype=torch.float16)
-    for place, image in enumerate(images):
-        drawn = torch.randperm(per_image, generator=generator)[:share].numpy()
-        patches = features[image].reshape(per_image, -1)[drawn]
-        gathered[place * share : (place + 1) * share] = torch.from_numpy(patches)
-        if place % RELEASED_EVERY == 0:
-            release(features)
-    return gathered
-
-
-def fit_head(
-    patches: Float16[Tensor, "n c"],
-    relit: Float16[Tensor, "r c"],
-    held_out: Float16[Tensor, "m c"],
-    grid: Grid,
-    settings: FitSettings,
-    generator: torch.Generator,
-    progress: Progress,
-    observe: Callable[[int, EnergyHead], None] | None = None,
-) -> tuple[EnergyHead, TrainedEnergy]:
-    """Fit all that lies behind the backbone.
-
-    The latents' axes are those of the patches under their own light; but a few images hardly vary in most directions,
-    and the slightest change of light would then lie far outside.
-    """
-    seen = torch.cat([patches, relit]) if len(relit) > len(patches) else patches
-    whitening = fit_whitening(seen, num_latents=settings.num_latents)
-    latents = torch.empty(len(patches) + len(relit), whitening.projection.shape[1])
-    for part, place in ((patches, latents[: len(patches)]), (relit, latents[len(patches) :])):
-        for chunk, target in zip(part.split(CHUNK), place.split(CHUNK), strict=True):
-            target.copy_(whitening(chunk.float()))
-    unseen = whitening(held_out.float())
-
-    def head_of(energy: AutoencoderEnergy) -> EnergyHead:
-        return EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut())
-
-    def look(iteration: int, energy: AutoencoderEnergy) -> None:
-        if observe is not None:
-            observe(iteration, head_of(energy))
-
-    trained = train_energy(
-        latents, unseen, settings=settings, generator=generator, progress=progress, observe=look
-    )
-    return head_of(trained.energy).eval().requires_grad_(False), trained
 
 
 def calibrate_on(

@@ -29,6 +29,14 @@ class Whitening(nn.Module):
         """Latents of patch features, the channel last."""
         return (features - self.mean) @ self.projection
 
+    def deviations(self) -> Float[Tensor, " k"]:
+        """Standard deviations of the features in the directions of the latents, the strongest as 1.
+
+        The projection holds orthonormal directions, each divided by its own.
+        """
+        inverse = self.projection.norm(dim=0)
+        return inverse.min() / inverse
+
 
 def fit_whitening(features: Float[Tensor, "n c"], *, num_latents: int) -> Whitening:
     """Principal directions of the features' covariance, each divided by its standard deviation (PCA whitening).

@@ -47,7 +47,9 @@ class FitSettings:
         precision: of the backbone's arithmetic: "float32", or "int8", which is faster and runs on ONNX Runtime alone.
         lighting: how far exposure and gamma of training's relit copies go, as the logarithm of a factor; 0 for none.
         num_latents: whitened directions kept. energy_width, bottleneck: layers of the energy's autoencoder.
-        warmup_iterations: steps of plain reconstruction before DxMI. iterations: DxMI iterations.
+        num_prototypes: good latents that the energy measures distances from; 0 for the autoencoder alone.
+        warmup_iterations: steps of plain reconstruction before DxMI. warmup_power: of the mean of patches' errors that
+            they lower; beyond 1 rare patches weigh more. iterations: DxMI iterations.
         data_energy: mean energy of the data when DxMI begins.
         smoothing: standard deviation in pixels of the heatmap's Gaussian.
         tiles: rows and columns that large images are cut into, (1, 1) for none. tile_overlap: of neighbours, a share.
@@ -66,9 +68,11 @@ class FitSettings:
     num_latents: int = 176
     energy_width: int = 256
     bottleneck: int = 32
+    num_prototypes: int = 1024
     warmup_iterations: int = 3000
     warmup_batch_size: int = 512
     warmup_lr: float = 3e-3
+    warmup_power: float = 2.0
     data_energy: float = 0.12
     iterations: int = 400
     dxmi: DxMISettings = field(default_factory=_default_dxmi)
@@ -84,8 +88,9 @@ class FitSettings:
         """Refuse illegal values, naming each."""
         for name in ("num_latents", "energy_width", "bottleneck", "image_size"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
-        for name in ("lighting", "warmup_iterations", "iterations", "smoothing", "seed"):
+        for name in ("lighting", "num_prototypes", "warmup_iterations", "iterations", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
+        self._require(self.warmup_power >= 1, "warmup_power", "must be at least 1")
         self._require(self.precision in PRECISIONS, "precision", f"must be one of {', '.join(PRECISIONS)}")
         self._require(0 < self.holdout < 1, "holdout", "must lie between 0 and 1")
         self.cut()

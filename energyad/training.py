@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from energyad.dxmi import DxMITrainer, TrainingRecord
-from energyad.energy import AutoencoderEnergy
+from energyad.energy import AutoencoderEnergy, PrototypeEnergy, Prototypes
 from energyad.progress import Progress
 from energyad.settings import FitSettings
 
@@ -20,10 +20,10 @@ WARM_UP_PATIENCE, DXMI_PATIENCE = 10, 4  # in looks, one every RECORD_EVERY step
 WATCHED = 4096
 
 
-Observe = Callable[[int, AutoencoderEnergy], None]
+Observe = Callable[[int, nn.Module], None]
 
 
-def ignore(iteration: int, energy: AutoencoderEnergy) -> None:
+def ignore(iteration: int, energy: nn.Module) -> None:
     """Observe nothing."""
 
 
@@ -31,7 +31,7 @@ def ignore(iteration: int, energy: AutoencoderEnergy) -> None:
 class TrainedEnergy:
     """The energy, and DxMI's records on the way to it."""
 
-    energy: AutoencoderEnergy
+    energy: nn.Module
     history: tuple[TrainingRecord, ...]
 
     def history_dicts(self) -> list[dict[str, object]]:
@@ -51,9 +51,9 @@ class HeldOutWatch:
         self.patience = patience
         self.waited = 0
         self.lowest = float("inf")
-        self.best: AutoencoderEnergy | None = None
+        self.best: nn.Module | None = None
 
-    def look(self, energy: AutoencoderEnergy) -> bool:
+    def look(self, energy: nn.Module) -> bool:
         """Measure; whether to go on."""
         with torch.no_grad():
             mean = float(energy(self.latents).mean())
@@ -71,6 +71,7 @@ def train_energy(
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
+    prototypes: Prototypes | None = None,
     observe: Observe = ignore,
 ) -> TrainedEnergy:
     """Train an energy on latents of good patches. Raises TrainingDiverged, naming what left its bounds.
@@ -78,13 +79,12 @@ def train_energy(
     held_out: patches of other good images; they teach nothing, and end the training where it has become memorising.
     observe: called with DxMI's iteration and the energy of that time, first before the game.
     """
-    energy = AutoencoderEnergy(
+    autoencoder = AutoencoderEnergy(
         latents.shape[1], width=settings.energy_width, bottleneck=settings.bottleneck, generator=generator
     )
-    watch = HeldOutWatch(held_out, patience=WARM_UP_PATIENCE)
-    warm_up(energy, latents, settings=settings, generator=generator, progress=progress, watch=watch)
-    energy = watch.best or energy
-    set_scale(energy, latents, mean_energy=settings.data_energy)
+    best = warm_up(autoencoder, latents, held_out, settings=settings, generator=generator, progress=progress)
+    energy = best if prototypes is None else PrototypeEnergy(best, prototypes)
+    set_scale(energy, best.log_scale, latents, mean_energy=settings.data_energy)
     observe(0, energy)
     return play(
         energy, latents, held_out, settings=settings, generator=generator, progress=progress, observe=observe
@@ -92,7 +92,7 @@ def train_energy(
 
 
 def play(
-    energy: AutoencoderEnergy,
+    energy: nn.Module,
     latents: Float[Tensor, "n k"],
     held_out: Float[Tensor, "m k"],
     *,
@@ -113,9 +113,8 @@ def play(
         figures = {"E(data)": record.energy_data, "E(samples)": record.energy_samples}
         progress.advance(record.iteration - (history[-1].iteration if history else 0), figures=figures)
         history.append(record)
-        averaged: AutoencoderEnergy = trainer.averaged_energy  # type: ignore[assignment]
-        observe(record.iteration, averaged)
-        if not watch.look(averaged):
+        observe(record.iteration, trainer.averaged_energy)
+        if not watch.look(trainer.averaged_energy):
             break
     return TrainedEnergy((watch.best or energy).eval(), tuple(history))
 
@@ -123,37 +122,46 @@ def play(
 def warm_up(
     energy: AutoencoderEnergy,
     latents: Float[Tensor, "n k"],
+    held_out: Float[Tensor, "m k"],
     *,
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
-    watch: HeldOutWatch | None = None,
-) -> None:
-    """Train the energy's autoencoder by plain reconstruction, so that DxMI starts from a sensible landscape."""
-    steps, batch_size = settings.warmup_iterations, settings.warmup_batch_size
+) -> AutoencoderEnergy:
+    """Train an autoencoder by plain reconstruction, so that DxMI starts from a sensible landscape; returns its best.
+
+    What is lowered is a power mean of the patches' errors: the maximum over an image makes its score, so a rare good
+    patch that is reproduced badly costs as much as a frequent one.
+    """
+    steps, batch_size, power = settings.warmup_iterations, settings.warmup_batch_size, settings.warmup_power
     if steps == 0:
-        return
+        return energy
+    watch = HeldOutWatch(held_out, patience=WARM_UP_PATIENCE)
     progress.stage("warm-up", steps)
     optimizer = torch.optim.Adam(energy.parameters(), lr=settings.warmup_lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(1, steps + 1):
         z = latents[torch.randint(len(latents), (batch_size,), generator=generator)]
-        loss = (z - energy.reconstruct(z)).square().mean()
+        errors = (z - energy.reconstruct(z)).square().mean(dim=1)
+        loss = errors.pow(power).mean().pow(1 / power)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if step % RECORD_EVERY == 0 or step == steps:
             progress.advance((step - 1) % RECORD_EVERY + 1, figures={"reconstruction": loss.item()})
-            if watch is not None and not watch.look(energy):
-                return
+            if not watch.look(energy):
+                break
+    return watch.best if isinstance(watch.best, AutoencoderEnergy) else energy
 
 
-def set_scale(energy: AutoencoderEnergy, latents: Float[Tensor, "n k"], *, mean_energy: float) -> None:
-    """Set the energy's scale so that its mean over (a sample of) the data is `mean_energy`.
+def set_scale(
+    energy: nn.Module, log_scale: Float[Tensor, ""], latents: Float[Tensor, "n k"], *, mean_energy: float
+) -> None:
+    """Set the energy's `log_scale` so that its mean over (a sample of) the data is `mean_energy`.
 
     The regularisation γ bounds energies in absolute terms, so DxMI must start with energies of a known size.
     """
     with torch.no_grad():
         mean = energy(latents[:: max(1, len(latents) // 8192)]).mean()
-        energy.log_scale.add_((mean_energy / mean.clamp_min(1e-12)).log())
+        log_scale.add_((mean_energy / mean.clamp_min(1e-12)).log())

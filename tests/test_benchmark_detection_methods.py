@@ -11,7 +11,7 @@ import torch
 from benchmarks.detection import rows
 from benchmarks.detection.ours import CHANGES, Energyad, changed, energyad_method
 from benchmarks.detection.peers import write_timm_folder
-from benchmarks.detection.same_features import FeatureRule, greedy_coreset, nearest_distance
+from benchmarks.detection.same_features import FeatureRule, nearest_distance
 from energyad.features import load_extractor
 from energyad.settings import FitSettings
 
@@ -25,15 +25,6 @@ def test_peers_get_the_weights_that_energyad_has(tmp_path: Path) -> None:
     assert weights.mean == (0.5, 0.5, 0.5)
     for key, value in own.items():
         torch.testing.assert_close(written[key], value, rtol=0, atol=0)
-
-
-def test_a_coreset_point_is_the_farthest_from_those_before() -> None:
-    generator = torch.Generator().manual_seed(1)
-    clusters = torch.tensor([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0], [50.0, 50.0]])
-    points = torch.cat([c + torch.randn(100, 2, generator=generator) for c in clusters])
-    chosen = greedy_coreset(points, 4, generator)
-    assert sorted((chosen // 100).tolist()) == [0, 1, 2, 3]
-    assert len(set(greedy_coreset(points, 1000, generator).tolist())) == 400
 
 
 def test_nearest_distance_is_exact() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from energyad.energy import AutoencoderEnergy
+from energyad.energy import AutoencoderEnergy, PrototypeEnergy, Prototypes
 from energyad.progress import Silent
 from energyad.settings import FitSettings
 from energyad.training import HeldOutWatch, set_scale, train_energy, warm_up
@@ -75,14 +75,14 @@ def test_warm_up_lowers_the_reconstruction_error(good: torch.Tensor) -> None:
     energy = AutoencoderEnergy(12, width=32, bottleneck=4, generator=generator)
     with torch.no_grad():
         before = float((good - energy.reconstruct(good)).square().mean())
-    warm_up(energy, good, settings=SETTINGS, generator=generator, progress=Silent())
+    energy = warm_up(energy, good, good[:500], settings=SETTINGS, generator=generator, progress=Silent())
     with torch.no_grad():
         assert float((good - energy.reconstruct(good)).square().mean()) < 0.5 * before
 
 
 def test_dxmi_begins_with_energies_of_the_stated_size(good: torch.Tensor) -> None:
     energy = AutoencoderEnergy(12, width=32, bottleneck=4, generator=torch.Generator().manual_seed(0))
-    set_scale(energy, good, mean_energy=0.12)
+    set_scale(energy, energy.log_scale, good, mean_energy=0.12)
     with torch.no_grad():
         assert float(energy(good).mean()) == pytest.approx(0.12, rel=1e-3)
 
@@ -99,16 +99,50 @@ def test_few_patches_are_not_learned_by_heart(good: torch.Tensor) -> None:
     long = replace(SETTINGS, warmup_iterations=3000, warmup_lr=1e-2, energy_width=64, bottleneck=12)
     few, unseen = good[:40], good[1000:2000]
 
-    def held_out_energy(watched: torch.Tensor) -> float:
+    def unseen_energy(watched: torch.Tensor) -> float:
         generator = torch.Generator().manual_seed(0)
         energy = AutoencoderEnergy(12, width=64, bottleneck=12, generator=generator)
-        watch = HeldOutWatch(watched, patience=5)
-        warm_up(energy, few, settings=long, generator=generator, progress=Silent(), watch=watch)
-        assert watch.best is not None
+        energy = warm_up(energy, few, watched, settings=long, generator=generator, progress=Silent())
         with torch.no_grad():
-            return float(watch.best(unseen).mean())
+            return float(energy(unseen).mean())
 
-    assert held_out_energy(good[500:1000]) < 0.8 * held_out_energy(few)
+    assert unseen_energy(good[500:1000]) < 0.9 * unseen_energy(few)
+
+
+def test_a_higher_power_reproduces_rare_patches_better(good: torch.Tensor) -> None:
+    rare = good[:40] @ torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(1)))[0]
+    latents = torch.cat([good[40:], rare])
+
+    def error_of_rare(power: float) -> float:
+        settings = replace(SETTINGS, warmup_iterations=1500, warmup_power=power)
+        generator = torch.Generator().manual_seed(0)
+        energy = AutoencoderEnergy(12, width=32, bottleneck=4, generator=generator)
+        energy = warm_up(energy, latents, latents, settings=settings, generator=generator, progress=Silent())
+        with torch.no_grad():
+            return float((rare - energy.reconstruct(rare)).square().mean())
+
+    assert error_of_rare(2.0) < 0.9 * error_of_rare(1.0)
+
+
+def test_the_distance_is_that_to_the_nearest_prototype() -> None:
+    generator = torch.Generator().manual_seed(0)
+    stretch = torch.rand(12, generator=generator) + 0.1
+    points = torch.randn(30, 12, generator=generator)
+    z = torch.randn(2, 3, 3, 12, generator=generator)
+    energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), Prototypes(stretch, points))
+    expected = torch.cdist((z * stretch).flatten(0, 2), points).amin(dim=1)
+    torch.testing.assert_close(energy.distance(z).flatten(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(energy(z), energy.energy(z) * energy.distance(z))
+
+
+def test_a_prototype_itself_has_next_to_no_energy_and_a_gradient() -> None:
+    points = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+    energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), Prototypes(torch.ones(12), points))
+    z = points.clone().requires_grad_()
+    distance = energy.distance(z)
+    distance.sum().backward()
+    assert float(distance.max().detach()) < 0.01
+    assert z.grad is not None and bool(torch.isfinite(z.grad).all())
 
 
 def test_training_goes_on_while_unseen_parts_gain(good: torch.Tensor) -> None:

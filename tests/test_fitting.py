@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from energyad import fitting
-from energyad.fitting import gather_patches, relit_features
+from energyad import fitting, heads
+from energyad.fitting import relit_features
+from energyad.heads import gather_patches
 from energyad.progress import Silent
 from energyad.settings import FitSettings
 
@@ -55,7 +56,7 @@ def test_patches_beyond_the_limit_are_thinned_alike_in_every_image(monkeypatch: 
     generator = torch.Generator().manual_seed(0)
     everything = gather_patches(features, [1, 3], generator=generator)
     assert everything.flatten().tolist() == [*range(16, 32), *range(48, 64)]
-    monkeypatch.setattr(fitting, "MOST_PATCHES", 20)
+    monkeypatch.setattr(heads, "MOST_PATCHES", 20)
     some = gather_patches(features, range(5), generator=generator).flatten()
     assert len(some) == 20
     assert torch.bincount((some // 16).long()).tolist() == [4] * 5

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from benchmarks.detection.method import Fitted, read_batches
 from energyad.augmentation import relight
+from energyad.coreset import PROJECTED_CHANNELS, greedy_coreset
 from energyad.features import Grid, load_extractor
 from energyad.latents import fit_whitening
 from energyad.runtimes import RawScores
@@ -29,7 +30,6 @@ from energyad.settings import FitSettings
 
 CORESET_SIZE = 4000
 SMOOTHING = 4.0  # pixels; PatchCore's and PaDiM's own
-PROJECTED_CHANNELS = 128  # as in patchcore-inspection's approximate greedy coreset
 QUERY_CHUNK = 2048
 
 UNSMOOTHED = "-unsmoothed"
@@ -162,28 +162,6 @@ RULES = {
     "knn-whitened": _fit_nearest_latent,
     "mahalanobis": _fit_mahalanobis,
 }
-
-
-def greedy_coreset(
-    patches: Float[Tensor, "n c"], size: int, generator: torch.Generator
-) -> Int[Tensor, " size"]:
-    """Places of patches chosen one by one, each the farthest from those before it.
-
-    Distances are those of a random projection, as in the original; the first patch is drawn at random.
-    """
-    projection = torch.randn(patches.shape[1], PROJECTED_CHANNELS, generator=generator)
-    points = torch.cat([chunk.float() @ projection for chunk in patches.split(65536)])
-    squares = points.square().sum(dim=1)
-    nearest = torch.full((len(points),), torch.inf)
-    chosen = [int(torch.randint(len(points), (1,), generator=generator))]
-    while len(chosen) < min(size, len(points)):
-        centre = chosen[-1]
-        # ‖x − c‖² without ‖c‖², which is the same for all x, and is added to keep minima comparable.
-        distances = torch.addmv(squares, points, points[centre], alpha=-2).add_(squares[centre])
-        torch.minimum(nearest, distances, out=nearest)
-        nearest[centre] = -torch.inf  # rounding may leave it above zero
-        chosen.append(int(nearest.argmax()))
-    return torch.tensor(chosen)
 
 
 def nearest_distance(queries: Float[Tensor, "n c"], bank: Float[Tensor, "m c"]) -> Float[Tensor, " n"]:

@@ -30,7 +30,8 @@ from energyad.datasets import Category
 from energyad.defects import plant_defect
 from energyad.errors import DataError, EnergyadError
 from energyad.extraction import GoodFeatures, extract
-from energyad.fitting import fit_head, gather_patches, relit_features
+from energyad.fitting import relit_features
+from energyad.heads import fit_head, gather_patches
 from energyad.progress import Silent
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scorer import EnergyHead

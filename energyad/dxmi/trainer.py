@@ -19,6 +19,8 @@ from energyad.dxmi.state import TrainingState, read_checkpoint, write_checkpoint
 from energyad.dxmi.value import default_value
 from energyad.errors import DataError, TrainingDiverged
 
+CHUNK = 65536  # rows; what looks at all data at once would double them
+
 
 class DxMITrainer:
     """Maximum-entropy inverse reinforcement learning of a sampler and an energy (arXiv 2407.00626).
@@ -46,7 +48,7 @@ class DxMITrainer:
         sampler: GaussianSampler | None = None,
         value: nn.Module | None = None,
     ) -> None:
-        if len(data) == 0 or not bool(torch.isfinite(data).all()):
+        if len(data) == 0 or not all(bool(torch.isfinite(part).all()) for part in data.split(CHUNK)):
             raise DataError(f"training data of shape {tuple(data.shape)}: needs rows, all of them finite")
         self.settings, self.data, self.generator = settings, data, generator
         self.iteration, self.pretrained = 0, False

@@ -1,0 +1,101 @@
+"""From patches of good parts to the head: whitening, prototypes, energy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16
+from torch import Tensor, nn
+
+from energyad.coreset import greedy_coreset
+from energyad.energy import Prototypes
+from energyad.features import Grid
+from energyad.features_store import release
+from energyad.latents import Whitening, fit_whitening
+from energyad.progress import Progress
+from energyad.scorer import EnergyHead
+from energyad.settings import FitSettings
+from energyad.training import TrainedEnergy, train_energy
+
+MOST_PATCHES = 1_000_000  # of each kind, in training: 0.7 GB as latents
+MOST_CANDIDATES = 100_000  # latents that prototypes are chosen from
+CHUNK = 65536
+RELEASED_EVERY = 500  # images: 0.14 GB of pages
+
+
+def gather_patches(
+    features: Float16[np.ndarray, "n rows g c"], images: Sequence[int], *, generator: torch.Generator
+) -> Float16[Tensor, "m c"]:
+    """All patches of these images, or as many of each as make MOST_PATCHES. Read in order: they may lie on a disk."""
+    per_image = int(np.prod(features.shape[1:3]))
+    share = MOST_PATCHES // max(1, len(images))
+    if share >= per_image:
+        return torch.from_numpy(features[list(images)].reshape(-1, features.shape[-1]))
+    gathered = torch.empty(share * len(images), features.shape[-1], dtype=torch.float16)
+    for place, image in enumerate(images):
+        drawn = torch.randperm(per_image, generator=generator)[:share].numpy()
+        patches = features[image].reshape(per_image, -1)[drawn]
+        gathered[place * share : (place + 1) * share] = torch.from_numpy(patches)
+        if place % RELEASED_EVERY == 0:
+            release(features)
+    return gathered
+
+
+def fit_head(
+    patches: Float16[Tensor, "n c"],
+    relit: Float16[Tensor, "r c"],
+    held_out: Float16[Tensor, "m c"],
+    grid: Grid,
+    settings: FitSettings,
+    generator: torch.Generator,
+    progress: Progress,
+    observe: Callable[[int, EnergyHead], None] | None = None,
+) -> tuple[EnergyHead, TrainedEnergy]:
+    """Fit all that lies behind the backbone.
+
+    The latents' axes are those of the patches under their own light; but a few images hardly vary in most directions,
+    and the slightest change of light would then lie far outside.
+    """
+    seen = torch.cat([patches, relit]) if len(relit) > len(patches) else patches
+    whitening = fit_whitening(seen, num_latents=settings.num_latents)
+    latents = torch.empty(len(patches) + len(relit), whitening.projection.shape[1])
+    for part, place in ((patches, latents[: len(patches)]), (relit, latents[len(patches) :])):
+        for chunk, target in zip(part.split(CHUNK), place.split(CHUNK), strict=True):
+            target.copy_(whitening(chunk.float()))
+    unseen = whitening(held_out.float())
+
+    def head_of(energy: nn.Module) -> EnergyHead:
+        return EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut())
+
+    def look(iteration: int, energy: nn.Module) -> None:
+        if observe is not None:
+            observe(iteration, head_of(energy))
+
+    trained = train_energy(
+        latents,
+        unseen,
+        prototypes=choose_prototypes(latents[: len(patches)], whitening, settings, generator),
+        settings=settings,
+        generator=generator,
+        progress=progress,
+        observe=look,
+    )
+    return head_of(trained.energy).eval().requires_grad_(False), trained
+
+
+def choose_prototypes(
+    latents: Float[Tensor, "n k"], whitening: Whitening, settings: FitSettings, generator: torch.Generator
+) -> Prototypes | None:
+    """A coreset of the latents, stretched half the way back to the features they come from; None where none is asked.
+
+    Among raw features the strongest directions decide alone what is near, among whitened ones noise has as much to
+    say as anything; the mean of both finds planted defects better than either.
+    """
+    if settings.num_prototypes == 0:
+        return None
+    stretch = whitening.deviations().sqrt()
+    drawn = torch.randperm(len(latents), generator=generator)[:MOST_CANDIDATES]
+    candidates = latents[drawn] * stretch
+    return Prototypes(stretch, candidates[greedy_coreset(candidates, settings.num_prototypes, generator)])

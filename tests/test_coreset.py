@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import torch
+
+from energyad.coreset import greedy_coreset
+from energyad.heads import choose_prototypes
+from energyad.latents import fit_whitening
+from energyad.settings import FitSettings
+
+
+def test_a_coreset_covers_what_a_random_choice_misses() -> None:
+    generator = torch.Generator().manual_seed(0)
+    frequent = torch.randn(5000, 16, generator=generator)
+    rare = 20 + torch.randn(3, 16, generator=generator)
+    points = torch.cat([frequent, rare])
+    chosen = greedy_coreset(points, 100, generator)
+    assert int((chosen >= 5000).sum()) >= 1
+    farthest = torch.cdist(points, points[chosen]).amin(dim=1).max()
+    drawn = points[torch.randperm(len(points), generator=generator)[:100]]
+    assert float(farthest) < 0.8 * float(torch.cdist(points, drawn).amin(dim=1).max())
+
+
+def test_small_sets_are_taken_whole_and_no_place_twice() -> None:
+    points = torch.randn(40, 8, generator=torch.Generator().manual_seed(0)).repeat(2, 1)
+    chosen = greedy_coreset(points, 100, torch.Generator().manual_seed(1))
+    assert sorted(chosen.tolist()) == list(range(80))
+
+
+def test_prototypes_lie_half_way_between_features_and_latents() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.tensor([8.0, 4.0, 2.0, 1.0])
+    features = torch.randn(20000, 4, generator=generator) * scales
+    whitening = fit_whitening(features, num_latents=4)
+    torch.testing.assert_close(whitening.deviations(), scales / 8, rtol=0.05, atol=0)
+    settings = FitSettings(num_prototypes=500)
+    prototypes = choose_prototypes(whitening(features), whitening, settings, generator)
+    assert prototypes is not None and prototypes.points.shape == (500, 4)
+    torch.testing.assert_close(prototypes.stretch, (scales / 8).sqrt(), rtol=0.05, atol=0)
+    spread = (whitening(features) * prototypes.stretch).std(dim=0)
+    torch.testing.assert_close(spread, prototypes.stretch, rtol=0.02, atol=0)
+
+
+def test_no_prototypes_where_none_are_asked() -> None:
+    whitening = fit_whitening(torch.randn(50, 4), num_latents=4)
+    settings = FitSettings(num_prototypes=0)
+    assert choose_prototypes(torch.randn(50, 4), whitening, settings, torch.Generator()) is None
