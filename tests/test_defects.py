@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energyad.defects import KINDS, plant_defect, saliency
+from energyad.defect_kinds import KINDS
+from energyad.defects import plant_defect, saliency
 from energyad.demo import render_good
 from energyad.errors import SettingsError
 
@@ -39,7 +40,7 @@ def test_the_same_generator_state_gives_the_same_defect_and_the_input_stays() ->
 
 def test_kinds_come_about_equally_often() -> None:
     rng = np.random.default_rng(0)
-    drawn = [plant_defect(PART, rng=rng).kind for _ in range(210)]
+    drawn = [plant_defect(PART, rng=rng).kind for _ in range(360)]
     assert all(12 <= drawn.count(kind) <= 60 for kind in KINDS)
 
 

@@ -11,12 +11,13 @@ import energyad
 
 ROOT = Path(energyad.__file__).parent
 ORDER = (
-    "errors", "progress", "files", "pipeline", "decoding", "images", "augmentation", "tiling", "datasets", "defects",
-    "demo", "backbones", "features", "latents", "coreset", "energy", "dxmi", "calibration", "settings", "training",
+    "errors", "progress", "files", "pipeline", "decoding", "images", "augmentation", "tiling", "datasets",
+    "defect_kinds", "defects", "demo", "backbones", "features", "latents", "coreset", "energy", "dxmi",
+    "calibration", "settings", "training",
     "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "drift", "artifact", "prediction",
     "results", "detector", "features_store", "extraction", "provenance", "card", "recalibration", "heads", "fitting",
-    "assembly", "exports", "inspection", "journal", "watch", "webhook", "evaluation", "overlays", "sheet", "page_style", "report",
-    "service", "cli",
+    "assembly", "exports", "inspection", "journal", "watch", "webhook", "evaluation", "overlays", "sheet", "page_style",
+    "report", "service", "cli",
 )  # fmt: skip
 FREE = {"__init__", "__main__"}
 
