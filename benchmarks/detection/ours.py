@@ -21,6 +21,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "energyad-init": {"iterations": 0},  # the energy before DxMI
     "energyad-scratch": {"warmup_iterations": 0},  # DxMI from random initialisation
     "energyad-longer": {"iterations": 0, "warmup_iterations": 5000},  # DxMI's time, in the warm-up
+    "energyad-autoencoder": {"num_prototypes": 0},  # the energy without the distance to good patches
     "energyad-int8": {"precision": "int8"},  # the backbone in 8-bit integers
     "energyad-one-light": {"lighting": 0.0},  # no relit copies
 }
