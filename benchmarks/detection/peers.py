@@ -1,6 +1,7 @@
-"""anomalib's PatchCore and PaDiM, unmodified, with the same backbone weights and no network.
+"""anomalib's PatchCore and PaDiM with the same backbone weights and no network.
 
-Their torch models are driven directly: anomalib's Engine does the same and writes checkpoints besides.
+Their torch models are driven directly: anomalib's Engine does the same and writes checkpoints besides. Nothing of them
+is changed but the order in which PatchCore's coreset goes through memory: see `chunked_distances`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import safetensors.torch
 import timm
 import torch
+from anomalib.models.components.sampling import KCenterGreedy
 from anomalib.models.image.padim.torch_model import PadimModel
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from jaxtyping import Float, UInt8
@@ -31,6 +33,7 @@ from energyad.runtimes import RawScores
 LAYERS = ("blocks.2", "blocks.4")  # strides 8 and 16, the places of ResNet's layer2 and layer3
 PADIM_FEATURES = 100  # of 152; the number that PaDiM takes of ResNet-18's 448
 NEIGHBOURS = 9  # anomalib's default
+CHUNK = 1024  # rows that stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,17 @@ class Peer:
         }
         if self.coreset_ratio is None:
             return shared | {"n_features": PADIM_FEATURES}
-        return shared | {"coreset_sampling_ratio": self.coreset_ratio, "num_neighbors": NEIGHBOURS}
+        own = {"coreset_sampling_ratio": self.coreset_ratio, "num_neighbors": NEIGHBOURS}
+        return shared | own | {"distances": "chunked"}
 
     def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
         """Collect embeddings of all good images, then the coreset or the Gaussians."""
-        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]), _numpy_seed(seed):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            torch.random.fork_rng(devices=[]),
+            _numpy_seed(seed),
+            chunked_distances(),
+        ):
             torch.manual_seed(seed)  # anomalib draws from the global generators
             weights = write_timm_folder(Path(folder), self.image_size)
             model, finish = self._create(f"local-dir:{folder}")
@@ -117,6 +126,32 @@ def num_fitted_bytes(model: nn.Module) -> int:
         if not name.startswith(("feature_extractor.", "anomaly_map_generator."))
     }
     return sum(tensor.numel() * tensor.element_size() for tensor in fitted.values())
+
+
+@contextmanager
+def chunked_distances() -> Iterator[None]:
+    """Let PatchCore's coreset compute its distances a thousand rows at a time, to the same bits.
+
+    It subtracts a centre from all rows at once and writes the result to memory, tens of thousands of times; from the
+    cache it is several times as fast, and its default ratio of 0.1 can be measured at all. Fit times are in its favour.
+    """
+
+    def update(self: KCenterGreedy, cluster_center: Tensor | None) -> None:
+        if cluster_center is None:
+            return
+        centre = self.features[cluster_center].squeeze()
+        if self.min_distances is None:
+            self.min_distances = torch.full((len(self.features), 1), torch.inf)
+        for rows, nearest in zip(self.features.split(CHUNK), self.min_distances.split(CHUNK), strict=True):
+            distances = torch.linalg.norm(rows - centre, ord=2, dim=1, keepdim=True)
+            torch.minimum(nearest, distances, out=nearest)
+
+    original = KCenterGreedy.update_distances
+    KCenterGreedy.update_distances = update
+    try:
+        yield
+    finally:
+        KCenterGreedy.update_distances = original
 
 
 def _normaliser(
