@@ -11,7 +11,7 @@ from anomalib.models.components.sampling import KCenterGreedy
 
 from benchmarks.detection import rows
 from benchmarks.detection.ours import CHANGES, Energyad, changed, energyad_method
-from benchmarks.detection.peers import _numpy_seed, chunked_distances, write_timm_folder
+from benchmarks.detection.peers import PrunedGreedy, _numpy_seed, write_timm_folder
 from benchmarks.detection.same_features import FeatureRule, nearest_distance
 from energyad.features import load_extractor
 from energyad.settings import FitSettings
@@ -28,18 +28,19 @@ def test_peers_get_the_weights_that_energyad_has(tmp_path: Path) -> None:
         torch.testing.assert_close(written[key], value, rtol=0, atol=0)
 
 
-def test_patchcores_coreset_is_the_same_in_chunks() -> None:
-    embedding = torch.randn(2500, 40, generator=torch.Generator().manual_seed(0))
+def test_patchcores_coreset_is_the_same_with_distances_left_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = 4 * torch.randn(30, 40, generator=generator)
+    embedding = (centres[:, None] + torch.randn(30, 80, 40, generator=generator)).flatten(0, 1)
 
-    def chosen() -> list[int]:
+    def chosen(sampler: type[KCenterGreedy]) -> list[int]:
         with torch.random.fork_rng(devices=[]), _numpy_seed(0):
             torch.manual_seed(0)
-            return KCenterGreedy(embedding, 0.05).select_coreset_idxs()
+            return sampler(embedding, 0.05).select_coreset_idxs()
 
-    whole = chosen()
-    with chunked_distances():
-        assert chosen() == whole
-    assert len(set(whole)) == 125
+    whole = chosen(KCenterGreedy)
+    assert chosen(PrunedGreedy) == whole
+    assert len(set(whole)) == 120
 
 
 def test_nearest_distance_is_exact() -> None:

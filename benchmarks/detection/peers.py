@@ -1,7 +1,7 @@
 """anomalib's PatchCore and PaDiM with the same backbone weights and no network.
 
 Their torch models are driven directly: anomalib's Engine does the same and writes checkpoints besides. Nothing of them
-is changed but the order in which PatchCore's coreset goes through memory: see `chunked_distances`.
+is changed but how PatchCore's coreset is computed: see `PrunedGreedy`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import timm
 import torch
 from anomalib.models.components.sampling import KCenterGreedy
 from anomalib.models.image.padim.torch_model import PadimModel
-from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+from anomalib.models.image.patchcore import torch_model as patchcore_model
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
@@ -33,7 +33,8 @@ from energyad.runtimes import RawScores
 LAYERS = ("blocks.2", "blocks.4")  # strides 8 and 16, the places of ResNet's layer2 and layer3
 PADIM_FEATURES = 100  # of 152; the number that PaDiM takes of ResNet-18's 448
 NEIGHBOURS = 9  # anomalib's default
-CHUNK = 1024  # rows that stay in a processor's cache
+EXACT = "donot_use_mm_for_euclid_dist"
+SAFETY = 1.001  # against rounding
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Peer:
         if self.coreset_ratio is None:
             return shared | {"n_features": PADIM_FEATURES}
         own = {"coreset_sampling_ratio": self.coreset_ratio, "num_neighbors": NEIGHBOURS}
-        return shared | own | {"distances": "chunked"}
+        return shared | own | {"coreset": "pruned"}
 
     def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
         """Collect embeddings of all good images, then the coreset or the Gaussians."""
@@ -64,7 +65,7 @@ class Peer:
             tempfile.TemporaryDirectory() as folder,
             torch.random.fork_rng(devices=[]),
             _numpy_seed(seed),
-            chunked_distances(),
+            pruned_coreset(),
         ):
             torch.manual_seed(seed)  # anomalib draws from the global generators
             weights = write_timm_folder(Path(folder), self.image_size)
@@ -90,7 +91,9 @@ class Peer:
         if ratio is None:
             padim = PadimModel(backbone, list(LAYERS), pre_trained=True, n_features=PADIM_FEATURES)
             return padim, padim.fit
-        patchcore = PatchcoreModel(list(LAYERS), backbone, pre_trained=True, num_neighbors=NEIGHBOURS)
+        patchcore = patchcore_model.PatchcoreModel(
+            list(LAYERS), backbone, pre_trained=True, num_neighbors=NEIGHBOURS
+        )
         return patchcore, lambda: patchcore.subsample_embedding(ratio)
 
 
@@ -128,30 +131,48 @@ def num_fitted_bytes(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in fitted.values())
 
 
-@contextmanager
-def chunked_distances() -> Iterator[None]:
-    """Let PatchCore's coreset compute its distances a thousand rows at a time, to the same bits.
+class PrunedGreedy(KCenterGreedy):
+    """anomalib's coreset without the distances that the triangle inequality rules out; the same patches are chosen.
 
-    It subtracts a centre from all rows at once and writes the result to memory, tens of thousands of times; from the
-    cache it is several times as fast, and its default ratio of 0.1 can be measured at all. Fit times are in its favour.
+    A patch at least twice as near to its centre as that centre is to the new one keeps it (Elkan, ICML 2003). anomalib
+    computes every distance, tens of thousands of times, and its default ratio of 0.1 then takes hours; so fit times
+    are in its favour here.
     """
 
-    def update(self: KCenterGreedy, cluster_center: Tensor | None) -> None:
-        if cluster_center is None:
-            return
+    min_distances: Any  # a tensor, None before the first centre
+
+    def reset_distances(self) -> None:
+        """Begin anew."""
+        super().reset_distances()
+        self._nearest = torch.zeros(len(self.features), dtype=torch.long)
+        self._centres = torch.empty(self.coreset_size, self.features.shape[1])
+        self._count = 0
+
+    def update_distances(self, cluster_center: int | Tensor | None) -> None:
+        """Take a new centre into account."""
         centre = self.features[cluster_center].squeeze()
         if self.min_distances is None:
             self.min_distances = torch.full((len(self.features), 1), torch.inf)
-        for rows, nearest in zip(self.features.split(CHUNK), self.min_distances.split(CHUNK), strict=True):
-            distances = torch.linalg.norm(rows - centre, ord=2, dim=1, keepdim=True)
-            torch.minimum(nearest, distances, out=nearest)
+        self._centres[self._count] = centre
+        apart = torch.cdist(centre[None], self._centres[: self._count + 1], compute_mode=EXACT)[0]
+        apart[self._count] = 0.0
+        may_gain = (apart[self._nearest] <= SAFETY * 2 * self.min_distances[:, 0]).nonzero()[:, 0]
+        distances = torch.linalg.norm(self.features[may_gain] - centre, ord=2, dim=1, keepdim=True)
+        before = self.min_distances[may_gain]
+        self.min_distances[may_gain] = torch.minimum(before, distances)
+        self._nearest[may_gain[(distances < before)[:, 0]]] = self._count
+        self._count += 1
 
-    original = KCenterGreedy.update_distances
-    KCenterGreedy.update_distances = update
+
+@contextmanager
+def pruned_coreset() -> Iterator[None]:
+    """Let PatchCore choose its coreset by `PrunedGreedy`."""
+    original = patchcore_model.KCenterGreedy
+    patchcore_model.KCenterGreedy = PrunedGreedy
     try:
         yield
     finally:
-        KCenterGreedy.update_distances = original
+        patchcore_model.KCenterGreedy = original
 
 
 def _normaliser(
