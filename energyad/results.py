@@ -6,13 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from energyad.calibration import Calibration, Verdict, benjamini_hochberg
-from energyad.errors import DataError, first_fault
 from energyad.prediction import Prediction
 from energyad.regions import MOST, Region
 
@@ -168,22 +166,6 @@ def results_csv(results: Iterable[ImageResult]) -> str:
         cells = {name: getattr(result, name, None) for name in CSV_COLUMNS}
         writer.writerow({**cells, "regions": count, "area_percent": area})
     return text.getvalue()
-
-
-def read_results(path: str | Path) -> list[ImageResult]:
-    """Results from a file of JSON lines. Raises DataError naming the line that is none."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as JSON lines; give what `score --json` printed") from error
-    results = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            results.append(ImageResult.model_validate_json(line))
-        except ValidationError as error:
-            where, fault = first_fault(error)
-            raise DataError(f"{path}: line {number} is no result of energyad ({where}: {fault})") from error
-    return results
 
 
 def json_schema() -> dict[str, Any]:

@@ -15,13 +15,13 @@ from energyad.calibration import calibrate
 from energyad.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
+from energyad.journal import read_journal
 from energyad.prediction import predict
 from energyad.results import (
     ImageResult,
     ModelReference,
     by_score,
     json_schema,
-    read_results,
     results_csv,
     scored,
     unreadable,
@@ -70,15 +70,16 @@ def test_results_survive_a_file_bit_for_bit(tmp_path: Path) -> None:
     ]
     file = tmp_path / "results.jsonl"
     file.write_text("".join(f"{each.json_line()}\n" for each in kept), encoding="utf-8")
-    assert read_results(file) == kept
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert [ImageResult.model_validate_json(line) for line in lines] == kept
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "[" * 10_000, '{"schema_version": 2}', "null"])
 def test_a_line_that_is_no_result_is_named(tmp_path: Path, line: str) -> None:
     file = tmp_path / "results.jsonl"
-    file.write_text(f"{result(2.0).json_line()}\n{line}\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"results\.jsonl: line 2"):
-        read_results(file)
+    file.write_text(f"{result(2.0).json_line()}\n{line}\n{result(2.0).json_line()}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"results\.jsonl, line 2"):
+        read_journal(file)
 
 
 def test_the_verdict_and_regions_in_json_are_those_of_the_prediction() -> None:

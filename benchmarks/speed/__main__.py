@@ -169,7 +169,7 @@ def main() -> None:
     category = open_category(arguments.category, data_root=arguments.data_root)
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or Path(folder) / "model"
-        if arguments.model is None:
+        if not model.exists():
             fit(category, model, threads=arguments.threads, precision="float32")
         int8_model = arguments.int8_model or Path(folder) / "int8-model"
         plan = QUICK if arguments.quick else Plan()
