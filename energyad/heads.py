@@ -76,7 +76,7 @@ def fit_head(
     trained = train_energy(
         latents,
         unseen,
-        prototypes=choose_prototypes(latents[: len(patches)], whitening, settings, generator),
+        prototypes=choose_prototypes(latents[: len(patches)], whitening, settings, generator, progress),
         settings=settings,
         generator=generator,
         progress=progress,
@@ -86,7 +86,11 @@ def fit_head(
 
 
 def choose_prototypes(
-    latents: Float[Tensor, "n k"], whitening: Whitening, settings: FitSettings, generator: torch.Generator
+    latents: Float[Tensor, "n k"],
+    whitening: Whitening,
+    settings: FitSettings,
+    generator: torch.Generator,
+    progress: Progress,
 ) -> Prototypes | None:
     """A coreset of the latents, stretched half the way back to the features they come from; None where none is asked.
 
@@ -95,7 +99,10 @@ def choose_prototypes(
     """
     if settings.num_prototypes == 0:
         return None
+    progress.stage("prototypes", settings.num_prototypes)
     stretch = whitening.deviations().sqrt()
     drawn = torch.randperm(len(latents), generator=generator)[:MOST_CANDIDATES]
     candidates = latents[drawn] * stretch
-    return Prototypes(stretch, candidates[greedy_coreset(candidates, settings.num_prototypes, generator)])
+    points = candidates[greedy_coreset(candidates, settings.num_prototypes, generator)]
+    progress.advance(len(points))
+    return Prototypes(stretch, points)

@@ -5,6 +5,7 @@ import torch
 from energyad.coreset import greedy_coreset
 from energyad.heads import choose_prototypes
 from energyad.latents import fit_whitening
+from energyad.progress import Silent
 from energyad.settings import FitSettings
 
 
@@ -33,7 +34,7 @@ def test_prototypes_lie_half_way_between_features_and_latents() -> None:
     whitening = fit_whitening(features, num_latents=4)
     torch.testing.assert_close(whitening.deviations(), scales / 8, rtol=0.05, atol=0)
     settings = FitSettings(num_prototypes=500)
-    prototypes = choose_prototypes(whitening(features), whitening, settings, generator)
+    prototypes = choose_prototypes(whitening(features), whitening, settings, generator, Silent())
     assert prototypes is not None and prototypes.points.shape == (500, 4)
     torch.testing.assert_close(prototypes.stretch, (scales / 8).sqrt(), rtol=0.05, atol=0)
     spread = (whitening(features) * prototypes.stretch).std(dim=0)
@@ -43,4 +44,4 @@ def test_prototypes_lie_half_way_between_features_and_latents() -> None:
 def test_no_prototypes_where_none_are_asked() -> None:
     whitening = fit_whitening(torch.randn(50, 4), num_latents=4)
     settings = FitSettings(num_prototypes=0)
-    assert choose_prototypes(torch.randn(50, 4), whitening, settings, torch.Generator()) is None
+    assert choose_prototypes(torch.randn(50, 4), whitening, settings, torch.Generator(), Silent()) is None
