@@ -49,7 +49,7 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
         latents, width=settings.energy_width, bottleneck=settings.bottleneck
     )
     if settings.num_prototypes > 0:
-        points = torch.zeros_like(tensors["energy.prototypes"])
+        points = torch.zeros(len(tensors["energy.squares"]), latents)
         energy = PrototypeEnergy(energy, Prototypes(torch.zeros(latents), points))
     head = EnergyHead(
         Whitening(channels, latents),

@@ -63,17 +63,19 @@ class PrototypeEnergy(nn.Module):
     what lies between and beyond its examples; a distance knows the examples alone, but not how they vary. A defect
     that one of the two misses the other one often sees.
 
-    energy: E', any module of latents.
+    energy: E', any module of latents. What is kept of the prototypes is what ‖a − p‖² = ‖a‖² − 2 a·p + ‖p‖² asks for.
     """
 
     stretch: Float[Tensor, " k"]
-    prototypes: Float[Tensor, "m k"]
+    doubled: Float[Tensor, "k m"]
+    squares: Float[Tensor, " m"]
 
     def __init__(self, energy: nn.Module, prototypes: Prototypes) -> None:
         super().__init__()
         self.energy = energy
         self.register_buffer("stretch", prototypes.stretch)
-        self.register_buffer("prototypes", prototypes.points)
+        self.register_buffer("doubled", 2 * prototypes.points.T.contiguous())
+        self.register_buffer("squares", prototypes.points.square().sum(dim=1))
 
     def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Energies of latents, the latent axis last."""
@@ -81,10 +83,9 @@ class PrototypeEnergy(nn.Module):
         return energies * self.distance(z)
 
     def distance(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
-        """Distance to the nearest prototype, by ‖a − p‖² = ‖a‖² − 2 a·p + ‖p‖²: one matrix product."""
+        """Distance to the nearest prototype."""
         stretched = z * self.stretch
-        squares = self.prototypes.square().sum(dim=1)
-        nearest = (squares - stretched @ (2 * self.prototypes.T)).amin(dim=-1)
+        nearest = (self.squares - stretched @ self.doubled).amin(dim=-1)
         return (stretched.square().sum(dim=-1) + nearest).clamp_min(SQUARED_DISTANCE_FLOOR).sqrt()
 
 

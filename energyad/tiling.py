@@ -55,8 +55,13 @@ def parse_tiles(text: str) -> tuple[int, int]:
 
 def starts(count: int, side: int, overlap: float) -> list[int]:
     """First pixels of the tiles along one axis."""
-    step = side - round(overlap * side)
+    step = side - shared_pixels(side, overlap)
     return [step * number for number in range(count)]
+
+
+def shared_pixels(side: int, overlap: float) -> int:
+    """Pixels that neighbours share along one axis; of an odd side at most the smaller half, or three would meet."""
+    return min(round(overlap * side), side // 2)
 
 
 def length(count: int, side: int, overlap: float) -> int:
@@ -85,7 +90,7 @@ def blending_weights(
     Weights rise linearly over the overlap, but for `margin` pixels at its ends where that leaves room: there a tile
     has no patches of its own.
     """
-    shared = round(overlap * side)
+    shared = shared_pixels(side, overlap)
     spare = margin if shared > 2 * margin else 0
     weights = np.ones((count, side))
     if shared == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from energyad.errors import SettingsError
@@ -31,6 +31,7 @@ def head(tiles: Tiles, grid: Grid = GRID) -> EnergyHead:
 
 
 @settings(max_examples=40)
+@example(count=3, side=27, overlap=0.5, margin=0)
 @given(
     count=st.integers(1, 6),
     side=st.integers(16, 80),
