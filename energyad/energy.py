@@ -67,14 +67,14 @@ class PrototypeEnergy(nn.Module):
     """
 
     stretch: Float[Tensor, " k"]
-    doubled: Float[Tensor, "k m"]
+    weight: Float[Tensor, "k m"]
     squares: Float[Tensor, " m"]
 
     def __init__(self, energy: nn.Module, prototypes: Prototypes) -> None:
         super().__init__()
         self.energy = energy
         self.register_buffer("stretch", prototypes.stretch)
-        self.register_buffer("doubled", 2 * prototypes.points.T.contiguous())
+        self.register_buffer("weight", -2 * prototypes.points.T.contiguous())
         self.register_buffer("squares", prototypes.points.square().sum(dim=1))
 
     def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
@@ -85,7 +85,7 @@ class PrototypeEnergy(nn.Module):
     def distance(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Distance to the nearest prototype."""
         stretched = z * self.stretch
-        nearest = (self.squares - stretched @ self.doubled).amin(dim=-1)
+        nearest = (stretched @ self.weight + self.squares).amin(dim=-1)
         return (stretched.square().sum(dim=-1) + nearest).clamp_min(SQUARED_DISTANCE_FLOOR).sqrt()
 
 
