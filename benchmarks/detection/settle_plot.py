@@ -16,23 +16,23 @@ PANELS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
 
 
 def draw(found: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """One line a category and settings: the mean over seeds, with the seeds' range. Raises DataError for no rows."""
+    """One line a category, of its newest settings: mean and range over seeds. Raises DataError for no rows."""
     if not found:
         raise DataError(f"{path}: no rows to draw; give --categories")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(PANELS))
-    lines = sorted({(row["category"], row["settings_hash"]) for row in found})
+    newest = {row["category"]: row["settings_hash"] for row in found}
     for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
-        for category, settings in lines:
+        for category, settings in sorted(newest.items()):
             some = [r for r in found if (r["category"], r["settings_hash"]) == (category, settings)]
             x, values = by_iteration(some, name)
-            label = f"{category} ({settings[:6]}, {len({r['seed'] for r in some})} seed(s))"
+            label = f"{category}, {len({r['seed'] for r in some})} seed(s)"
             axis.plot(x, [np.mean(v) for v in values], marker=".", label=label)
             axis.fill_between(x, [min(v) for v in values], [max(v) for v in values], alpha=0.2)
         axis.set(title=f"{title}, planted defects", xlabel="DxMI iteration")
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=8, loc="center right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
