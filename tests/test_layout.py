@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from energyad.energy import PrototypeEnergy, Prototypes
 from energyad.features import Grid
 from energyad.latents import fit_whitening
 from energyad.runtimes import export, layout
@@ -57,6 +58,9 @@ ENERGIES = {
     "silu": Autoencoder(nn.SiLU()),
     "mixture": Mixture(),
     "sorted": Sorted(),
+    "prototypes": PrototypeEnergy(
+        Autoencoder(nn.SiLU()), Prototypes(torch.rand(LATENTS) + 0.1, torch.randn(20, LATENTS))
+    ),
 }
 
 

@@ -161,11 +161,12 @@ class _Mover(_Editor):
             raise _UnknownLayoutError
         source, keep = node.input[0], _attribute(node, "keepdims", 1)
         node.input[1] = self.constant(np.array([1], np.int64), node.input[1])
-        if (
-            node.op_type == "ReduceMean"
-        ):  # a convolution reads the channels where they are, a mean has them moved first
+        # A convolution reads the channels where they are; a mean has them moved first, and a sum adds them in an order
+        # that depends on the batch.
+        if node.op_type in ("ReduceMean", "ReduceSum"):
             count = self.moved[source]
-            share = self.constant(np.full((1, count, 1, 1), 1 / count, np.float32), f"{node.output[0]}.share")
+            value = 1 / count if node.op_type == "ReduceMean" else 1.0
+            share = self.constant(np.full((1, count, 1, 1), value, np.float32), f"{node.output[0]}.share")
             wide = f"{node.output[0]}.wide"
             new = [helper.make_node("Conv", [source, share], [wide], kernel_shape=[1, 1])]
             if keep:
