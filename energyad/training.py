@@ -77,6 +77,7 @@ def train_energy(
     """Train an energy on latents of good patches. Raises TrainingDiverged, naming what left its bounds.
 
     held_out: patches of other good images; they teach nothing, and end the training where it has become memorising.
+    prototypes: what the energy measures distances from; the autoencoder alone without them.
     observe: called with DxMI's iteration and the energy of that time, first before the game.
     """
     autoencoder = AutoencoderEnergy(
