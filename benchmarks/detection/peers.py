@@ -156,7 +156,6 @@ class PrunedGreedy(KCenterGreedy):
             self.min_distances = torch.full((len(self.features), 1), torch.inf)
         self._centres[self._count] = centre
         apart = torch.cdist(centre[None], self._centres[: self._count + 1], compute_mode=EXACT)[0]
-        apart[self._count] = 0.0
         may_gain = (apart[self._nearest] <= SAFETY * 2 * self.min_distances[:, 0]).nonzero()[:, 0]
         for rows in may_gain.split(CHUNK):
             distances = torch.linalg.norm(self.features[rows] - centre, ord=2, dim=1, keepdim=True)

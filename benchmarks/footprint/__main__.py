@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,10 +35,12 @@ class Footprint:
 
 
 WITNESS = """
-import json, resource, subprocess, sys
+import json, resource, subprocess, sys, time
+started = time.perf_counter()
 status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+seconds = time.perf_counter() - started
 usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps([status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024]))
+print(json.dumps([status, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024]))
 """
 """Runs a command and tells what it took. A process counts its parent's memory as its own peak until it has started,
 and this one's, with PyTorch loaded, is larger than some of what is measured."""
@@ -47,15 +48,14 @@ and this one's, with PyTorch loaded, is larger than some of what is measured."""
 
 def measure(command: list[str], *, legal: tuple[int, ...] = (0,)) -> Footprint:
     """Run a command to its end. Raises RuntimeError with its last words for an exit status that is not legal."""
-    started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", WITNESS, *command], capture_output=True, text=True, check=True
     )
-    status, cpu_seconds, peak_mb = json.loads(done.stdout)
+    status, seconds, cpu_seconds, peak_mb = json.loads(done.stdout)
     if status not in legal:
         raise RuntimeError(f"{command}: status {status}: {done.stderr[-500:]}")
     return Footprint(
-        seconds=round(time.perf_counter() - started, 2),
+        seconds=round(seconds, 2),
         cpu_seconds=round(cpu_seconds, 2),
         peak_mb=round(peak_mb, 1),
     )
