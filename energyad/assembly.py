@@ -19,7 +19,7 @@ from energyad.manifest import Manifest
 from energyad.scorer import EnergyHead, Scorer
 from energyad.settings import FitSettings
 
-FIRST_SCHEMA = 4
+FIRST_SCHEMA = 5
 """Of models whose network is today's; before, the energy had no prototypes, and coarse stages were averaged."""
 
 
@@ -49,8 +49,10 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
         latents, width=settings.energy_width, bottleneck=settings.bottleneck
     )
     if settings.num_prototypes > 0:
-        points = torch.zeros(len(tensors["energy.squares"]), latents)
-        energy = PrototypeEnergy(energy, Prototypes(torch.zeros(latents), points))
+        terms, count = tensors["energy.weight"].shape
+        points = torch.zeros(count, latents)
+        empty = Prototypes(torch.zeros(latents), points, torch.ones(count), num_directions=terms - 2)
+        energy = PrototypeEnergy(energy, empty)
     head = EnergyHead(
         Whitening(channels, latents),
         energy,

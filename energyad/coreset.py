@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+FEWEST = 4  # patches near a point, as it were at the mean distance of all
+NO_DISTANCE = 1e-3  # of features whose strongest direction varies by 1
 PROJECTED_CHANNELS = 128  # as in patchcore-inspection's approximate greedy coreset
 CHUNK = 65536
 
@@ -31,3 +33,18 @@ def greedy_coreset(
         nearest[centre] = -torch.inf  # rounding may leave it above zero
         chosen.append(int(nearest.argmax()))
     return torch.tensor(chosen)
+
+
+def usual_distances(points: Float[Tensor, "m k"], patches: Float[Tensor, "n k"]) -> Float[Tensor, " m"]:
+    """How far from each point those patches usually lie whose nearest point it is.
+
+    A mean, drawn towards that of all patches where few are near. The points should not have been chosen among them:
+    a point is at no distance from itself, and its neighbours are nearer than patches of other images will be.
+    """
+    total, count = torch.zeros(len(points)), torch.zeros(len(points))
+    for chunk in patches.split(CHUNK // 8):
+        distances, nearest = torch.cdist(chunk, points).min(dim=1)
+        total.index_add_(0, nearest, distances)
+        count.index_add_(0, nearest, torch.ones_like(distances))
+    usual = total.sum() / len(patches)
+    return ((total + FEWEST * usual) / (count + FEWEST)).clamp_min(NO_DISTANCE)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from energyad.errors import DataError
-from energyad.images import IMAGE_SUFFIXES, find_images
+from energyad.image_files import IMAGE_SUFFIXES, find_images
 
 DATA_ROOT_VARIABLE: Final = "ENERGYAD_DATA_ROOT"
 DEFAULT_DATA_ROOT: Final = Path("datasets/MVTecAD")  # anomalib's default

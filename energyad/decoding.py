@@ -152,7 +152,8 @@ def _decode(kind: str, data: bytes, header: Image.Image) -> RawImage:
         # OpenCV has turned a TIFF by its orientation tag already, even when told not to.
         return RawImage(pixels if kind == "TIFF" else _turn(pixels, _orientation(header)), 65535, lossy)
     if kind != "TIFF" and header.mode in {"L", "RGB"} and "transparency" not in header.info:
-        pixels = _decode_opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        colour = cv2.IMREAD_GRAYSCALE if header.mode == "L" else cv2.IMREAD_COLOR
+        pixels = _decode_opencv(data, colour | cv2.IMREAD_IGNORE_ORIENTATION)
         return RawImage(_turn(pixels, _orientation(header)), 255, lossy)
     header.load()  # Pillow turns a TIFF by its orientation tag while loading
     pixels = pillow_pixels(header)

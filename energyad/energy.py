@@ -28,7 +28,7 @@ class AutoencoderEnergy(nn.Module):
         self, num_latents: int, *, width: int, bottleneck: int, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        sizes = [num_latents, width, width, bottleneck]
+        sizes = [num_latents, width, bottleneck]
         self.encoder = _mlp(sizes)
         self.decoder = _mlp(sizes[::-1])
         self.log_scale = nn.Parameter(torch.zeros(()))
@@ -50,32 +50,46 @@ class AutoencoderEnergy(nn.Module):
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Good latents to measure distances from. stretch: s, a factor for each latent. points: p_m, latents times s."""
+    """Good latents to measure distances from.
 
-    stretch: Float[Tensor, " k"]
-    points: Float[Tensor, "m k"]
-
-
-class PrototypeEnergy(nn.Module):
-    """An energy times the distance to the nearest of a few good latents.
-
-    E(z) = E'(z) · min_m ‖s ∘ z − p_m‖. What an autoencoder was not shown it may still reproduce, since it also learns
-    what lies between and beyond its examples; a distance knows the examples alone, but not how they vary. A defect
-    that one of the two misses the other one often sees.
-
-    energy: E', any module of latents. What is kept of the prototypes is what ‖a − p‖² = ‖a‖² − 2 a·p + ‖p‖² asks for.
+    stretch: s, a factor for each latent. points: p_m, latents times s. radii: r_m, how far from its prototype a good
+    latent usually lies. num_directions: leading latents in which distances are told one by one, see `PrototypeEnergy`.
     """
 
     stretch: Float[Tensor, " k"]
-    weight: Float[Tensor, "k m"]
-    squares: Float[Tensor, " m"]
+    points: Float[Tensor, "m k"]
+    radii: Float[Tensor, " m"]
+    num_directions: int
+
+
+class PrototypeEnergy(nn.Module):
+    """An energy times the distance to the nearest of a few good latents, in units of what is usual there.
+
+    E(z) = E'(z) · min_m ‖s ∘ z − p_m‖ / r_m. What an autoencoder was not shown it may still reproduce, since it also
+    learns what lies between and beyond its examples; a distance knows the examples alone. A defect that one of the
+    two misses the other one often sees. The radii let one model hold parts that vary and parts that hardly do.
+
+    energy: E', any module of latents. With a = s ∘ z, ‖a − p‖² / r² = (‖a‖² − 2 a·p + ‖p‖²) / r² is linear in z and
+    ‖a‖². In a·p only the leading directions are counted: the others hold little of what prototypes differ in, but a
+    defect may be long in them, and ‖a‖² has all of it.
+    """
+
+    metric: Float[Tensor, "k 2"]
+    one: Float[Tensor, "2"]
+    weight: Float[Tensor, "d+2 m"]
 
     def __init__(self, energy: nn.Module, prototypes: Prototypes) -> None:
         super().__init__()
         self.energy = energy
-        self.register_buffer("stretch", prototypes.stretch)
-        self.register_buffer("weight", -2 * prototypes.points.T.contiguous())
-        self.register_buffer("squares", prototypes.points.square().sum(dim=1))
+        d, points = prototypes.num_directions, prototypes.points
+        share = prototypes.radii.square().reciprocal()[:, None]
+        products = -2 * points[:, :d] * prototypes.stretch[:d]
+        squares = points.square().sum(dim=1, keepdim=True)
+        weight = torch.cat([products, torch.ones_like(squares), squares], dim=1) * share
+        metric = prototypes.stretch.square()
+        self.register_buffer("metric", torch.stack([metric, torch.zeros_like(metric)], dim=1))
+        self.register_buffer("one", torch.tensor([0.0, 1.0]))
+        self.register_buffer("weight", weight.T.contiguous())
 
     def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Energies of latents, the latent axis last."""
@@ -83,10 +97,10 @@ class PrototypeEnergy(nn.Module):
         return energies * self.distance(z)
 
     def distance(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
-        """Distance to the nearest prototype."""
-        stretched = z * self.stretch
-        nearest = (stretched @ self.weight + self.squares).amin(dim=-1)
-        return (stretched.square().sum(dim=-1) + nearest).clamp_min(SQUARED_DISTANCE_FLOOR).sqrt()
+        """Distance to the nearest prototype, in units of that prototype's radius."""
+        length_and_one = z.square() @ self.metric + self.one
+        terms = torch.cat([z[..., : len(self.weight) - 2], length_and_one], dim=-1)
+        return (terms @ self.weight).amin(dim=-1).clamp_min(SQUARED_DISTANCE_FLOOR).sqrt()
 
 
 def _mlp(sizes: list[int]) -> nn.Sequential:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float16
 from torch import Tensor, nn
 
-from energyad.coreset import greedy_coreset
+from energyad.coreset import greedy_coreset, usual_distances
 from energyad.energy import Prototypes
 from energyad.features import Grid
 from energyad.features_store import release
@@ -73,10 +73,11 @@ def fit_head(
         if observe is not None:
             observe(iteration, head_of(energy))
 
+    own_light = latents[: len(patches)]
     trained = train_energy(
         latents,
         unseen,
-        prototypes=choose_prototypes(latents[: len(patches)], whitening, settings, generator, progress),
+        prototypes=choose_prototypes(own_light, unseen, whitening, settings, generator, progress),
         settings=settings,
         generator=generator,
         progress=progress,
@@ -87,22 +88,24 @@ def fit_head(
 
 def choose_prototypes(
     latents: Float[Tensor, "n k"],
+    held_out: Float[Tensor, "h k"],
     whitening: Whitening,
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
 ) -> Prototypes | None:
-    """A coreset of the latents, stretched half the way back to the features they come from; None where none is asked.
+    """A coreset of the latents, stretched back to the features they come from; None where none is asked.
 
-    Among raw features the strongest directions decide alone what is near, among whitened ones noise has as much to
-    say as anything; the mean of both finds planted defects better than either.
+    Whitened, noise has as much to say of what is near as anything. Radii are those of patches that were held out.
     """
     if settings.num_prototypes == 0:
         return None
     progress.stage("prototypes", settings.num_prototypes)
-    stretch = whitening.deviations().sqrt()
+    stretch = whitening.deviations()
     drawn = torch.randperm(len(latents), generator=generator)[:MOST_CANDIDATES]
     candidates = latents[drawn] * stretch
     points = candidates[greedy_coreset(candidates, settings.num_prototypes, generator)]
     progress.advance(len(points))
-    return Prototypes(stretch, points)
+    return Prototypes(
+        stretch, points, usual_distances(points, held_out * stretch), settings.prototype_directions
+    )

@@ -1,13 +1,10 @@
-"""Files → images: find them, read them as 8-bit RGB, bring them to the network's size and maps back."""
+"""Files → images: read them as 8-bit RGB, bring them to the network's size and maps back."""
 
 from __future__ import annotations
 
-import glob
-import os
 import warnings
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,79 +12,19 @@ from jaxtyping import Bool, Float, Float32, Shaped, UInt, UInt8
 from PIL import Image, ImageOps
 
 from energyad.decoding import DEFAULT_MAX_PIXELS, RawImage, decode_raw, pillow_pixels, read_raw
-from energyad.errors import DataError, ImageError, SettingsError
+from energyad.errors import ImageError, SettingsError
 from energyad.files import write_whole
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
-    "IMAGE_SUFFIXES",
     "as_rgb",
     "decode_image",
-    "find_images",
     "read_image",
     "read_mask",
     "resize",
     "resize_map",
     "write_png",
 ]
-
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-
-
-def find_images(sources: Iterable[str | Path]) -> list[Path]:
-    """List the images under `sources`: files, folders (searched through, sorted), globs; each image once.
-
-    A file that is named is taken whatever its suffix; folders and globs give the suffixes of `IMAGE_SUFFIXES`
-    and skip hidden files and folders. Raises `DataError` for a source that is missing or holds no image.
-    """
-    found: dict[Path, None] = {}
-    for source in sources:
-        found.update(dict.fromkeys(_images_of(source)))
-    if not found:
-        raise DataError("no image was named: give an image, a folder or a glob")
-    return list(found)
-
-
-def _images_of(source: str | Path) -> list[Path]:
-    path = Path(source).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        images = sorted(_walk(path))
-        if not images:
-            raise DataError(f"{source}: no image in this folder; it should hold {_suffix_list()} files")
-        return images
-    if not glob.has_magic(str(path)):
-        raise DataError(f"{source}: no such file or folder; check the path")
-    images = []
-    for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207  (an absolute pattern)
-        item = Path(match)
-        images += sorted(_walk(item)) if item.is_dir() else [item] if _is_image(item) else []
-    if not images:
-        raise DataError(f"{source}: no image matches this pattern; quote it, and check the folder")
-    return images
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    seen = {folder.resolve()}
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be searched: {(error.strerror or '').lower()}") from error
-
-    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        real = {name: Path(here, name).resolve() for name in folders}
-        folders[:] = [name for name in folders if real[name] not in seen]  # a link may lead back up
-        seen.update(real.values())
-        yield from (Path(here, name) for name in files if _is_image(Path(here, name)))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-
-
-def _suffix_list() -> str:
-    return ", ".join(sorted(IMAGE_SUFFIXES))
 
 
 def read_image(
@@ -100,14 +37,14 @@ def read_image(
     `white_level` (4095); a file that looks like that is warned about once. Transparency is composited on
     white, as viewers show it. Colour profiles are ignored. Errors: `ImageError`, one line naming the file.
     """
-    return _raw_to_rgb8(read_raw(Path(path), max_pixels=max_pixels), white_level)
+    return _own(_raw_to_rgb8(read_raw(Path(path), max_pixels=max_pixels), white_level))
 
 
 def decode_image(
     data: bytes, *, name: str = "image", max_pixels: int = DEFAULT_MAX_PIXELS, white_level: int | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The bytes of an image file as 8-bit RGB, by the rules of `read_image`. `name` is what errors call it."""
-    return _raw_to_rgb8(decode_raw(data, Path(name), max_pixels=max_pixels), white_level)
+    return _own(_raw_to_rgb8(decode_raw(data, Path(name), max_pixels=max_pixels), white_level))
 
 
 def _raw_to_rgb8(raw: RawImage, white_level: int | None) -> UInt8[np.ndarray, "h w 3"]:
@@ -121,9 +58,10 @@ def as_rgb(
 
     Arrays are `h w`, `h w 1`, `h w 3` (RGB; OpenCV's BGR must be swapped first) or `h w 4` (RGBA), of dtype
     uint8, uint16 (white = 65535 or `white_level`) or floats in [0, 1]. Anything else is an `ImageError`.
+    Grey images give a read-only view whose three channels share their memory.
     """
     if isinstance(image, str | Path):
-        return read_image(image, white_level=white_level)
+        return _raw_to_rgb8(read_raw(Path(image), max_pixels=DEFAULT_MAX_PIXELS), white_level)
     if isinstance(image, Image.Image):
         pixels = pillow_pixels(ImageOps.exif_transpose(image))
     elif isinstance(image, np.ndarray):
@@ -155,11 +93,26 @@ def _to_rgb8(pixels: UInt[np.ndarray, "h w c"], white: int) -> UInt8[np.ndarray,
     if pixels.dtype == np.uint16:
         pixels = _reduce_to_8_bits(pixels, white)
     if pixels.shape[2] == 1:
-        return np.repeat(pixels, 3, axis=2)
+        return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
     if pixels.shape[2] == 4:
         colour, alpha = pixels[:, :, :3].astype(np.uint16), pixels[:, :, 3:].astype(np.uint16)
         pixels = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)  # over white
     return np.ascontiguousarray(pixels)
+
+
+def _own(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    if _is_shared(pixels):
+        return _repeated(pixels[:, :, 0])
+    return pixels if pixels.flags.writeable else pixels.copy()
+
+
+def _is_shared(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Whether the three channels are one and the same memory, as `as_rgb` gives grey images."""
+    return pixels.strides[2] == 0
+
+
+def _repeated(grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    return cv2.cvtColor(np.ascontiguousarray(grey), cv2.COLOR_GRAY2RGB)
 
 
 def _reduce_to_8_bits(pixels: UInt[np.ndarray, "h w c"], white: int) -> UInt8[np.ndarray, "h w c"]:
@@ -197,6 +150,8 @@ def resize(
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise SettingsError(f"image size {size} must be at least 1 pixel")
+    if _is_shared(image):
+        return _repeated(_stretch(np.ascontiguousarray(image[:, :, 0]), height, width))
     return _stretch(image, height, width)
 
 
@@ -218,7 +173,9 @@ def _stretch(
     if shrunk != (array.shape[1], array.shape[0]):
         array = cv2.resize(array, shrunk, interpolation=cv2.INTER_AREA)
     if shrunk != (width, height):
-        array = cv2.resize(array, (width, height), interpolation=cv2.INTER_LINEAR)
+        # numpy's memory is used again; what OpenCV allocates is new to the process every time, which takes longer.
+        grown = np.empty((height, width, *array.shape[2:]), array.dtype)
+        array = cv2.resize(array, (width, height), dst=grown, interpolation=cv2.INTER_LINEAR)
     return array
 
 

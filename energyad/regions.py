@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int32
 
 from energyad.calibration import Calibration
 
@@ -43,7 +43,7 @@ def find_regions(heatmap: Float32[np.ndarray, "h w"], calibration: Calibration) 
     if verdict == "ok":
         return ()
     above = heatmap > (calibration.threshold if verdict == "ng" else calibration.lowest_threshold)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
+    labels, stats = _components(above)
     peaks = []
     for label in range(1, len(stats)):
         x, y, width, height, _ = stats[label].tolist()
@@ -64,6 +64,17 @@ def find_regions(heatmap: Float32[np.ndarray, "h w"], calibration: Calibration) 
         )
         for peak, at, label, window in peaks[:MOST]
     )
+
+
+def _components(above: Bool[np.ndarray, "h w"]) -> tuple[Int32[np.ndarray, "h w"], Int32[np.ndarray, "n 5"]]:
+    """OpenCV's labels and statistics of what is True, looked for where there is any: mostly a corner of the image."""
+    y, x = (np.flatnonzero(above.any(axis=axis)) for axis in (1, 0))
+    corner = (slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1))
+    _, found, stats, _ = cv2.connectedComponentsWithStats(above[corner].astype(np.uint8), connectivity=8)
+    stats[:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]] += np.array([x[0], y[0]], stats.dtype)
+    labels = np.zeros(above.shape, np.int32)
+    labels[corner] = found
+    return labels, stats
 
 
 def _polygon(inside: Bool[np.ndarray, "h w"], x: int, y: int, longest: int) -> tuple[tuple[int, int], ...]:

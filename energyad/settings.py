@@ -23,6 +23,7 @@ def _default_dxmi() -> DxMISettings:
         beta_end=0.15,
         temperature=0.1,
         energy_regularization=1.0,
+        data_power=2.0,
         energy_lr=1e-3,
         energy_average=0.99,
         decay_iterations=400,
@@ -48,6 +49,7 @@ class FitSettings:
         lighting: how far exposure and gamma of training's relit copies go, as the logarithm of a factor; 0 for none.
         num_latents: whitened directions kept. energy_width, bottleneck: layers of the energy's autoencoder.
         num_prototypes: good latents that the energy measures distances from; 0 for the autoencoder alone.
+            prototype_directions: leading latents in which these distances are told one by one.
         warmup_iterations: steps of plain reconstruction before DxMI. warmup_power: of the mean of patches' errors that
             they lower; beyond 1 rare patches weigh more. iterations: DxMI iterations.
         data_energy: mean energy of the data when DxMI begins.
@@ -69,6 +71,7 @@ class FitSettings:
     energy_width: int = 256
     bottleneck: int = 32
     num_prototypes: int = 1024
+    prototype_directions: int = 96
     warmup_iterations: int = 3000
     warmup_batch_size: int = 512
     warmup_lr: float = 3e-3
@@ -86,7 +89,7 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         """Refuse illegal values, naming each."""
-        for name in ("num_latents", "energy_width", "bottleneck", "image_size"):
+        for name in ("num_latents", "energy_width", "bottleneck", "image_size", "prototype_directions"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in ("lighting", "num_prototypes", "warmup_iterations", "iterations", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")

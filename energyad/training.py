@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from energyad.dxmi import DxMITrainer, TrainingRecord
+from energyad.dxmi.objectives import power_mean
 from energyad.energy import AutoencoderEnergy, PrototypeEnergy, Prototypes
 from energyad.progress import Progress
 from energyad.settings import FitSettings
@@ -144,7 +145,7 @@ def warm_up(
     for step in range(1, steps + 1):
         z = latents[torch.randint(len(latents), (batch_size,), generator=generator)]
         errors = (z - energy.reconstruct(z)).square().mean(dim=1)
-        loss = errors.pow(power).mean().pow(1 / power)
+        loss = power_mean(errors, power)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

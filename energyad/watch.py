@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from energyad import images
 from energyad.detector import AnomalyDetector
 from energyad.drift import Observation
 from energyad.errors import DataError, reason_of
+from energyad.image_files import IMAGE_SUFFIXES
 from energyad.inspection import inspect_files
 from energyad.journal import FileSeen, Journal, JournalLine, Statistics
 from energyad.results import ImageResult
@@ -118,7 +118,7 @@ class Folder:
                 folders[:] = [name for name in folders if Path(here, name).resolve() != self._leave_out]
             for name in names:
                 path = Path(here, name)
-                if path.suffix.lower() in images.IMAGE_SUFFIXES and not name.startswith("."):
+                if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
                     try:
                         yield path, _look(path.stat())
                     except OSError:  # gone since it was listed

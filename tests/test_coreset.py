@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from energyad.coreset import greedy_coreset
+from energyad.coreset import FEWEST, greedy_coreset, usual_distances
 from energyad.heads import choose_prototypes
 from energyad.latents import fit_whitening
 from energyad.progress import Silent
@@ -27,21 +27,39 @@ def test_small_sets_are_taken_whole_and_no_place_twice() -> None:
     assert sorted(chosen.tolist()) == list(range(80))
 
 
-def test_prototypes_lie_half_way_between_features_and_latents() -> None:
+def test_prototypes_lie_among_the_features() -> None:
     generator = torch.Generator().manual_seed(0)
     scales = torch.tensor([8.0, 4.0, 2.0, 1.0])
     features = torch.randn(20000, 4, generator=generator) * scales
     whitening = fit_whitening(features, num_latents=4)
     torch.testing.assert_close(whitening.deviations(), scales / 8, rtol=0.05, atol=0)
     settings = FitSettings(num_prototypes=500)
-    prototypes = choose_prototypes(whitening(features), whitening, settings, generator, Silent())
+    latents, held_out = whitening(features).split([15000, 5000])
+    prototypes = choose_prototypes(latents, held_out, whitening, settings, generator, Silent())
     assert prototypes is not None and prototypes.points.shape == (500, 4)
-    torch.testing.assert_close(prototypes.stretch, (scales / 8).sqrt(), rtol=0.05, atol=0)
-    spread = (whitening(features) * prototypes.stretch).std(dim=0)
-    torch.testing.assert_close(spread, prototypes.stretch, rtol=0.02, atol=0)
+    torch.testing.assert_close(prototypes.stretch, scales / 8, rtol=0.05, atol=0)
+    own = (features @ whitening.projection - whitening.mean @ whitening.projection) * prototypes.stretch
+    assert float(torch.cdist(prototypes.points, own).amin(dim=1).max()) < 0.01
+    apart = torch.cdist(held_out * prototypes.stretch, prototypes.points).amin(dim=1)
+    assert float(prototypes.radii.min()) > 0 and float(prototypes.radii.min()) < float(apart.mean())
+
+
+def test_a_radius_is_the_mean_distance_of_what_lies_near() -> None:
+    points = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]])
+    near, far = torch.tensor([[0.1, 0.0]]).repeat(5000, 1), torch.tensor([[100.0, 3.0]]).repeat(5000, 1)
+    radii = usual_distances(points, torch.cat([near, far]))
+    usual = 0.5 * (0.1 + 3.0)
+    few = [(5000 * each + FEWEST * usual) / (5000 + FEWEST) for each in (0.1, 3.0)]
+    torch.testing.assert_close(radii, torch.tensor([*few, usual]))  # nothing lies near the third
+
+
+def test_no_radius_is_zero() -> None:
+    points = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    assert float(usual_distances(points, points).min()) > 0
 
 
 def test_no_prototypes_where_none_are_asked() -> None:
     whitening = fit_whitening(torch.randn(50, 4), num_latents=4)
     settings = FitSettings(num_prototypes=0)
-    assert choose_prototypes(torch.randn(50, 4), whitening, settings, torch.Generator(), Silent()) is None
+    latents = torch.randn(50, 4)
+    assert choose_prototypes(latents, latents, whitening, settings, torch.Generator(), Silent()) is None

@@ -129,15 +129,29 @@ def test_the_distance_is_that_to_the_nearest_prototype() -> None:
     stretch = torch.rand(12, generator=generator) + 0.1
     points = torch.randn(30, 12, generator=generator)
     z = torch.randn(2, 3, 3, 12, generator=generator)
-    energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), Prototypes(stretch, points))
-    expected = torch.cdist((z * stretch).flatten(0, 2), points).amin(dim=1)
+    radii = torch.rand(30, generator=generator) + 0.5
+    autoencoder = AutoencoderEnergy(12, width=8, bottleneck=2)
+    energy = PrototypeEnergy(autoencoder, Prototypes(stretch, points, radii, num_directions=12))
+    expected = (torch.cdist((z * stretch).flatten(0, 2), points) / radii).amin(dim=1)
     torch.testing.assert_close(energy.distance(z).flatten(), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(energy(z), energy.energy(z) * energy.distance(z))
 
 
+def test_directions_beyond_the_leading_ones_count_through_their_length() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(30, 12, generator=generator)
+    z = torch.randn(50, 12, generator=generator)
+    prototypes = Prototypes(torch.ones(12), points, torch.ones(30), num_directions=8)
+    energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), prototypes)
+    leading = torch.cdist(z[:, :8], points[:, :8]).square()
+    rest = z[:, 8:].square().sum(dim=1)[:, None] + points[:, 8:].square().sum(dim=1)
+    torch.testing.assert_close(energy.distance(z), (leading + rest).amin(dim=1).sqrt(), rtol=1e-4, atol=1e-4)
+
+
 def test_a_prototype_itself_has_next_to_no_energy_and_a_gradient() -> None:
     points = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
-    energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), Prototypes(torch.ones(12), points))
+    prototypes = Prototypes(torch.ones(12), points, torch.ones(5), num_directions=12)
+    energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), prototypes)
     z = points.clone().requires_grad_()
     distance = energy.distance(z)
     distance.sum().backward()

@@ -11,8 +11,8 @@ import energyad
 
 ROOT = Path(energyad.__file__).parent
 ORDER = (
-    "errors", "progress", "files", "pipeline", "decoding", "images", "augmentation", "tiling", "datasets",
-    "defect_kinds", "defects", "demo", "backbones", "features", "latents", "coreset", "energy", "dxmi",
+    "errors", "progress", "files", "pipeline", "image_files", "decoding", "images", "augmentation", "tiling",
+    "datasets", "defect_kinds", "defects", "demo", "backbones", "features", "latents", "coreset", "energy", "dxmi",
     "calibration", "settings", "training",
     "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "drift", "artifact", "prediction",
     "results", "detector", "features_store", "extraction", "provenance", "card", "recalibration", "heads", "fitting",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,9 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from energyad.errors import DataError, ImageError, SettingsError
+from energyad.image_files import find_images
 from energyad.images import (
     as_rgb,
-    find_images,
     read_image,
     read_mask,
     resize,
@@ -91,6 +92,15 @@ def test_16_bit_files_are_turned_upright_once(tmp_path: Path, suffix: str, orien
     Image.fromarray(grey).save(tmp_path / f"deep.{suffix}", exif=exif)
     Image.fromarray(picture()[:, :, 0]).save(tmp_path / "flat.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / f"deep.{suffix}"), read_image(tmp_path / "flat.png"))
+
+
+@pytest.mark.parametrize("size", [24, 100, (30, 50)])
+def test_grey_kept_as_one_channel_is_resized_to_the_same_bytes(tmp_path: Path, size: Any) -> None:
+    path = write_png(tmp_path / "a.png", picture()[:, :, 0])
+    grey, whole = as_rgb(path), read_image(path)
+    assert grey.shape == whole.shape and grey.strides[2] == 0 and whole.flags.writeable
+    np.testing.assert_array_equal(grey, whole)
+    np.testing.assert_array_equal(resize(grey, size), resize(whole, size))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
@@ -292,7 +302,8 @@ def test_damage_is_reported_without_noise_on_standard_error(tmp_path: Path, rng:
     for suffix in SUFFIXES:
         (tmp_path / f"cut{suffix}").write_bytes(damaged(rng, suffix, 0.6))
     code = (
-        "import sys; from energyad.images import *; from energyad.errors import ImageError\n"
+        "import sys; from energyad.images import *; from energyad.image_files import find_images\n"
+        "from energyad.errors import ImageError\n"
         "for path in find_images([sys.argv[1]]):\n"
         "    try: read_image(path)\n"
         "    except ImageError: print('error')"

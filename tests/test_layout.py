@@ -59,7 +59,8 @@ ENERGIES = {
     "mixture": Mixture(),
     "sorted": Sorted(),
     "prototypes": PrototypeEnergy(
-        Autoencoder(nn.SiLU()), Prototypes(torch.rand(LATENTS) + 0.1, torch.randn(20, LATENTS))
+        Autoencoder(nn.SiLU()),
+        Prototypes(torch.rand(LATENTS) + 0.1, torch.randn(20, LATENTS), torch.rand(20) + 0.5, 5),
     ),
 }
 
@@ -91,9 +92,9 @@ def test_eager_and_exported_heads_agree_for_any_energy(name: str) -> None:
     features = torch.rand(3, CHANNELS, 6, 6, generator=torch.Generator().manual_seed(1))
     for found, expected in zip(run(exported, features), head(features), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    # only the two products of the upsampling are left; what is unknown stays as it was
-    assert op_types(exported).count("MatMul") == (3 if name == "sorted" else 2)
-    assert ("Transpose" in op_types(exported)) == (name == "sorted")
+    # only the upsampling's two products are left, and one whose least is asked for; what is unknown stays as it was
+    assert op_types(exported).count("MatMul") == (3 if name in ("sorted", "prototypes") else 2)
+    assert ("Transpose" in op_types(exported)) == (name in ("sorted", "prototypes"))
 
 
 def test_a_difference_from_a_product_becomes_a_sum() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.speed.memory import flat, peak_mb
 from energyad.detector import HEAD_FILE, AnomalyDetector
-from energyad.images import find_images
+from energyad.image_files import find_images
 from energyad.inspection import inspect_files
 
 

@@ -1,4 +1,7 @@
-"""The images that all subjects are given: real test images, as arrays at the model's size and as PNG files."""
+"""The images that all subjects are given: real test images, as arrays at the model's size and as PNG files.
+
+Grey images stay grey in their files, as a monochrome camera writes them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from energyad.datasets import Category
-from energyad.images import read_image, resize, write_png
+from energyad.images import as_rgb, resize, write_png
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ def prepare(category: Category, folder: Path, *, count: int, size: int, file_siz
     """Resize the first test images; a category with fewer gives some twice."""
     sources = list(islice(cycle(item.path for item in category.test), count))
     folder.mkdir(parents=True, exist_ok=True)
-    large = [resize(read_image(path), file_size) for path in sources]
-    files = tuple(write_png(folder / f"{index:04}.png", pixels) for index, pixels in enumerate(large))
+    large = [resize(as_rgb(path), file_size) for path in sources]
+    files = tuple(write_channels(folder / f"{index:04}.png", pixels) for index, pixels in enumerate(large))
     return Images(np.stack([resize(pixels, size) for pixels in large]), files, file_size)
+
+
+def write_channels(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> Path:
+    """Write a PNG file of one channel where all three are the same, else of three."""
+    grey = bool((pixels == pixels[:, :, :1]).all())
+    return write_png(path, pixels[:, :, 0] if grey else pixels)

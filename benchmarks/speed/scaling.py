@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.speed.images import write_channels
 from benchmarks.speed.memory import in_a_process
 from energyad.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.images import read_image, resize, write_png
+from energyad.images import as_rgb, resize
 from energyad.inspection import inspect_files
 
 
@@ -27,7 +28,7 @@ def by_image_size(
         place.mkdir(parents=True)
         sources = islice(cycle(item.path for item in category.test), count)
         for index, path in enumerate(sources):
-            write_png(place / f"{index:03}.png", resize(read_image(path), side))
+            write_channels(place / f"{index:03}.png", resize(as_rgb(path), side))
         files = sorted(place.iterdir())
         times = []
         for _ in range(3):

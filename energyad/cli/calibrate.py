@@ -47,7 +47,7 @@ def calibrate(
     from energyad import artifact
     from energyad.cli.bar import Bar
     from energyad.detector import AnomalyDetector
-    from energyad.images import find_images
+    from energyad.image_files import find_images
     from energyad.recalibration import recalibrate
 
     folder = artifact.find_model(model)

@@ -44,7 +44,7 @@ def export(
     """
     from energyad import artifact, exports
     from energyad.detector import AnomalyDetector
-    from energyad.images import find_images
+    from energyad.image_files import find_images
 
     paths = find_images(verify) if verify else []
     folder = artifact.find_model(model)

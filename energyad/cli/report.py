@@ -51,7 +51,7 @@ def report(
     from energyad.cli.bar import Bar
     from energyad.errors import SettingsError
     from energyad.files import write_whole
-    from energyad.images import IMAGE_SUFFIXES
+    from energyad.image_files import IMAGE_SUFFIXES
     from energyad.report import html_page
 
     if (source is None) == (category is None):
@@ -105,7 +105,7 @@ def _from_results(path: Path, model: str | None, images_in: Path | None, bar: Ba
 def _scored(path: Path, model: str | None, threads: int | None, bar: Bar) -> Report:
     from energyad import artifact
     from energyad.detector import AnomalyDetector
-    from energyad.images import find_images
+    from energyad.image_files import find_images
     from energyad.report import of_images
 
     paths = find_images([path])

@@ -100,7 +100,7 @@ def check_fdr(fdr: float | None) -> None:
 def _find(sources: Iterable[str], overlays: Path) -> list[Path]:
     """The images of all sources; what lies among earlier overlays is no image to score."""
     from energyad.errors import DataError
-    from energyad.images import find_images
+    from energyad.image_files import find_images
 
     found: dict[Path, None] = {}
     for source in sources:

@@ -59,8 +59,8 @@ class Game:
     ) -> Float[Tensor, " 3"]:
         """Lower the energy of data, raise that of samples; both mean energies, and the loss."""
         on_data, on_samples = self.energy(torch.cat([data, samples])).chunk(2)
-        gamma = self.settings.energy_regularization
-        loss = objectives.energy_loss(on_data, on_samples, regularization=gamma)
+        gamma, power = self.settings.energy_regularization, self.settings.data_power
+        loss = objectives.energy_loss(on_data, on_samples, regularization=gamma, data_power=power)
         descend(self.optimizers["energy"], loss)
         return torch.stack([on_data.mean(), on_samples.mean(), loss]).detach()
 

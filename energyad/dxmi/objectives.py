@@ -65,12 +65,21 @@ def value_loss(values: Float[Tensor, "steps n"], targets: Float[Tensor, "steps n
     return (values - targets.detach()).square().mean()
 
 
+def power_mean(values: Float[Tensor, " n"], power: float) -> Float[Tensor, ""]:
+    """(mean of values^power)^(1 / power). Beyond 1, which is for values above zero, the largest weigh more."""
+    return values.mean() if power == 1 else values.pow(power).mean().pow(1 / power)
+
+
 def energy_loss(
-    on_data: Float[Tensor, " n"], on_samples: Float[Tensor, " m"], *, regularization: float
+    on_data: Float[Tensor, " n"],
+    on_samples: Float[Tensor, " m"],
+    *,
+    regularization: float,
+    data_power: float = 1.0,
 ) -> Float[Tensor, ""]:
     """Down on data, up on samples, and both bounded by gamma times their squares."""
     squares = on_data.square().mean() + on_samples.square().mean()
-    return on_data.mean() - on_samples.mean() + regularization * squares
+    return power_mean(on_data, data_power) - on_samples.mean() + regularization * squares
 
 
 def denoising_loss(

@@ -20,6 +20,8 @@ class DxMISettings:
         num_steps: T, Gaussian steps of the sampler.
         temperature: tau, weight of the sampler's entropy and running cost; both count per dimension.
         energy_regularization: gamma, weight of the squared energies; bounds the energy by 1 / (2 gamma).
+        data_power: of the mean of the data's energies that the energy lowers. 1 is the paper's; beyond it, for energies
+            above zero, the rare data weigh more that have high ones.
         running_cost: "path" (exact variance-preserving noising) or "adaptive" (the paper's velocity cost).
         running_cost_weight: factor on the running cost beside the entropy.
         start: "noise" starts chains at N(0, I), "noised_data" at data noised by the whole schedule.
@@ -41,6 +43,7 @@ class DxMISettings:
     num_steps: int = 6
     temperature: float = 0.1
     energy_regularization: float = 1.0
+    data_power: float = 1.0
     running_cost: RunningCost = "path"
     running_cost_weight: float = 1.0
     start: Start = "noise"
@@ -81,6 +84,7 @@ class DxMISettings:
         steps = (self.num_steps,) if self.trained_steps is None else self.trained_steps
         legal_steps = len(steps) > 0 and all(1 <= step <= self.num_steps for step in steps)
         self._require(legal_steps, "trained_steps", f"must name numbers of steps from 1 to {self.num_steps}")
+        self._require(self.data_power >= 1, "data_power", "must be at least 1")
         self._require(0 <= self.energy_average < 1, "energy_average", "must be in [0, 1)")
         self._require(0 <= self.energy_beta1 < 1, "energy_beta1", "must be in [0, 1)")
         both = (self.beta_start is None) == (self.beta_end is None)

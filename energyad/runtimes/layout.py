@@ -125,13 +125,26 @@ class _Mover(_Editor):
         node.input[:] = [self.aliases.get(name, name) for name in node.input]
         if not any(name in self.moved for name in node.input):
             return [node]
+        if node.op_type == "MatMul" and self.only_user(node.output[0], "ReduceMin") is not None:
+            return self._turned_back(node)
         if node.op_type == "MatMul":
             return [self._as_convolution(node)]
         if node.op_type in REDUCTIONS:
             return self._reduced(node)
+        if node.op_type == "Concat":
+            return [self._concatenated(node)]
+        if node.op_type == "Slice":
+            return [self._sliced(node)]
         if node.op_type in ELEMENTWISE:
             return [self._elementwise(node)]
         raise _UnknownLayoutError
+
+    def _turned_back(self, node: NodeProto) -> Iterable[NodeProto]:
+        """Products of which only the least is asked for are compared fastest where they lie side by side."""
+        turned = f"{node.input[0]}.turned"
+        transpose = helper.make_node("Transpose", [node.input[0]], [turned], perm=CHANNEL_LAST)
+        node.input[0] = turned
+        return [transpose, node]
 
     def _as_convolution(self, node: NodeProto) -> NodeProto:
         source, weight = node.input[0], self.constants.get(node.input[1])
@@ -140,6 +153,23 @@ class _Mover(_Editor):
         self.moved[node.output[0]] = weight.shape[1]
         kernel = self.constant(weight.T[:, :, None, None], node.input[1])
         return helper.make_node("Conv", [source, kernel], list(node.output), node.name, kernel_shape=[1, 1])
+
+    def _concatenated(self, node: NodeProto) -> NodeProto:
+        if _attribute(node, "axis") not in (-1, 3) or not all(name in self.moved for name in node.input):
+            raise _UnknownLayoutError
+        self.moved[node.output[0]] = sum(self.moved[name] for name in node.input)
+        return helper.make_node("Concat", list(node.input), list(node.output), node.name, axis=1)
+
+    def _sliced(self, node: NodeProto) -> NodeProto:
+        start, end, axis, step = (self.constants.get(name) for name in [*node.input[1:], *[""] * 4][:4])
+        if start is None or end is None or axis is None or axis.tolist() not in ([-1], [3]):
+            raise _UnknownLayoutError
+        if step is not None and step.tolist() != [1]:
+            raise _UnknownLayoutError
+        width = self.moved[node.input[0]]
+        self.moved[node.output[0]] = len(range(width)[int(start[0]) : int(end[0])])
+        node.input[3] = self.constant(np.array([1], np.int64), node.input[3])
+        return node
 
     def _elementwise(self, node: NodeProto) -> NodeProto:
         for index, name in enumerate(node.input):

@@ -6,12 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from energyad.errors import ModelError, SettingsError
 from energyad.runtimes import RawScores
 from energyad.runtimes.plan import Lanes, Plan, default_plan
 
 if TYPE_CHECKING:
-    import numpy as np
     from jaxtyping import UInt8
 
 
@@ -55,6 +56,8 @@ def _package() -> Any:
         raise SettingsError(
             "runtime 'openvino': the package is not installed; pip install 'energyad[openvino]'"
         ) from error
+    # Its bindings look numpy's types up at the first array; two threads that are first wait for each other for ever.
+    openvino.Tensor(np.zeros(1, np.uint8), shared_memory=True).element_type.to_dtype()
     return openvino
 
 

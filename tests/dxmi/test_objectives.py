@@ -122,6 +122,15 @@ def test_energy_is_bounded_by_half_the_inverse_regularization():
     assert on_data.grad.item() == 0 == on_samples.grad.item()
 
 
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+def test_rare_data_of_high_energy_pull_harder_beyond_power_one(power: float):
+    on_data = torch.tensor([0.1, 0.1, 0.4], requires_grad=True)
+    loss = objectives.energy_loss(on_data, torch.zeros(1), regularization=0.0, data_power=power)
+    assert 0.1 <= loss.item() <= 0.4
+    loss.backward()
+    torch.testing.assert_close(on_data.grad[2] / on_data.grad[0], torch.tensor(4.0 ** (power - 1)))
+
+
 def test_value_moves_to_the_cost_to_go():
     values = torch.zeros(2, N, requires_grad=True)
     targets = torch.ones(2, N, requires_grad=True)
