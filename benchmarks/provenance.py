@@ -13,8 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from energyad.errors import DataError
 from energyad.provenance import source_commit
 
@@ -46,7 +44,7 @@ def stamp(*, threads: int, packages: Iterable[str] = PACKAGES) -> Stamp:
         modified=_is_modified(),
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions={"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
-        processor=", ".join([_processor(), f"{os.cpu_count()} cores", *_accelerator()]),
+        processor=f"{_processor()}, {os.cpu_count()} cores",
         threads=threads,
         load=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else float("nan"),
     )
@@ -83,10 +81,6 @@ def _is_modified() -> bool:
         return subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == 1
     except (OSError, subprocess.SubprocessError):
         return False
-
-
-def _accelerator() -> list[str]:
-    return [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
 
 
 def _processor() -> str:

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -57,22 +57,21 @@ class Peer:
         }
         if self.coreset_ratio is None:
             return shared | {"n_features": PADIM_FEATURES}
-        return shared | {"coreset_sampling_ratio": self.coreset_ratio, "num_neighbors": NEIGHBOURS}
+        own = {"coreset_sampling_ratio": self.coreset_ratio, "num_neighbors": NEIGHBOURS}
+        return shared | own | {"coreset": "pruned"}
 
     def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
-        """Collect embeddings of all good images, then the coreset or the Gaussians; on CUDA where it is."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        """Collect embeddings of all good images, then the coreset or the Gaussians."""
         with (
             tempfile.TemporaryDirectory() as folder,
             torch.random.fork_rng(devices=[]),
             _numpy_seed(seed),
-            pruned_coreset() if device.type == "cpu" else nullcontext(),
+            pruned_coreset(),
         ):
             torch.manual_seed(seed)  # anomalib draws from the global generators
             weights = write_timm_folder(Path(folder), self.image_size)
             model, finish = self._create(f"local-dir:{folder}")
-            model.to(device)
-            normalise = _normaliser(weights, device)
+            normalise = _normaliser(weights)
             model.train()
             with torch.no_grad():
                 for pixels in read_batches(good, self.image_size):
@@ -83,9 +82,7 @@ class Peer:
         @torch.inference_mode()
         def score(pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
             output = model(normalise(pixels))
-            return RawScores(
-                output.pred_score.flatten().cpu().numpy(), output.anomaly_map[:, 0].cpu().numpy()
-            )
+            return RawScores(output.pred_score.flatten().numpy(), output.anomaly_map[:, 0].numpy())
 
         return Fitted(score, num_fitted_bytes(model))
 
@@ -180,13 +177,11 @@ def pruned_coreset() -> Iterator[None]:
 
 
 def _normaliser(
-    weights: backbones.BackboneWeights, device: torch.device
+    weights: backbones.BackboneWeights,
 ) -> Callable[[UInt8[np.ndarray, "b h w 3"]], Float[Tensor, "b 3 h w"]]:
     """The weights' own mean and deviation (0.5) where anomalib's pre-processor would take ImageNet's."""
-    mean, std = (
-        torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (weights.mean, weights.std)
-    )
-    return lambda pixels: (torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2) / 255 - mean) / std
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (weights.mean, weights.std))
+    return lambda pixels: (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
 
 
 @contextmanager
