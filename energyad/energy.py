@@ -75,21 +75,22 @@ class PrototypeEnergy(nn.Module):
     """
 
     metric: Float[Tensor, "k 2"]
-    one: Float[Tensor, "2"]
+    unit: Float[Tensor, "2"]
     weight: Float[Tensor, "d+2 m"]
 
     def __init__(self, energy: nn.Module, prototypes: Prototypes) -> None:
         super().__init__()
         self.energy = energy
         d, points = prototypes.num_directions, prototypes.points
-        share = prototypes.radii.square().reciprocal()[:, None]
+        inverse = prototypes.radii.square().reciprocal()[:, None]
         products = -2 * points[:, :d] * prototypes.stretch[:d]
         squares = points.square().sum(dim=1, keepdim=True)
-        weight = torch.cat([products, torch.ones_like(squares), squares], dim=1) * share
+        weight = torch.cat([products, torch.ones_like(squares), squares], dim=1) * inverse
         metric = prototypes.stretch.square()
-        self.register_buffer("metric", torch.stack([metric, torch.zeros_like(metric)], dim=1))
-        self.register_buffer("one", torch.tensor([0.0, 1.0]))
         self.register_buffer("weight", weight.T.contiguous())
+        # z² ↦ (‖a‖², 1), which the products' last two rows are for
+        self.register_buffer("metric", torch.stack([metric, torch.zeros_like(metric)], dim=1))
+        self.register_buffer("unit", torch.tensor([0.0, 1.0]))
 
     def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Energies of latents, the latent axis last."""
@@ -98,8 +99,8 @@ class PrototypeEnergy(nn.Module):
 
     def distance(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Distance to the nearest prototype, in units of that prototype's radius."""
-        length_and_one = z.square() @ self.metric + self.one
-        terms = torch.cat([z[..., : len(self.weight) - 2], length_and_one], dim=-1)
+        leading = z[..., : len(self.weight) - 2]
+        terms = torch.cat([leading, z.square() @ self.metric + self.unit], dim=-1)
         return (terms @ self.weight).amin(dim=-1).clamp_min(SQUARED_DISTANCE_FLOOR).sqrt()
 
 

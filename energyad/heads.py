@@ -21,50 +21,52 @@ from energyad.training import TrainedEnergy, train_energy
 
 MOST_PATCHES = 1_000_000  # of each kind, in training: 0.7 GB as latents
 MOST_CANDIDATES = 100_000  # latents that prototypes are chosen from
+ONE_IN = 10  # images gives no prototypes but their radii
 CHUNK = 65536
 RELEASED_EVERY = 500  # images: 0.14 GB of pages
 
 
 def gather_patches(
     features: Float16[np.ndarray, "n rows g c"], images: Sequence[int], *, generator: torch.Generator
-) -> Float16[Tensor, "m c"]:
+) -> Float16[Tensor, "n p c"]:
     """All patches of these images, or as many of each as make MOST_PATCHES. Read in order: they may lie on a disk."""
     per_image = int(np.prod(features.shape[1:3]))
     share = MOST_PATCHES // max(1, len(images))
     if share >= per_image:
-        return torch.from_numpy(features[list(images)].reshape(-1, features.shape[-1]))
-    gathered = torch.empty(share * len(images), features.shape[-1], dtype=torch.float16)
+        return torch.from_numpy(features[list(images)].reshape(len(images), per_image, features.shape[-1]))
+    gathered = torch.empty(len(images), share, features.shape[-1], dtype=torch.float16)
     for place, image in enumerate(images):
         drawn = torch.randperm(per_image, generator=generator)[:share].numpy()
         patches = features[image].reshape(per_image, -1)[drawn]
-        gathered[place * share : (place + 1) * share] = torch.from_numpy(patches)
+        gathered[place] = torch.from_numpy(patches)
         if place % RELEASED_EVERY == 0:
             release(features)
     return gathered
 
 
 def fit_head(
-    patches: Float16[Tensor, "n c"],
-    relit: Float16[Tensor, "r c"],
-    held_out: Float16[Tensor, "m c"],
+    images: Float16[Tensor, "n p c"],
+    relit_images: Float16[Tensor, "r p2 c2"],
+    held_out: Float16[Tensor, "m p3 c"],
     grid: Grid,
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
     observe: Callable[[int, EnergyHead], None] | None = None,
 ) -> tuple[EnergyHead, TrainedEnergy]:
-    """Fit all that lies behind the backbone.
+    """Fit all that lies behind the backbone, on the patches of each image.
 
     The latents' axes are those of the patches under their own light; but a few images hardly vary in most directions,
     and the slightest change of light would then lie far outside.
     """
+    patches, relit = images.flatten(0, 1), relit_images.flatten(0, 1)
     seen = torch.cat([patches, relit]) if len(relit) > len(patches) else patches
     whitening = fit_whitening(seen, num_latents=settings.num_latents)
     latents = torch.empty(len(patches) + len(relit), whitening.projection.shape[1])
     for part, place in ((patches, latents[: len(patches)]), (relit, latents[len(patches) :])):
         for chunk, target in zip(part.split(CHUNK), place.split(CHUNK), strict=True):
             target.copy_(whitening(chunk.float()))
-    unseen = whitening(held_out.float())
+    unseen = whitening(held_out.flatten(0, 1).float())
 
     def head_of(energy: nn.Module) -> EnergyHead:
         return EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut())
@@ -73,11 +75,11 @@ def fit_head(
         if observe is not None:
             observe(iteration, head_of(energy))
 
-    own_light = latents[: len(patches)]
+    own_light = latents[: len(patches)].view(*images.shape[:2], -1)
     trained = train_energy(
         latents,
         unseen,
-        prototypes=choose_prototypes(own_light, unseen, whitening, settings, generator, progress),
+        prototypes=choose_prototypes(own_light, whitening, settings, generator, progress),
         settings=settings,
         generator=generator,
         progress=progress,
@@ -87,8 +89,7 @@ def fit_head(
 
 
 def choose_prototypes(
-    latents: Float[Tensor, "n k"],
-    held_out: Float[Tensor, "h k"],
+    images: Float[Tensor, "n p k"],
     whitening: Whitening,
     settings: FitSettings,
     generator: torch.Generator,
@@ -96,16 +97,21 @@ def choose_prototypes(
 ) -> Prototypes | None:
     """A coreset of the latents, stretched back to the features they come from; None where none is asked.
 
-    Whitened, noise has as much to say of what is near as anything. Radii are those of patches that were held out.
+    Whitened, noise has as much to say of what is near as anything. One image in ten gives the radii instead: patches
+    are nearer to prototypes of their own image than those of a new part will be, and the parts held out for the
+    threshold must not have shaped what judges them. With fewer images all radii are one.
     """
     if settings.num_prototypes == 0:
         return None
     progress.stage("prototypes", settings.num_prototypes)
     stretch = whitening.deviations()
-    drawn = torch.randperm(len(latents), generator=generator)[:MOST_CANDIDATES]
-    candidates = latents[drawn] * stretch
+    gives_radii = torch.arange(len(images)) % ONE_IN == ONE_IN - 1
+    others, per_image = (~gives_radii).nonzero()[:, 0], images.shape[1]
+    drawn = torch.randperm(len(others) * per_image, generator=generator)[:MOST_CANDIDATES]
+    candidates = images[others[drawn // per_image], drawn % per_image] * stretch
     points = candidates[greedy_coreset(candidates, settings.num_prototypes, generator)]
+    radii = torch.ones(len(points))
+    if bool(gives_radii.any()):
+        radii = usual_distances(points, images[gives_radii].flatten(0, 1) * stretch)
     progress.advance(len(points))
-    return Prototypes(
-        stretch, points, usual_distances(points, held_out * stretch), settings.prototype_directions
-    )
+    return Prototypes(stretch, points, radii, settings.prototype_directions)

@@ -20,6 +20,7 @@ from benchmarks.detection.method import Fitted, Method, read_batches
 from benchmarks.detection.methods import open_method
 from benchmarks.detection.ours import Energyad
 from benchmarks.detection.rows import Row
+from benchmarks.detection.settle_plot import by_iteration
 from energyad import metrics
 from energyad.datasets import Category
 from energyad.demo import render_demo
@@ -170,6 +171,16 @@ class CountingMethod:
 
 def counting_cell(*categories: Category, method: Method | None = None) -> Cell:
     return Cell(name="grey", method=method or CountingMethod(), categories=categories, shots=None, seed=0)
+
+
+def test_a_training_that_ended_by_itself_keeps_its_place_in_the_curve() -> None:
+    rows = [
+        {"seed": s, "iteration": i, "figure": 10 * s + i}
+        for s, ends in ((1, 2), (2, 4))
+        for i in (0, 2, 4)
+        if i <= ends
+    ]
+    assert by_iteration(rows, "figure") == ([0, 2, 4], [[10, 20], [12, 22], [12, 24]])
 
 
 def test_few_shots_are_drawn_by_the_seed(category: Category) -> None:

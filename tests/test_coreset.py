@@ -34,14 +34,25 @@ def test_prototypes_lie_among_the_features() -> None:
     whitening = fit_whitening(features, num_latents=4)
     torch.testing.assert_close(whitening.deviations(), scales / 8, rtol=0.05, atol=0)
     settings = FitSettings(num_prototypes=500)
-    latents, held_out = whitening(features).split([15000, 5000])
-    prototypes = choose_prototypes(latents, held_out, whitening, settings, generator, Silent())
+    images = whitening(features).view(20, 1000, 4)
+    prototypes = choose_prototypes(images, whitening, settings, generator, Silent())
     assert prototypes is not None and prototypes.points.shape == (500, 4)
     torch.testing.assert_close(prototypes.stretch, scales / 8, rtol=0.05, atol=0)
     own = (features @ whitening.projection - whitening.mean @ whitening.projection) * prototypes.stretch
     assert float(torch.cdist(prototypes.points, own).amin(dim=1).max()) < 0.01
-    apart = torch.cdist(held_out * prototypes.stretch, prototypes.points).amin(dim=1)
-    assert float(prototypes.radii.min()) > 0 and float(prototypes.radii.min()) < float(apart.mean())
+
+
+def test_images_that_give_radii_give_no_prototypes_and_few_images_give_none() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(20, 30, 4, generator=generator)
+    images[9::10] += 100.0
+    whitening = fit_whitening(images.flatten(0, 1), num_latents=4)
+    settings = FitSettings(num_prototypes=1000)
+    prototypes = choose_prototypes(images, whitening, settings, generator, Silent())
+    assert prototypes is not None and len(prototypes.points) == 18 * 30
+    assert float(prototypes.points.max()) < 50 < float(prototypes.radii.max())
+    few = choose_prototypes(images[:9], whitening, settings, generator, Silent())
+    assert few is not None and few.radii.unique().tolist() == [1.0]
 
 
 def test_a_radius_is_the_mean_distance_of_what_lies_near() -> None:
@@ -61,5 +72,5 @@ def test_no_radius_is_zero() -> None:
 def test_no_prototypes_where_none_are_asked() -> None:
     whitening = fit_whitening(torch.randn(50, 4), num_latents=4)
     settings = FitSettings(num_prototypes=0)
-    latents = torch.randn(50, 4)
-    assert choose_prototypes(latents, latents, whitening, settings, torch.Generator(), Silent()) is None
+    images = torch.randn(5, 10, 4)
+    assert choose_prototypes(images, whitening, settings, torch.Generator(), Silent()) is None

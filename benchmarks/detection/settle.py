@@ -73,7 +73,7 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
             report({"iteration": iteration, "cpu_seconds": round(spent, 1)} | detect(probe, head))
         resumed = time.process_time()
 
-    def patches(good: GoodFeatures) -> Float16[Tensor, "n c"]:
+    def patches(good: GoodFeatures) -> Float16[Tensor, "n p c"]:
         return gather_patches(good.features, range(len(good.kept)), generator=generator)
 
     silent = Silent()

@@ -38,6 +38,13 @@ def draw(found: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def by_iteration(found: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[list[float]]]:
-    """Iterations, and each one's values over the seeds."""
+    """Iterations, and each one's values over the seeds; of a training that ended by itself, its last one."""
     iterations = sorted({int(row["iteration"]) for row in found})
-    return iterations, [[float(r[name]) for r in found if r["iteration"] == i] for i in iterations]
+    seeds: dict[int, list[Mapping[str, Any]]] = {}
+    for row in sorted(found, key=lambda row: int(row["iteration"])):
+        seeds.setdefault(row["seed"], []).append(row)
+    return iterations, [[float(_latest(rows, i)[name]) for rows in seeds.values()] for i in iterations]
+
+
+def _latest(rows: Sequence[Mapping[str, Any]], iteration: int) -> Mapping[str, Any]:
+    return [row for row in rows if row["iteration"] <= iteration][-1]

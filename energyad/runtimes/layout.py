@@ -141,6 +141,8 @@ class _Mover(_Editor):
 
     def _turned_back(self, node: NodeProto) -> Iterable[NodeProto]:
         """Products of which only the least is asked for are compared fastest where they lie side by side."""
+        if node.input[0] not in self.moved or node.input[1] in self.moved:
+            raise _UnknownLayoutError
         turned = f"{node.input[0]}.turned"
         transpose = helper.make_node("Transpose", [node.input[0]], [turned], perm=CHANNEL_LAST)
         node.input[0] = turned
