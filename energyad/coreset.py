@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -35,16 +37,22 @@ def greedy_coreset(
     return torch.tensor(chosen)
 
 
-def usual_distances(points: Float[Tensor, "m k"], patches: Float[Tensor, "n k"]) -> Float[Tensor, " m"]:
-    """How far from each point those patches usually lie whose nearest point it is.
+def usual_distances(
+    points: Float[Tensor, "m k"],
+    origins: Int[Tensor, " m"],
+    images: Iterable[tuple[int, Float[Tensor, "_ k"]]],
+) -> Float[Tensor, " m"]:
+    """How far from each point those patches of other images usually lie whose nearest such point it is.
 
-    A mean, drawn towards that of all patches where few are near. The points should not have been chosen among them:
-    a point is at no distance from itself, and its neighbours are nearer than patches of other images will be.
+    A mean, drawn towards that of all patches where few are near. origins: the image that each point was taken from,
+    whose own patches lie nearer to it than those of a new part will. images: some of them, each with its patches.
     """
     total, count = torch.zeros(len(points)), torch.zeros(len(points))
-    for chunk in patches.split(CHUNK // 8):
-        distances, nearest = torch.cdist(chunk, points).min(dim=1)
-        total.index_add_(0, nearest, distances)
-        count.index_add_(0, nearest, torch.ones_like(distances))
-    usual = total.sum() / len(patches)
+    for image, patches in images:
+        foreign = (origins != image).nonzero()[:, 0]
+        if len(foreign) > 0:
+            distances, nearest = torch.cdist(patches, points[foreign]).min(dim=1)
+            total.index_add_(0, foreign[nearest], distances)
+            count.index_add_(0, foreign[nearest], torch.ones_like(distances))
+    usual = total.sum() / count.sum().clamp_min(1)
     return ((total + FEWEST * usual) / (count + FEWEST)).clamp_min(NO_DISTANCE)

@@ -21,7 +21,7 @@ from energyad.training import TrainedEnergy, train_energy
 
 MOST_PATCHES = 1_000_000  # of each kind, in training: 0.7 GB as latents
 MOST_CANDIDATES = 100_000  # latents that prototypes are chosen from
-ONE_IN = 10  # images gives no prototypes but their radii
+MOST_MEASURED = 500  # images whose patches give the radii
 CHUNK = 65536
 RELEASED_EVERY = 500  # images: 0.14 GB of pages
 
@@ -97,21 +97,18 @@ def choose_prototypes(
 ) -> Prototypes | None:
     """A coreset of the latents, stretched back to the features they come from; None where none is asked.
 
-    Whitened, noise has as much to say of what is near as anything. One image in ten gives the radii instead: patches
-    are nearer to prototypes of their own image than those of a new part will be, and the parts held out for the
-    threshold must not have shaped what judges them. With fewer images all radii are one.
+    Whitened, noise has as much to say of what is near as anything. Radii are of the fitted images too: the parts held
+    out for the threshold must not have shaped what judges them.
     """
     if settings.num_prototypes == 0:
         return None
     progress.stage("prototypes", settings.num_prototypes)
     stretch = whitening.deviations()
-    gives_radii = torch.arange(len(images)) % ONE_IN == ONE_IN - 1
-    others, per_image = (~gives_radii).nonzero()[:, 0], images.shape[1]
-    drawn = torch.randperm(len(others) * per_image, generator=generator)[:MOST_CANDIDATES]
-    candidates = images[others[drawn // per_image], drawn % per_image] * stretch
-    points = candidates[greedy_coreset(candidates, settings.num_prototypes, generator)]
-    radii = torch.ones(len(points))
-    if bool(gives_radii.any()):
-        radii = usual_distances(points, images[gives_radii].flatten(0, 1) * stretch)
+    drawn = torch.randperm(images.shape[0] * images.shape[1], generator=generator)[:MOST_CANDIDATES]
+    candidates = images.flatten(0, 1)[drawn] * stretch
+    chosen = greedy_coreset(candidates, settings.num_prototypes, generator)
+    points, origins = candidates[chosen], drawn[chosen] // images.shape[1]
+    measured = range(0, len(images), -(-len(images) // MOST_MEASURED))
+    radii = usual_distances(points, origins, ((place, images[place] * stretch) for place in measured))
     progress.advance(len(points))
     return Prototypes(stretch, points, radii, settings.prototype_directions)

@@ -42,31 +42,22 @@ def test_prototypes_lie_among_the_features() -> None:
     assert float(torch.cdist(prototypes.points, own).amin(dim=1).max()) < 0.01
 
 
-def test_images_that_give_radii_give_no_prototypes_and_few_images_give_none() -> None:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(20, 30, 4, generator=generator)
-    images[9::10] += 100.0
-    whitening = fit_whitening(images.flatten(0, 1), num_latents=4)
-    settings = FitSettings(num_prototypes=1000)
-    prototypes = choose_prototypes(images, whitening, settings, generator, Silent())
-    assert prototypes is not None and len(prototypes.points) == 18 * 30
-    assert float(prototypes.points.max()) < 50 < float(prototypes.radii.max())
-    few = choose_prototypes(images[:9], whitening, settings, generator, Silent())
-    assert few is not None and few.radii.unique().tolist() == [1.0]
-
-
-def test_a_radius_is_the_mean_distance_of_what_lies_near() -> None:
-    points = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]])
+def test_a_radius_is_the_mean_distance_of_what_lies_near_in_other_images() -> None:
+    points, origins = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]]), torch.tensor([0, 1, 2])
     near, far = torch.tensor([[0.1, 0.0]]).repeat(5000, 1), torch.tensor([[100.0, 3.0]]).repeat(5000, 1)
-    radii = usual_distances(points, torch.cat([near, far]))
+    radii = usual_distances(points, origins, [(3, near), (4, far)])
     usual = 0.5 * (0.1 + 3.0)
     few = [(5000 * each + FEWEST * usual) / (5000 + FEWEST) for each in (0.1, 3.0)]
     torch.testing.assert_close(radii, torch.tensor([*few, usual]))  # nothing lies near the third
+    own = usual_distances(points, origins, [(0, near), (4, far)])  # the first is no measure for its own image
+    assert float(own[0]) > 10 and float(own[1]) > 10
 
 
-def test_no_radius_is_zero() -> None:
+def test_no_radius_is_zero_and_one_image_alone_gives_equal_ones() -> None:
     points = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
-    assert float(usual_distances(points, points).min()) > 0
+    assert float(usual_distances(points, torch.zeros(20, dtype=torch.long), [(1, points)]).min()) > 0
+    alone = usual_distances(points, torch.zeros(20, dtype=torch.long), [(0, points)])
+    assert len(alone.unique()) == 1 and float(alone.min()) > 0
 
 
 def test_no_prototypes_where_none_are_asked() -> None:
