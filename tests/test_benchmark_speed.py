@@ -72,6 +72,16 @@ def test_the_tables_hold_the_newest_row_of_each_kind(tmp_path: Path) -> None:
     assert "2.0" in text and "1.0" not in text
 
 
+def test_quick_rows_stand_in_only_where_no_full_run_has_measured() -> None:
+    row = STAMP | {"part": "training set", "peak_mb": 1.0, "cpu_seconds": 1.0}
+    quick, full = (
+        row | {"num_train": 8, "seconds": 8.5, "quick": True},
+        row | {"num_train": 20, "seconds": 20.5},
+    )
+    assert "8.5" in table.tables([quick])
+    assert "8.5" not in table.tables([quick, full]) and "20.5" in table.tables([quick, full])
+
+
 def test_the_figure_is_drawn_from_rows(tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     marks = [[100, 1.0, 200.0], [1000, 9.0, 201.0]]

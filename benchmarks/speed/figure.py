@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from benchmarks.provenance import read_rows
+from benchmarks.speed.table import best
 
 FIGURE = Path(__file__).with_name("scaling.png")
 
 
 def draw(results: Path, place: Path = FIGURE) -> Path:
     """Draw what rows there are; the newest of each kind."""
-    rows = read_rows(results)
+    rows = best(read_rows(results))
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     flat = [row for row in rows if row["part"] == "flat"][-1:]
     marks = flat[0]["images_seconds_mb"] if flat else []
@@ -31,7 +32,7 @@ def draw(results: Path, place: Path = FIGURE) -> Path:
     return place
 
 
-def newest(rows: Sequence[dict[str, Any]], x: str, y: str) -> list[tuple[float, float, float]]:
+def newest(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> list[tuple[float, float, float]]:
     """The last row of each x, with its peak memory."""
     found = {row[x]: (row[x], row[y], row["peak_mb"]) for row in rows if x in row and y in row}
     return [found[key] for key in sorted(found)]

@@ -48,13 +48,21 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
 
 def tables(rows: Iterable[Mapping[str, Any]]) -> str:
     """Markdown of all parts that have rows."""
-    newest = {tuple(row.get(key) for key in KEYS): row for row in rows}
+    newest = {tuple(row.get(key) for key in KEYS): row for row in best(rows)}
     parts = []
     for part, columns in COLUMNS.items():
         own = [row for row in newest.values() if row["part"] == part]
+        own.sort(key=lambda row: (row.get("side", 0), row.get("num_train", 0)))
         if own:
             parts.append(f"**{part}** ({where(own[-1])})\n\n{table(own, columns)}")
     return "\n\n".join(parts)
+
+
+def best(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Full runs' rows; quick ones' of parts that no full run has measured."""
+    rows = list(rows)
+    full = {row["part"] for row in rows if not row.get("quick")}
+    return [row for row in rows if not row.get("quick") or row["part"] not in full]
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
