@@ -20,7 +20,7 @@ from energyad.scorer import EnergyHead, Scorer
 from energyad.settings import FitSettings
 
 FIRST_SCHEMA = 5
-"""Of models whose network is today's; before, the energy had no prototypes, and coarse stages were averaged."""
+"""Of models whose network is today's; before, the autoencoder was deeper and prototypes, if any, had no radii."""
 
 
 def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer:

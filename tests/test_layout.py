@@ -53,6 +53,7 @@ class Sorted(nn.Module):
         return z.topk(3, dim=-1).values.sum(dim=-1)
 
 
+DRAWN = torch.Generator().manual_seed(0)
 ENERGIES = {
     "relu": Autoencoder(nn.ReLU()),
     "silu": Autoencoder(nn.SiLU()),
@@ -60,7 +61,12 @@ ENERGIES = {
     "sorted": Sorted(),
     "prototypes": PrototypeEnergy(
         Autoencoder(nn.SiLU()),
-        Prototypes(torch.rand(LATENTS) + 0.1, torch.randn(20, LATENTS), torch.rand(20) + 0.5, 5),
+        Prototypes(
+            torch.rand(LATENTS, generator=DRAWN) + 0.1,
+            torch.randn(20, LATENTS, generator=DRAWN),
+            torch.rand(20, generator=DRAWN) + 0.5,
+            num_directions=5,
+        ),
     ),
 }
 
