@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import safetensors.torch
 import torch
 from anomalib.models.components.sampling import KCenterGreedy
 
-from benchmarks.detection import rows
+from benchmarks.detection import peers, rows
 from benchmarks.detection.ours import CHANGES, Energyad, changed, energyad_method
 from benchmarks.detection.peers import PrunedGreedy, _numpy_seed, write_timm_folder
 from benchmarks.detection.same_features import FeatureRule, nearest_distance
@@ -28,7 +29,8 @@ def test_peers_get_the_weights_that_energyad_has(tmp_path: Path) -> None:
         torch.testing.assert_close(written[key], value, rtol=0, atol=0)
 
 
-def test_patchcores_coreset_is_the_same_with_distances_left_out() -> None:
+def test_patchcores_coreset_is_the_same_with_distances_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "CANDIDATES", 100)
     generator = torch.Generator().manual_seed(0)
     centres = 4 * torch.randn(30, 40, generator=generator)
     embedding = (centres[:, None] + torch.randn(30, 80, 40, generator=generator)).flatten(0, 1)
