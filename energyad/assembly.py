@@ -19,8 +19,8 @@ from energyad.manifest import Manifest
 from energyad.scorer import EnergyHead, Scorer
 from energyad.settings import FitSettings
 
-FIRST_SCHEMA = 5
-"""Of models whose network is today's; before, the autoencoder was deeper and prototypes, if any, had no radii."""
+FIRST_SCHEMA = 6
+"""Of models whose network is today's; before, prototypes, if any, were of all stages together."""
 
 
 def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer:
@@ -49,10 +49,14 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
         latents, width=settings.energy_width, bottleneck=settings.bottleneck
     )
     if settings.num_prototypes > 0:
-        terms, count = tensors["energy.weight"].shape
-        points = torch.zeros(count, latents)
-        empty = Prototypes(torch.zeros(latents), points, torch.ones(count), num_directions=terms - 2)
-        energy = PrototypeEnergy(energy, empty)
+        weights_of = [tensors[f"energy.weight_{place}"].shape for place in range(len(extractor.channels))]
+        energy = PrototypeEnergy(
+            energy,
+            [
+                Prototypes(torch.zeros(latents, count), torch.zeros(size, count), torch.ones(size), terms - 2)
+                for count, (terms, size) in zip(extractor.channels, weights_of, strict=True)
+            ],
+        )
     head = EnergyHead(
         Whitening(channels, latents),
         energy,

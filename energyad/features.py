@@ -63,6 +63,11 @@ class FeatureExtractor(nn.Module):
         for index, size in enumerate(sizes):
             self.register_buffer(f"resampling_{index}", resampling_matrix(size, grid), persistent=False)
 
+    @property
+    def channels(self) -> list[int]:
+        """Channels of each stage, in the order in which the features hold them."""
+        return list(self.backbone.feature_info.channels())  # type: ignore[union-attr, operator]
+
     def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b c g g"]:
         """Features of the inner patches, g = grid.inner. pixels: RGB bytes, h = w = grid.image_size."""
         x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.offset
@@ -74,10 +79,9 @@ class FeatureExtractor(nn.Module):
 
     def _stages(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c gh gw"]]:
         """Feature maps, the channel second; some transformers (Swin) give it last."""
-        channels = self.backbone.feature_info.channels()  # type: ignore[union-attr, operator]
         return [
             stage if stage.shape[1] == count else stage.permute(0, 3, 1, 2)
-            for stage, count in zip(self.backbone(x), channels, strict=True)
+            for stage, count in zip(self.backbone(x), self.channels, strict=True)
         ]
 
 

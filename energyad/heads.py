@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Float, Float16
 from torch import Tensor, nn
 
 from energyad.coreset import greedy_coreset, usual_distances
-from energyad.energy import Prototypes
+from energyad.energy import PrototypeEnergy, Prototypes
 from energyad.features import Grid
 from energyad.features_store import release
 from energyad.latents import Whitening, fit_whitening
@@ -49,6 +50,7 @@ def fit_head(
     relit_images: Float16[Tensor, "r p2 c2"],
     held_out: Float16[Tensor, "m p3 c"],
     grid: Grid,
+    channels: Sequence[int],
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
@@ -68,22 +70,20 @@ def fit_head(
             target.copy_(whitening(chunk.float()))
     unseen = whitening(held_out.flatten(0, 1).float())
 
+    own_light = latents[: len(patches)].view(*images.shape[:2], -1)
+    stages = choose_prototypes(own_light, whitening, channels, settings, generator, progress)
+
     def head_of(energy: nn.Module) -> EnergyHead:
+        if stages:
+            energy = PrototypeEnergy(energy, stages)
         return EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut())
 
     def look(iteration: int, energy: nn.Module) -> None:
         if observe is not None:
             observe(iteration, head_of(energy))
 
-    own_light = latents[: len(patches)].view(*images.shape[:2], -1)
     trained = train_energy(
-        latents,
-        unseen,
-        prototypes=choose_prototypes(own_light, whitening, settings, generator, progress),
-        settings=settings,
-        generator=generator,
-        progress=progress,
-        observe=look,
+        latents, unseen, settings=settings, generator=generator, progress=progress, observe=look
     )
     return head_of(trained.energy).eval().requires_grad_(False), trained
 
@@ -91,24 +91,30 @@ def fit_head(
 def choose_prototypes(
     images: Float[Tensor, "n p k"],
     whitening: Whitening,
+    channels: Sequence[int],
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
-) -> Prototypes | None:
-    """A coreset of the latents, stretched back to the features they come from; None where none is asked.
+) -> list[Prototypes]:
+    """A coreset of each stage's features, found again from the latents; none where none is asked.
 
     Whitened, noise has as much to say of what is near as anything. Radii are of the fitted images too: the parts held
-    out for the threshold must not have shaped what judges them.
+    out for the threshold must not have shaped what judges them. channels: of each stage, in the features' order.
     """
     if settings.num_prototypes == 0:
-        return None
-    progress.stage("prototypes", settings.num_prototypes)
-    stretch = whitening.deviations()
+        return []
+    progress.stage("prototypes", len(channels) * settings.num_prototypes)
     drawn = torch.randperm(images.shape[0] * images.shape[1], generator=generator)[:MOST_CANDIDATES]
-    candidates = images.flatten(0, 1)[drawn] * stretch
-    chosen = greedy_coreset(candidates, settings.num_prototypes, generator)
-    points, origins = candidates[chosen], drawn[chosen] // images.shape[1]
+    candidates = images.flatten(0, 1)[drawn]
     measured = range(0, len(images), -(-len(images) // MOST_MEASURED))
-    radii = usual_distances(points, origins, ((place, images[place] * stretch) for place in measured))
-    progress.advance(len(points))
-    return Prototypes(stretch, points, radii, settings.prototype_directions)
+    chosen = []
+    for inverse in whitening.unwhitening().split(list(channels), dim=1):
+        basis = inverse @ torch.linalg.eigh(inverse.T @ inverse).eigenvectors.flip(1)
+        seen = candidates @ basis
+        places = greedy_coreset(seen, settings.num_prototypes, generator)
+        points, origins = seen[places], drawn[places] // images.shape[1]
+        radii = usual_distances(points, origins, ((place, images[place] @ basis) for place in measured))
+        num_directions = math.ceil(settings.prototype_directions * basis.shape[1])
+        chosen.append(Prototypes(basis, points, radii, num_directions))
+        progress.advance(len(points))
+    return chosen

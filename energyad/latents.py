@@ -29,13 +29,14 @@ class Whitening(nn.Module):
         """Latents of patch features, the channel last."""
         return (features - self.mean) @ self.projection
 
-    def deviations(self) -> Float[Tensor, " k"]:
-        """Standard deviations of the features in the directions of the latents, the strongest as 1.
+    def unwhitening(self) -> Float[Tensor, "k c"]:
+        """From latents back to features less their mean, in units of their strongest direction's deviation.
 
-        The projection holds orthonormal directions, each divided by its own.
+        The projection holds orthonormal directions, each divided by its deviation.
         """
-        inverse = self.projection.norm(dim=0)
-        return inverse.min() / inverse
+        deviations = 1 / self.projection.norm(dim=0)
+        directions = self.projection * deviations
+        return (directions * (deviations / deviations.max())).T
 
 
 def fit_whitening(features: Float[Tensor, "n c"], *, num_latents: int) -> Whitening:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from energyad.calibration import Calibration, Method
 from energyad.tiling import MOST_TILES, Tiles
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """2: review thresholds, calibration history, tiles, area. Version 1 is read as it is."""
 
 

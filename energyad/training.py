@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from energyad.dxmi import DxMITrainer, TrainingRecord
 from energyad.dxmi.objectives import power_mean
-from energyad.energy import AutoencoderEnergy, PrototypeEnergy, Prototypes
+from energyad.energy import AutoencoderEnergy
 from energyad.progress import Progress
 from energyad.settings import FitSettings
 
@@ -72,24 +72,21 @@ def train_energy(
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
-    prototypes: Prototypes | None = None,
     observe: Observe = ignore,
 ) -> TrainedEnergy:
     """Train an energy on latents of good patches. Raises TrainingDiverged, naming what left its bounds.
 
     held_out: patches of other good images; they teach nothing, and end the training where it has become memorising.
-    prototypes: what the energy measures distances from; the autoencoder alone without them.
     observe: called with DxMI's iteration and the energy of that time, first before the game.
     """
     autoencoder = AutoencoderEnergy(
         latents.shape[1], width=settings.energy_width, bottleneck=settings.bottleneck, generator=generator
     )
     best = warm_up(autoencoder, latents, held_out, settings=settings, generator=generator, progress=progress)
-    energy = best if prototypes is None else PrototypeEnergy(best, prototypes)
-    set_scale(energy, best.log_scale, latents, mean_energy=settings.data_energy)
-    observe(0, energy)
+    set_scale(best, latents, mean_energy=settings.data_energy)
+    observe(0, best)
     return play(
-        energy, latents, held_out, settings=settings, generator=generator, progress=progress, observe=observe
+        best, latents, held_out, settings=settings, generator=generator, progress=progress, observe=observe
     )
 
 
@@ -157,13 +154,11 @@ def warm_up(
     return watch.best if isinstance(watch.best, AutoencoderEnergy) else energy
 
 
-def set_scale(
-    energy: nn.Module, log_scale: Float[Tensor, ""], latents: Float[Tensor, "n k"], *, mean_energy: float
-) -> None:
-    """Set the energy's `log_scale` so that its mean over (a sample of) the data is `mean_energy`.
+def set_scale(energy: AutoencoderEnergy, latents: Float[Tensor, "n k"], *, mean_energy: float) -> None:
+    """Set the energy's scale so that its mean over (a sample of) the data is `mean_energy`.
 
     The regularisation γ bounds energies in absolute terms, so DxMI must start with energies of a known size.
     """
     with torch.no_grad():
         mean = energy(latents[:: max(1, len(latents) // 8192)]).mean()
-        log_scale.add_((mean_energy / mean.clamp_min(1e-12)).log())
+        energy.log_scale.add_((mean_energy / mean.clamp_min(1e-12)).log())
