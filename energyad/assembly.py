@@ -49,14 +49,13 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
         latents, width=settings.energy_width, bottleneck=settings.bottleneck
     )
     if settings.num_prototypes > 0:
-        weights_of = [tensors[f"energy.weight_{place}"].shape for place in range(len(extractor.channels))]
-        energy = PrototypeEnergy(
-            energy,
-            [
+        stages = []
+        for place, stage in enumerate(extractor.coarse_stages):
+            (terms, size), count = tensors[f"energy.weight_{place}"].shape, stage.stop - stage.start
+            stages.append(
                 Prototypes(torch.zeros(latents, count), torch.zeros(size, count), torch.ones(size), terms - 2)
-                for count, (terms, size) in zip(extractor.channels, weights_of, strict=True)
-            ],
-        )
+            )
+        energy = PrototypeEnergy(energy, stages)
     head = EnergyHead(
         Whitening(channels, latents),
         energy,

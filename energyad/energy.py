@@ -66,11 +66,11 @@ class Prototypes:
 class PrototypeEnergy(nn.Module):
     """An energy times the squared distance to the nearest of a few good patches, in units of what is usual there.
 
-    E(z) = E'(z) · mean_s min_m ‖z B_s − p_sm‖² / r_sm², s the backbone's stages. What an autoencoder was not shown it
-    may still reproduce, since it also learns what lies between and beyond its examples; a distance knows the examples
-    alone. A defect that one of the two misses the other one often sees. Each stage has its own nearest prototype: a
-    good patch may look like one example closely and like another from afar. The radii let one model hold parts that
-    vary and parts that hardly do.
+    E(z) = E'(z) · mean_s min_m ‖z B_s − p_sm‖² / r_sm², s some of the backbone's stages. What an autoencoder was not
+    shown it may still reproduce, since it also learns what lies between and beyond its examples; a distance knows the
+    examples alone. A defect that one of the two misses the other one often sees. Each stage has its own nearest
+    prototype: a good patch may look like one example closely and like another from afar. The radii let one model hold
+    parts that vary and parts that hardly do.
 
     energy: E', any module of latents. With a = z B, ‖a − p‖² / r² = (‖a‖² − 2 a·p + ‖p‖²) / r² is linear in a and
     ‖a‖². In a·p only the leading axes are counted: the others hold little of what prototypes differ in, but a defect

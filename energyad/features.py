@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,17 +57,19 @@ class FeatureExtractor(nn.Module):
         )
         offset = (torch.tensor(weights.mean) / torch.tensor(weights.std)).view(1, 3, 1, 1)
         self.register_buffer("offset", offset, persistent=False)
+        self._channels = list(backbone.feature_info.channels())  # type: ignore[union-attr, operator]
         with torch.no_grad():
-            sizes = [
-                stage.shape[-1] for stage in self._stages(torch.zeros(1, 3, grid.image_size, grid.image_size))
-            ]
-        for index, size in enumerate(sizes):
+            stages = self._stages(torch.zeros(1, 3, grid.image_size, grid.image_size))
+        self._sizes = [stage.shape[-1] for stage in stages]
+        for index, size in enumerate(self._sizes):
             self.register_buffer(f"resampling_{index}", resampling_matrix(size, grid), persistent=False)
 
     @property
-    def channels(self) -> list[int]:
-        """Channels of each stage, in the order in which the features hold them."""
-        return list(self.backbone.feature_info.channels())  # type: ignore[union-attr, operator]
+    def coarse_stages(self) -> list[slice]:
+        """Where in the features those stages lie that are no finer than the grid: a patch there is one vector."""
+        ends = list(itertools.accumulate(self._channels))
+        found = [slice(end - count, end) for end, count in zip(ends, self._channels, strict=True)]
+        return [stage for stage, size in zip(found, self._sizes, strict=True) if size <= self.grid.size]
 
     def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b c g g"]:
         """Features of the inner patches, g = grid.inner. pixels: RGB bytes, h = w = grid.image_size."""
@@ -81,7 +84,7 @@ class FeatureExtractor(nn.Module):
         """Feature maps, the channel second; some transformers (Swin) give it last."""
         return [
             stage if stage.shape[1] == count else stage.permute(0, 3, 1, 2)
-            for stage, count in zip(self.backbone(x), self.channels, strict=True)
+            for stage, count in zip(self.backbone(x), self._channels, strict=True)
         ]
 
 

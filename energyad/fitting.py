@@ -76,7 +76,7 @@ def fit_model(
             gather_patches(relit.features, range(len(relit.kept)), generator=generator),
             gather_patches(good.features, held_out[:MOST_WATCHED], generator=generator),
             extractor.grid,
-            extractor.channels,
+            extractor.coarse_stages,
             settings,
             generator,
             progress,

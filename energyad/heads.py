@@ -50,7 +50,7 @@ def fit_head(
     relit_images: Float16[Tensor, "r p2 c2"],
     held_out: Float16[Tensor, "m p3 c"],
     grid: Grid,
-    channels: Sequence[int],
+    stages: Sequence[slice],
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
@@ -71,11 +71,11 @@ def fit_head(
     unseen = whitening(held_out.flatten(0, 1).float())
 
     own_light = latents[: len(patches)].view(*images.shape[:2], -1)
-    stages = choose_prototypes(own_light, whitening, channels, settings, generator, progress)
+    prototypes = choose_prototypes(own_light, whitening, stages, settings, generator, progress)
 
     def head_of(energy: nn.Module) -> EnergyHead:
-        if stages:
-            energy = PrototypeEnergy(energy, stages)
+        if prototypes:
+            energy = PrototypeEnergy(energy, prototypes)
         return EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut())
 
     def look(iteration: int, energy: nn.Module) -> None:
@@ -91,24 +91,25 @@ def fit_head(
 def choose_prototypes(
     images: Float[Tensor, "n p k"],
     whitening: Whitening,
-    channels: Sequence[int],
+    stages: Sequence[slice],
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
 ) -> list[Prototypes]:
-    """A coreset of each stage's features, found again from the latents; none where none is asked.
+    """A coreset of the features of each of these stages, found again from the latents; none where none is asked.
 
     Whitened, noise has as much to say of what is near as anything. Radii are of the fitted images too: the parts held
-    out for the threshold must not have shaped what judges them. channels: of each stage, in the features' order.
+    out for the threshold must not have shaped what judges them. stages: where in the features they lie.
     """
     if settings.num_prototypes == 0:
         return []
-    progress.stage("prototypes", len(channels) * settings.num_prototypes)
+    progress.stage("prototypes", len(stages) * settings.num_prototypes)
     drawn = torch.randperm(images.shape[0] * images.shape[1], generator=generator)[:MOST_CANDIDATES]
     candidates = images.flatten(0, 1)[drawn]
     measured = range(0, len(images), -(-len(images) // MOST_MEASURED))
     chosen = []
-    for inverse in whitening.unwhitening().split(list(channels), dim=1):
+    for stage in stages:
+        inverse = whitening.unwhitening()[:, stage]
         basis = inverse @ torch.linalg.eigh(inverse.T @ inverse).eigenvectors.flip(1)
         seen = candidates @ basis
         places = greedy_coreset(seen, settings.num_prototypes, generator)

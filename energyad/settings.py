@@ -48,8 +48,9 @@ class FitSettings:
         precision: of the backbone's arithmetic: "float32", or "int8", which is faster and runs on ONNX Runtime alone.
         lighting: how far exposure and gamma of training's relit copies go, as the logarithm of a factor; 0 for none.
         num_latents: whitened directions kept. energy_width, bottleneck: layers of the energy's autoencoder.
-        num_prototypes: good patches that the energy measures distances from, of each stage; 0 for the autoencoder
-            alone. prototype_directions: share of a stage's directions in which distances are told one by one.
+        num_prototypes: good patches that the energy measures distances from, of each stage no finer than the grid; 0
+            for the autoencoder alone. prototype_directions: share of a stage's directions in which distances are
+            told one by one.
         warmup_iterations: steps of plain reconstruction before DxMI. warmup_power: of the mean of patches' errors that
             they lower; beyond 1 rare patches weigh more. iterations: DxMI iterations.
         data_energy: mean energy of the data when DxMI begins.

@@ -41,8 +41,9 @@ def test_prototypes_of_each_stage_lie_among_its_features() -> None:
     torch.testing.assert_close(whitening(features) @ inverse, own, rtol=0.01, atol=0.01)
     settings = FitSettings(num_prototypes=500, prototype_directions=0.6)
     images = whitening(features).view(20, 1000, 6)
-    stages = choose_prototypes(images, whitening, [4, 2], settings, generator, Silent())
-    for prototypes, place, count in zip(stages, (slice(0, 4), slice(4, 6)), (3, 2), strict=True):
+    places = [slice(0, 4), slice(4, 6)]
+    stages = choose_prototypes(images, whitening, places, settings, generator, Silent())
+    for prototypes, place, count in zip(stages, places, (3, 2), strict=True):
         assert prototypes.points.shape == (500, place.stop - place.start)
         assert prototypes.num_directions == count
         axes = whitening(features) @ prototypes.basis
@@ -74,4 +75,4 @@ def test_no_prototypes_where_none_are_asked() -> None:
     whitening = fit_whitening(torch.randn(50, 4), num_latents=4)
     settings = FitSettings(num_prototypes=0)
     images = torch.randn(5, 10, 4)
-    assert choose_prototypes(images, whitening, [4], settings, torch.Generator(), Silent()) == []
+    assert choose_prototypes(images, whitening, [slice(0, 4)], settings, torch.Generator(), Silent()) == []
