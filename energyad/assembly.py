@@ -20,7 +20,7 @@ from energyad.scorer import EnergyHead, Scorer
 from energyad.settings import FitSettings
 
 FIRST_SCHEMA = 6
-"""Of models whose network is today's; before, prototypes, if any, were of all stages together."""
+"""Of models whose network is today's; before, distances to prototypes, if any, were not squared."""
 
 
 def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer:
@@ -49,13 +49,10 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
         latents, width=settings.energy_width, bottleneck=settings.bottleneck
     )
     if settings.num_prototypes > 0:
-        stages = []
-        for place, stage in enumerate(extractor.coarse_stages):
-            (terms, size), count = tensors[f"energy.weight_{place}"].shape, stage.stop - stage.start
-            stages.append(
-                Prototypes(torch.zeros(latents, count), torch.zeros(size, count), torch.ones(size), terms - 2)
-            )
-        energy = PrototypeEnergy(energy, stages)
+        terms, count = tensors["energy.weight"].shape
+        points = torch.zeros(count, latents)
+        empty = Prototypes(torch.zeros(latents), points, torch.ones(count), num_directions=terms - 2)
+        energy = PrototypeEnergy(energy, empty)
     head = EnergyHead(
         Whitening(channels, latents),
         energy,

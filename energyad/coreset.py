@@ -20,13 +20,10 @@ def greedy_coreset(
     """Places of at most `size` patches, the greedy solution of the k-centre problem (PatchCore, CVPR 2022, alg. 1).
 
     Unlike a random choice it keeps rare patches, and so covers what good parts may look like and not only what they
-    mostly look like. Of many channels distances are those of a random projection, as in the original; the first
-    patch is drawn.
+    mostly look like. Distances are those of a random projection, as in the original; the first patch is drawn.
     """
-    points = patches.float()
-    if patches.shape[1] > PROJECTED_CHANNELS:
-        projection = torch.randn(patches.shape[1], PROJECTED_CHANNELS, generator=generator)
-        points = torch.cat([chunk.float() @ projection for chunk in patches.split(CHUNK)])
+    projection = torch.randn(patches.shape[1], PROJECTED_CHANNELS, generator=generator)
+    points = torch.cat([chunk.float() @ projection for chunk in patches.split(CHUNK)])
     squares = points.square().sum(dim=1)
     nearest = torch.full((len(points),), torch.inf)
     chosen = [int(torch.randint(len(points), (1,), generator=generator))]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -50,50 +48,47 @@ class AutoencoderEnergy(nn.Module):
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Good patches to measure distances from, as one stage of the backbone sees them.
+    """Good latents to measure distances from.
 
-    basis: B, from latents to that stage's features, in axes of which the first vary most. points: p_m, patches in
-    these axes. radii: r_m, how far from its prototype a good patch usually lies. num_directions: leading axes in
-    which distances are told one by one, see `PrototypeEnergy`.
+    stretch: s, a factor for each latent. points: p_m, latents times s. radii: r_m, how far from its prototype a good
+    latent usually lies. num_directions: leading latents in which distances are told one by one, see `PrototypeEnergy`.
     """
 
-    basis: Float[Tensor, "k c"]
-    points: Float[Tensor, "m c"]
+    stretch: Float[Tensor, " k"]
+    points: Float[Tensor, "m k"]
     radii: Float[Tensor, " m"]
     num_directions: int
 
 
 class PrototypeEnergy(nn.Module):
-    """An energy times the squared distance to the nearest of a few good patches, in units of what is usual there.
+    """An energy times the squared distance to the nearest of a few good latents, in units of what is usual there.
 
-    E(z) = E'(z) · mean_s min_m ‖z B_s − p_sm‖² / r_sm², s some of the backbone's stages. What an autoencoder was not
-    shown it may still reproduce, since it also learns what lies between and beyond its examples; a distance knows the
-    examples alone. A defect that one of the two misses the other one often sees. Each stage has its own nearest
-    prototype: a good patch may look like one example closely and like another from afar. The radii let one model hold
-    parts that vary and parts that hardly do.
+    E(z) = E'(z) · min_m ‖s ∘ z − p_m‖² / r_m². What an autoencoder was not shown it may still reproduce, since it also
+    learns what lies between and beyond its examples; a distance knows the examples alone. A defect that one of the
+    two misses the other one often sees. The radii let one model hold parts that vary and parts that hardly do.
 
-    energy: E', any module of latents. With a = z B, ‖a − p‖² / r² = (‖a‖² − 2 a·p + ‖p‖²) / r² is linear in a and
-    ‖a‖². In a·p only the leading axes are counted: the others hold little of what prototypes differ in, but a defect
-    may be long in them, and ‖a‖² has all of it.
+    energy: E', any module of latents. With a = s ∘ z, ‖a − p‖² / r² = (‖a‖² − 2 a·p + ‖p‖²) / r² is linear in z and
+    ‖a‖². In a·p only the leading directions are counted: the others hold little of what prototypes differ in, but a
+    defect may be long in them, and ‖a‖² has all of it.
     """
 
-    basis: Float[Tensor, "k c"]
-    metric: Float[Tensor, "c 2*s"]
-    unit: Float[Tensor, "2*s"]
+    metric: Float[Tensor, "k 2"]
+    unit: Float[Tensor, "2"]
+    weight: Float[Tensor, "d+2 m"]
 
-    def __init__(self, energy: nn.Module, stages: Sequence[Prototypes]) -> None:
+    def __init__(self, energy: nn.Module, prototypes: Prototypes) -> None:
         super().__init__()
         self.energy = energy
-        channels = [stage.points.shape[1] for stage in stages]
-        self.starts = [sum(channels[:place]) for place in range(len(stages))]
-        self.register_buffer("basis", torch.cat([stage.basis for stage in stages], dim=1))
-        # a² ↦ (‖a_s‖², 1) of each stage, which the last two rows of its weight are for
-        owner = torch.repeat_interleave(torch.arange(len(stages)), torch.tensor(channels))
-        metric = torch.nn.functional.one_hot(owner, len(stages)).float()
-        self.register_buffer("metric", torch.stack([metric, torch.zeros_like(metric)], dim=2).flatten(1))
-        self.register_buffer("unit", torch.tensor([0.0, 1.0]).repeat(len(stages)))
-        for place, stage in enumerate(stages):
-            self.register_buffer(f"weight_{place}", _terms_to_distances(stage))
+        d, points = prototypes.num_directions, prototypes.points
+        inverse = prototypes.radii.square().reciprocal()[:, None]
+        products = -2 * points[:, :d] * prototypes.stretch[:d]
+        squares = points.square().sum(dim=1, keepdim=True)
+        weight = torch.cat([products, torch.ones_like(squares), squares], dim=1) * inverse
+        metric = prototypes.stretch.square()
+        self.register_buffer("weight", weight.T.contiguous())
+        # z² ↦ (‖a‖², 1), which the products' last two rows are for
+        self.register_buffer("metric", torch.stack([metric, torch.zeros_like(metric)], dim=1))
+        self.register_buffer("unit", torch.tensor([0.0, 1.0]))
 
     def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Energies of latents, the latent axis last."""
@@ -101,24 +96,10 @@ class PrototypeEnergy(nn.Module):
         return energies * self.squared_distance(z)
 
     def squared_distance(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
-        """Mean over the stages of the squared distance to the nearest prototype, in units of its squared radius."""
-        axes = z @ self.basis
-        lengths = axes.square() @ self.metric + self.unit
-        nearest = []
-        for place, start in enumerate(self.starts):
-            weight = self.get_buffer(f"weight_{place}")
-            leading = axes[..., start : start + len(weight) - 2]
-            terms = torch.cat([leading, lengths[..., 2 * place : 2 * place + 2]], dim=-1)
-            nearest.append((terms @ weight).amin(dim=-1).clamp_min(0))  # rounding may leave it below
-        return functools.reduce(torch.add, nearest) / len(nearest)
-
-
-def _terms_to_distances(stage: Prototypes) -> Float[Tensor, "d+2 m"]:
-    """(leading axes, ‖a‖², 1) ↦ squared distances in units of squared radii."""
-    products = -2 * stage.points[:, : stage.num_directions]
-    squares = stage.points.square().sum(dim=1, keepdim=True)
-    weight = torch.cat([products, torch.ones_like(squares), squares], dim=1)
-    return (weight / stage.radii.square()[:, None]).T.contiguous()
+        """Squared distance to the nearest prototype, in units of its squared radius."""
+        leading = z[..., : len(self.weight) - 2]
+        terms = torch.cat([leading, z.square() @ self.metric + self.unit], dim=-1)
+        return (terms @ self.weight).amin(dim=-1).clamp_min(0)  # rounding may leave it below
 
 
 def _mlp(sizes: list[int]) -> nn.Sequential:

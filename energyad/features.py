@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,19 +56,12 @@ class FeatureExtractor(nn.Module):
         )
         offset = (torch.tensor(weights.mean) / torch.tensor(weights.std)).view(1, 3, 1, 1)
         self.register_buffer("offset", offset, persistent=False)
-        self._channels = list(backbone.feature_info.channels())  # type: ignore[union-attr, operator]
         with torch.no_grad():
-            stages = self._stages(torch.zeros(1, 3, grid.image_size, grid.image_size))
-        self._sizes = [stage.shape[-1] for stage in stages]
-        for index, size in enumerate(self._sizes):
+            sizes = [
+                stage.shape[-1] for stage in self._stages(torch.zeros(1, 3, grid.image_size, grid.image_size))
+            ]
+        for index, size in enumerate(sizes):
             self.register_buffer(f"resampling_{index}", resampling_matrix(size, grid), persistent=False)
-
-    @property
-    def coarse_stages(self) -> list[slice]:
-        """Where in the features those stages lie that are no finer than the grid: a patch there is one vector."""
-        ends = list(itertools.accumulate(self._channels))
-        found = [slice(end - count, end) for end, count in zip(ends, self._channels, strict=True)]
-        return [stage for stage, size in zip(found, self._sizes, strict=True) if size <= self.grid.size]
 
     def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b c g g"]:
         """Features of the inner patches, g = grid.inner. pixels: RGB bytes, h = w = grid.image_size."""
@@ -82,9 +74,10 @@ class FeatureExtractor(nn.Module):
 
     def _stages(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c gh gw"]]:
         """Feature maps, the channel second; some transformers (Swin) give it last."""
+        channels = self.backbone.feature_info.channels()  # type: ignore[union-attr, operator]
         return [
             stage if stage.shape[1] == count else stage.permute(0, 3, 1, 2)
-            for stage, count in zip(self.backbone(x), self._channels, strict=True)
+            for stage, count in zip(self.backbone(x), channels, strict=True)
         ]
 
 

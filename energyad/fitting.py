@@ -76,7 +76,6 @@ def fit_model(
             gather_patches(relit.features, range(len(relit.kept)), generator=generator),
             gather_patches(good.features, held_out[:MOST_WATCHED], generator=generator),
             extractor.grid,
-            extractor.coarse_stages,
             settings,
             generator,
             progress,

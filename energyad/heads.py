@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -50,7 +49,6 @@ def fit_head(
     relit_images: Float16[Tensor, "r p2 c2"],
     held_out: Float16[Tensor, "m p3 c"],
     grid: Grid,
-    stages: Sequence[slice],
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
@@ -71,10 +69,10 @@ def fit_head(
     unseen = whitening(held_out.flatten(0, 1).float())
 
     own_light = latents[: len(patches)].view(*images.shape[:2], -1)
-    prototypes = choose_prototypes(own_light, whitening, stages, settings, generator, progress)
+    prototypes = choose_prototypes(own_light, whitening, settings, generator, progress)
 
     def head_of(energy: nn.Module) -> EnergyHead:
-        if prototypes:
+        if prototypes is not None:
             energy = PrototypeEnergy(energy, prototypes)
         return EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut())
 
@@ -91,31 +89,24 @@ def fit_head(
 def choose_prototypes(
     images: Float[Tensor, "n p k"],
     whitening: Whitening,
-    stages: Sequence[slice],
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
-) -> list[Prototypes]:
-    """A coreset of the features of each of these stages, found again from the latents; none where none is asked.
+) -> Prototypes | None:
+    """A coreset of the latents, stretched back to the features they come from; None where none is asked.
 
     Whitened, noise has as much to say of what is near as anything. Radii are of the fitted images too: the parts held
-    out for the threshold must not have shaped what judges them. stages: where in the features they lie.
+    out for the threshold must not have shaped what judges them.
     """
     if settings.num_prototypes == 0:
-        return []
-    progress.stage("prototypes", len(stages) * settings.num_prototypes)
+        return None
+    progress.stage("prototypes", settings.num_prototypes)
+    stretch = whitening.deviations()
     drawn = torch.randperm(images.shape[0] * images.shape[1], generator=generator)[:MOST_CANDIDATES]
-    candidates = images.flatten(0, 1)[drawn]
+    candidates = images.flatten(0, 1)[drawn] * stretch
+    chosen = greedy_coreset(candidates, settings.num_prototypes, generator)
+    points, origins = candidates[chosen], drawn[chosen] // images.shape[1]
     measured = range(0, len(images), -(-len(images) // MOST_MEASURED))
-    chosen = []
-    for stage in stages:
-        inverse = whitening.unwhitening()[:, stage]
-        basis = inverse @ torch.linalg.eigh(inverse.T @ inverse).eigenvectors.flip(1)
-        seen = candidates @ basis
-        places = greedy_coreset(seen, settings.num_prototypes, generator)
-        points, origins = seen[places], drawn[places] // images.shape[1]
-        radii = usual_distances(points, origins, ((place, images[place] @ basis) for place in measured))
-        num_directions = math.ceil(settings.prototype_directions * basis.shape[1])
-        chosen.append(Prototypes(basis, points, radii, num_directions))
-        progress.advance(len(points))
-    return chosen
+    radii = usual_distances(points, origins, ((place, images[place] * stretch) for place in measured))
+    progress.advance(len(points))
+    return Prototypes(stretch, points, radii, settings.prototype_directions)

@@ -29,14 +29,13 @@ class Whitening(nn.Module):
         """Latents of patch features, the channel last."""
         return (features - self.mean) @ self.projection
 
-    def unwhitening(self) -> Float[Tensor, "k c"]:
-        """From latents back to features less their mean, in units of their strongest direction's deviation.
+    def deviations(self) -> Float[Tensor, " k"]:
+        """Standard deviations of the features in the directions of the latents, the strongest as 1.
 
-        The projection holds orthonormal directions, each divided by its deviation.
+        The projection holds orthonormal directions, each divided by its own.
         """
-        deviations = 1 / self.projection.norm(dim=0)
-        directions = self.projection * deviations
-        return (directions * (deviations / deviations.max())).T
+        inverse = self.projection.norm(dim=0)
+        return inverse.min() / inverse
 
 
 def fit_whitening(features: Float[Tensor, "n c"], *, num_latents: int) -> Whitening:

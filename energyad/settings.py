@@ -48,9 +48,8 @@ class FitSettings:
         precision: of the backbone's arithmetic: "float32", or "int8", which is faster and runs on ONNX Runtime alone.
         lighting: how far exposure and gamma of training's relit copies go, as the logarithm of a factor; 0 for none.
         num_latents: whitened directions kept. energy_width, bottleneck: layers of the energy's autoencoder.
-        num_prototypes: good patches that the energy measures distances from, of each stage no finer than the grid; 0
-            for the autoencoder alone. prototype_directions: share of a stage's directions in which distances are
-            told one by one.
+        num_prototypes: good latents that the energy measures distances from; 0 for the autoencoder alone.
+            prototype_directions: leading latents in which these distances are told one by one.
         warmup_iterations: steps of plain reconstruction before DxMI. warmup_power: of the mean of patches' errors that
             they lower; beyond 1 rare patches weigh more. iterations: DxMI iterations.
         data_energy: mean energy of the data when DxMI begins.
@@ -71,8 +70,8 @@ class FitSettings:
     num_latents: int = 176
     energy_width: int = 256
     bottleneck: int = 32
-    num_prototypes: int = 768
-    prototype_directions: float = 0.6
+    num_prototypes: int = 1024
+    prototype_directions: int = 96
     warmup_iterations: int = 3000
     warmup_batch_size: int = 512
     warmup_lr: float = 3e-3
@@ -90,13 +89,12 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         """Refuse illegal values, naming each."""
-        for name in ("num_latents", "energy_width", "bottleneck", "image_size"):
+        for name in ("num_latents", "energy_width", "bottleneck", "image_size", "prototype_directions"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in ("lighting", "num_prototypes", "warmup_iterations", "iterations", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         self._require(self.warmup_power >= 1, "warmup_power", "must be at least 1")
         self._require(self.precision in PRECISIONS, "precision", f"must be one of {', '.join(PRECISIONS)}")
-        self._require(0 < self.prototype_directions <= 1, "prototype_directions", "must lie between 0 and 1")
         self._require(0 < self.holdout < 1, "holdout", "must lie between 0 and 1")
         self.cut()
         check_rates(self.false_reject_rate, self.review_rate)

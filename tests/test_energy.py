@@ -124,43 +124,34 @@ def test_a_higher_power_reproduces_rare_patches_better(good: torch.Tensor) -> No
     assert error_of_rare(2.0) < 0.9 * error_of_rare(1.0)
 
 
-def stage(channels: int, num_directions: int, generator: torch.Generator) -> Prototypes:
-    basis, points = (
-        torch.randn(12, channels, generator=generator),
-        torch.randn(30, channels, generator=generator),
-    )
-    return Prototypes(basis, points, torch.rand(30, generator=generator) + 0.5, num_directions)
-
-
-def test_the_distance_is_that_to_the_nearest_prototype_of_each_stage() -> None:
+def test_the_distance_is_that_to_the_nearest_prototype() -> None:
     generator = torch.Generator().manual_seed(0)
-    stages = [stage(5, 5, generator), stage(9, 9, generator)]
+    stretch = torch.rand(12, generator=generator) + 0.1
+    points = torch.randn(30, 12, generator=generator)
     z = torch.randn(2, 3, 3, 12, generator=generator)
-    energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), stages)
-    near, far = (
-        (torch.cdist((z @ each.basis).flatten(0, 2), each.points) / each.radii).amin(dim=1).square()
-        for each in stages
-    )
-    torch.testing.assert_close(energy.squared_distance(z).flatten(), (near + far) / 2, rtol=1e-4, atol=1e-4)
+    radii = torch.rand(30, generator=generator) + 0.5
+    autoencoder = AutoencoderEnergy(12, width=8, bottleneck=2)
+    energy = PrototypeEnergy(autoencoder, Prototypes(stretch, points, radii, num_directions=12))
+    expected = (torch.cdist((z * stretch).flatten(0, 2), points) / radii).amin(dim=1)
+    torch.testing.assert_close(energy.squared_distance(z).flatten(), expected.square(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(energy(z), energy.energy(z) * energy.squared_distance(z))
 
 
 def test_directions_beyond_the_leading_ones_count_through_their_length() -> None:
     generator = torch.Generator().manual_seed(0)
-    prototypes = stage(10, 6, generator)
+    points = torch.randn(30, 12, generator=generator)
     z = torch.randn(50, 12, generator=generator)
-    energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), [prototypes])
-    axes, points = z @ prototypes.basis, prototypes.points
-    leading = torch.cdist(axes[:, :6], points[:, :6]).square()
-    rest = axes[:, 6:].square().sum(dim=1)[:, None] + points[:, 6:].square().sum(dim=1)
-    expected = ((leading + rest) / prototypes.radii.square()).amin(dim=1)
-    torch.testing.assert_close(energy.squared_distance(z), expected, rtol=1e-4, atol=1e-4)
+    prototypes = Prototypes(torch.ones(12), points, torch.ones(30), num_directions=8)
+    energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), prototypes)
+    leading = torch.cdist(z[:, :8], points[:, :8]).square()
+    rest = z[:, 8:].square().sum(dim=1)[:, None] + points[:, 8:].square().sum(dim=1)
+    torch.testing.assert_close(energy.squared_distance(z), (leading + rest).amin(dim=1), rtol=1e-4, atol=1e-4)
 
 
 def test_a_prototype_itself_has_next_to_no_energy_and_a_gradient() -> None:
     points = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
-    prototypes = Prototypes(torch.eye(12), points, torch.ones(5), num_directions=12)
-    energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), [prototypes])
+    prototypes = Prototypes(torch.ones(12), points, torch.ones(5), num_directions=12)
+    energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), prototypes)
     z = points.clone().requires_grad_()
     distance = energy.squared_distance(z)
     distance.sum().backward()

@@ -60,14 +60,6 @@ def test_features_are_one_vector_an_inner_patch(extractor: FeatureExtractor) -> 
     assert extractor(pixels).shape == (2, 24 + 40 + 112, 12, 12)
 
 
-def test_the_coarse_stages_are_those_no_finer_than_the_grid(extractor: FeatureExtractor) -> None:
-    channels = extractor.backbone.feature_info.channels()
-    assert extractor.backbone.feature_info.reduction() == [4, 8, 16]
-    fine, middle, coarse = channels
-    ends = [fine, fine + middle, fine + middle + coarse]
-    assert extractor.coarse_stages == [slice(ends[0], ends[1]), slice(ends[1], ends[2])]
-
-
 def test_no_constant_image_has_a_strange_border(extractor: FeatureExtractor) -> None:
     """The backbone pads with zeros; what that does to the outer patches is cut off."""
     features = extractor(torch.full((1, 128, 128, 3), 200, dtype=torch.uint8))[0]

@@ -74,14 +74,14 @@ class FeatureRule:
             settings |= {"coreset_size": CORESET_SIZE, "projected_channels": PROJECTED_CHANNELS}
         return settings
 
-    def backbone(self) -> tuple[Grid, list[slice], bytes]:
-        """Grid, where in the features the coarser stages lie, and graph of the backbone."""
+    def backbone(self) -> tuple[Grid, bytes]:
+        """Grid and graph of the backbone."""
         settings = self.fit_settings
         return backbone_graph(settings.backbone, settings.strides, settings.image_size)
 
     def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
         """Fit the rule on all patches of the good images."""
-        grid, _, graph = self.backbone()
+        grid, graph = self.backbone()
         session = OnnxFeatures(graph, threads=threads)
         batches = [_channel_last(session.run(p)).half() for p in read_batches(good, self.image_size)]
         if self.rule.endswith(RELIT):
@@ -114,10 +114,10 @@ class FeatureRule:
 
 
 @functools.cache
-def backbone_graph(name: str, strides: tuple[int, ...], image_size: int) -> tuple[Grid, list[slice], bytes]:
+def backbone_graph(name: str, strides: tuple[int, ...], image_size: int) -> tuple[Grid, bytes]:
     """Tracing takes seconds and is no part of the rules."""
     extractor = load_extractor(name, image_size=image_size, strides=strides)
-    return extractor.grid, extractor.coarse_stages, extractor_graph(extractor).SerializeToString()
+    return extractor.grid, extractor_graph(extractor).SerializeToString()
 
 
 def _channel_last(features: np.ndarray) -> Float[Tensor, "b g g c"]:

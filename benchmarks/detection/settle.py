@@ -58,7 +58,7 @@ class Probe:
 
 def settle(category: Category, settings: FitSettings, *, every: int, threads: int, report: Report) -> None:
     """Train once, as a fit does; `report` gets a row before DxMI and after every so many iterations."""
-    grid, stages, graph = FeatureRule("mahalanobis", settings).backbone()
+    grid, graph = FeatureRule("mahalanobis", settings).backbone()
     session = OnnxFeatures(graph, threads=threads)
     fitted, held_out = split(category.train_good, settings.seed)
     watched, taught = fitted[::WATCHED_SHARE], [p for i, p in enumerate(fitted) if i % WATCHED_SHARE]
@@ -83,7 +83,7 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
     )
     relit = relit_features(taught, session, settings=settings, progress=silent)
     parts = (patches(own), patches(relit), patches(seen))
-    fit_head(*parts, grid, stages, settings, generator, silent, observe=look)
+    fit_head(*parts, grid, settings, generator, silent, observe=look)
 
 
 def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:
