@@ -92,7 +92,8 @@ def test_the_exported_graph_and_the_module_agree(detector: AnomalyDetector, part
     ours, theirs = eager.run(pixels), detector.runtime.run(pixels)
     assert theirs.heatmap.shape == (3, 64, 160)
     np.testing.assert_allclose(ours.score, theirs.score, rtol=1e-4)
-    np.testing.assert_allclose(ours.heatmap, theirs.heatmap, rtol=1e-4, atol=1e-6)
+    # a patch near its prototype: the squared distance is what is left of large squares
+    np.testing.assert_allclose(ours.heatmap, theirs.heatmap, rtol=1e-4, atol=3e-5)
 
 
 def test_recalibrating_keeps_area_and_tiles(detector: AnomalyDetector, tmp_path: Path) -> None:
