@@ -51,12 +51,16 @@ class TestItem:
 
 @dataclass(frozen=True)
 class Category:
-    """One kind of part: good images to fit on, and test images where there are any. Paths are sorted."""
+    """One kind of part: good images to fit on, and test images where there are any. Paths are sorted.
+
+    num_united: kinds of parts, where it is several as one.
+    """
 
     name: str
     root: Path
     train_good: tuple[Path, ...]
     test: tuple[TestItem, ...]
+    num_united: int = 1
 
     @property
     def has_masks(self) -> bool:
@@ -134,7 +138,7 @@ def unite(categories: Sequence[Category], *, name: str) -> Category:
     """The good images of several categories as one, for a single model of all; each is tested by itself."""
     check_category_name(name)
     good = tuple(path for category in categories for path in category.train_good)
-    return Category(name, categories[0].root.parent, good, ())
+    return Category(name, categories[0].root.parent, good, (), num_united=len(categories))
 
 
 def check_category_name(name: str) -> None:

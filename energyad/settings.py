@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from energyad.backbones import DEFAULT_BACKBONE
@@ -13,6 +13,9 @@ from energyad.features import DEFAULT_STRIDES
 from energyad.tiling import Tiles
 
 PRECISIONS = ("float32", "int8")
+MOST_PROTOTYPES = (
+    4096  # of one model for several categories: 1.6 MB, and four times as long to find the nearest
+)
 
 
 def _default_dxmi() -> DxMISettings:
@@ -102,6 +105,11 @@ class FitSettings:
     def cut(self) -> Tiles:
         """Where the tiles lie. Raises SettingsError."""
         return Tiles(rows=self.tiles[0], columns=self.tiles[1], overlap=self.tile_overlap)
+
+    def for_categories(self, count: int) -> FitSettings:
+        """These settings for one model of so many kinds of parts: prototypes for each, up to `MOST_PROTOTYPES`."""
+        enough = max(self.num_prototypes, min(count * self.num_prototypes, MOST_PROTOTYPES))
+        return replace(self, num_prototypes=enough)
 
     @property
     def input_shape(self) -> tuple[int, int]:

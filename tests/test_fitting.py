@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from energyad import fitting, heads
 from energyad.fitting import relit_features
 from energyad.heads import gather_patches
 from energyad.progress import Silent
-from energyad.settings import FitSettings
+from energyad.settings import MOST_PROTOTYPES, FitSettings
 
 
 class MeanGrey:
@@ -61,3 +62,12 @@ def test_patches_beyond_the_limit_are_thinned_alike_in_every_image(monkeypatch: 
     assert len(some) == 20
     assert torch.bincount((some // 16).long()).tolist() == [4] * 5
     assert len(some.unique()) == 20
+
+
+def test_a_model_of_several_categories_has_prototypes_for_each_up_to_a_limit() -> None:
+    settings = FitSettings(num_prototypes=1000, seed=3)
+    assert settings.for_categories(1) == settings
+    assert settings.for_categories(3) == replace(settings, num_prototypes=3000)
+    assert settings.for_categories(15).num_prototypes == MOST_PROTOTYPES
+    many, none = FitSettings(num_prototypes=2 * MOST_PROTOTYPES), FitSettings(num_prototypes=0)
+    assert many.for_categories(3) == many and none.for_categories(3) == none

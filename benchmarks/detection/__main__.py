@@ -13,6 +13,7 @@ from benchmarks.detection import rows, sheet
 from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.measure import Cell, Scored, measure
 from benchmarks.detection.methods import open_method
+from benchmarks.detection.ours import Energyad
 from benchmarks.detection.rows import Row
 from energyad.errors import EnergyadError, SettingsError
 from energyad.settings import FitSettings
@@ -81,7 +82,8 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
         for seed in options.seeds:
             for shots in options.few_shot or [None]:
                 for name, method in methods.items():
-                    yield Cell(name=name, method=method, categories=group, shots=shots, seed=seed)
+                    own = method.for_categories(len(group)) if isinstance(method, Energyad) else method
+                    yield Cell(name=name, method=own, categories=group, shots=shots, seed=seed)
 
 
 def is_done(cell: Cell, done: set[rows.Key]) -> bool:

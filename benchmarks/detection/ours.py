@@ -45,6 +45,10 @@ class Energyad:
         """The whole FitSettings but the seed, which has a column of its own."""
         return {name: value for name, value in self.fit_settings.to_dict().items() if name != "seed"}
 
+    def for_categories(self, count: int) -> Energyad:
+        """The same for one model of so many categories, as `energyad fit` does."""
+        return replace(self, fit_settings=self.fit_settings.for_categories(count))
+
     def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
         """Fit as a user would: a part of the good images is held out for the threshold."""
         settings = replace(self.fit_settings, seed=seed)

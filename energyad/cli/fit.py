@@ -187,7 +187,8 @@ def _fit(
     from energyad.cli.bar import Bar
     from energyad.detector import AnomalyDetector
 
-    settings = _settings({key: value for key, value in options.items() if value is not None})
+    given = {key: value for key, value in options.items() if value is not None}
+    settings = _settings(given).for_categories(data.num_united)
     terminal.say(f"fitting '{name}' on {len(data.train_good)} good images from {data.root}")
     with Bar() as bar:
         detector = AnomalyDetector.fit(
