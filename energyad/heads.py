@@ -72,6 +72,7 @@ def fit_head(
     prototypes = choose_prototypes(own_light, whitening, settings, generator, progress)
 
     def head_of(energy: nn.Module) -> EnergyHead:
+        # Not before: prototypes hold still in the game, and the autoencoder would pay for what they tell already.
         if prototypes is not None:
             energy = PrototypeEnergy(energy, prototypes)
         return EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut())

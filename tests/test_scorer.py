@@ -82,3 +82,11 @@ def test_a_higher_energy_anywhere_never_lowers_the_score() -> None:
     energies = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     raised = energies + torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     assert bool((head(raised).score > head(energies).score).all())
+
+
+def test_no_weight_of_the_upsampling_is_subnormal() -> None:
+    """Processors take a hundred times as long for such a product."""
+    for smoothing in (0.0, 1.0, 4.0, 9.0):
+        matrix = upsampling_matrix(Grid(256, 32, 2), smoothing=smoothing)
+        assert float(matrix[matrix != 0].min()) > 1e-12
+        torch.testing.assert_close(matrix.sum(dim=1), torch.ones(256))
