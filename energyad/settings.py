@@ -13,9 +13,8 @@ from energyad.features import DEFAULT_STRIDES
 from energyad.tiling import Tiles
 
 PRECISIONS = ("float32", "int8")
-MOST_PROTOTYPES = (
-    4096  # of one model for several categories: 1.6 MB, and four times as long to find the nearest
-)
+MOST_PROTOTYPES = 4096
+"""Of one model for several categories: 1.6 MB, and four times as long to find the nearest."""
 
 
 def _default_dxmi() -> DxMISettings:

@@ -161,12 +161,13 @@ class PrunedGreedy(KCenterGreedy):
             nearest[chosen] = 0
             farthest, places = nearest.topk(min(CANDIDATES, len(points)))
             candidates, beyond = points[places], float(farthest[-1])
-            while len(chosen) < self.coreset_size and (farthest.max() > beyond or told == len(chosen)):
-                place = int(farthest.argmax())
-                distances = torch.cdist(candidates, candidates[place, None], compute_mode=EXACT)[
-                    :, 0
-                ].square_()
-                torch.minimum(farthest, distances, out=farthest)
+            while len(chosen) < self.coreset_size:
+                distance, place = farthest.max(dim=0)
+                if distance <= beyond and told < len(chosen):
+                    break
+                centre = candidates[place, None]
+                apart = torch.cdist(candidates, centre, compute_mode=EXACT)[:, 0].square_()
+                torch.minimum(farthest, apart, out=farthest)
                 farthest[place] = 0
                 chosen.append(int(places[place]))
         return chosen
