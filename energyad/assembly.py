@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from energyad.backbones import BackboneWeights
 from energyad.detector import BACKBONE_FILE, HEAD_FILE
-from energyad.energy import AutoencoderEnergy, PrototypeEnergy, Prototypes
+from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.errors import ModelError
 from energyad.features import empty_extractor
 from energyad.latents import Whitening
@@ -45,14 +45,11 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
     _fill(extractor.backbone, contents, BACKBONE_FILE)
     tensors = _tensors(contents, HEAD_FILE)
     channels, latents = tensors["whitening.projection"].shape
-    energy: nn.Module = AutoencoderEnergy(
-        latents, width=settings.energy_width, bottleneck=settings.bottleneck
-    )
-    if settings.num_prototypes > 0:
-        terms, count = tensors["energy.weight"].shape
-        points = torch.zeros(count, latents)
-        empty = Prototypes(torch.zeros(latents), points, torch.ones(count), num_directions=terms - 2)
-        energy = PrototypeEnergy(energy, empty)
+    if settings.num_energies == 1:
+        energy = _empty_energy(tensors, "energy", settings)
+    else:
+        names = [f"energy.energies.{number}" for number in range(settings.num_energies)]
+        energy = MeanEnergy(_empty_energy(tensors, name, settings) for name in names)
     head = EnergyHead(
         Whitening(channels, latents),
         energy,
@@ -63,6 +60,20 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
     )
     _fill(head, contents, HEAD_FILE)
     return Scorer(extractor, head).eval().requires_grad_(False)
+
+
+def _empty_energy(tensors: Mapping[str, Tensor], name: str, settings: FitSettings) -> nn.Module:
+    """An energy of the saved one's shapes, which are read off its tensors."""
+    latents = tensors["whitening.projection"].shape[1]
+    energy = AutoencoderEnergy(latents, width=settings.energy_width, bottleneck=settings.bottleneck)
+    if settings.num_prototypes == 0:
+        return energy
+    weight = tensors.get(f"{name}.weight")
+    if weight is None:
+        raise ModelError(f"{HEAD_FILE}: its tensors do not fit the model's settings; fit the model again")
+    terms, count = weight.shape
+    empty = torch.zeros(latents), torch.zeros(count, latents), torch.ones(count)
+    return PrototypeEnergy(energy, Prototypes(*empty, num_directions=terms - 2))
 
 
 def _tensors(contents: Mapping[str, bytes], name: str) -> dict[str, Tensor]:

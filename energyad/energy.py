@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -100,6 +101,22 @@ class PrototypeEnergy(nn.Module):
         leading = z[..., : len(self.weight) - 2]
         terms = torch.cat([leading, z.square() @ self.metric + self.unit], dim=-1)
         return (terms @ self.weight).amin(dim=-1).clamp_min(0)  # rounding may leave it below
+
+
+class MeanEnergy(nn.Module):
+    """The mean of several energies, each trained from a seed of its own.
+
+    What one of them happens to find unusual the others seldom do, and a defect all of them. The cost is theirs alone:
+    they share the backbone and the latents.
+    """
+
+    def __init__(self, energies: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.energies = nn.ModuleList(energies)
+
+    def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
+        """Energies of latents, the latent axis last."""
+        return torch.stack([energy(z) for energy in self.energies]).mean(dim=0)
 
 
 def _mlp(sizes: list[int]) -> nn.Sequential:

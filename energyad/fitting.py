@@ -18,7 +18,7 @@ from energyad.calibration import Calibration, calibrate
 from energyad.card import model_card
 from energyad.extraction import GoodFeatures, extract, require_enough, some_pixels, work_on
 from energyad.features import load_extractor
-from energyad.heads import fit_head, gather_patches
+from energyad.heads import fit_head, gather_patches, renew_prototypes
 from energyad.manifest import BackboneSpec, CalibrationSpec, InputSpec, Manifest, Provenance, TileSpec
 from energyad.progress import Progress, Silent
 from energyad.roi import AreaSource, judge
@@ -27,6 +27,7 @@ from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures, OnnxRuntime
 from energyad.runtimes.plan import default_plan
 from energyad.runtimes.quantisation import quantise
+from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy
 
@@ -71,7 +72,7 @@ def fit_model(
     kept_images = [good_images[place] for place in good.kept]
     relit = relit_features([kept_images[i] for i in fitted], session, settings=settings, progress=progress)
     with single_thread():
-        head, trained = fit_head(
+        head, trainings = fit_head(
             gather_patches(good.features, fitted, generator=generator),
             gather_patches(relit.features, range(len(relit.kept)), generator=generator),
             gather_patches(good.features, held_out[:MOST_WATCHED], generator=generator),
@@ -82,17 +83,27 @@ def fit_model(
         )
     head.mask = None if judged.mask is None else torch.from_numpy(judged.mask)
     tiled = export.with_tiles(backbone_graph, settings.cut(), side=settings.image_size)
-    graph = export.join(tiled, export.export_head(head, num_channels=good.features.shape[-1]))
+
+    def graph_of(head: EnergyHead) -> bytes:
+        whole = export.join(tiled, export.export_head(head, num_channels=good.features.shape[-1]))
+        return whole.SerializeToString()
+
+    graph, plan = graph_of(head), default_plan(threads, tiles=settings.cut().count)
+    kept_back = [kept_images[i] for i in held_out]
+    calibration, parts = calibrate_on(kept_back, OnnxRuntime(graph, plan=plan), settings, progress)
+    if calibration.method != "conformal" and settings.num_prototypes > 0:
+        # The threshold is an estimate anyway. Where it is a promise, it holds of a model that knows none of its parts.
+        everything = gather_patches(good.features, range(len(good.kept)), generator=generator)
+        with single_thread():
+            head = renew_prototypes(head, everything, settings, generator, progress)
+        graph = graph_of(head)
+    good.discard()
+    relit.discard()
     contents = {
         detector.BACKBONE_FILE: safetensors.torch.save(dict(extractor.backbone.state_dict())),
         detector.HEAD_FILE: safetensors.torch.save(dict(head.state_dict())),
-        detector.GRAPH_FILE: graph.SerializeToString(),
+        detector.GRAPH_FILE: graph,
     }
-    good.discard()
-    relit.discard()
-    plan = default_plan(threads, tiles=settings.cut().count)
-    runtime = OnnxRuntime(contents[detector.GRAPH_FILE], plan=plan)
-    calibration, parts = calibrate_on([kept_images[i] for i in held_out], runtime, settings, progress)
     made = provenance.collect(
         kept_images,
         num_held_out=len(held_out),
@@ -100,7 +111,7 @@ def fit_model(
         threads=threads,
         fit_seconds=time.perf_counter() - started,
     )
-    manifest = describe(name, settings, extractor.weights, calibration, made, trained)
+    manifest = describe(name, settings, extractor.weights, calibration, made, trainings)
     manifest = manifest.model_copy(update={"good_parts": drift.good_parts(parts), "area": judged.spec})
     return manifest, contents | {detector.CARD_FILE: model_card(manifest).encode()}
 
@@ -111,7 +122,7 @@ def describe(
     weights: BackboneWeights,
     calibration: Calibration,
     made: Provenance,
-    trained: TrainedEnergy,
+    trainings: Sequence[TrainedEnergy],
 ) -> Manifest:
     """The manifest of a finished fit."""
     return Manifest(
@@ -126,7 +137,7 @@ def describe(
         calibration=CalibrationSpec(**vars(calibration)),
         settings=settings.to_dict(),
         provenance=made,
-        history=trained.history_dicts(),
+        history=[record for training in trainings for record in training.history_dicts()],
     )
 
 

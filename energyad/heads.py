@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Float, Float16
 from torch import Tensor, nn
 
 from energyad.coreset import greedy_coreset, usual_distances
-from energyad.energy import PrototypeEnergy, Prototypes
+from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.features import Grid
 from energyad.features_store import release
 from energyad.latents import Whitening, fit_whitening
@@ -53,38 +54,68 @@ def fit_head(
     generator: torch.Generator,
     progress: Progress,
     observe: Callable[[int, EnergyHead], None] | None = None,
-) -> tuple[EnergyHead, TrainedEnergy]:
-    """Fit all that lies behind the backbone, on the patches of each image.
+) -> tuple[EnergyHead, list[TrainedEnergy]]:
+    """Fit all that lies behind the backbone, on the patches of each image; also how each energy's training went.
 
     The latents' axes are those of the patches under their own light; but a few images hardly vary in most directions,
-    and the slightest change of light would then lie far outside.
+    and the slightest change of light would then lie far outside. observe: called with DxMI's iteration and the head
+    of that time, of each energy in turn.
     """
     patches, relit = images.flatten(0, 1), relit_images.flatten(0, 1)
     seen = torch.cat([patches, relit]) if len(relit) > len(patches) else patches
     whitening = fit_whitening(seen, num_latents=settings.num_latents)
     latents = torch.empty(len(patches) + len(relit), whitening.projection.shape[1])
-    for part, place in ((patches, latents[: len(patches)]), (relit, latents[len(patches) :])):
-        for chunk, target in zip(part.split(CHUNK), place.split(CHUNK), strict=True):
-            target.copy_(whitening(chunk.float()))
+    _whiten(whitening, patches, latents[: len(patches)])
+    _whiten(whitening, relit, latents[len(patches) :])
+    own_light = latents[: len(patches)].view(*images.shape[:2], -1)
     unseen = whitening(held_out.flatten(0, 1).float())
 
-    own_light = latents[: len(patches)].view(*images.shape[:2], -1)
-    prototypes = choose_prototypes(own_light, whitening, settings, generator, progress)
-
     def head_of(energy: nn.Module) -> EnergyHead:
-        # Not before: prototypes hold still in the game, and the autoencoder would pay for what they tell already.
-        if prototypes is not None:
-            energy = PrototypeEnergy(energy, prototypes)
         return EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut())
 
-    def look(iteration: int, energy: nn.Module) -> None:
-        if observe is not None:
-            observe(iteration, head_of(energy))
+    def fit_one() -> tuple[nn.Module, TrainedEnergy]:
+        prototypes = choose_prototypes(own_light, whitening, settings, generator, progress)
 
-    trained = train_energy(
-        latents, unseen, settings=settings, generator=generator, progress=progress, observe=look
-    )
-    return head_of(trained.energy).eval().requires_grad_(False), trained
+        def wrapped(energy: nn.Module) -> nn.Module:
+            # Not before: prototypes hold still in the game, and the autoencoder would pay for what they tell already.
+            return energy if prototypes is None else PrototypeEnergy(energy, prototypes)
+
+        def look(iteration: int, energy: nn.Module) -> None:
+            if observe is not None:
+                observe(iteration, head_of(wrapped(energy)))
+
+        trained = train_energy(
+            latents, unseen, settings=settings, generator=generator, progress=progress, observe=look
+        )
+        return wrapped(trained.energy), trained
+
+    energies, trainings = zip(*(fit_one() for _ in range(settings.num_energies)), strict=True)
+    energy = energies[0] if len(energies) == 1 else MeanEnergy(energies)
+    return head_of(energy).eval().requires_grad_(False), list(trainings)
+
+
+def renew_prototypes(
+    head: EnergyHead,
+    images: Float16[Tensor, "n p c"],
+    settings: FitSettings,
+    generator: torch.Generator,
+    progress: Progress,
+) -> EnergyHead:
+    """The same head with prototypes of these images, which may be more than it was trained on."""
+    latents = torch.empty(*images.shape[:2], head.whitening.projection.shape[1])
+    _whiten(head.whitening, images.flatten(0, 1), latents.flatten(0, 1))
+
+    def renewed(energy: nn.Module) -> nn.Module:
+        if isinstance(energy, MeanEnergy):
+            return MeanEnergy(map(renewed, energy.energies))
+        prototypes = choose_prototypes(latents, head.whitening, settings, generator, progress)
+        if prototypes is None or not isinstance(energy, PrototypeEnergy):
+            return energy
+        return PrototypeEnergy(energy.energy, prototypes)
+
+    new = copy.deepcopy(head)
+    new.energy = renewed(head.energy)
+    return new.eval().requires_grad_(False)
 
 
 def choose_prototypes(
@@ -111,3 +142,9 @@ def choose_prototypes(
     radii = usual_distances(points, origins, ((place, images[place] * stretch) for place in measured))
     progress.advance(len(points))
     return Prototypes(stretch, points, radii, settings.prototype_directions)
+
+
+def _whiten(whitening: Whitening, patches: Float16[Tensor, "n c"], latents: Float[Tensor, "n k"]) -> None:
+    """Write the patches' latents where they belong, without a second copy of them all."""
+    for chunk, target in zip(patches.split(CHUNK), latents.split(CHUNK), strict=True):
+        target.copy_(whitening(chunk.float()))

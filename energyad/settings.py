@@ -50,6 +50,7 @@ class FitSettings:
         precision: of the backbone's arithmetic: "float32", or "int8", which is faster and runs on ONNX Runtime alone.
         lighting: how far exposure and gamma of training's relit copies go, as the logarithm of a factor; 0 for none.
         num_latents: whitened directions kept. energy_width, bottleneck: layers of the energy's autoencoder.
+        num_energies: trained from seeds of their own, and averaged.
         num_prototypes: good latents that the energy measures distances from; 0 for the autoencoder alone.
             prototype_directions: leading latents in which these distances are told one by one.
         warmup_iterations: steps of plain reconstruction before DxMI. warmup_power: of the mean of patches' errors that
@@ -57,7 +58,8 @@ class FitSettings:
         data_energy: mean energy of the data when DxMI begins.
         smoothing: standard deviation in pixels of the heatmap's Gaussian.
         tiles: rows and columns that large images are cut into, (1, 1) for none. tile_overlap: of neighbours, a share.
-        holdout: share of the good images kept from training, for the threshold; beyond 20 images half of it.
+        holdout: share of the good images kept from training, for the threshold; beyond 20 images half of it. Where
+            they are too few to certify its rate, prototypes are chosen anew afterwards, of all good images.
         false_reject_rate: share of good parts the threshold may reject.
         review_rate: share of good parts that may be rejected or sent to a person; None for no such verdict.
         seed: of everything random.
@@ -72,6 +74,7 @@ class FitSettings:
     num_latents: int = 176
     energy_width: int = 256
     bottleneck: int = 32
+    num_energies: int = 1
     num_prototypes: int = 1024
     prototype_directions: int = 96
     warmup_iterations: int = 3000
@@ -91,8 +94,9 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         """Refuse illegal values, naming each."""
-        for name in ("num_latents", "energy_width", "bottleneck", "image_size", "prototype_directions"):
+        for name in ("num_latents", "energy_width", "bottleneck", "num_energies", "image_size"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
+        self._require(self.prototype_directions >= 1, "prototype_directions", "must be at least 1")
         for name in ("lighting", "num_prototypes", "warmup_iterations", "iterations", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         self._require(self.warmup_power >= 1, "warmup_power", "must be at least 1")

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,14 +131,34 @@ def test_scores_survive_saving_and_a_new_process_without_torch(
     assert output == [prediction.score, float(prediction.heatmap.sum()), False]
 
 
+@pytest.mark.parametrize("num_energies", [1, 2])
 def test_eager_pytorch_agrees_with_the_exported_graph(
-    detector: AnomalyDetector, good_images: list[np.ndarray]
+    num_energies: int, detector: AnomalyDetector, good_images: list[np.ndarray]
 ) -> None:
+    if num_energies > 1:
+        settings = replace(SETTINGS, num_energies=num_energies)
+        detector = AnomalyDetector.fit(good_images, name="part", settings=settings, threads=1)
     eager = EagerRuntime(assemble_scorer(detector.manifest, detector.contents))
     pixels = np.stack([np.asarray(Image.fromarray(image).resize((128, 128))) for image in good_images[:3]])
     ours, theirs = eager.run(pixels), detector.runtime.run(pixels)
     np.testing.assert_allclose(ours.score, theirs.score, rtol=1e-4)
     np.testing.assert_allclose(ours.heatmap, theirs.heatmap, rtol=1e-4)
+
+
+def test_held_out_parts_give_prototypes_where_they_cannot_certify_the_rate(
+    detector: AnomalyDetector, good_images: list[np.ndarray]
+) -> None:
+    def known(model: AnomalyDetector) -> list[bool]:
+        """Whether the model's scores of its held-out parts are those that the threshold rests on."""
+        scores = np.array([each.score for each in model.score_batch(good_images)])
+        return [bool(np.isclose(scores, good, rtol=1e-5).any()) for good in model.calibration.good_scores]
+
+    assert detector.calibration.method == "prediction limit"
+    assert not any(known(detector))
+    certain = replace(SETTINGS, false_reject_rate=0.4, review_rate=None)
+    certified = AnomalyDetector.fit(good_images, name="part", settings=certain, threads=1)
+    assert certified.calibration.method == "conformal"
+    assert all(known(certified))
 
 
 def test_a_model_of_earlier_features_is_scored_by_its_own_graph_or_not_at_all(

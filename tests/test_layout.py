@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from energyad.energy import PrototypeEnergy, Prototypes
+from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.features import Grid
 from energyad.latents import fit_whitening
 from energyad.runtimes import export, layout
@@ -54,20 +54,22 @@ class Sorted(nn.Module):
 
 
 DRAWN = torch.Generator().manual_seed(0)
+STRETCH = torch.rand(LATENTS, generator=DRAWN) + 0.1
+
+
+def prototype_energy() -> PrototypeEnergy:
+    """Prototypes of their own, in a metric that all share."""
+    points, radii = torch.randn(20, LATENTS, generator=DRAWN), torch.rand(20, generator=DRAWN) + 0.5
+    return PrototypeEnergy(Autoencoder(nn.SiLU()), Prototypes(STRETCH, points, radii, num_directions=5))
+
+
 ENERGIES = {
     "relu": Autoencoder(nn.ReLU()),
     "silu": Autoencoder(nn.SiLU()),
     "mixture": Mixture(),
     "sorted": Sorted(),
-    "prototypes": PrototypeEnergy(
-        Autoencoder(nn.SiLU()),
-        Prototypes(
-            torch.rand(LATENTS, generator=DRAWN) + 0.1,
-            torch.randn(20, LATENTS, generator=DRAWN),
-            torch.rand(20, generator=DRAWN) + 0.5,
-            num_directions=5,
-        ),
-    ),
+    "prototypes": prototype_energy(),
+    "several": MeanEnergy([prototype_energy(), prototype_energy()]),
 }
 
 
@@ -98,9 +100,10 @@ def test_eager_and_exported_heads_agree_for_any_energy(name: str) -> None:
     features = torch.rand(3, CHANNELS, 6, 6, generator=torch.Generator().manual_seed(1))
     for found, expected in zip(run(exported, features), head(features), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    # only the upsampling's two products are left, and one whose least is asked for; what is unknown stays as it was
-    assert op_types(exported).count("MatMul") == (3 if name in ("sorted", "prototypes") else 2)
-    assert ("Transpose" in op_types(exported)) == (name in ("sorted", "prototypes"))
+    # only the upsampling's two products are left, and those whose least is asked for; what is unknown stays as it was
+    products, transposes = {"sorted": (3, 1), "prototypes": (3, 1), "several": (4, 1)}.get(name, (2, 0))
+    assert op_types(exported).count("MatMul") == products
+    assert op_types(exported).count("Transpose") == transposes
 
 
 def test_a_difference_from_a_product_becomes_a_sum() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from benchmarks.detection.method import Method
-from benchmarks.detection.ours import AVERAGED, CHANGES, energyad_method
+from benchmarks.detection.ours import CHANGES, energyad_method
 from benchmarks.detection.peers import Peer
 from benchmarks.detection.same_features import RULES, UNSMOOTHED, FeatureRule
 from energyad.errors import SettingsError
@@ -16,7 +16,7 @@ PATCHCORE = re.compile(r"patchcore-(0\.\d+|1)")
 
 def open_method(name: str, *, image_size: int) -> Method:
     """The method of that name; `patchcore-<ratio>` takes any coreset ratio. Raises SettingsError."""
-    if name in CHANGES or name == AVERAGED:
+    if name in CHANGES:
         return energyad_method(name, image_size=image_size)
     if name.removesuffix(UNSMOOTHED) in RULES:
         rule = FeatureRule(name, FitSettings(image_size=image_size))
@@ -26,5 +26,5 @@ def open_method(name: str, *, image_size: int) -> Method:
         return Peer("padim", image_size)
     if match := PATCHCORE.fullmatch(name):
         return Peer("patchcore", image_size, coreset_ratio=float(match[1]))
-    known = ", ".join([*CHANGES, AVERAGED, *RULES, "padim", "patchcore-<ratio>"])
+    known = ", ".join([*CHANGES, *RULES, "padim", "patchcore-<ratio>"])
     raise SettingsError(f"method '{name}': there is none of that name; there are {known}")

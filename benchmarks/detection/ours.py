@@ -23,10 +23,9 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "energyad-longer": {"iterations": 0, "warmup_iterations": 5000},  # DxMI's time, in the warm-up
     "energyad-autoencoder": {"num_prototypes": 0},  # the energy without the distance to good patches
     "energyad-int8": {"precision": "int8"},  # the backbone in 8-bit integers
+    "energyad-x3": {"num_energies": 3},
     "energyad-one-light": {"lighting": 0.0},  # no relit copies
 }
-AVERAGED = "energyad-x3"
-AVERAGED_ENERGIES = 3
 
 
 @dataclass(frozen=True)
@@ -60,38 +59,8 @@ class Energyad:
         return Fitted(score, len(detector.contents[HEAD_FILE]))
 
 
-@dataclass(frozen=True)
-class AveragedEnergyad(Energyad):
-    """Several energies, fitted with seeds of their own; heatmaps in units of each one's threshold are averaged."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """As of one, and how many."""
-        return super().settings | {"energies": AVERAGED_ENERGIES}
-
-    def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
-        """Fit each as a user would."""
-        seeds = range(AVERAGED_ENERGIES * seed, AVERAGED_ENERGIES * (seed + 1))
-        detectors = [
-            AnomalyDetector.fit(
-                good, name="benchmark", settings=replace(self.fit_settings, seed=own), threads=threads
-            )
-            for own in seeds
-        ]
-
-        def score(pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
-            heatmap = np.mean(
-                [each.runtime.run(pixels).heatmap / each.threshold for each in detectors], axis=0
-            )
-            return RawScores(heatmap.max(axis=(1, 2)), heatmap)
-
-        return Fitted(score, sum(len(each.contents[HEAD_FILE]) for each in detectors))
-
-
 def energyad_method(name: str, *, image_size: int) -> Energyad:
-    """The method of that name: energyad, one of its `CHANGES`, or several energies averaged."""
-    if name == AVERAGED:
-        return AveragedEnergyad(FitSettings(image_size=image_size))
+    """The method of that name, one of `CHANGES`."""
     return Energyad(changed(FitSettings(image_size=image_size), CHANGES[name]))
 
 

@@ -81,6 +81,12 @@ def fit(
         int | None,
         typer.Option("--iterations", min=0, metavar="N", help="DxMI iterations; fewer is a quick trial."),
     ] = None,
+    energies: Annotated[
+        int | None,
+        typer.Option(
+            "--energies", min=1, metavar="N", help="Averaged; three see more than one, and train for longer."
+        ),
+    ] = None,
     target_frr: TargetRate = None,
     review_frr: ReviewRate = None,
     tiles: Annotated[
@@ -124,6 +130,7 @@ def fit(
         "precision": precision,
         "white_level": white_level,
         "iterations": iterations,
+        "num_energies": energies,
         "false_reject_rate": target_frr,
         "review_rate": review_frr,
         "tiles": None if tiles is None else parse_tiles(tiles),

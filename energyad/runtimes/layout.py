@@ -105,6 +105,7 @@ class _Mover(_Editor):
         super().__init__(model)
         self.moved: dict[str, int] = {}
         self.aliases: dict[str, str] = {}
+        self.turned: set[str] = set()
 
     def moved_model(self) -> onnx.ModelProto:
         nodes = self.nodes
@@ -143,10 +144,12 @@ class _Mover(_Editor):
         """Products of which only the least is asked for are compared fastest where they lie side by side."""
         if node.input[0] not in self.moved or node.input[1] in self.moved:
             raise _UnknownLayoutError
-        turned = f"{node.input[0]}.turned"
-        transpose = helper.make_node("Transpose", [node.input[0]], [turned], perm=CHANNEL_LAST)
+        source, turned = node.input[0], f"{node.input[0]}.turned"
         node.input[0] = turned
-        return [transpose, node]
+        if source in self.turned:  # several such products may be of the same values
+            return [node]
+        self.turned.add(source)
+        return [helper.make_node("Transpose", [source], [turned], perm=CHANNEL_LAST), node]
 
     def _as_convolution(self, node: NodeProto) -> NodeProto:
         source, weight = node.input[0], self.constants.get(node.input[1])
