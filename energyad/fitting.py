@@ -93,9 +93,10 @@ def fit_model(
     calibration, parts = calibrate_on(kept_back, OnnxRuntime(graph, plan=plan), settings, progress)
     if calibration.method != "conformal" and settings.num_prototypes > 0:
         # The threshold is an estimate anyway. Where it is a promise, it holds of a model that knows none of its parts.
-        everything = gather_patches(good.features, range(len(good.kept)), generator=generator)
+        again = torch.Generator().manual_seed(settings.seed)  # however many numbers the training has drawn
+        everything = gather_patches(good.features, range(len(good.kept)), generator=again)
         with single_thread():
-            head = renew_prototypes(head, everything, settings, generator, progress)
+            head = renew_prototypes(head, everything, settings, again, progress)
         graph = graph_of(head)
     good.discard()
     relit.discard()

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import energyad
 from energyad import AnomalyDetector, FitSettings
 from energyad.assembly import assemble_scorer
 from energyad.demo import render_demo, render_flawed, render_good
+from energyad.energy import PrototypeEnergy
 from energyad.errors import DataError, ImageError, ModelError
 from energyad.runtimes.eager import EagerRuntime
 
@@ -159,6 +161,17 @@ def test_held_out_parts_give_prototypes_where_they_cannot_certify_the_rate(
     certified = AnomalyDetector.fit(good_images, name="part", settings=certain, threads=1)
     assert certified.calibration.method == "conformal"
     assert all(known(certified))
+
+
+def test_other_trainings_have_the_same_prototypes(good_images: list[np.ndarray]) -> None:
+    def prototypes(iterations: int) -> torch.Tensor:
+        settings = replace(SETTINGS, warmup_iterations=50, iterations=iterations)
+        model = AnomalyDetector.fit(good_images, name="part", settings=settings, threads=1)
+        energy = assemble_scorer(model.manifest, model.contents).head.energy
+        assert isinstance(energy, PrototypeEnergy)
+        return energy.weight
+
+    assert torch.equal(prototypes(0), prototypes(10))
 
 
 def test_a_model_of_earlier_features_is_scored_by_its_own_graph_or_not_at_all(
