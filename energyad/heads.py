@@ -74,7 +74,9 @@ def fit_head(
         return EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut())
 
     def fit_one() -> tuple[nn.Module, TrainedEnergy]:
-        prototypes = choose_prototypes(own_light, whitening, settings, generator, progress)
+        prototypes = None
+        if settings.num_prototypes > 0:
+            prototypes = choose_prototypes(own_light, whitening, settings, generator, progress)
 
         def wrapped(energy: nn.Module) -> nn.Module:
             # Not before: prototypes hold still in the game, and the autoencoder would pay for what they tell already.
@@ -90,8 +92,7 @@ def fit_head(
         return wrapped(trained.energy), trained
 
     energies, trainings = zip(*(fit_one() for _ in range(settings.num_energies)), strict=True)
-    energy = energies[0] if len(energies) == 1 else MeanEnergy(energies)
-    return head_of(energy).eval().requires_grad_(False), list(trainings)
+    return head_of(_mean(energies)).eval().requires_grad_(False), list(trainings)
 
 
 def renew_prototypes(
@@ -105,16 +106,14 @@ def renew_prototypes(
     latents = torch.empty(*images.shape[:2], head.whitening.projection.shape[1])
     _whiten(head.whitening, images.flatten(0, 1), latents.flatten(0, 1))
 
-    def renewed(energy: nn.Module) -> nn.Module:
-        if isinstance(energy, MeanEnergy):
-            return MeanEnergy(map(renewed, energy.energies))
-        prototypes = choose_prototypes(latents, head.whitening, settings, generator, progress)
-        if prototypes is None or not isinstance(energy, PrototypeEnergy):
-            return energy
-        return PrototypeEnergy(energy.energy, prototypes)
+    def chosen() -> Prototypes:
+        return choose_prototypes(latents, head.whitening, settings, generator, progress)
 
+    several = head.energy.energies if isinstance(head.energy, MeanEnergy) else [head.energy]
     new = copy.deepcopy(head)
-    new.energy = renewed(head.energy)
+    new.energy = _mean(
+        [PrototypeEnergy(e.energy, chosen()) for e in several if isinstance(e, PrototypeEnergy)]
+    )
     return new.eval().requires_grad_(False)
 
 
@@ -124,14 +123,12 @@ def choose_prototypes(
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
-) -> Prototypes | None:
-    """A coreset of the latents, stretched back to the features they come from; None where none is asked.
+) -> Prototypes:
+    """A coreset of the latents, stretched back to the features they come from.
 
     Whitened, noise has as much to say of what is near as anything. Radii are of the fitted images too: the parts held
     out for the threshold must not have shaped what judges them.
     """
-    if settings.num_prototypes == 0:
-        return None
     progress.stage("prototypes", settings.num_prototypes)
     stretch = whitening.deviations()
     drawn = torch.randperm(images.shape[0] * images.shape[1], generator=generator)[:MOST_CANDIDATES]
@@ -142,6 +139,10 @@ def choose_prototypes(
     radii = usual_distances(points, origins, ((place, images[place] * stretch) for place in measured))
     progress.advance(len(points))
     return Prototypes(stretch, points, radii, settings.prototype_directions)
+
+
+def _mean(energies: Sequence[nn.Module]) -> nn.Module:
+    return energies[0] if len(energies) == 1 else MeanEnergy(energies)
 
 
 def _whiten(whitening: Whitening, patches: Float16[Tensor, "n c"], latents: Float[Tensor, "n k"]) -> None:
