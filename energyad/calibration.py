@@ -38,6 +38,7 @@ class Calibration:
         """(1 + number of good scores ≥ score) / (n + 1).
 
         For a new good part like the held-out ones, P(p ≤ a) ≤ a for every a (Vovk et al. 2005; Bates et al. 2023).
+        After a fit that certifies neither rate that is nearly so: its prototypes know the held-out parts too.
         Where a threshold is conformal, a score is above it exactly when its p-value is at most the rate.
         """
         n = len(self.good_scores)
@@ -58,6 +59,11 @@ class Calibration:
     def smallest_p_value(self) -> float:
         """1 / (n + 1): no part gets a smaller one, and no lower false-reject rate can be certified."""
         return 1 / (len(self.good_scores) + 1)
+
+    @property
+    def certifies(self) -> bool:
+        """Whether either rate is one that the good parts certify."""
+        return "conformal" in (self.method, self.review_method)
 
     def promise(self) -> str:
         """One line for people: what the number of good parts allows to say of the false-reject rate."""

@@ -59,7 +59,7 @@ class FitSettings:
         smoothing: standard deviation in pixels of the heatmap's Gaussian.
         tiles: rows and columns that large images are cut into, (1, 1) for none. tile_overlap: of neighbours, a share.
         holdout: share of the good images kept from training, for the threshold; beyond 20 images half of it. Where
-            they are too few to certify its rate, prototypes are chosen anew afterwards, of all good images.
+            they are too few to certify a rate, prototypes are chosen anew afterwards, of all good images.
         false_reject_rate: share of good parts the threshold may reject.
         review_rate: share of good parts that may be rejected or sent to a person; None for no such verdict.
         seed: of everything random.
