@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 MAGNITUDE_FLOOR = 2.0
 """Added to a latent's mean square before dividing by it; good latents have a mean square of one."""
+
+COMPARED = 256
+"""Prototypes at once: the products with more of them leave the processor's cache before their least is found."""
 
 
 class AutoencoderEnergy(nn.Module):
@@ -100,7 +104,8 @@ class PrototypeEnergy(nn.Module):
         """Squared distance to the nearest prototype, in units of its squared radius."""
         leading = z[..., : len(self.weight) - 2]
         terms = torch.cat([leading, z.square() @ self.metric + self.unit], dim=-1)
-        return (terms @ self.weight).amin(dim=-1).clamp_min(0)  # rounding may leave it below
+        least = [(terms @ part).amin(dim=-1) for part in self.weight.split(COMPARED, dim=1)]
+        return functools.reduce(torch.minimum, least).clamp_min(0)  # rounding may leave it below
 
 
 class MeanEnergy(nn.Module):

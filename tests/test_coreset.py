@@ -58,10 +58,3 @@ def test_no_radius_is_zero_and_one_image_alone_gives_equal_ones() -> None:
     assert float(usual_distances(points, torch.zeros(20, dtype=torch.long), [(1, points)]).min()) > 0
     alone = usual_distances(points, torch.zeros(20, dtype=torch.long), [(0, points)])
     assert len(alone.unique()) == 1 and float(alone.min()) > 0
-
-
-def test_no_prototypes_where_none_are_asked() -> None:
-    whitening = fit_whitening(torch.randn(50, 4), num_latents=4)
-    settings = FitSettings(num_prototypes=0)
-    images = torch.randn(5, 10, 4)
-    assert choose_prototypes(images, whitening, settings, torch.Generator(), Silent()) is None

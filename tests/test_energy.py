@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from energyad.energy import AutoencoderEnergy, PrototypeEnergy, Prototypes
+from energyad.energy import COMPARED, AutoencoderEnergy, PrototypeEnergy, Prototypes
 from energyad.progress import Silent
 from energyad.settings import FitSettings
 from energyad.training import HeldOutWatch, set_scale, train_energy, warm_up
@@ -124,12 +124,13 @@ def test_a_higher_power_reproduces_rare_patches_better(good: torch.Tensor) -> No
     assert error_of_rare(2.0) < 0.9 * error_of_rare(1.0)
 
 
-def test_the_distance_is_that_to_the_nearest_prototype() -> None:
+@pytest.mark.parametrize("count", [30, 2 * COMPARED + 1])
+def test_the_distance_is_that_to_the_nearest_prototype(count: int) -> None:
     generator = torch.Generator().manual_seed(0)
     stretch = torch.rand(12, generator=generator) + 0.1
-    points = torch.randn(30, 12, generator=generator)
+    points = torch.randn(count, 12, generator=generator)
     z = torch.randn(2, 3, 3, 12, generator=generator)
-    radii = torch.rand(30, generator=generator) + 0.5
+    radii = torch.rand(count, generator=generator) + 0.5
     autoencoder = AutoencoderEnergy(12, width=8, bottleneck=2)
     energy = PrototypeEnergy(autoencoder, Prototypes(stretch, points, radii, num_directions=12))
     expected = (torch.cdist((z * stretch).flatten(0, 2), points) / radii).amin(dim=1)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from energyad.energy import MeanEnergy, PrototypeEnergy
+from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy
 from energyad.features import Grid
 from energyad.heads import fit_head, renew_prototypes
 from energyad.progress import Silent
@@ -55,6 +55,11 @@ def test_renewed_prototypes_are_of_the_images_given_and_nothing_else_changes() -
     latents = head.whitening(others.float())
     assert isinstance(head.energy, PrototypeEnergy) and isinstance(renewed.energy, PrototypeEnergy)
     torch.testing.assert_close(renewed.energy.energy(latents), head.energy.energy(latents), rtol=0, atol=0)
+
+
+def test_no_prototypes_where_none_are_asked() -> None:
+    head, _ = fit(replace(SETTINGS, num_prototypes=0))
+    assert isinstance(head.energy, AutoencoderEnergy)
 
 
 @pytest.mark.parametrize("renew", [False, True])
