@@ -76,7 +76,9 @@ def fit_head(
     def fit_one() -> tuple[nn.Module, TrainedEnergy]:
         prototypes = None
         if settings.num_prototypes > 0:
-            prototypes = choose_prototypes(own_light, whitening, settings, generator, progress)
+            progress.stage("prototypes", settings.num_prototypes)
+            prototypes = choose_prototypes(own_light, whitening, settings, generator)
+            progress.advance(len(prototypes.points))
 
         def wrapped(energy: nn.Module) -> nn.Module:
             # Not before: prototypes hold still in the game, and the autoencoder would pay for what they tell already.
@@ -107,8 +109,11 @@ def renew_prototypes(
     _whiten(head.whitening, images.flatten(0, 1), latents.flatten(0, 1))
 
     def chosen() -> Prototypes:
-        return choose_prototypes(latents, head.whitening, settings, generator, progress)
+        prototypes = choose_prototypes(latents, head.whitening, settings, generator)
+        progress.advance(len(prototypes.points))
+        return prototypes
 
+    progress.stage("all parts", settings.num_energies * settings.num_prototypes)
     several = head.energy.energies if isinstance(head.energy, MeanEnergy) else [head.energy]
     new = copy.deepcopy(head)
     new.energy = _mean(
@@ -122,14 +127,12 @@ def choose_prototypes(
     whitening: Whitening,
     settings: FitSettings,
     generator: torch.Generator,
-    progress: Progress,
 ) -> Prototypes:
     """A coreset of the latents, stretched back to the features they come from.
 
     Whitened, noise has as much to say of what is near as anything. Radii are of the fitted images too: the parts held
     out for the threshold must not have shaped what judges them.
     """
-    progress.stage("prototypes", settings.num_prototypes)
     stretch = whitening.deviations()
     drawn = torch.randperm(images.shape[0] * images.shape[1], generator=generator)[:MOST_CANDIDATES]
     candidates = images.flatten(0, 1)[drawn] * stretch
@@ -137,7 +140,6 @@ def choose_prototypes(
     points, origins = candidates[chosen], drawn[chosen] // images.shape[1]
     measured = range(0, len(images), -(-len(images) // MOST_MEASURED))
     radii = usual_distances(points, origins, ((place, images[place] * stretch) for place in measured))
-    progress.advance(len(points))
     return Prototypes(stretch, points, radii, settings.prototype_directions)
 
 

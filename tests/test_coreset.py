@@ -5,7 +5,6 @@ import torch
 from energyad.coreset import FEWEST, greedy_coreset, usual_distances
 from energyad.heads import choose_prototypes
 from energyad.latents import fit_whitening
-from energyad.progress import Silent
 from energyad.settings import FitSettings
 
 
@@ -35,8 +34,8 @@ def test_prototypes_lie_among_the_features() -> None:
     torch.testing.assert_close(whitening.deviations(), scales / 8, rtol=0.05, atol=0)
     settings = FitSettings(num_prototypes=500)
     images = whitening(features).view(20, 1000, 4)
-    prototypes = choose_prototypes(images, whitening, settings, generator, Silent())
-    assert prototypes is not None and prototypes.points.shape == (500, 4)
+    prototypes = choose_prototypes(images, whitening, settings, generator)
+    assert prototypes.points.shape == (500, 4)
     torch.testing.assert_close(prototypes.stretch, scales / 8, rtol=0.05, atol=0)
     own = (features @ whitening.projection - whitening.mean @ whitening.projection) * prototypes.stretch
     assert float(torch.cdist(prototypes.points, own).amin(dim=1).max()) < 0.01
