@@ -91,8 +91,9 @@ def fit_model(
     graph, plan = graph_of(head), default_plan(threads, tiles=settings.cut().count)
     kept_back = [kept_images[i] for i in held_out]
     calibration, parts = calibrate_on(kept_back, OnnxRuntime(graph, plan=plan), settings, progress)
-    if not calibration.certifies and settings.num_prototypes > 0:
+    if not calibration.certifies and settings.num_prototypes > 0 and len(fitted) > 1:
         # Its thresholds are estimates anyway. Where one is a promise, it holds of a model that knows none of its parts.
+        # Of one fitted image no radii are known, and its threshold would have other units.
         again = torch.Generator().manual_seed(settings.seed)  # however many numbers the training has drawn
         everything = gather_patches(good.features, range(len(good.kept)), generator=again)
         with single_thread():

@@ -164,6 +164,16 @@ def test_held_out_parts_give_prototypes_where_they_cannot_certify_the_rate(
         assert all(known(certified))
 
 
+@pytest.mark.filterwarnings("ignore:only")
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_threshold_of_very_few_images_is_in_the_units_of_the_scores(
+    count: int, good_images: list[np.ndarray], new_part: np.ndarray
+) -> None:
+    settings = replace(SETTINGS, warmup_iterations=50, iterations=10)
+    model = AnomalyDetector.fit(good_images[:count], name="part", settings=settings, threads=1)
+    assert 0.1 < model.score(new_part).score / model.threshold < 10
+
+
 def test_other_trainings_have_the_same_prototypes(good_images: list[np.ndarray]) -> None:
     def prototypes(iterations: int) -> torch.Tensor:
         settings = replace(SETTINGS, warmup_iterations=50, iterations=iterations)
