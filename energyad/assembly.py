@@ -70,7 +70,7 @@ def _empty_energy(tensors: Mapping[str, Tensor], name: str, settings: FitSetting
         return energy
     weight = tensors.get(f"{name}.weight")
     if weight is None:
-        raise ModelError(f"{HEAD_FILE}: its tensors do not fit the model's settings; fit the model again")
+        raise _misfit(HEAD_FILE)
     terms, count = weight.shape
     empty = torch.zeros(latents), torch.zeros(count, latents), torch.ones(count)
     return PrototypeEnergy(energy, Prototypes(*empty, num_directions=terms - 2))
@@ -90,6 +90,8 @@ def _fill(module: nn.Module, contents: Mapping[str, bytes], name: str) -> None:
         with torch.no_grad():
             module.load_state_dict(_tensors(contents, name))
     except RuntimeError as error:
-        raise ModelError(
-            f"{name}: its tensors do not fit the model's settings; fit the model again"
-        ) from error
+        raise _misfit(name) from error
+
+
+def _misfit(name: str) -> ModelError:
+    return ModelError(f"{name}: its tensors do not fit the model's settings; fit the model again")

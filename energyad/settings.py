@@ -59,7 +59,7 @@ class FitSettings:
         smoothing: standard deviation in pixels of the heatmap's Gaussian.
         tiles: rows and columns that large images are cut into, (1, 1) for none. tile_overlap: of neighbours, a share.
         holdout: share of the good images kept from training, for the threshold; beyond 20 images half of it. Where
-            they are too few to certify a rate, prototypes are chosen anew afterwards, of all good images.
+            they are too few to certify either rate, prototypes are chosen anew afterwards, of all good images.
         false_reject_rate: share of good parts the threshold may reject.
         review_rate: share of good parts that may be rejected or sent to a person; None for no such verdict.
         seed: of everything random.
@@ -94,9 +94,9 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         """Refuse illegal values, naming each."""
-        for name in ("num_latents", "energy_width", "bottleneck", "num_energies", "image_size"):
+        sizes = ("num_latents", "energy_width", "bottleneck", "image_size")
+        for name in (*sizes, "num_energies", "prototype_directions"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
-        self._require(self.prototype_directions >= 1, "prototype_directions", "must be at least 1")
         for name in ("lighting", "num_prototypes", "warmup_iterations", "iterations", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         self._require(self.warmup_power >= 1, "warmup_power", "must be at least 1")
