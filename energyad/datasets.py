@@ -53,14 +53,14 @@ class TestItem:
 class Category:
     """One kind of part: good images to fit on, and test images where there are any. Paths are sorted.
 
-    num_united: kinds of parts, where it is several as one.
+    united: where it is several categories as one, the name of each good image's own.
     """
 
     name: str
     root: Path
     train_good: tuple[Path, ...]
     test: tuple[TestItem, ...]
-    num_united: int = 1
+    united: tuple[str, ...] | None = None
 
     @property
     def has_masks(self) -> bool:
@@ -138,7 +138,8 @@ def unite(categories: Sequence[Category], *, name: str) -> Category:
     """The good images of several categories as one, for a single model of all; each is tested by itself."""
     check_category_name(name)
     good = tuple(path for category in categories for path in category.train_good)
-    return Category(name, categories[0].root.parent, good, (), num_united=len(categories))
+    names = tuple(category.name for category in categories for _ in category.train_good)
+    return Category(name, categories[0].root.parent, good, (), united=names)
 
 
 def check_category_name(name: str) -> None:

@@ -53,6 +53,7 @@ class AnomalyDetector:
         good_images: Sequence[ImageLike],
         *,
         name: str = "detector",
+        categories: Sequence[str] | None = None,
         settings: FitSettings | None = None,
         backbone_weights: Path | None = None,
         threads: int | None = None,
@@ -64,6 +65,7 @@ class AnomalyDetector:
     ) -> Self:
         """Fit on images of good parts alone.
 
+        categories: of each image, where one model is for several kinds of parts; scoring is not told.
         backbone_weights: a safetensors file for `settings.backbone`, where it shall not be the package's own.
         threads: for the backbone, all cores by default; the small networks always train on one. runtime: that the
         fitted detector scores on. roi, ignore: the only area that is judged, and one that is not: polygons or a mask,
@@ -75,6 +77,7 @@ class AnomalyDetector:
         manifest, contents = fit_model(
             good_images,
             name=name,
+            categories=categories,
             settings=settings,
             backbone_weights=backbone_weights,
             threads=threads,

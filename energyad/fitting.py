@@ -16,6 +16,7 @@ from energyad import detector, drift, provenance
 from energyad.backbones import BackboneWeights
 from energyad.calibration import Calibration, calibrate
 from energyad.card import model_card
+from energyad.errors import DataError
 from energyad.extraction import GoodFeatures, extract, require_enough, some_pixels, work_on
 from energyad.features import load_extractor
 from energyad.heads import fit_head, gather_patches, renew_prototypes
@@ -40,6 +41,7 @@ def fit_model(
     good_images: Sequence[detector.ImageLike],
     *,
     name: str,
+    categories: Sequence[str] | None = None,
     settings: FitSettings | None = None,
     backbone_weights: Path | None = None,
     threads: int | None = None,
@@ -53,6 +55,7 @@ def fit_model(
     judged = judge(settings.input_shape, roi=roi, ignore=ignore)
     started = time.perf_counter()
     require_enough(len(good_images))
+    of_each = categories_of(good_images, categories, name=name)
     generator = torch.Generator().manual_seed(settings.seed)
     progress.stage("backbone", 1)
     extractor = load_extractor(
@@ -70,12 +73,14 @@ def fit_model(
     require_enough(len(good.kept))
     fitted, held_out = split(len(good.kept), settings=settings, generator=generator)
     kept_images = [good_images[place] for place in good.kept]
+    kept_categories = [of_each[place] for place in good.kept]
     relit = relit_features([kept_images[i] for i in fitted], session, settings=settings, progress=progress)
     with single_thread():
         head, trainings = fit_head(
             gather_patches(good.features, fitted, generator=generator),
             gather_patches(relit.features, range(len(relit.kept)), generator=generator),
             gather_patches(good.features, held_out[:MOST_WATCHED], generator=generator),
+            [kept_categories[i] for i in fitted],
             extractor.grid,
             settings,
             generator,
@@ -94,10 +99,7 @@ def fit_model(
     if not calibration.certifies and settings.num_prototypes > 0 and len(fitted) > 1:
         # Its thresholds are estimates anyway. Where one is a promise, it holds of a model that knows none of its parts.
         # Of one fitted image no radii are known, and its threshold would have other units.
-        again = torch.Generator().manual_seed(settings.seed)  # however many numbers the training has drawn
-        everything = gather_patches(good.features, range(len(good.kept)), generator=again)
-        with single_thread():
-            head = renew_prototypes(head, everything, settings, again, progress)
+        head = with_all_parts(head, good, kept_categories, settings=settings, progress=progress)
         graph = graph_of(head)
     good.discard()
     relit.discard()
@@ -116,6 +118,19 @@ def fit_model(
     manifest = describe(name, settings, extractor.weights, calibration, made, trainings)
     manifest = manifest.model_copy(update={"good_parts": drift.good_parts(parts), "area": judged.spec})
     return manifest, contents | {detector.CARD_FILE: model_card(manifest).encode()}
+
+
+def categories_of(
+    good_images: Sequence[detector.ImageLike], categories: Sequence[str] | None, *, name: str
+) -> Sequence[str]:
+    """The category of each image, which is `name` where none is given. Raises DataError where some have none."""
+    if categories is None:
+        return [name] * len(good_images)
+    if len(categories) != len(good_images):
+        raise DataError(
+            f"{len(categories)} categories for {len(good_images)} good images: give one of each image"
+        )
+    return categories
 
 
 def describe(
@@ -152,6 +167,21 @@ def split(count: int, *, settings: FitSettings, generator: torch.Generator) -> t
     share = settings.holdout * count
     num_held_out = max(1, round(min(share, max(ENOUGH_HELD_OUT, share / 2))))
     return sorted(order[num_held_out:]), sorted(order[:num_held_out])
+
+
+def with_all_parts(
+    head: EnergyHead,
+    good: GoodFeatures,
+    categories: Sequence[str],
+    *,
+    settings: FitSettings,
+    progress: Progress,
+) -> EnergyHead:
+    """The head with prototypes of all good images, those that were held out for the threshold included."""
+    generator = torch.Generator().manual_seed(settings.seed)  # however many numbers the training has drawn
+    patches = gather_patches(good.features, range(len(good.kept)), generator=generator)
+    with single_thread():
+        return renew_prototypes(head, patches, categories, settings, generator, progress)
 
 
 def relit_features(

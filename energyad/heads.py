@@ -49,6 +49,7 @@ def fit_head(
     images: Float16[Tensor, "n p c"],
     relit_images: Float16[Tensor, "r p2 c2"],
     held_out: Float16[Tensor, "m p3 c"],
+    categories: Sequence[str],
     grid: Grid,
     settings: FitSettings,
     generator: torch.Generator,
@@ -59,7 +60,7 @@ def fit_head(
 
     The latents' axes are those of the patches under their own light; but a few images hardly vary in most directions,
     and the slightest change of light would then lie far outside. observe: called with DxMI's iteration and the head
-    of that time, of each energy in turn.
+    of that time, of each energy in turn. categories: of each image.
     """
     patches, relit = images.flatten(0, 1), relit_images.flatten(0, 1)
     seen = torch.cat([patches, relit]) if len(relit) > len(patches) else patches
@@ -76,8 +77,8 @@ def fit_head(
     def fit_one() -> tuple[nn.Module, TrainedEnergy]:
         prototypes = None
         if settings.num_prototypes > 0:
-            progress.stage("prototypes", settings.num_prototypes)
-            prototypes = choose_prototypes(own_light, whitening, settings, generator)
+            progress.stage("prototypes", _num_prototypes(settings, categories))
+            prototypes = choose_prototypes(own_light, categories, whitening, settings, generator)
             progress.advance(len(prototypes.points))
 
         def wrapped(energy: nn.Module) -> nn.Module:
@@ -100,6 +101,7 @@ def fit_head(
 def renew_prototypes(
     head: EnergyHead,
     images: Float16[Tensor, "n p c"],
+    categories: Sequence[str],
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
@@ -109,11 +111,11 @@ def renew_prototypes(
     _whiten(head.whitening, images.flatten(0, 1), latents.flatten(0, 1))
 
     def chosen() -> Prototypes:
-        prototypes = choose_prototypes(latents, head.whitening, settings, generator)
+        prototypes = choose_prototypes(latents, categories, head.whitening, settings, generator)
         progress.advance(len(prototypes.points))
         return prototypes
 
-    progress.stage("all parts", settings.num_energies * settings.num_prototypes)
+    progress.stage("all parts", settings.num_energies * _num_prototypes(settings, categories))
     several = head.energy.energies if isinstance(head.energy, MeanEnergy) else [head.energy]
     new = copy.deepcopy(head)
     new.energy = _mean(
@@ -124,23 +126,39 @@ def renew_prototypes(
 
 def choose_prototypes(
     images: Float[Tensor, "n p k"],
+    categories: Sequence[str],
     whitening: Whitening,
     settings: FitSettings,
     generator: torch.Generator,
 ) -> Prototypes:
-    """A coreset of the latents, stretched back to the features they come from.
+    """A coreset of the latents, stretched back to the features they come from; of several categories one of each.
 
-    Whitened, noise has as much to say of what is near as anything. Radii are of the fitted images too: the parts held
-    out for the threshold must not have shaped what judges them.
+    Whitened, noise has as much to say of what is near as anything. Chosen from all categories at once, most would be
+    of the one that varies most. Radii are of the fitted images too: the parts held out for the threshold must not
+    have shaped what judges them.
     """
-    stretch = whitening.deviations()
-    drawn = torch.randperm(images.shape[0] * images.shape[1], generator=generator)[:MOST_CANDIDATES]
-    candidates = images.flatten(0, 1)[drawn] * stretch
-    chosen = greedy_coreset(candidates, settings.num_prototypes, generator)
-    points, origins = candidates[chosen], drawn[chosen] // images.shape[1]
+    stretch, per_image = whitening.deviations(), images.shape[1]
+    names = list(dict.fromkeys(categories))
+    of_image = torch.tensor([names.index(category) for category in categories])
+    size = settings.prototypes_of_each(len(names))
+    points, origins = [], []
+    for number in range(len(names)):
+        places = (of_image == number).nonzero()[:, 0]
+        drawn = torch.randperm(len(places) * per_image, generator=generator)[:MOST_CANDIDATES]
+        image = places[drawn // per_image]
+        candidates = images[image, drawn % per_image] * stretch
+        chosen = greedy_coreset(candidates, size, generator)
+        points.append(candidates[chosen])
+        origins.append(image[chosen])
     measured = range(0, len(images), -(-len(images) // MOST_MEASURED))
-    radii = usual_distances(points, origins, ((place, images[place] * stretch) for place in measured))
-    return Prototypes(stretch, points, radii, settings.prototype_directions)
+    measurable = ((place, images[place] * stretch) for place in measured)
+    radii = usual_distances(torch.cat(points), torch.cat(origins), measurable, of_image)
+    return Prototypes(stretch, torch.cat(points), radii, settings.prototype_directions)
+
+
+def _num_prototypes(settings: FitSettings, categories: Sequence[str]) -> int:
+    count = len(set(categories))
+    return count * settings.prototypes_of_each(count)
 
 
 def _mean(energies: Sequence[nn.Module]) -> nn.Module:

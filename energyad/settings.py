@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from energyad.backbones import DEFAULT_BACKBONE
@@ -51,7 +51,8 @@ class FitSettings:
         lighting: how far exposure and gamma of training's relit copies go, as the logarithm of a factor; 0 for none.
         num_latents: whitened directions kept. energy_width, bottleneck: layers of the energy's autoencoder.
         num_energies: trained from seeds of their own, and averaged.
-        num_prototypes: good latents that the energy measures distances from; 0 for the autoencoder alone.
+        num_prototypes: good latents of each category that the energy measures distances from, up to
+            `MOST_PROTOTYPES` of several; 0 for the autoencoder alone.
             prototype_directions: leading latents in which these distances are told one by one.
         warmup_iterations: steps of plain reconstruction before DxMI. warmup_power: of the mean of patches' errors that
             they lower; beyond 1 rare patches weigh more. iterations: DxMI iterations.
@@ -109,10 +110,11 @@ class FitSettings:
         """Where the tiles lie. Raises SettingsError."""
         return Tiles(rows=self.tiles[0], columns=self.tiles[1], overlap=self.tile_overlap)
 
-    def for_categories(self, count: int) -> FitSettings:
-        """These settings for one model of so many kinds of parts: prototypes for each, up to `MOST_PROTOTYPES`."""
-        enough = max(self.num_prototypes, min(count * self.num_prototypes, MOST_PROTOTYPES))
-        return replace(self, num_prototypes=enough)
+    def prototypes_of_each(self, num_categories: int) -> int:
+        """Prototypes of each category of one model: of several together not more than `MOST_PROTOTYPES`."""
+        if num_categories == 1:
+            return self.num_prototypes
+        return min(self.num_prototypes, max(1, MOST_PROTOTYPES // num_categories))
 
     @property
     def input_shape(self) -> tuple[int, int]:

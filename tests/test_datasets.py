@@ -168,6 +168,7 @@ def test_categories_are_united_for_one_model_and_tested_by_themselves(tmp_path: 
     both = [open_category(name, data_root=make_category(tmp_path, name)) for name in ("bolt", "nut")]
     united = unite(both, name="unified")
     assert united.train_good == both[0].train_good + both[1].train_good
-    assert united.test == () and united.num_united == 2 and both[0].num_united == 1
+    assert united.test == () and both[0].united is None
+    assert united.united == tuple(c.name for c in both for _ in c.train_good)
     with pytest.raises(DataError):
         unite(both, name="../up")

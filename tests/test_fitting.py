@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,8 +65,10 @@ def test_patches_beyond_the_limit_are_thinned_alike_in_every_image(monkeypatch: 
 
 def test_a_model_of_several_categories_has_prototypes_for_each_up_to_a_limit() -> None:
     settings = FitSettings(num_prototypes=1000, seed=3)
-    assert settings.for_categories(1) == settings
-    assert settings.for_categories(3) == replace(settings, num_prototypes=3000)
-    assert settings.for_categories(15).num_prototypes == MOST_PROTOTYPES
-    many, none = FitSettings(num_prototypes=2 * MOST_PROTOTYPES), FitSettings(num_prototypes=0)
-    assert many.for_categories(3) == many and none.for_categories(3) == none
+    assert [settings.prototypes_of_each(count) for count in (1, 3, 4, 8)] == [1000, 1000, 1000, 512]
+    assert (
+        15 * settings.prototypes_of_each(15) <= MOST_PROTOTYPES < 15 * (settings.prototypes_of_each(15) + 1)
+    )
+    many = FitSettings(num_prototypes=2 * MOST_PROTOTYPES)
+    assert many.prototypes_of_each(1) == 2 * MOST_PROTOTYPES  # a setting's own word
+    assert many.prototypes_of_each(2 * MOST_PROTOTYPES) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from benchmarks.detection.measure import Cell, Scored, measure
 from benchmarks.detection.methods import open_method
 from benchmarks.detection.ours import Energyad
 from benchmarks.detection.rows import Row
+from energyad.datasets import unite
 from energyad.errors import EnergyadError, SettingsError
 from energyad.settings import FitSettings
 
@@ -82,7 +84,9 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
         for seed in options.seeds:
             for shots in options.few_shot or [None]:
                 for name, method in methods.items():
-                    own = method.for_categories(len(group)) if isinstance(method, Energyad) else method
+                    own = method
+                    if options.unified and isinstance(method, Energyad):
+                        own = replace(method, categories=unite(group, name="unified").united)
                     yield Cell(name=name, method=own, categories=group, shots=shots, seed=seed)
 
 

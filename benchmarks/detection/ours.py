@@ -30,9 +30,10 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Energyad:
-    """energyad with these settings; the seed is the run's."""
+    """energyad with these settings; the seed is the run's. categories: of the good images, in one model for several."""
 
     fit_settings: FitSettings
+    categories: tuple[str, ...] | None = None
 
     @property
     def image_size(self) -> int:
@@ -44,14 +45,12 @@ class Energyad:
         """The whole FitSettings but the seed, which has a column of its own."""
         return {name: value for name, value in self.fit_settings.to_dict().items() if name != "seed"}
 
-    def for_categories(self, count: int) -> Energyad:
-        """The same for one model of so many categories, as `energyad fit` does."""
-        return replace(self, fit_settings=self.fit_settings.for_categories(count))
-
     def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
         """Fit as a user would: a part of the good images is held out for the threshold."""
         settings = replace(self.fit_settings, seed=seed)
-        detector = AnomalyDetector.fit(good, name="benchmark", settings=settings, threads=threads)
+        detector = AnomalyDetector.fit(
+            good, name="benchmark", categories=self.categories, settings=settings, threads=threads
+        )
 
         def score(pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
             return detector.runtime.run(pixels)

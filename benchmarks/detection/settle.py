@@ -83,7 +83,7 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
     )
     relit = relit_features(taught, session, settings=settings, progress=silent)
     parts = (patches(own), patches(relit), patches(seen))
-    fit_head(*parts, grid, settings, generator, silent, observe=look)
+    fit_head(*parts, [category.name] * len(own.kept), grid, settings, generator, silent, observe=look)
 
 
 def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:

@@ -195,12 +195,13 @@ def _fit(
     from energyad.detector import AnomalyDetector
 
     given = {key: value for key, value in options.items() if value is not None}
-    settings = _settings(given).for_categories(data.num_united)
+    settings = _settings(given)
     terminal.say(f"fitting '{name}' on {len(data.train_good)} good images from {data.root}")
     with Bar() as bar:
         detector = AnomalyDetector.fit(
             data.train_good,
             name=name,
+            categories=data.united,
             settings=settings,
             roi=roi,
             ignore=ignore,

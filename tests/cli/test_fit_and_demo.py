@@ -15,7 +15,6 @@ from energyad.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
 from energyad.images import read_image
-from energyad.settings import FitSettings
 
 from .outcome import Program, is_one_line_error
 
@@ -87,19 +86,21 @@ def test_all_categories_become_one_model_and_none_is_an_error(
     )
     for name in ("bolt", "nut"):
         shutil.copytree(demo_category.root, house / "parts" / name)
-    fitted: list[tuple[str, int, int]] = []
+    fitted: list[tuple[str, int, Sequence[str] | None]] = []
 
-    def no_fit(good_images: Sequence[Path], *, name: str, settings: FitSettings, **_: object) -> None:
-        fitted.append((name, len(good_images), settings.num_prototypes))
+    def no_fit(
+        good_images: Sequence[Path], *, name: str, categories: Sequence[str] | None, **_: object
+    ) -> None:
+        fitted.append((name, len(good_images), categories))
         raise DataError("enough seen")
 
     monkeypatch.setattr(AnomalyDetector, "fit", no_fit)
     program("fit", "--category", "all", "--data-root", "parts")
     program("fit", "-c", "bolt", "-c", "nut", "-c", "nut", "--data-root", "parts", "--name", "both")
     program("fit", "-c", "bolt", "--data-root", "parts")
-    count, prototypes = len(demo_category.train_good), FitSettings().num_prototypes
-    both = (2 * count, 2 * prototypes)  # each category has its own share of them
-    assert fitted == [("unified", *both), ("both", *both), ("bolt", count, prototypes)]
+    count = len(demo_category.train_good)
+    both = (2 * count, ("bolt",) * count + ("nut",) * count)
+    assert fitted == [("unified", *both), ("both", *both), ("bolt", count, None)]
 
 
 def test_a_fit_that_is_stopped_leaves_the_old_model_whole(
