@@ -11,6 +11,7 @@ def model_card(manifest: Manifest) -> str:
     review = ""
     if calibration.review_threshold is not None:
         review = f"; review from {calibration.review_threshold:.6g}, for {calibration.review_rate:.2%}"
+    turned = f"; {made.num_turned} copies turned to any direction" if made.num_turned else ""
     return f"""# {manifest.name}
 
 An energyad anomaly detector: a frozen backbone, whitened patch features, and an energy trained with DxMI.
@@ -19,7 +20,7 @@ High energy = abnormal.
 | | |
 |---|---|
 | fitted | {manifest.created}, {made.fit_seconds:.0f} s, seed {made.seed} |
-| data | {made.num_images} good images, {made.num_held_out} of them held out for the threshold; no defects were seen |
+| data | {made.num_images} good images, {made.num_held_out} of them held out for the threshold{turned}; no defects |
 | backbone | {manifest.backbone.name} ({manifest.backbone.source}) |
 | input | {_input(manifest)} |
 | threshold | {calibration.threshold:.6g} for {calibration.false_reject_rate:.2%} false rejects{review} |

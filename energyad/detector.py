@@ -60,6 +60,7 @@ class AnomalyDetector:
         runtime: str = "auto",
         roi: AreaSource | None = None,
         ignore: AreaSource | None = None,
+        any_direction: bool | None = None,
         skip_bad: bool = False,
         progress: Progress | None = None,
     ) -> Self:
@@ -69,8 +70,9 @@ class AnomalyDetector:
         backbone_weights: a safetensors file for `settings.backbone`, where it shall not be the package's own.
         threads: for the backbone, all cores by default; the small networks always train on one. runtime: that the
         fitted detector scores on. roi, ignore: the only area that is judged, and one that is not: polygons or a mask,
-        see `energyad.roi`. skip_bad: leave out images that cannot be read rather than stop. Raises DataError for fewer
-        than two images, ImageError for a bad one, TrainingDiverged.
+        see `energyad.roi`. any_direction: whether parts come in any direction, so that of few images turned copies are
+        taught as well; found out from the images where None. skip_bad: leave out images that cannot be read rather
+        than stop. Raises DataError for fewer than two images, ImageError for a bad one, TrainingDiverged.
         """
         from energyad.fitting import fit_model  # torch and timm, which scoring does without
 
@@ -83,6 +85,7 @@ class AnomalyDetector:
             threads=threads,
             roi=roi,
             ignore=ignore,
+            any_direction=any_direction,
             skip_bad=skip_bad,
             progress=progress,
         )

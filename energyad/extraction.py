@@ -6,13 +6,13 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Float16, Float32, UInt8
 
 from energyad import detector, images
-from energyad.augmentation import relight
+from energyad.augmentation import relight, turn
 from energyad.errors import DataError
 from energyad.features_store import MemoryRows, Rows, open_rows
 from energyad.pipeline import batches, read_and_work, readable
@@ -28,6 +28,7 @@ RANGED = 32
 MOST_TILES = 800
 """Tiles of all images together that a fit looks at, as many as an untiled fit of 800 images; at least one each."""
 
+Change: TypeAlias = Literal["relit", "turned"]
 Result = TypeVar("Result")
 
 
@@ -67,13 +68,13 @@ def extract(
     settings: FitSettings,
     skip_bad: bool,
     progress: Progress,
-    relit: bool = False,
+    change: Change | None = None,
 ) -> GoodFeatures:
     """Run the frozen backbone over all good images once; half precision halves the memory.
 
-    relit: under another light each, drawn from the settings' seed and the image's place.
+    change: of each image, drawn from the settings' seed and its place.
     """
-    progress.stage("relit" if relit else "features", len(good_images))
+    progress.stage(change or "features", len(good_images))
     most = max(1, MOST_TILES // max(1, len(good_images)))
 
     def work(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float16[np.ndarray, "tiles*g g c"]]:
@@ -83,8 +84,8 @@ def extract(
         return [np.concatenate(patches) for patches in found]
 
     key: tuple[object, ...] = (session.fingerprint, settings.input_shape, settings.white_level)
-    if relit:
-        key += (settings.lighting, settings.seed)
+    if change is not None:
+        key += (change, settings.lighting, settings.seed)
     rows = open_rows(good_images, key=key)
     ahead = range(rows.next_place, len(good_images))
     progress.advance(rows.next_place)
@@ -95,7 +96,7 @@ def extract(
         skip_bad=skip_bad,
         workers=session.plan.workers,
         places=ahead,
-        relit=relit,
+        change=change,
     ):
         rows.append(places, found)
         progress.advance(len(places))
@@ -148,7 +149,7 @@ def work_on(
     skip_bad: bool,
     workers: int,
     places: Sequence[int] | None = None,
-    relit: bool = False,
+    change: Change | None = None,
 ) -> Iterator[tuple[list[int], list[Result]]]:
     """Batches of places and what `work` makes of the resized images there; those that cannot be read are left out.
 
@@ -157,11 +158,12 @@ def work_on(
     """
 
     def read(place: int) -> UInt8[np.ndarray, "h w 3"]:
+        rng = np.random.default_rng((settings.seed, place))
         pixels = images.as_rgb(good_images[place], white_level=settings.white_level)
+        if change == "turned":  # at its own aspect
+            pixels = turn(pixels, rng=rng)
         pixels = images.resize(pixels, settings.input_shape)
-        if not relit:
-            return pixels
-        return relight(pixels, strength=settings.lighting, rng=np.random.default_rng((settings.seed, place)))
+        return relight(pixels, strength=settings.lighting, rng=rng) if change == "relit" else pixels
 
     wanted = range(len(good_images)) if places is None else places
     done = read_and_work(wanted, read, work, batch_size=BATCH_SIZE, workers=workers)

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from jaxtyping import Float16
+from torch import Tensor
 
 from energyad import detector, drift, provenance
 from energyad.backbones import BackboneWeights
 from energyad.calibration import Calibration, calibrate
 from energyad.card import model_card
+from energyad.copies import relit_features, turned_copies
 from energyad.errors import DataError
 from energyad.extraction import GoodFeatures, extract, require_enough, some_pixels, work_on
 from energyad.features import load_extractor
@@ -34,7 +37,6 @@ from energyad.training import TrainedEnergy
 
 ENOUGH_HELD_OUT = 20
 MOST_WATCHED = 100  # held-out images whose patches training looks at
-FEWEST_RELIT, MOST_RELIT = 64, 1000  # images under other light
 
 
 def fit_model(
@@ -47,6 +49,7 @@ def fit_model(
     threads: int | None = None,
     roi: AreaSource | None = None,
     ignore: AreaSource | None = None,
+    any_direction: bool | None = None,
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
@@ -74,10 +77,21 @@ def fit_model(
     fitted, held_out = split(len(good.kept), settings=settings, generator=generator)
     kept_images = [good_images[place] for place in good.kept]
     kept_categories = [of_each[place] for place in good.kept]
+    turned = turned_copies(
+        good,
+        kept_images,
+        session,
+        num_fitted=len(fitted),
+        any_direction=False if len(set(kept_categories)) > 1 else any_direction,
+        settings=settings,
+        progress=progress,
+    )
     relit = relit_features([kept_images[i] for i in fitted], session, settings=settings, progress=progress)
     with single_thread():
         head, trainings = fit_head(
-            gather_patches(good.features, fitted, generator=generator),
+            torch.cat(
+                [gather_patches(good.features, fitted, generator=generator), turned.patches[fitted]], dim=1
+            ),
             gather_patches(relit.features, range(len(relit.kept)), generator=generator),
             gather_patches(good.features, held_out[:MOST_WATCHED], generator=generator),
             [kept_categories[i] for i in fitted],
@@ -99,7 +113,9 @@ def fit_model(
     if not calibration.certifies and settings.num_prototypes > 0 and len(fitted) > 1:
         # Its thresholds are estimates anyway. Where one is a promise, it holds of a model that knows none of its parts.
         # Of one fitted image no radii are known, and its threshold would have other units.
-        head = with_all_parts(head, good, kept_categories, settings=settings, progress=progress)
+        head = with_all_parts(
+            head, good, turned.patches, kept_categories, settings=settings, progress=progress
+        )
         graph = graph_of(head)
     good.discard()
     relit.discard()
@@ -111,6 +127,7 @@ def fit_model(
     made = provenance.collect(
         kept_images,
         num_held_out=len(held_out),
+        num_turned=turned.count,
         seed=settings.seed,
         threads=threads,
         fit_seconds=time.perf_counter() - started,
@@ -172,6 +189,7 @@ def split(count: int, *, settings: FitSettings, generator: torch.Generator) -> t
 def with_all_parts(
     head: EnergyHead,
     good: GoodFeatures,
+    turned: Float16[Tensor, "n q c"],
     categories: Sequence[str],
     *,
     settings: FitSettings,
@@ -181,23 +199,9 @@ def with_all_parts(
     generator = torch.Generator().manual_seed(settings.seed)  # however many numbers the training has drawn
     patches = gather_patches(good.features, range(len(good.kept)), generator=generator)
     with single_thread():
-        return renew_prototypes(head, patches, categories, settings, generator, progress)
-
-
-def relit_features(
-    fitted_images: Sequence[detector.ImageLike],
-    session: OnnxFeatures,
-    *,
-    settings: FitSettings,
-    progress: Progress,
-) -> GoodFeatures:
-    """Features of the fitted images under other light: of few images several times, of very many only some."""
-    if settings.lighting == 0:
-        return GoodFeatures.none()
-    rounds = -(-FEWEST_RELIT // len(fitted_images))
-    step = -(-len(fitted_images) // MOST_RELIT)
-    chosen = [*fitted_images] * rounds if rounds > 1 else fitted_images[::step]
-    return extract(chosen, session, settings=settings, skip_bad=False, progress=progress, relit=True)
+        return renew_prototypes(
+            head, torch.cat([patches, turned], dim=1), categories, settings, generator, progress
+        )
 
 
 def calibrate_on(

@@ -107,6 +107,7 @@ class Provenance(_Frozen):
     fit_seconds: float
     num_images: int
     num_held_out: int
+    num_turned: int = 0
     data_sha256: str
     commit: str | None
     versions: dict[str, str]

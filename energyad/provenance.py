@@ -19,15 +19,22 @@ PACKAGES = ("energyad", "torch", "timm", "onnx", "onnxruntime", "numpy", "opencv
 
 
 def collect(
-    good_images: Sequence[ImageLike], *, num_held_out: int, seed: int, threads: int | None, fit_seconds: float
+    good_images: Sequence[ImageLike],
+    *,
+    num_held_out: int,
+    num_turned: int,
+    seed: int,
+    threads: int | None,
+    fit_seconds: float,
 ) -> Provenance:
-    """Describe a fit on these images, here and now."""
+    """Describe a fit on these images and turned copies of them, here and now."""
     return Provenance(
         seed=seed,
         threads=threads or os.cpu_count() or 1,
         fit_seconds=round(fit_seconds, 2),
         num_images=len(good_images),
         num_held_out=num_held_out,
+        num_turned=num_turned,
         data_sha256=data_hash(good_images),
         commit=source_commit(),
         versions={"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},

@@ -214,6 +214,21 @@ def test_the_threshold_rests_on_images_kept_from_training(detector: AnomalyDetec
     assert detector.threshold >= max(detector.manifest.calibration.good_scores)
 
 
+def test_of_parts_in_any_direction_a_turned_one_is_a_good_one(good_images: list[np.ndarray]) -> None:
+    quick = replace(SETTINGS, image_size=64, warmup_iterations=200, iterations=0)
+    taught, not_taught = (
+        AnomalyDetector.fit(good_images[:8], settings=quick, threads=1, any_direction=any_direction)
+        for any_direction in (True, False)
+    )
+    assert taught.manifest.provenance.num_turned > 0 == not_taught.manifest.provenance.num_turned
+    turned = [np.rot90(image, 1).copy() for image in good_images[8:]]
+    shares = np.array(
+        [[each.score(part).score / each.threshold for each in (taught, not_taught)] for part in turned]
+    )
+    assert (shares[:, 0] < shares[:, 1]).all()
+    assert shares[:, 0].mean() < 0.85 * shares[:, 1].mean()
+
+
 def test_no_path_or_user_name_of_the_machine_is_in_the_model(detector: AnomalyDetector) -> None:
     home = str(Path(energyad.__file__).parents[1]).encode()
     assert all(home not in content for content in detector.contents.values())

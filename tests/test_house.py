@@ -15,9 +15,9 @@ ORDER = (
     "datasets", "defect_kinds", "defects", "demo", "backbones", "features", "latents", "coreset", "energy", "dxmi",
     "calibration", "settings", "training",
     "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "drift", "artifact", "prediction",
-    "results", "detector", "features_store", "extraction", "provenance", "card", "recalibration", "heads", "fitting",
-    "assembly", "exports", "inspection", "journal", "watch", "webhook", "evaluation", "overlays", "sheet", "page_style",
-    "report", "service", "cli",
+    "results", "detector", "features_store", "extraction", "copies", "provenance", "card", "recalibration", "heads",
+    "fitting", "assembly", "exports", "inspection", "journal", "watch", "webhook", "evaluation", "overlays", "sheet",
+    "page_style", "report", "service", "cli",
 )  # fmt: skip
 FREE = {"__init__", "__main__"}
 

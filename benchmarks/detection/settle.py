@@ -26,11 +26,11 @@ from benchmarks.detection.rows import settings_hash
 from benchmarks.detection.same_features import FeatureRule
 from benchmarks.detection.settle_plot import draw
 from energyad import images, metrics
+from energyad.copies import relit_features
 from energyad.datasets import Category
 from energyad.defects import plant_defect
 from energyad.errors import DataError, EnergyadError
 from energyad.extraction import GoodFeatures, extract
-from energyad.fitting import relit_features
 from energyad.heads import fit_head, gather_patches
 from energyad.progress import Silent
 from energyad.runtimes.onnx import OnnxFeatures

@@ -11,7 +11,7 @@ import typer
 
 from energyad.cli import terminal
 from energyad.cli.calibrate import ReviewRate, TargetRate
-from energyad.cli.options import DataRoot, Debug, Download, Quiet, SkipBad, Threads
+from energyad.cli.options import AnyDirection, DataRoot, Debug, Download, Quiet, SkipBad, Threads
 
 if TYPE_CHECKING:
     from energyad.datasets import Category
@@ -102,6 +102,7 @@ def fit(
     ignore: Annotated[
         Path | None, typer.Option("--ignore", metavar="FILE", help="Do not judge this area; as --roi.")
     ] = None,
+    any_direction: AnyDirection = None,
     threads: Threads = None,
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
@@ -143,6 +144,7 @@ def fit(
         options=options,
         roi=roi,
         ignore=ignore,
+        any_direction=any_direction,
         backbone_weights=backbone_weights,
         threads=threads,
         skip_bad=skip_bad,
@@ -184,6 +186,7 @@ def _fit(
     options: dict[str, Any],
     roi: Path | None,
     ignore: Path | None,
+    any_direction: bool | None,
     backbone_weights: Path | None,
     threads: int | None,
     skip_bad: bool,
@@ -205,6 +208,7 @@ def _fit(
             settings=settings,
             roi=roi,
             ignore=ignore,
+            any_direction=any_direction,
             backbone_weights=backbone_weights,
             threads=threads,
             skip_bad=skip_bad,

@@ -45,4 +45,11 @@ Download: TypeAlias = Annotated[
 SkipBad: TypeAlias = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out images that cannot be read instead of stopping.")
 ]
+AnyDirection: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--any-direction/--one-direction",
+        help="How parts come: of few images, turned copies are taught as well or not; found out by default.",
+    ),
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]

@@ -38,6 +38,20 @@ def test_fit_puts_a_model_where_it_says_and_says_what_to_type_next(
 
 
 @pytest.mark.usefixtures("quick_fit")
+def test_the_directions_of_parts_are_found_out_or_told(
+    program: Program, house: Path, demo_category: Category
+) -> None:
+    images = demo_category.root / "train" / "good"
+    told = {"asked": [], "any": ["--any-direction"], "one": ["--one-direction"]}
+    for name, flags in told.items():
+        assert program("fit", "--images", images, "--name", name, "-q", *flags).status == 0
+    made = {name: read_manifest(house / "models" / name).provenance.num_turned for name in told}
+    assert made["any"] > 0 and made["one"] == 0 and made["asked"] == 0  # a bottle's lamps stay where they are
+    card = (house / "models" / "any" / "README.md").read_text(encoding="utf-8")
+    assert f"{made['any']} copies turned" in card
+
+
+@pytest.mark.usefixtures("quick_fit")
 def test_fit_warns_below_eight_images_and_stops_at_a_bad_one_unless_told_to_skip(
     program: Program, house: Path, demo_category: Category
 ) -> None:

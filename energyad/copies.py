@@ -1,0 +1,117 @@
+"""Copies of good images, under other light and turned: of few images many, of very many only some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16
+from torch import Tensor
+
+from energyad import detector
+from energyad.extraction import GoodFeatures, extract
+from energyad.progress import Progress
+from energyad.runtimes.onnx import OnnxFeatures
+from energyad.settings import FitSettings
+
+FEWEST_RELIT, MOST_RELIT = 64, 1000
+
+ENOUGH = 192
+"""Fitted images that show all directions by themselves; of fewer, as many turned copies are made."""
+
+FEWEST_COMPARED, MOST_COMPARED = 4, 32
+"""Images: of fewer, one that happens to lie like another decides whether they come in any direction."""
+
+TOLERATED = 1.3
+"""How much farther from other parts a turned part may lie than one as it came: the light does not turn with it."""
+
+QUERIES, POOL = 256, 6000  # patches of an image, and of all the others together
+QUANTILES = (0.9, 0.99)
+"""Of an image's distances. Background is alike in every direction, and there may be much of it."""
+
+
+def relit_features(
+    fitted_images: Sequence[detector.ImageLike],
+    session: OnnxFeatures,
+    *,
+    settings: FitSettings,
+    progress: Progress,
+) -> GoodFeatures:
+    """Features of the fitted images under other light: of few images several times, of very many only some."""
+    if settings.lighting == 0:
+        return GoodFeatures.none()
+    rounds = -(-FEWEST_RELIT // len(fitted_images))
+    step = -(-len(fitted_images) // MOST_RELIT)
+    chosen = [*fitted_images] * rounds if rounds > 1 else fitted_images[::step]
+    return extract(chosen, session, settings=settings, skip_bad=False, progress=progress, change="relit")
+
+
+@dataclass(frozen=True)
+class Turned:
+    """Patches of each image's copies, turned to any direction; count: of the copies together."""
+
+    patches: Float16[Tensor, "n q c"]
+    count: int
+
+
+def turned_copies(
+    good: GoodFeatures,
+    good_images: Sequence[detector.ImageLike],
+    session: OnnxFeatures,
+    *,
+    num_fitted: int,
+    any_direction: bool | None,
+    settings: FitSettings,
+    progress: Progress,
+) -> Turned:
+    """Turned copies of the images that `good` are features of, where those that are fitted are few.
+
+    any_direction: whether the parts come in any direction; None to see for itself. None are made where they do not.
+    """
+    n, channels = len(good_images), good.features.shape[-1]
+    none = Turned(torch.empty(n, 0, channels, dtype=torch.float16), 0)
+    if num_fitted >= ENOUGH or any_direction is False or (any_direction is None and n < FEWEST_COMPARED):
+        return none
+    rounds = -(-ENOUGH // num_fitted)
+    copies = [*good_images] * rounds
+    found = extract(copies, session, settings=settings, skip_bad=False, progress=progress, change="turned")
+    by_image = np.array(found.features).reshape(rounds, n, -1, channels).swapaxes(0, 1)
+    found.discard()
+    turned = torch.from_numpy(by_image.reshape(n, -1, channels))
+    if any_direction is None:
+        own = torch.from_numpy(np.array(good.features).reshape(n, -1, channels))
+        if not in_any_direction(own, turned, generator=torch.Generator().manual_seed(settings.seed)):
+            return none
+    return Turned(turned, len(copies))
+
+
+def in_any_direction(
+    images: Float16[Tensor, "n p c"], turned: Float16[Tensor, "n q c"], *, generator: torch.Generator
+) -> bool:
+    """Whether turned copies of good parts are hardly farther from the other parts than the parts are themselves.
+
+    images: patches of each. turned: those of its copies. Parts that always lie alike, and surfaces with a grain, turned
+    are as strange as a defect; of parts that come in any direction, a copy is one more of them.
+    """
+    queries, of_copies = _draw(images, QUERIES, generator), _draw(turned, QUERIES, generator)
+    pool = _draw(images, -(-POOL // len(images)), generator)
+    own, copied = [], []
+    for place in range(0, len(images), -(-len(images) // MOST_COMPARED)):
+        others = torch.cat([pool[:place], pool[place + 1 :]]).flatten(0, 1)
+        own.append(_farness(queries[place], others))
+        copied.append(_farness(of_copies[place], others))
+    farther = torch.stack(copied).mean(dim=0) / torch.stack(own).mean(dim=0).clamp_min(1e-6)
+    return bool((farther <= TOLERATED).all())
+
+
+def _draw(
+    patches: Float16[Tensor, "n p c"], count: int, generator: torch.Generator
+) -> Float[Tensor, "n s c"]:
+    chosen = torch.randperm(patches.shape[1], generator=generator)[:count]
+    return patches[:, chosen].float()
+
+
+def _farness(patches: Float[Tensor, "s c"], others: Float[Tensor, "m c"]) -> Float[Tensor, " q"]:
+    return torch.cdist(patches, others).amin(dim=1).quantile(torch.tensor(QUANTILES))

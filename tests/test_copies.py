@@ -1,0 +1,96 @@
+"""Laws of copies: of which images how many are made, and when good parts count as coming in any direction."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from energyad import copies
+from energyad.copies import Turned, in_any_direction, relit_features, turned_copies
+from energyad.extraction import GoodFeatures, extract
+from energyad.progress import Silent
+from energyad.settings import FitSettings
+
+
+class MeanGrey:
+    """A backbone with one patch and one channel: the image's mean grey value."""
+
+    fingerprint = "mean grey"
+    plan = SimpleNamespace(workers=1)
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels.mean(axis=(1, 2, 3), dtype=np.float32).reshape(-1, 1, 1, 1)
+
+
+def images(count: int) -> list[np.ndarray]:
+    return [np.full((32, 32, 3), 100 + place % 50, np.uint8) for place in range(count)]
+
+
+def relit(count: int, **options: Any) -> np.ndarray:
+    settings = FitSettings(image_size=64, **options)
+    session: Any = MeanGrey()
+    return relit_features(images(count), session, settings=settings, progress=Silent()).features
+
+
+def turned(count: int, *, num_fitted: int, any_direction: bool | None) -> Turned:
+    session: Any = MeanGrey()
+    how: dict[str, Any] = {"settings": FitSettings(image_size=64), "progress": Silent()}
+    good: GoodFeatures = extract(images(count), session, skip_bad=False, **how)
+    return turned_copies(
+        good, images(count), session, num_fitted=num_fitted, any_direction=any_direction, **how
+    )
+
+
+def test_few_images_are_seen_in_many_lights_and_many_images_not_all() -> None:
+    assert len(relit(3)) >= copies.FEWEST_RELIT
+    assert len(relit(copies.FEWEST_RELIT + 1)) == copies.FEWEST_RELIT + 1
+    assert len(relit(copies.MOST_RELIT + 1)) <= copies.MOST_RELIT
+
+
+def test_every_copy_has_a_light_of_its_own_that_the_seed_decides() -> None:
+    copies = relit(2)[::2].ravel()  # of one image
+    assert len(np.unique(copies)) > len(copies) / 2
+    assert (relit(2) == relit(2)).all()
+    assert (relit(2) != relit(2, seed=1)).any()
+
+
+def test_no_lighting_means_no_copies() -> None:
+    assert len(relit(3, lighting=0.0)) == 0
+
+
+def test_turned_copies_lie_beside_their_own_image_and_only_of_few() -> None:
+    few = turned(5, num_fitted=4, any_direction=True)
+    assert few.count >= copies.ENOUGH and few.patches.shape == (5, few.count // 5, 1)
+    own = torch.tensor([100.0 + place for place in range(5)]).half()
+    assert (few.patches == own[:, None, None]).all()  # of an even grey, turned, nothing changes
+    for refused in (
+        turned(5, num_fitted=4, any_direction=False),
+        turned(copies.ENOUGH + 8, num_fitted=copies.ENOUGH, any_direction=True),
+        turned(copies.FEWEST_COMPARED - 1, num_fitted=2, any_direction=None),  # too few to see
+    ):
+        assert refused.count == 0 and refused.patches.shape[1:] == (0, 1)
+    assert turned(2, num_fitted=1, any_direction=True).count > 0
+
+
+def parts(count: int, *, shift: float, seed: int, size: int = 200) -> Tensor:
+    """Patches of images, `size` of a thousand of a part that lies `shift` away from where background lies."""
+    drawn = torch.randn(count, 1000, 8, generator=torch.Generator().manual_seed(seed))
+    drawn[:, :size, 0] += shift
+    return drawn[:, torch.randperm(1000, generator=torch.Generator().manual_seed(seed))].half()
+
+
+@pytest.mark.parametrize("count", [4, 16, 60])
+def test_parts_come_in_any_direction_where_turned_ones_are_as_near_to_others(count: int) -> None:
+    good, alike, strange = (parts(count, shift=shift, seed=seed) for shift, seed in ((9, 0), (9, 1), (18, 2)))
+    generator = torch.Generator().manual_seed(0)
+    assert in_any_direction(good, alike, generator=generator)
+    assert not in_any_direction(good, strange, generator=generator)
+
+
+def test_found_out_from_the_images_themselves() -> None:
+    assert turned(8, num_fitted=6, any_direction=None).count > 0  # an even grey has no direction
