@@ -24,10 +24,10 @@ ENOUGH = 192
 FEWEST_COMPARED, MOST_COMPARED = 4, 32
 """Images: of fewer, one that happens to lie like another decides whether they come in any direction."""
 
-TOLERATED = 1.3
-"""How much farther from other parts a turned part may lie than one as it came: the light does not turn with it."""
+NEARER = 0.1
+"""Share of copies that must be as near to other parts as the part itself: half of them, if the light turned too."""
 
-QUERIES, POOL = 256, 6000  # patches of an image, and of all the others together
+QUERIES, POOL = 256, 3000  # patches of an image, and of all the others together
 QUANTILES = (0.9, 0.99)
 """Of an image's distances. Background is alike in every direction, and there may be much of it."""
 
@@ -52,7 +52,7 @@ def relit_features(
 class Turned:
     """Patches of each image's copies, turned to any direction; count: of the copies together."""
 
-    patches: Float16[Tensor, "n q c"]
+    patches: Float16[Tensor, "n r*p c"]
     count: int
 
 
@@ -75,42 +75,41 @@ def turned_copies(
     if num_fitted >= ENOUGH or any_direction is False or (any_direction is None and n < FEWEST_COMPARED):
         return none
     rounds = -(-ENOUGH // num_fitted)
-    copies = [*good_images] * rounds
-    found = extract(copies, session, settings=settings, skip_bad=False, progress=progress, change="turned")
+    chosen = [*good_images] * rounds
+    found = extract(chosen, session, settings=settings, skip_bad=False, progress=progress, change="turned")
     by_image = np.array(found.features).reshape(rounds, n, -1, channels).swapaxes(0, 1)
     found.discard()
-    turned = torch.from_numpy(by_image.reshape(n, -1, channels))
+    copies = torch.from_numpy(by_image)
     if any_direction is None:
         own = torch.from_numpy(np.array(good.features).reshape(n, -1, channels))
-        if not in_any_direction(own, turned, generator=torch.Generator().manual_seed(settings.seed)):
+        if not in_any_direction(own, copies, generator=torch.Generator().manual_seed(settings.seed)):
             return none
-    return Turned(turned, len(copies))
+    return Turned(copies.flatten(1, 2), len(chosen))
 
 
 def in_any_direction(
-    images: Float16[Tensor, "n p c"], turned: Float16[Tensor, "n q c"], *, generator: torch.Generator
+    images: Float16[Tensor, "n p c"], copies: Float16[Tensor, "n r q c"], *, generator: torch.Generator
 ) -> bool:
-    """Whether turned copies of good parts are hardly farther from the other parts than the parts are themselves.
+    """Whether turned copies of good parts are often as near to the other parts as the parts are themselves.
 
-    images: patches of each. turned: those of its copies. Parts that always lie alike, and surfaces with a grain, turned
-    are as strange as a defect; of parts that come in any direction, a copy is one more of them.
+    images: patches of each. copies: those of its copies. Parts that always lie alike, and surfaces with a grain, are as
+    strange as a defect in almost every other direction; of parts that come in any, a copy is one more of them.
     """
-    queries, of_copies = _draw(images, QUERIES, generator), _draw(turned, QUERIES, generator)
+    queries, of_copies = _draw(images, QUERIES, generator), _draw(copies, QUERIES, generator)
     pool = _draw(images, -(-POOL // len(images)), generator)
-    own, copied = [], []
+    nearer = []
     for place in range(0, len(images), -(-len(images) // MOST_COMPARED)):
         others = torch.cat([pool[:place], pool[place + 1 :]]).flatten(0, 1)
-        own.append(_farness(queries[place], others))
-        copied.append(_farness(of_copies[place], others))
-    farther = torch.stack(copied).mean(dim=0) / torch.stack(own).mean(dim=0).clamp_min(1e-6)
-    return bool((farther <= TOLERATED).all())
+        own = _farness(queries[place], others)
+        nearer += [(_farness(copy, others) <= own).float() for copy in of_copies[place]]
+    return bool((torch.stack(nearer).mean(dim=0) >= NEARER).all())
 
 
 def _draw(
-    patches: Float16[Tensor, "n p c"], count: int, generator: torch.Generator
-) -> Float[Tensor, "n s c"]:
-    chosen = torch.randperm(patches.shape[1], generator=generator)[:count]
-    return patches[:, chosen].float()
+    patches: Float16[Tensor, "*n p c"], count: int, generator: torch.Generator
+) -> Float[Tensor, "*n s c"]:
+    chosen = torch.randperm(patches.shape[-2], generator=generator)[:count]
+    return patches[..., chosen, :].float()
 
 
 def _farness(patches: Float[Tensor, "s c"], others: Float[Tensor, "m c"]) -> Float[Tensor, " q"]:
