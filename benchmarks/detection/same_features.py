@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from torch import Tensor
 
 from benchmarks.detection.method import Fitted, read_batches
 from energyad.augmentation import relight
+from energyad.copies import turned_copies
 from energyad.coreset import PROJECTED_CHANNELS, greedy_coreset
+from energyad.extraction import extract
 from energyad.features import Grid, load_extractor
 from energyad.latents import fit_whitening
+from energyad.progress import Silent
 from energyad.runtimes import RawScores
 from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures
@@ -33,7 +36,7 @@ SMOOTHING = 4.0  # pixels; PatchCore's and PaDiM's own
 QUERY_CHUNK = 2048
 
 UNSMOOTHED = "-unsmoothed"
-RELIT = "-relit"
+RELIT, TURNED = "-relit", "-turned"
 
 Rule = Callable[[Float[Tensor, "n c"]], Float[Tensor, " n"]]
 
@@ -86,6 +89,8 @@ class FeatureRule:
         batches = [_channel_last(session.run(p)).half() for p in read_batches(good, self.image_size)]
         if self.rule.endswith(RELIT):
             batches += self._relit(good, session, seed=seed)
+        if self.rule.endswith(TURNED):
+            batches.append(self._turned(good, session, grid, seed=seed))
         patches = torch.cat(batches).flatten(0, 2)
         generator = torch.Generator().manual_seed(seed)
         rule, num_bytes = RULES[self.rule](patches, generator, self.fit_settings)
@@ -111,6 +116,23 @@ class FeatureRule:
             for batch in read_batches(good, self.image_size)
         )
         return [_channel_last(session.run(batch)).half() for batch in lit]
+
+    def _turned(
+        self, good: Sequence[Path], session: OnnxFeatures, grid: Grid, *, seed: int
+    ) -> Float[Tensor, "b g g c"]:
+        """Turned copies, where energyad's fit would make some, and as many."""
+        settings, silent = replace(self.fit_settings, seed=seed), Silent()
+        features = extract(good, session, settings=settings, skip_bad=False, progress=silent)
+        turned = turned_copies(
+            features,
+            good,
+            session,
+            num_fitted=len(good),
+            any_direction=None,
+            settings=settings,
+            progress=silent,
+        )
+        return turned.patches.reshape(-1, grid.inner, grid.inner, turned.patches.shape[-1])
 
 
 @functools.cache
@@ -159,6 +181,7 @@ def num_tensor_bytes(tensors: Iterable[Tensor]) -> int:
 RULES = {
     "knn": _fit_nearest,
     "knn-relit": _fit_nearest,
+    "knn-turned": _fit_nearest,
     "knn-whitened": _fit_nearest_latent,
     "mahalanobis": _fit_mahalanobis,
 }
