@@ -71,8 +71,9 @@ class AnomalyDetector:
         threads: for the backbone, all cores by default; the small networks always train on one. runtime: that the
         fitted detector scores on. roi, ignore: the only area that is judged, and one that is not: polygons or a mask,
         see `energyad.roi`. any_direction: whether parts come in any direction, so that of few images turned copies are
-        taught as well; found out from the images where None. skip_bad: leave out images that cannot be read rather
-        than stop. Raises DataError for fewer than two images, ImageError for a bad one, TrainingDiverged.
+        taught as well; found out from the images, of one category, where None. skip_bad: leave out images that cannot
+        be read rather than stop. Raises DataError for fewer than two images, ImageError for a bad one,
+        TrainingDiverged.
         """
         from energyad.fitting import fit_model  # torch and timm, which scoring does without
 

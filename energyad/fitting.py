@@ -80,9 +80,10 @@ def fit_model(
     turned = turned_copies(
         good,
         kept_images,
+        kept_categories,
         session,
         num_fitted=len(fitted),
-        any_direction=False if len(set(kept_categories)) > 1 else any_direction,
+        any_direction=any_direction,
         settings=settings,
         progress=progress,
     )

@@ -126,6 +126,7 @@ class FeatureRule:
         turned = turned_copies(
             features,
             good,
+            [self.name] * len(good),
             session,
             num_fitted=len(good),
             any_direction=None,
