@@ -20,8 +20,8 @@ def relight(
 
 
 def turn(pixels: UInt8[np.ndarray, "h w *c"], *, rng: np.random.Generator) -> UInt8[np.ndarray, "h w *c"]:
-    """The image turned about its centre by any angle; beyond its border it is mirrored."""
+    """The image turned about its centre by any angle; beyond its border its outermost pixels go on."""
     height, width = pixels.shape[:2]
     move = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), rng.uniform(0, 360), 1.0)
-    turned = cv2.warpAffine(pixels, move, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    turned = cv2.warpAffine(pixels, move, (width, height), borderMode=cv2.BORDER_REPLICATE)
     return turned.astype(np.uint8, copy=False)

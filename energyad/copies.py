@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16
+from jaxtyping import Bool, Float, Float16
 from torch import Tensor
 
 from energyad import detector
@@ -52,7 +52,7 @@ def relit_features(
 class Turned:
     """Patches of each image's copies, turned to any direction; count: of the copies together."""
 
-    patches: Float16[Tensor, "n r*p c"]
+    patches: Float16[Tensor, "n q c"]
     count: int
 
 
@@ -82,37 +82,43 @@ def turned_copies(
     found = extract(chosen, session, settings=settings, skip_bad=False, progress=progress, change="turned")
     by_image = np.array(found.features).reshape(rounds, n, -1, channels).swapaxes(0, 1)
     found.discard()
-    copies = torch.from_numpy(by_image)
+    shown = inscribed(*good.features.shape[1:3])
+    copies = torch.from_numpy(by_image[:, :, shown])
     if any_direction is None:
-        own = torch.from_numpy(np.array(good.features).reshape(n, -1, channels))
+        own = torch.from_numpy(np.array(good.features).reshape(n, -1, channels)[:, shown])
         if not in_any_direction(own, copies, generator=torch.Generator().manual_seed(settings.seed)):
             return none
     return Turned(copies.flatten(1, 2), len(chosen))
 
 
+def inscribed(rows: int, columns: int) -> Bool[np.ndarray, " p"]:
+    """Patches that a turned image shows in every direction; in its corners lies what was beyond the border.
+
+    Of tiles below one another all: where they lay is not known.
+    """
+    y, x = np.mgrid[0:rows, 0:columns]
+    middle = (columns - 1) / 2
+    return ((np.hypot(y - middle, x - middle) <= columns / 2) | (rows != columns)).ravel()
+
+
 def in_any_direction(
-    images: Float16[Tensor, "n p c"], copies: Float16[Tensor, "n r q c"], *, generator: torch.Generator
+    images: Float16[Tensor, "n p c"], copies: Float16[Tensor, "n r p c"], *, generator: torch.Generator
 ) -> bool:
     """Whether turned copies of good parts are often as near to the other parts as the parts are themselves.
 
     images: patches of each. copies: those of its copies. Parts that always lie alike, and surfaces with a grain, are as
     strange as a defect in almost every other direction; of parts that come in any, a copy is one more of them.
     """
-    queries, of_copies = _draw(images, QUERIES, generator), _draw(copies, QUERIES, generator)
-    pool = _draw(images, -(-POOL // len(images)), generator)
+    per_image = images.shape[1]
+    asked = torch.randperm(per_image, generator=generator)[:QUERIES]
+    drawn = torch.randperm(len(images) * per_image, generator=generator)[:POOL]
+    pool = images[drawn // per_image, drawn % per_image].float()
     nearer = []
     for place in range(0, len(images), -(-len(images) // MOST_COMPARED)):
-        others = torch.cat([pool[:place], pool[place + 1 :]]).flatten(0, 1)
-        own = _farness(queries[place], others)
-        nearer += [(_farness(copy, others) <= own).float() for copy in of_copies[place]]
+        others = pool[drawn // per_image != place]
+        own = _farness(images[place, asked].float(), others)
+        nearer += [(_farness(copy[asked].float(), others) <= own).float() for copy in copies[place]]
     return bool((torch.stack(nearer).mean(dim=0) >= NEARER).all())
-
-
-def _draw(
-    patches: Float16[Tensor, "*n p c"], count: int, generator: torch.Generator
-) -> Float[Tensor, "*n s c"]:
-    chosen = torch.randperm(patches.shape[-2], generator=generator)[:count]
-    return patches[..., chosen, :].float()
 
 
 def _farness(patches: Float[Tensor, "s c"], others: Float[Tensor, "m c"]) -> Float[Tensor, " q"]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from energyad import copies
-from energyad.copies import Turned, in_any_direction, relit_features, turned_copies
+from energyad.copies import Turned, in_any_direction, inscribed, relit_features, turned_copies
 from energyad.extraction import GoodFeatures, extract
 from energyad.progress import Silent
 from energyad.settings import FitSettings
@@ -99,6 +99,14 @@ def test_parts_come_in_any_direction_where_turned_ones_are_as_near_to_others(cou
     assert not in_any_direction(good, torch.stack(strange, dim=1), generator=generator)
     seldom = torch.stack([alike[0], *strange], dim=1)  # of a part that looks alike in one other direction
     assert not in_any_direction(good, seldom, generator=generator)
+
+
+def test_corners_of_a_turned_image_teach_nothing() -> None:
+    shown = inscribed(28, 28).reshape(28, 28)
+    assert shown[14, 0] and shown[0, 14] and not shown[[0, 0, -1, -1], [0, -1, 0, -1]].any()
+    assert (shown == shown.T).all() and (shown == shown[::-1]).all()
+    assert 0.7 < shown.mean() < 0.8
+    assert inscribed(56, 28).all()  # two tiles
 
 
 def test_found_out_from_the_images_themselves() -> None:

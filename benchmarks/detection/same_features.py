@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float16, UInt8
 from torch import Tensor
 
 from benchmarks.detection.method import Fitted, read_batches
@@ -89,9 +89,9 @@ class FeatureRule:
         batches = [_channel_last(session.run(p)).half() for p in read_batches(good, self.image_size)]
         if self.rule.endswith(RELIT):
             batches += self._relit(good, session, seed=seed)
-        if self.rule.endswith(TURNED):
-            batches.append(self._turned(good, session, grid, seed=seed))
         patches = torch.cat(batches).flatten(0, 2)
+        if self.rule.endswith(TURNED):
+            patches = torch.cat([patches, self._turned(good, session, seed=seed)])
         generator = torch.Generator().manual_seed(seed)
         rule, num_bytes = RULES[self.rule](patches, generator, self.fit_settings)
         upsampling = upsampling_matrix(grid, smoothing=self.smoothing)
@@ -117,10 +117,8 @@ class FeatureRule:
         )
         return [_channel_last(session.run(batch)).half() for batch in lit]
 
-    def _turned(
-        self, good: Sequence[Path], session: OnnxFeatures, grid: Grid, *, seed: int
-    ) -> Float[Tensor, "b g g c"]:
-        """Turned copies, where energyad's fit would make some, and as many."""
+    def _turned(self, good: Sequence[Path], session: OnnxFeatures, *, seed: int) -> Float16[Tensor, "n c"]:
+        """Patches of turned copies, where energyad's fit would make some, and as many."""
         settings, silent = replace(self.fit_settings, seed=seed), Silent()
         features = extract(good, session, settings=settings, skip_bad=False, progress=silent)
         turned = turned_copies(
@@ -133,7 +131,7 @@ class FeatureRule:
             settings=settings,
             progress=silent,
         )
-        return turned.patches.reshape(-1, grid.inner, grid.inner, turned.patches.shape[-1])
+        return turned.patches.flatten(0, 1)
 
 
 @functools.cache
