@@ -11,7 +11,9 @@ def model_card(manifest: Manifest) -> str:
     review = ""
     if calibration.review_threshold is not None:
         review = f"; review from {calibration.review_threshold:.6g}, for {calibration.review_rate:.2%}"
-    turned = f"; {made.num_turned} copies turned to any direction" if made.num_turned else ""
+    data = f"{made.num_images} good images, {made.num_held_out} of them held out for the threshold"
+    if made.num_turned:
+        data += f", and {made.num_turned} copies turned to any direction"
     return f"""# {manifest.name}
 
 An energyad anomaly detector: a frozen backbone, whitened patch features, and an energy trained with DxMI.
@@ -20,7 +22,7 @@ High energy = abnormal.
 | | |
 |---|---|
 | fitted | {manifest.created}, {made.fit_seconds:.0f} s, seed {made.seed} |
-| data | {made.num_images} good images, {made.num_held_out} of them held out for the threshold{turned}; no defects |
+| data | {data}; no defects were seen |
 | backbone | {manifest.backbone.name} ({manifest.backbone.source}) |
 | input | {_input(manifest)} |
 | threshold | {calibration.threshold:.6g} for {calibration.false_reject_rate:.2%} false rejects{review} |

@@ -55,6 +55,10 @@ class Turned:
     patches: Float16[Tensor, "n q c"]
     count: int
 
+    def beside(self, own: Float16[Tensor, "m p c"], places: Sequence[int]) -> Float16[Tensor, "m p_and_q c"]:
+        """Patches of the images at these places with those of their copies; where there are none, `own` itself."""
+        return torch.cat([own, self.patches[list(places)]], dim=1) if self.count else own
+
 
 def turned_copies(
     good: GoodFeatures,
@@ -80,12 +84,12 @@ def turned_copies(
     rounds = -(-ENOUGH // num_fitted)
     chosen = [*good_images] * rounds
     found = extract(chosen, session, settings=settings, skip_bad=False, progress=progress, change="turned")
-    by_image = np.array(found.features).reshape(rounds, n, -1, channels).swapaxes(0, 1)
-    found.discard()
     shown = inscribed(*good.features.shape[1:3])
+    by_image = found.features.reshape(rounds, n, -1, channels).swapaxes(0, 1)
     copies = torch.from_numpy(by_image[:, :, shown])
+    found.discard()
     if any_direction is None:
-        own = torch.from_numpy(np.array(good.features).reshape(n, -1, channels)[:, shown])
+        own = torch.from_numpy(good.features.reshape(n, -1, channels)[:, shown])
         if not in_any_direction(own, copies, generator=torch.Generator().manual_seed(settings.seed)):
             return none
     return Turned(copies.flatten(1, 2), len(chosen))

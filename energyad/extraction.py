@@ -158,8 +158,10 @@ def work_on(
     """
 
     def read(place: int) -> UInt8[np.ndarray, "h w 3"]:
-        rng = np.random.default_rng((settings.seed, place))
         pixels = images.as_rgb(good_images[place], white_level=settings.white_level)
+        if change is None:
+            return images.resize(pixels, settings.input_shape)
+        rng = np.random.default_rng((settings.seed, place))
         if change == "turned":  # at its own aspect
             pixels = turn(pixels, rng=rng)
         pixels = images.resize(pixels, settings.input_shape)

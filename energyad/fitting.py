@@ -11,14 +11,12 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from jaxtyping import Float16
-from torch import Tensor
 
 from energyad import detector, drift, provenance
 from energyad.backbones import BackboneWeights
 from energyad.calibration import Calibration, calibrate
 from energyad.card import model_card
-from energyad.copies import relit_features, turned_copies
+from energyad.copies import Turned, relit_features, turned_copies
 from energyad.errors import DataError
 from energyad.extraction import GoodFeatures, extract, require_enough, some_pixels, work_on
 from energyad.features import load_extractor
@@ -90,9 +88,7 @@ def fit_model(
     relit = relit_features([kept_images[i] for i in fitted], session, settings=settings, progress=progress)
     with single_thread():
         head, trainings = fit_head(
-            torch.cat(
-                [gather_patches(good.features, fitted, generator=generator), turned.patches[fitted]], dim=1
-            ),
+            turned.beside(gather_patches(good.features, fitted, generator=generator), fitted),
             gather_patches(relit.features, range(len(relit.kept)), generator=generator),
             gather_patches(good.features, held_out[:MOST_WATCHED], generator=generator),
             [kept_categories[i] for i in fitted],
@@ -114,9 +110,7 @@ def fit_model(
     if not calibration.certifies and settings.num_prototypes > 0 and len(fitted) > 1:
         # Its thresholds are estimates anyway. Where one is a promise, it holds of a model that knows none of its parts.
         # Of one fitted image no radii are known, and its threshold would have other units.
-        head = with_all_parts(
-            head, good, turned.patches, kept_categories, settings=settings, progress=progress
-        )
+        head = with_all_parts(head, good, turned, kept_categories, settings=settings, progress=progress)
         graph = graph_of(head)
     good.discard()
     relit.discard()
@@ -190,7 +184,7 @@ def split(count: int, *, settings: FitSettings, generator: torch.Generator) -> t
 def with_all_parts(
     head: EnergyHead,
     good: GoodFeatures,
-    turned: Float16[Tensor, "n q c"],
+    turned: Turned,
     categories: Sequence[str],
     *,
     settings: FitSettings,
@@ -198,11 +192,10 @@ def with_all_parts(
 ) -> EnergyHead:
     """The head with prototypes of all good images, those that were held out for the threshold included."""
     generator = torch.Generator().manual_seed(settings.seed)  # however many numbers the training has drawn
-    patches = gather_patches(good.features, range(len(good.kept)), generator=generator)
+    places = range(len(good.kept))
+    patches = turned.beside(gather_patches(good.features, places, generator=generator), places)
     with single_thread():
-        return renew_prototypes(
-            head, torch.cat([patches, turned], dim=1), categories, settings, generator, progress
-        )
+        return renew_prototypes(head, patches, categories, settings, generator, progress)
 
 
 def calibrate_on(

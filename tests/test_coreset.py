@@ -49,9 +49,8 @@ def test_a_radius_is_the_mean_distance_of_what_lies_near_in_other_images() -> No
     usual = 0.5 * (0.1 + 3.0)
     few = [(5000 * each + FEWEST * usual) / (5000 + FEWEST) for each in (0.1, 3.0)]
     torch.testing.assert_close(radii, torch.tensor([*few, usual]))  # nothing lies near the third
-    own = usual_distances(
-        points, origins, [(0, near), (4, far)], same
-    )  # the first is no measure for its own image
+    own = usual_distances(points, origins, [(0, near), (4, far)], same)
+    # the first is no measure for its own image
     assert float(own[0]) > 10 and float(own[1]) > 10
     other = torch.tensor([0, 1, 1, 1, 1])  # and not for the patches of another category
     assert float(usual_distances(points, origins, [(3, near), (4, far)], other)[1]) > 10

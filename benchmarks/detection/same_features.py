@@ -21,8 +21,9 @@ from benchmarks.detection.method import Fitted, read_batches
 from energyad.augmentation import relight
 from energyad.copies import turned_copies
 from energyad.coreset import PROJECTED_CHANNELS, greedy_coreset
-from energyad.extraction import extract
+from energyad.extraction import GoodFeatures
 from energyad.features import Grid, load_extractor
+from energyad.features_store import MemoryRows
 from energyad.latents import fit_whitening
 from energyad.progress import Silent
 from energyad.runtimes import RawScores
@@ -89,9 +90,10 @@ class FeatureRule:
         batches = [_channel_last(session.run(p)).half() for p in read_batches(good, self.image_size)]
         if self.rule.endswith(RELIT):
             batches += self._relit(good, session, seed=seed)
-        patches = torch.cat(batches).flatten(0, 2)
+        own = torch.cat(batches)
+        patches = own.flatten(0, 2)
         if self.rule.endswith(TURNED):
-            patches = torch.cat([patches, self._turned(good, session, seed=seed)])
+            patches = torch.cat([patches, self._turned(good, own, session, seed=seed)])
         generator = torch.Generator().manual_seed(seed)
         rule, num_bytes = RULES[self.rule](patches, generator, self.fit_settings)
         upsampling = upsampling_matrix(grid, smoothing=self.smoothing)
@@ -117,19 +119,19 @@ class FeatureRule:
         )
         return [_channel_last(session.run(batch)).half() for batch in lit]
 
-    def _turned(self, good: Sequence[Path], session: OnnxFeatures, *, seed: int) -> Float16[Tensor, "n c"]:
+    def _turned(
+        self, good: Sequence[Path], own: Float16[Tensor, "b g g c"], session: OnnxFeatures, *, seed: int
+    ) -> Float16[Tensor, "n c"]:
         """Patches of turned copies, where energyad's fit would make some, and as many."""
-        settings, silent = replace(self.fit_settings, seed=seed), Silent()
-        features = extract(good, session, settings=settings, skip_bad=False, progress=silent)
         turned = turned_copies(
-            features,
+            GoodFeatures(own.numpy(), tuple(range(len(good))), MemoryRows()),
             good,
             [self.name] * len(good),
             session,
             num_fitted=len(good),
             any_direction=None,
-            settings=settings,
-            progress=silent,
+            settings=replace(self.fit_settings, seed=seed),
+            progress=Silent(),
         )
         return turned.patches.flatten(0, 1)
 
