@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -13,6 +14,7 @@ from energyad.backbones import BackboneWeights
 from energyad.detector import BACKBONE_FILE, HEAD_FILE
 from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.errors import ModelError
+from energyad.experts import Expert, Experts, Recognition
 from energyad.features import empty_extractor
 from energyad.latents import Whitening
 from energyad.manifest import Manifest
@@ -44,27 +46,40 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
     extractor = empty_extractor(weights, image_size=manifest.input.image_size, strides=settings.strides)
     _fill(extractor.backbone, contents, BACKBONE_FILE)
     tensors = _tensors(contents, HEAD_FILE)
-    channels, latents = tensors["whitening.projection"].shape
-    if settings.num_energies == 1:
-        energy = _empty_energy(tensors, "energy", settings)
+    options: dict[str, Any] = {
+        "grid": extractor.grid,
+        "smoothing": settings.smoothing,
+        "tiles": settings.cut(),
+        "mask": tensors.get("mask"),
+    }
+    if manifest.categories:
+        names = [f"energy.experts.{number}." for number in range(len(manifest.categories))]
+        experts = [_empty_expert(tensors, name, settings) for name in names]
+        channels = len(experts[0].whitening.mean)
+        empty = torch.zeros(channels), torch.zeros(channels, len(names)), torch.zeros(len(names))
+        energy = Experts(experts, Recognition(*empty), tiles=settings.cut().count)
+        head = EnergyHead(None, energy, **options)
     else:
-        names = [f"energy.energies.{number}" for number in range(settings.num_energies)]
-        energy = MeanEnergy(_empty_energy(tensors, name, settings) for name in names)
-    head = EnergyHead(
-        Whitening(channels, latents),
-        energy,
-        grid=extractor.grid,
-        smoothing=settings.smoothing,
-        tiles=settings.cut(),
-        mask=tensors.get("mask"),
-    )
+        expert = _empty_expert(tensors, "", settings)
+        head = EnergyHead(expert.whitening, expert.energy, **options)
     _fill(head, contents, HEAD_FILE)
     return Scorer(extractor, head).eval().requires_grad_(False)
 
 
-def _empty_energy(tensors: Mapping[str, Tensor], name: str, settings: FitSettings) -> nn.Module:
-    """An energy of the saved one's shapes, which are read off its tensors."""
-    latents = tensors["whitening.projection"].shape[1]
+def _empty_expert(tensors: Mapping[str, Tensor], prefix: str, settings: FitSettings) -> Expert:
+    """An expert of the saved one's shapes, which are read off its tensors."""
+    projection = tensors.get(f"{prefix}whitening.projection")
+    if projection is None:
+        raise _misfit(HEAD_FILE)
+    whitening = Whitening(*projection.shape)
+    if settings.num_energies == 1:
+        return Expert(whitening, _empty_energy(tensors, f"{prefix}energy", projection.shape[1], settings))
+    names = [f"{prefix}energy.energies.{number}" for number in range(settings.num_energies)]
+    energies = [_empty_energy(tensors, name, projection.shape[1], settings) for name in names]
+    return Expert(whitening, MeanEnergy(energies))
+
+
+def _empty_energy(tensors: Mapping[str, Tensor], name: str, latents: int, settings: FitSettings) -> nn.Module:
     energy = AutoencoderEnergy(latents, width=settings.energy_width, bottleneck=settings.bottleneck)
     if settings.num_prototypes == 0:
         return energy

@@ -98,6 +98,27 @@ def calibrate(
     return Calibration(threshold, false_reject_rate, method, kept, review[0], review_rate, review[1])
 
 
+def in_common_units(
+    by_category: Sequence[Sequence[float]], *, false_reject_rate: float
+) -> tuple[tuple[float, ...], list[float]]:
+    """A unit for the scores of each category, its own threshold, and the scores of all in such units.
+
+    Each score is told in the unit that the other parts of its category give, as a new part's will be in one that it had
+    no share in (the jackknife of Barber et al., Annals of Statistics 2021): told in a unit that it helped to set, a
+    part would look more usual than it is. One that is alone in its category has no other.
+    """
+
+    def limit(scores: Sequence[float]) -> float:
+        return calibrate(scores, false_reject_rate=false_reject_rate).threshold
+
+    units, told = [], []
+    for own in by_category:
+        units.append(limit(own))
+        others = [[*own[:place], *own[place + 1 :]] or own for place in range(len(own))]
+        told += [score / limit(rest) for score, rest in zip(own, others, strict=True)]
+    return tuple(units), told
+
+
 def check_rates(false_reject_rate: float, review_rate: float | None) -> None:
     """Refuse rates outside 0 to 1, and a review rate below the one for rejects. Raises SettingsError."""
     for name, rate in (("false-reject rate", false_reject_rate), ("review rate", review_rate)):

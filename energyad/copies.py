@@ -63,7 +63,6 @@ class Turned:
 def turned_copies(
     good: GoodFeatures,
     good_images: Sequence[detector.ImageLike],
-    categories: Sequence[str],
     session: OnnxFeatures,
     *,
     num_fitted: int,
@@ -73,12 +72,11 @@ def turned_copies(
 ) -> Turned:
     """Turned copies of the images that `good` are features of, where those that are fitted are few.
 
-    any_direction: whether the parts come in any direction; None to see for itself, of one category. None are made where
-    they do not.
+    any_direction: whether the parts come in any direction; None to see for itself. None are made where they do not.
     """
     n, channels = len(good_images), good.features.shape[-1]
     none = Turned(torch.empty(n, 0, channels, dtype=torch.float16), 0)
-    unseen = any_direction is None and (n < FEWEST_COMPARED or len(set(categories)) > 1)
+    unseen = any_direction is None and n < FEWEST_COMPARED
     if num_fitted >= ENOUGH or any_direction is False or unseen:
         return none
     rounds = -(-ENOUGH // num_fitted)

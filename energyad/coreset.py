@@ -41,26 +41,18 @@ def usual_distances(
     points: Float[Tensor, "m k"],
     origins: Int[Tensor, " m"],
     images: Iterable[tuple[int, Float[Tensor, "_ k"]]],
-    categories: Int[Tensor, " n"],
 ) -> Float[Tensor, " m"]:
     """How far from each point those patches of other images usually lie whose nearest such point it is.
 
-    A mean, drawn towards that of all patches of its category where few are near; of a category that has one image,
-    that of all. origins: the image that each point was taken from, whose own patches lie nearer to it than those of a
-    new part will. images: some of them, each with its patches. categories: of every image, as numbers; its patches
-    are measured from points of its own category.
+    A mean, drawn towards that of all patches where few are near. origins: the image that each point was taken from,
+    whose own patches lie nearer to it than those of a new part will. images: some of them, each with its patches.
     """
     total, count = torch.zeros(len(points)), torch.zeros(len(points))
-    of_point = categories[origins]
     for image, patches in images:
-        foreign = ((of_point == categories[image]) & (origins != image)).nonzero()[:, 0]
+        foreign = (origins != image).nonzero()[:, 0]
         if len(foreign) > 0:
             distances, nearest = torch.cdist(patches, points[foreign]).min(dim=1)
             total.index_add_(0, foreign[nearest], distances)
             count.index_add_(0, foreign[nearest], torch.ones_like(distances))
-    usual = (total.sum() / count.sum().clamp_min(1)).expand(len(points)).clone()
-    for category in of_point.unique():
-        own = of_point == category
-        if count[own].sum() > 0:
-            usual[own] = total[own].sum() / count[own].sum()
+    usual = total.sum() / count.sum().clamp_min(1)
     return ((total + FEWEST * usual) / (count + FEWEST)).clamp_min(NO_DISTANCE)

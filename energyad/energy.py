@@ -100,11 +100,16 @@ class PrototypeEnergy(nn.Module):
         energies: Float[Tensor, "*b"] = self.energy(z)
         return energies * self.squared_distance(z)
 
+    def repeat_last(self, count: int) -> None:
+        """Repeat the last prototype until there are `count`; no distance changes."""
+        last = self.weight[:, -1:].expand(-1, max(0, count - self.weight.shape[1]))
+        self.weight = torch.cat([self.weight, last], dim=1)
+
     def squared_distance(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Squared distance to the nearest prototype, in units of its squared radius."""
-        leading = z[..., : len(self.weight) - 2]
+        leading = z[..., : self.weight.shape[-2] - 2]
         terms = torch.cat([leading, z.square() @ self.metric + self.unit], dim=-1)
-        least = [(terms @ part).amin(dim=-1) for part in self.weight.split(COMPARED, dim=1)]
+        least = [(terms @ part).amin(dim=-1) for part in self.weight.split(COMPARED, dim=-1)]
         return functools.reduce(torch.minimum, least).clamp_min(0)  # rounding may leave it below
 
 
@@ -124,8 +129,18 @@ class MeanEnergy(nn.Module):
         return torch.stack([energy(z) for energy in self.energies]).mean(dim=0)
 
 
+class Affine(nn.Linear):
+    """A linear layer that also takes weights of each image, [b out in] and [b 1 out], as `Experts` gives it."""
+
+    def forward(self, z: Float[Tensor, "*b n"]) -> Float[Tensor, "*b m"]:
+        """The layer's output, the channel last."""
+        if self.weight.ndim == 2:
+            return super().forward(z)
+        return z @ self.weight.mT + self.bias
+
+
 def _mlp(sizes: list[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
-        layers += [nn.Linear(n_in, n_out), nn.SiLU()]
+        layers += [Affine(n_in, n_out), nn.SiLU()]
     return nn.Sequential(*layers[:-1])

@@ -53,11 +53,11 @@ class GoodFeatures:
         self.rows.discard()
 
 
-def require_enough(count: int) -> None:
+def require_enough(count: int, *, of: str) -> None:
     """Refuse fewer good images than can be split into some to fit on and some to set the threshold."""
     if count < FEWEST:
         raise DataError(
-            f"{count} usable good image(s): a fit needs at least {FEWEST}, and is trustworthy from {FEW} on"
+            f"{count} usable good image(s) of '{of}': a fit needs at least {FEWEST}, and is trustworthy from {FEW} on"
         )
 
 

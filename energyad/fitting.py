@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import safetensors.torch
 import torch
 
 from energyad import detector, drift, provenance
 from energyad.backbones import BackboneWeights
-from energyad.calibration import Calibration, calibrate
+from energyad.calibration import Calibration, calibrate, in_common_units
 from energyad.card import model_card
-from energyad.copies import Turned, relit_features, turned_copies
+from energyad.category_fit import CategoryFit, fit_category
 from energyad.errors import DataError
-from energyad.extraction import GoodFeatures, extract, require_enough, some_pixels, work_on
-from energyad.features import load_extractor
-from energyad.heads import fit_head, gather_patches, renew_prototypes
+from energyad.experts import fit_recognition, unite
+from energyad.extraction import require_enough, some_pixels, work_on
+from energyad.features import Grid, load_extractor
 from energyad.manifest import BackboneSpec, CalibrationSpec, InputSpec, Manifest, Provenance, TileSpec
-from energyad.progress import Progress, Silent
+from energyad.progress import OfCategory, Progress, Silent
 from energyad.roi import AreaSource, judge
 from energyad.runtimes import export
 from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures, OnnxRuntime
-from energyad.runtimes.plan import default_plan
+from energyad.runtimes.plan import Plan, default_plan
 from energyad.runtimes.quantisation import quantise
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy
 
-ENOUGH_HELD_OUT = 20
-MOST_WATCHED = 100  # held-out images whose patches training looks at
+Joined: TypeAlias = Callable[[tuple[CategoryFit, ...], tuple[float, ...] | None], tuple[EnergyHead, bytes]]
 
 
 def fit_model(
@@ -55,9 +55,9 @@ def fit_model(
     settings, progress = settings or FitSettings(), progress or Silent()
     judged = judge(settings.input_shape, roi=roi, ignore=ignore)
     started = time.perf_counter()
-    require_enough(len(good_images))
-    of_each = categories_of(good_images, categories, name=name)
-    generator = torch.Generator().manual_seed(settings.seed)
+    groups = by_category(good_images, categories, name=name)
+    for category, images in groups.items():
+        require_enough(len(images), of=category)
     progress.stage("backbone", 1)
     extractor = load_extractor(
         settings.backbone,
@@ -70,79 +70,95 @@ def fit_model(
         pixels = some_pixels(good_images, settings=settings, skip_bad=skip_bad)
         backbone_graph = quantise(backbone_graph, pixels, name=settings.backbone)
     session = OnnxFeatures(backbone_graph.SerializeToString(), threads=threads or 0)
-    good = extract(good_images, session, settings=settings, skip_bad=skip_bad, progress=progress)
-    require_enough(len(good.kept))
-    fitted, held_out = split(len(good.kept), settings=settings, generator=generator)
-    kept_images = [good_images[place] for place in good.kept]
-    kept_categories = [of_each[place] for place in good.kept]
-    turned = turned_copies(
-        good,
-        kept_images,
-        kept_categories,
-        session,
-        num_fitted=len(fitted),
-        any_direction=any_direction,
-        settings=settings,
-        progress=progress,
-    )
-    relit = relit_features([kept_images[i] for i in fitted], session, settings=settings, progress=progress)
-    with single_thread():
-        head, trainings = fit_head(
-            turned.beside(gather_patches(good.features, fitted, generator=generator), fitted),
-            gather_patches(relit.features, range(len(relit.kept)), generator=generator),
-            gather_patches(good.features, held_out[:MOST_WATCHED], generator=generator),
-            [kept_categories[i] for i in fitted],
-            extractor.grid,
-            settings,
-            generator,
-            progress,
+    progresses = of_each_category(progress, list(groups))
+    fits = tuple(
+        fit_category(
+            category,
+            images,
+            session,
+            settings=settings,
+            any_direction=any_direction,
+            skip_bad=skip_bad,
+            progress=told,
         )
-    head.mask = None if judged.mask is None else torch.from_numpy(judged.mask)
+        for (category, images), told in zip(groups.items(), progresses, strict=True)
+    )
     tiled = export.with_tiles(backbone_graph, settings.cut(), side=settings.image_size)
 
-    def graph_of(head: EnergyHead) -> bytes:
-        whole = export.join(tiled, export.export_head(head, num_channels=good.features.shape[-1]))
-        return whole.SerializeToString()
+    @functools.lru_cache(1)  # what the thresholds were taken of is mostly what is saved
+    def joined(fits: tuple[CategoryFit, ...], units: tuple[float, ...] | None) -> tuple[EnergyHead, bytes]:
+        head = head_of(fits, extractor.grid, settings, units=units)
+        head.mask = None if judged.mask is None else torch.from_numpy(judged.mask)
+        whole = export.join(tiled, export.export_head(head, num_channels=fits[0].looks.shape[1]))
+        return head, whole.SerializeToString()
 
-    graph, plan = graph_of(head), default_plan(threads, tiles=settings.cut().count)
-    kept_back = [kept_images[i] for i in held_out]
-    calibration, parts = calibrate_on(kept_back, OnnxRuntime(graph, plan=plan), settings, progress)
-    if not calibration.certifies and settings.num_prototypes > 0 and len(fitted) > 1:
+    plan = default_plan(threads, tiles=settings.cut().count)
+    units, calibration, parts = calibrate_on(fits, joined, plan, settings, progress)
+    if not calibration.certifies:
         # Its thresholds are estimates anyway. Where one is a promise, it holds of a model that knows none of its parts.
-        # Of one fitted image no radii are known, and its threshold would have other units.
-        head = with_all_parts(head, good, turned, kept_categories, settings=settings, progress=progress)
-        graph = graph_of(head)
-    good.discard()
-    relit.discard()
+        fits = tuple(
+            each.with_all_parts(settings=settings, progress=told)
+            for each, told in zip(fits, progresses, strict=True)
+        )
+    head, graph = joined(fits, units)
+    for each in fits:
+        each.discard()
     contents = {
         detector.BACKBONE_FILE: safetensors.torch.save(dict(extractor.backbone.state_dict())),
         detector.HEAD_FILE: safetensors.torch.save(dict(head.state_dict())),
         detector.GRAPH_FILE: graph,
     }
     made = provenance.collect(
-        kept_images,
-        num_held_out=len(held_out),
-        num_turned=turned.count,
+        [image for each in fits for image in each.images],
+        num_held_out=sum(len(each.held_out) for each in fits),
+        num_turned=sum(each.turned.count for each in fits),
         seed=settings.seed,
         threads=threads,
         fit_seconds=time.perf_counter() - started,
     )
+    trainings = [training for each in fits for training in each.trainings]
     manifest = describe(name, settings, extractor.weights, calibration, made, trainings)
-    manifest = manifest.model_copy(update={"good_parts": drift.good_parts(parts), "area": judged.spec})
+    update: dict[str, Any] = {"good_parts": drift.good_parts(parts), "area": judged.spec}
+    if len(groups) > 1:
+        update["categories"] = tuple(groups)
+    manifest = manifest.model_copy(update=update)
     return manifest, contents | {detector.CARD_FILE: model_card(manifest).encode()}
 
 
-def categories_of(
+def by_category(
     good_images: Sequence[detector.ImageLike], categories: Sequence[str] | None, *, name: str
-) -> Sequence[str]:
-    """The category of each image, which is `name` where none is given. Raises DataError where some have none."""
+) -> dict[str, list[detector.ImageLike]]:
+    """The images of each category, all under `name` where none is given. Raises DataError where some have none."""
     if categories is None:
-        return [name] * len(good_images)
+        return {name: list(good_images)}
     if len(categories) != len(good_images):
         raise DataError(
             f"{len(categories)} categories for {len(good_images)} good images: give one of each image"
         )
-    return categories
+    groups: dict[str, list[detector.ImageLike]] = {}
+    for category, image in zip(categories, good_images, strict=True):
+        groups.setdefault(category, []).append(image)
+    return groups
+
+
+def of_each_category(progress: Progress, categories: Sequence[str]) -> Sequence[Progress]:
+    """For each category one that names it; where there is but one, as it is."""
+    if len(categories) == 1:
+        return [progress]
+    longest = max(map(len, categories))
+    return [OfCategory(progress, f"{category:<{longest}}") for category in categories]
+
+
+def head_of(
+    fits: Sequence[CategoryFit], grid: Grid, settings: FitSettings, *, units: Sequence[float] | None = None
+) -> EnergyHead:
+    """The head of one category's expert, or of several and the rule that tells which to ask; see `Experts`."""
+    options: dict[str, Any] = {"grid": grid, "smoothing": settings.smoothing, "tiles": settings.cut()}
+    if len(fits) == 1:
+        return EnergyHead(fits[0].expert.whitening, fits[0].expert.energy, **options).eval()
+    recognition = fit_recognition([each.looks for each in fits])
+    experts = unite([each.expert for each in fits], recognition, units=units, tiles=settings.cut().count)
+    return EnergyHead(None, experts, **options).eval()
 
 
 def describe(
@@ -170,38 +186,34 @@ def describe(
     )
 
 
-def split(count: int, *, settings: FitSettings, generator: torch.Generator) -> tuple[list[int], list[int]]:
-    """Images to fit on and images held out for the threshold: at least one of each.
-
-    Twenty held out are enough for a prediction limit, so larger sets give training a larger share.
-    """
-    order = torch.randperm(count, generator=generator).tolist()
-    share = settings.holdout * count
-    num_held_out = max(1, round(min(share, max(ENOUGH_HELD_OUT, share / 2))))
-    return sorted(order[num_held_out:]), sorted(order[:num_held_out])
-
-
-def with_all_parts(
-    head: EnergyHead,
-    good: GoodFeatures,
-    turned: Turned,
-    categories: Sequence[str],
-    *,
-    settings: FitSettings,
-    progress: Progress,
-) -> EnergyHead:
-    """The head with prototypes of all good images, those that were held out for the threshold included."""
-    generator = torch.Generator().manual_seed(settings.seed)  # however many numbers the training has drawn
-    places = range(len(good.kept))
-    patches = turned.beside(gather_patches(good.features, places, generator=generator), places)
-    with single_thread():
-        return renew_prototypes(head, patches, categories, settings, generator, progress)
-
-
 def calibrate_on(
+    fits: tuple[CategoryFit, ...], joined: Joined, plan: Plan, settings: FitSettings, progress: Progress
+) -> tuple[tuple[float, ...] | None, Calibration, list[drift.Observation]]:
+    """Units of several categories, the thresholds, and statistics of the held-out parts, from the finished graph.
+
+    joined: makes the graph of experts and units.
+    """
+    held_out = [image for each in fits for image in each.kept_back]
+    rate = settings.false_reject_rate
+
+    def observed(units: tuple[float, ...] | None) -> list[drift.Observation]:
+        _, graph = joined(fits, units)
+        return observe(held_out, OnnxRuntime(graph, plan=plan), settings, progress)
+
+    parts, units = observed(None), None
+    scores = [part.score for part in parts]
+    if len(fits) > 1:
+        remaining = iter(scores)
+        of_each = [list(islice(remaining, len(each.held_out))) for each in fits]
+        units, scores = in_common_units(of_each, false_reject_rate=rate)
+        parts = observed(units)
+    return units, calibrate(scores, false_reject_rate=rate, review_rate=settings.review_rate), parts
+
+
+def observe(
     held_out: Sequence[detector.ImageLike], runtime: OnnxRuntime, settings: FitSettings, progress: Progress
-) -> tuple[Calibration, list[drift.Observation]]:
-    """The threshold, from the scores that the finished graph gives held-out good images, and their statistics."""
+) -> list[drift.Observation]:
+    """What the finished graph and the pixels say of each held-out good image."""
     progress.stage("threshold", len(held_out))
     parts: list[drift.Observation] = []
     work = functools.partial(drift.observe_batch, runtime=runtime)
@@ -210,19 +222,4 @@ def calibrate_on(
     ):
         parts += found
         progress.advance(len(places))
-    scores = [part.score for part in parts]
-    calibration = calibrate(
-        scores, false_reject_rate=settings.false_reject_rate, review_rate=settings.review_rate
-    )
-    return calibration, parts
-
-
-@contextlib.contextmanager
-def single_thread() -> Iterator[None]:
-    """Small networks are fastest on one thread, and one thread adds up in one order: the same bits every time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    return parts

@@ -1,4 +1,4 @@
-"""From patches of good parts to the head: whitening, prototypes, energy."""
+"""From patches of good parts to what judges them: whitening, prototypes, energy."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from energyad.coreset import greedy_coreset, usual_distances
 from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
-from energyad.features import Grid
+from energyad.experts import Expert
 from energyad.features_store import release
 from energyad.latents import Whitening, fit_whitening
 from energyad.progress import Progress
-from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy, train_energy
 
@@ -45,22 +44,20 @@ def gather_patches(
     return gathered
 
 
-def fit_head(
+def fit_expert(
     images: Float16[Tensor, "n p c"],
     relit_images: Float16[Tensor, "r p2 c2"],
     held_out: Float16[Tensor, "m p3 c"],
-    categories: Sequence[str],
-    grid: Grid,
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
-    observe: Callable[[int, EnergyHead], None] | None = None,
-) -> tuple[EnergyHead, list[TrainedEnergy]]:
-    """Fit all that lies behind the backbone, on the patches of each image; also how each energy's training went.
+    observe: Callable[[int, Expert], None] | None = None,
+) -> tuple[Expert, list[TrainedEnergy]]:
+    """Fit what judges patches, on those of each image; also how each energy's training went.
 
     The latents' axes are those of the patches under their own light; but a few images hardly vary in most directions,
-    and the slightest change of light would then lie far outside. observe: called with DxMI's iteration and the head
-    of that time, of each energy in turn. categories: of each image.
+    and the slightest change of light would then lie far outside. observe: called with DxMI's iteration and the expert
+    of that time, of each energy in turn.
     """
     patches, relit = images.flatten(0, 1), relit_images.flatten(0, 1)
     seen = torch.cat([patches, relit]) if len(relit) > len(patches) else patches
@@ -71,14 +68,11 @@ def fit_head(
     own_light = latents[: len(patches)].view(*images.shape[:2], -1)
     unseen = whitening(held_out.flatten(0, 1).float())
 
-    def head_of(energy: nn.Module) -> EnergyHead:
-        return EnergyHead(whitening, energy, grid=grid, smoothing=settings.smoothing, tiles=settings.cut())
-
     def fit_one() -> tuple[nn.Module, TrainedEnergy]:
         prototypes = None
         if settings.num_prototypes > 0:
-            progress.stage("prototypes", _num_prototypes(settings, categories))
-            prototypes = choose_prototypes(own_light, categories, whitening, settings, generator)
+            progress.stage("prototypes", settings.num_prototypes)
+            prototypes = choose_prototypes(own_light, whitening, settings, generator)
             progress.advance(len(prototypes.points))
 
         def wrapped(energy: nn.Module) -> nn.Module:
@@ -87,7 +81,7 @@ def fit_head(
 
         def look(iteration: int, energy: nn.Module) -> None:
             if observe is not None:
-                observe(iteration, head_of(wrapped(energy)))
+                observe(iteration, Expert(whitening, wrapped(energy)))
 
         trained = train_energy(
             latents, unseen, settings=settings, generator=generator, progress=progress, observe=look
@@ -95,70 +89,48 @@ def fit_head(
         return wrapped(trained.energy), trained
 
     energies, trainings = zip(*(fit_one() for _ in range(settings.num_energies)), strict=True)
-    return head_of(_mean(energies)).eval().requires_grad_(False), list(trainings)
+    return Expert(whitening, _mean(energies)).eval().requires_grad_(False), list(trainings)
 
 
 def renew_prototypes(
-    head: EnergyHead,
+    expert: Expert,
     images: Float16[Tensor, "n p c"],
-    categories: Sequence[str],
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
-) -> EnergyHead:
-    """The same head with prototypes of these images, which may be more than it was trained on."""
-    latents = torch.empty(*images.shape[:2], head.whitening.projection.shape[1])
-    _whiten(head.whitening, images.flatten(0, 1), latents.flatten(0, 1))
+) -> Expert:
+    """The same expert with prototypes of these images, which may be more than it was trained on."""
+    whitening = expert.whitening
+    latents = torch.empty(*images.shape[:2], whitening.projection.shape[1])
+    _whiten(whitening, images.flatten(0, 1), latents.flatten(0, 1))
 
     def chosen() -> Prototypes:
-        prototypes = choose_prototypes(latents, categories, head.whitening, settings, generator)
+        prototypes = choose_prototypes(latents, whitening, settings, generator)
         progress.advance(len(prototypes.points))
         return prototypes
 
-    progress.stage("all parts", settings.num_energies * _num_prototypes(settings, categories))
-    several = head.energy.energies if isinstance(head.energy, MeanEnergy) else [head.energy]
-    new = copy.deepcopy(head)
-    new.energy = _mean(
-        [PrototypeEnergy(e.energy, chosen()) for e in several if isinstance(e, PrototypeEnergy)]
-    )
-    return new.eval().requires_grad_(False)
+    progress.stage("all parts", settings.num_energies * settings.num_prototypes)
+    several = expert.energy.energies if isinstance(expert.energy, MeanEnergy) else [expert.energy]
+    energies = [PrototypeEnergy(e.energy, chosen()) for e in several if isinstance(e, PrototypeEnergy)]
+    return copy.deepcopy(Expert(whitening, _mean(energies))).eval().requires_grad_(False)
 
 
 def choose_prototypes(
-    images: Float[Tensor, "n p k"],
-    categories: Sequence[str],
-    whitening: Whitening,
-    settings: FitSettings,
-    generator: torch.Generator,
+    images: Float[Tensor, "n p k"], whitening: Whitening, settings: FitSettings, generator: torch.Generator
 ) -> Prototypes:
-    """A coreset of the latents, stretched back to the features they come from; of several categories one of each.
+    """A coreset of the latents, stretched back to the features they come from.
 
-    Whitened, noise has as much to say of what is near as anything. Chosen from all categories at once, most would be
-    of the one that varies most. Radii are of the fitted images too: the parts held out for the threshold must not
-    have shaped what judges them.
+    Whitened, noise has as much to say of what is near as anything. Radii are of the fitted images too: the parts held
+    out for the threshold must not have shaped what judges them.
     """
     stretch, per_image = whitening.deviations(), images.shape[1]
-    names = list(dict.fromkeys(categories))
-    of_image = torch.tensor([names.index(category) for category in categories])
-    size = settings.prototypes_of_each(len(names))
-    points, origins = [], []
-    for number in range(len(names)):
-        places = (of_image == number).nonzero()[:, 0]
-        drawn = torch.randperm(len(places) * per_image, generator=generator)[:MOST_CANDIDATES]
-        image = places[drawn // per_image]
-        candidates = images[image, drawn % per_image] * stretch
-        chosen = greedy_coreset(candidates, size, generator)
-        points.append(candidates[chosen])
-        origins.append(image[chosen])
+    drawn = torch.randperm(len(images) * per_image, generator=generator)[:MOST_CANDIDATES]
+    candidates = images[drawn // per_image, drawn % per_image] * stretch
+    chosen = greedy_coreset(candidates, settings.num_prototypes, generator)
     measured = range(0, len(images), -(-len(images) // MOST_MEASURED))
     measurable = ((place, images[place] * stretch) for place in measured)
-    radii = usual_distances(torch.cat(points), torch.cat(origins), measurable, of_image)
-    return Prototypes(stretch, torch.cat(points), radii, settings.prototype_directions)
-
-
-def _num_prototypes(settings: FitSettings, categories: Sequence[str]) -> int:
-    count = len(set(categories))
-    return count * settings.prototypes_of_each(count)
+    radii = usual_distances(candidates[chosen], drawn[chosen] // per_image, measurable)
+    return Prototypes(stretch, candidates[chosen], radii, settings.prototype_directions)
 
 
 def _mean(energies: Sequence[nn.Module]) -> nn.Module:

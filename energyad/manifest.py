@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from energyad.calibration import Calibration, Method
 from energyad.tiling import MOST_TILES, Tiles
 
-SCHEMA_VERSION = 6
-"""2: review thresholds, calibration history, tiles, area. Version 1 is read as it is."""
+SCHEMA_VERSION = 7
+"""7: an expert for each of several categories. 2: review thresholds, calibration history, tiles, area. Version 1 is
+read as it is."""
 
 
 class _Frozen(BaseModel):
@@ -115,13 +116,14 @@ class Provenance(_Frozen):
 
 
 class Manifest(_Frozen):
-    """All of `model.json`."""
+    """All of `model.json`. categories: that have an expert each, in its order; empty for a model of one."""
 
     schema_version: int = SCHEMA_VERSION
     name: str
     created: str
     input: InputSpec
     backbone: BackboneSpec
+    categories: tuple[str, ...] = ()
     area: AreaSpec | None = None
     calibration: CalibrationSpec
     earlier_calibrations: tuple[CalibrationSpec, ...] = ()

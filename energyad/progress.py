@@ -26,3 +26,19 @@ class Silent:
 
     def advance(self, steps: int = 1, *, figures: Mapping[str, float] | None = None) -> None:
         """Ignore."""
+
+
+class OfCategory:
+    """Says of each stage which category it is of."""
+
+    def __init__(self, progress: Progress, category: str) -> None:
+        self._progress = progress
+        self._category = category
+
+    def stage(self, name: str, total: int) -> None:
+        """A new stage, of the category."""
+        self._progress.stage(f"{name:<10} {self._category}", total)
+
+    def advance(self, steps: int = 1, *, figures: Mapping[str, float] | None = None) -> None:
+        """Steps were done."""
+        self._progress.advance(steps, figures=figures)

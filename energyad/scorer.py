@@ -30,6 +30,7 @@ class Scores(NamedTuple):
 class EnergyHead(nn.Module):
     """Feature grid → latents → energies → heatmap → score: all that is fitted, behind the frozen backbone.
 
+    whitening: None for an energy that takes features, as `Experts` do: each has latents of its own.
     smoothing: standard deviation in pixels of the Gaussian applied to the heatmap before its maximum is taken.
     tiles: how the image was cut. mask: pixels of the heatmap that are judged, all where None; elsewhere it is 0.
     """
@@ -40,7 +41,7 @@ class EnergyHead(nn.Module):
 
     def __init__(
         self,
-        whitening: Whitening,
+        whitening: Whitening | None,
         energy: nn.Module,
         *,
         grid: Grid,
@@ -63,7 +64,8 @@ class EnergyHead(nn.Module):
 
     def energies(self, features: Float[Tensor, "b c g g"]) -> Float[Tensor, "b g g"]:
         """The energy of each patch."""
-        return self.energy(self.whitening(features.permute(0, 2, 3, 1)))
+        patches = features.permute(0, 2, 3, 1)
+        return self.energy(patches if self.whitening is None else self.whitening(patches))
 
     def forward(self, features: Float[Tensor, "b*tiles c g g"]) -> Scores:
         """Score feature grids, those of an image's tiles row by row."""

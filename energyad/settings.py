@@ -13,8 +13,6 @@ from energyad.features import DEFAULT_STRIDES
 from energyad.tiling import Tiles
 
 PRECISIONS = ("float32", "int8")
-MOST_PROTOTYPES = 4096
-"""Of one model for several categories: 1.6 MB, and four times as long to find the nearest."""
 
 
 def _default_dxmi() -> DxMISettings:
@@ -51,8 +49,7 @@ class FitSettings:
         lighting: how far exposure and gamma of training's relit copies go, as the logarithm of a factor; 0 for none.
         num_latents: whitened directions kept. energy_width, bottleneck: layers of the energy's autoencoder.
         num_energies: trained from seeds of their own, and averaged.
-        num_prototypes: good latents of each category that the energy measures distances from, up to
-            `MOST_PROTOTYPES` of several; 0 for the autoencoder alone.
+        num_prototypes: good latents that the energy measures distances from; 0 for the autoencoder alone.
             prototype_directions: leading latents in which these distances are told one by one.
         warmup_iterations: steps of plain reconstruction before DxMI. warmup_power: of the mean of patches' errors that
             they lower; beyond 1 rare patches weigh more. iterations: DxMI iterations.
@@ -109,12 +106,6 @@ class FitSettings:
     def cut(self) -> Tiles:
         """Where the tiles lie. Raises SettingsError."""
         return Tiles(rows=self.tiles[0], columns=self.tiles[1], overlap=self.tile_overlap)
-
-    def prototypes_of_each(self, num_categories: int) -> int:
-        """Prototypes of each category of one model: of several together not more than `MOST_PROTOTYPES`."""
-        if num_categories == 1:
-            return self.num_prototypes
-        return min(self.num_prototypes, max(1, MOST_PROTOTYPES // num_categories))
 
     @property
     def input_shape(self) -> tuple[int, int]:

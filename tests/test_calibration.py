@@ -6,7 +6,13 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energyad.calibration import benjamini_hochberg, calibrate, fewest_for, prediction_limit
+from energyad.calibration import (
+    benjamini_hochberg,
+    calibrate,
+    fewest_for,
+    in_common_units,
+    prediction_limit,
+)
 from energyad.errors import SettingsError
 
 
@@ -35,6 +41,33 @@ def test_prediction_limits_keep_their_rate_for_lognormal_scores(spread: float, n
     result = calibrate(np.random.default_rng(0).lognormal(size=n), false_reject_rate=0.05)
     assert result.method == "prediction limit"
     assert realised_rate(lognormal, n, 0.05) <= most
+
+
+def test_scores_of_several_categories_are_told_in_units_of_the_others_thresholds() -> None:
+    def limit(*scores: float) -> float:
+        return calibrate(scores, false_reject_rate=0.05).threshold
+
+    units, told = in_common_units([[1.0, 1.2, 1.5], [40.0]], false_reject_rate=0.05)
+    assert units == (limit(1.0, 1.2, 1.5), limit(40.0))
+    assert told == [1 / limit(1.2, 1.5), 1.2 / limit(1, 1.5), 1.5 / limit(1, 1.2), 40 / limit(40)]
+
+
+@pytest.mark.parametrize("counts", [(60, 30, 10), (40, 40, 40)])
+def test_one_threshold_in_common_units_keeps_its_rate(counts: tuple[int, ...]) -> None:
+    """Categories of other scales and spreads; a new part comes from each as often as held-out ones did."""
+    rng, rate, rejected, trials = np.random.default_rng(0), 0.05, 0.0, 60
+    kinds = list(zip((0.0, 1.0, 3.0), (0.1, 0.2, 0.4), counts, strict=True))
+    for _ in range(trials):
+        units, told = in_common_units(
+            [rng.lognormal(mean, spread, count).tolist() for mean, spread, count in kinds],
+            false_reject_rate=rate,
+        )
+        rule = calibrate(told, false_reject_rate=rate)
+        assert rule.method == "conformal"
+        for unit, (mean, spread, count) in zip(units, kinds, strict=True):
+            above = rng.lognormal(mean, spread, 2000) / unit > rule.threshold
+            rejected += above.mean() * count / sum(counts) / trials
+    assert rate / 2 < rejected <= 1.1 * rate
 
 
 def test_many_parts_outweigh_the_assumed_spread() -> None:

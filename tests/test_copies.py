@@ -37,15 +37,12 @@ def relit(count: int, **options: Any) -> np.ndarray:
     return relit_features(images(count), session, settings=settings, progress=Silent()).features
 
 
-def turned(
-    count: int, *, num_fitted: int, any_direction: bool | None, categories: tuple[str, ...] = ("bolt",)
-) -> Turned:
+def turned(count: int, *, num_fitted: int, any_direction: bool | None) -> Turned:
     session: Any = MeanGrey()
     how: dict[str, Any] = {"settings": FitSettings(image_size=64), "progress": Silent()}
-    names = [categories[place % len(categories)] for place in range(count)]
     good: GoodFeatures = extract(images(count), session, skip_bad=False, **how)
     return turned_copies(
-        good, images(count), names, session, num_fitted=num_fitted, any_direction=any_direction, **how
+        good, images(count), session, num_fitted=num_fitted, any_direction=any_direction, **how
     )
 
 
@@ -111,6 +108,3 @@ def test_corners_of_a_turned_image_teach_nothing() -> None:
 
 def test_found_out_from_the_images_themselves() -> None:
     assert turned(8, num_fitted=6, any_direction=None).count > 0  # an even grey has no direction
-    both = ("bolt", "nut")  # of which each may be another case
-    assert turned(8, num_fitted=6, any_direction=None, categories=both).count == 0
-    assert turned(8, num_fitted=6, any_direction=True, categories=both).count > 0

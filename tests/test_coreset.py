@@ -34,7 +34,7 @@ def test_prototypes_lie_among_the_features() -> None:
     torch.testing.assert_close(whitening.deviations(), scales / 8, rtol=0.05, atol=0)
     settings = FitSettings(num_prototypes=500)
     images = whitening(features).view(20, 1000, 4)
-    prototypes = choose_prototypes(images, ["all"] * 20, whitening, settings, generator)
+    prototypes = choose_prototypes(images, whitening, settings, generator)
     assert prototypes.points.shape == (500, 4)
     torch.testing.assert_close(prototypes.stretch, scales / 8, rtol=0.05, atol=0)
     own = (features @ whitening.projection - whitening.mean @ whitening.projection) * prototypes.stretch
@@ -44,21 +44,18 @@ def test_prototypes_lie_among_the_features() -> None:
 def test_a_radius_is_the_mean_distance_of_what_lies_near_in_other_images() -> None:
     points, origins = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]]), torch.tensor([0, 1, 2])
     near, far = torch.tensor([[0.1, 0.0]]).repeat(5000, 1), torch.tensor([[100.0, 3.0]]).repeat(5000, 1)
-    same = torch.zeros(5, dtype=torch.long)
-    radii = usual_distances(points, origins, [(3, near), (4, far)], same)
+    radii = usual_distances(points, origins, [(3, near), (4, far)])
     usual = 0.5 * (0.1 + 3.0)
     few = [(5000 * each + FEWEST * usual) / (5000 + FEWEST) for each in (0.1, 3.0)]
     torch.testing.assert_close(radii, torch.tensor([*few, usual]))  # nothing lies near the third
-    own = usual_distances(points, origins, [(0, near), (4, far)], same)
+    own = usual_distances(points, origins, [(0, near), (4, far)])
     # the first is no measure for its own image
     assert float(own[0]) > 10 and float(own[1]) > 10
-    other = torch.tensor([0, 1, 1, 1, 1])  # and not for the patches of another category
-    assert float(usual_distances(points, origins, [(3, near), (4, far)], other)[1]) > 10
 
 
 def test_no_radius_is_zero_and_one_image_alone_gives_equal_ones() -> None:
     points = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
-    first, same = torch.zeros(20, dtype=torch.long), torch.zeros(2, dtype=torch.long)
-    assert float(usual_distances(points, first, [(1, points)], same).min()) > 0
-    alone = usual_distances(points, first, [(0, points)], same)
+    first = torch.zeros(20, dtype=torch.long)
+    assert float(usual_distances(points, first, [(1, points)]).min()) > 0
+    alone = usual_distances(points, first, [(0, points)])
     assert len(alone.unique()) == 1 and float(alone.min()) > 0

@@ -6,7 +6,6 @@ import torch
 
 from energyad import heads
 from energyad.heads import gather_patches
-from energyad.settings import MOST_PROTOTYPES, FitSettings
 
 
 def test_patches_beyond_the_limit_are_thinned_alike_in_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,14 +18,3 @@ def test_patches_beyond_the_limit_are_thinned_alike_in_every_image(monkeypatch: 
     assert len(some) == 20
     assert torch.bincount((some // 16).long()).tolist() == [4] * 5
     assert len(some.unique()) == 20
-
-
-def test_a_model_of_several_categories_has_prototypes_for_each_up_to_a_limit() -> None:
-    settings = FitSettings(num_prototypes=1000, seed=3)
-    assert [settings.prototypes_of_each(count) for count in (1, 3, 4, 8)] == [1000, 1000, 1000, 512]
-    assert (
-        15 * settings.prototypes_of_each(15) <= MOST_PROTOTYPES < 15 * (settings.prototypes_of_each(15) + 1)
-    )
-    many = FitSettings(num_prototypes=2 * MOST_PROTOTYPES)
-    assert many.prototypes_of_each(1) == 2 * MOST_PROTOTYPES  # a setting's own word
-    assert many.prototypes_of_each(2 * MOST_PROTOTYPES) == 1

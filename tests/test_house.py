@@ -13,11 +13,11 @@ ROOT = Path(energyad.__file__).parent
 ORDER = (
     "errors", "progress", "files", "pipeline", "image_files", "decoding", "images", "augmentation", "tiling",
     "datasets", "defect_kinds", "defects", "demo", "backbones", "features", "latents", "coreset", "energy", "dxmi",
-    "calibration", "settings", "training",
+    "experts", "calibration", "settings", "training",
     "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "drift", "artifact", "prediction",
     "results", "detector", "features_store", "extraction", "copies", "provenance", "card", "recalibration", "heads",
-    "fitting", "assembly", "exports", "inspection", "journal", "watch", "webhook", "evaluation", "overlays", "sheet",
-    "page_style", "report", "service", "cli",
+    "category_fit", "fitting", "assembly", "exports", "inspection", "journal", "watch", "webhook", "evaluation",
+    "overlays", "sheet", "page_style", "report", "service", "cli",
 )  # fmt: skip
 FREE = {"__init__", "__main__"}
 

@@ -14,7 +14,7 @@ from benchmarks.detection import rows, sheet
 from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.measure import Cell, Scored, measure
 from benchmarks.detection.methods import open_method
-from benchmarks.detection.ours import Energyad
+from benchmarks.detection.ours import SHARED, Energyad
 from benchmarks.detection.rows import Row
 from energyad.datasets import unite
 from energyad.errors import EnergyadError, SettingsError
@@ -85,7 +85,7 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
             for shots in options.few_shot or [None]:
                 for name, method in methods.items():
                     own = method
-                    if options.unified and isinstance(method, Energyad):
+                    if options.unified and isinstance(method, Energyad) and not name.endswith(SHARED):
                         own = replace(method, categories=unite(group, name="unified").united)
                     yield Cell(name=name, method=own, categories=group, shots=shots, seed=seed)
 

@@ -15,6 +15,9 @@ from energyad.detector import HEAD_FILE, AnomalyDetector
 from energyad.runtimes import RawScores
 from energyad.settings import FitSettings
 
+SHARED = "-shared"
+"""After a name: one energy for all categories of a unified model, in place of an expert for each."""
+
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "energyad": {},
     "energyad-tau0": {"dxmi": {"temperature": 0.0}},
@@ -25,12 +28,16 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "energyad-int8": {"precision": "int8"},  # the backbone in 8-bit integers
     "energyad-x3": {"num_energies": 3},
     "energyad-one-light": {"lighting": 0.0},  # no relit copies
+    "energyad-shared": {"num_prototypes": 3072},  # of all categories together
 }
 
 
 @dataclass(frozen=True)
 class Energyad:
-    """energyad with these settings; the seed is the run's. categories: of the good images, in one model for several."""
+    """energyad with these settings; the seed is the run's.
+
+    categories: of the good images, in one model for several; where None, it is not told of them.
+    """
 
     fit_settings: FitSettings
     categories: tuple[str, ...] | None = None

@@ -126,7 +126,6 @@ class FeatureRule:
         turned = turned_copies(
             GoodFeatures(own.numpy(), tuple(range(len(good))), MemoryRows()),
             good,
-            [self.name] * len(good),
             session,
             num_fitted=len(good),
             any_direction=None,

@@ -30,8 +30,9 @@ from energyad.copies import relit_features
 from energyad.datasets import Category
 from energyad.defects import plant_defect
 from energyad.errors import DataError, EnergyadError
+from energyad.experts import Expert
 from energyad.extraction import GoodFeatures, extract
-from energyad.heads import fit_head, gather_patches
+from energyad.heads import fit_expert, gather_patches
 from energyad.progress import Silent
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scorer import EnergyHead
@@ -66,10 +67,11 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
     generator = torch.Generator().manual_seed(settings.seed)
     spent, resumed = 0.0, time.process_time()
 
-    def look(iteration: int, head: EnergyHead) -> None:
+    def look(iteration: int, expert: Expert) -> None:
         nonlocal spent, resumed
         spent += time.process_time() - resumed
         if iteration % every == 0 or iteration == settings.iterations:
+            head = EnergyHead(expert.whitening, expert.energy, grid=grid, smoothing=settings.smoothing)
             report({"iteration": iteration, "cpu_seconds": round(spent, 1)} | detect(probe, head))
         resumed = time.process_time()
 
@@ -83,7 +85,7 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
     )
     relit = relit_features(taught, session, settings=settings, progress=silent)
     parts = (patches(own), patches(relit), patches(seen))
-    fit_head(*parts, [category.name] * len(own.kept), grid, settings, generator, silent, observe=look)
+    fit_expert(*parts, settings, generator, silent, observe=look)
 
 
 def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:

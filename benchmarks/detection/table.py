@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from benchmarks.detection import rows
+from benchmarks.detection.ours import SHARED
 from benchmarks.detection.rows import Row
 from energyad.demo import DEMO_NAME
 from energyad.errors import DataError, EnergyadError
@@ -102,7 +103,8 @@ def _unified_table(group: tuple[str, ...], unified: Sequence[Row], whole: Sequen
     lines = []
     for method, found in _by_method([row for row in unified if row.categories == group]):
         for category in group:
-            one, each = _of(found, category), [r for r in _of(whole, category) if r.method == method]
+            alone = method.removesuffix(SHARED)
+            one, each = _of(found, category), [r for r in _of(whole, category) if r.method == alone]
             cells = [_spread(some, figure) for figure in FIGURES for some in (one, each)]
             lines.append((method, category, *cells, f"{len(one)}, {len(each)}"))
     names = ("image AUROC", "pixel AUROC", "AUPRO")

@@ -1,0 +1,135 @@
+"""Fitting on the images of one category: what to fit on and what to hold out, its copies, and its expert."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from energyad import detector
+from energyad.copies import Turned, relit_features, turned_copies
+from energyad.experts import Expert
+from energyad.extraction import GoodFeatures, extract, require_enough
+from energyad.heads import fit_expert, gather_patches, renew_prototypes
+from energyad.progress import Progress
+from energyad.runtimes.onnx import OnnxFeatures
+from energyad.settings import FitSettings
+from energyad.training import TrainedEnergy
+
+ENOUGH_HELD_OUT = 20
+MOST_WATCHED = 100  # held-out images whose patches training looks at
+
+
+@dataclass(frozen=True, eq=False)
+class CategoryFit:
+    """An expert and what it was fitted on.
+
+    images: those that could be read; held_out: places of those kept for the threshold. good: their features, relit:
+    of copies under other light, turned: of turned ones. looks: mean patches of the fitted images and the relit ones.
+    """
+
+    expert: Expert
+    trainings: tuple[TrainedEnergy, ...]
+    images: tuple[detector.ImageLike, ...]
+    held_out: tuple[int, ...]
+    good: GoodFeatures
+    relit: GoodFeatures
+    turned: Turned
+    looks: Float[torch.Tensor, "n c"]
+
+    @property
+    def kept_back(self) -> list[detector.ImageLike]:
+        """The images held out for the threshold."""
+        return [self.images[place] for place in self.held_out]
+
+    def discard(self) -> None:
+        """Free the disk that features lie on; until then an interrupted fit of the same images goes on with them."""
+        self.good.discard()
+        self.relit.discard()
+
+    def with_all_parts(self, *, settings: FitSettings, progress: Progress) -> Self:
+        """The same with prototypes of all good images, those that were held out for the threshold included.
+
+        Of one fitted image no radii are known, and its threshold would have other units: then it stays as it is.
+        """
+        if len(self.images) - len(self.held_out) < 2 or settings.num_prototypes == 0:
+            return self
+        generator = torch.Generator().manual_seed(
+            settings.seed
+        )  # however many numbers the training has drawn
+        places = range(len(self.images))
+        patches = self.turned.beside(gather_patches(self.good.features, places, generator=generator), places)
+        with single_thread():
+            return replace(self, expert=renew_prototypes(self.expert, patches, settings, generator, progress))
+
+
+def fit_category(
+    name: str,
+    good_images: Sequence[detector.ImageLike],
+    session: OnnxFeatures,
+    *,
+    settings: FitSettings,
+    any_direction: bool | None,
+    skip_bad: bool,
+    progress: Progress,
+) -> CategoryFit:
+    """Fit on images of good parts of one category. Raises DataError for fewer than two that can be read, ImageError."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    good = extract(good_images, session, settings=settings, skip_bad=skip_bad, progress=progress)
+    require_enough(len(good.kept), of=name)
+    fitted, held_out = split(len(good.kept), settings=settings, generator=generator)
+    images = [good_images[place] for place in good.kept]
+    turned = turned_copies(
+        good,
+        images,
+        session,
+        num_fitted=len(fitted),
+        any_direction=any_direction,
+        settings=settings,
+        progress=progress,
+    )
+    relit = relit_features([images[i] for i in fitted], session, settings=settings, progress=progress)
+    with single_thread():
+        expert, trainings = fit_expert(
+            turned.beside(gather_patches(good.features, fitted, generator=generator), fitted),
+            gather_patches(relit.features, range(len(relit.kept)), generator=generator),
+            gather_patches(good.features, held_out[:MOST_WATCHED], generator=generator),
+            settings,
+            generator,
+            progress,
+        )
+    looks = torch.cat([mean_patches(good, fitted), mean_patches(relit, range(len(relit.kept)))])
+    return CategoryFit(expert, tuple(trainings), tuple(images), tuple(held_out), good, relit, turned, looks)
+
+
+def mean_patches(features: GoodFeatures, places: Sequence[int]) -> Float[torch.Tensor, "n c"]:
+    """The mean patch of each image; read in order, one image at a time: they may lie on a disk."""
+    means = [features.features[place].mean(axis=(0, 1), dtype=np.float32) for place in places]
+    return torch.from_numpy(np.stack(means)) if means else torch.empty(0, features.features.shape[-1])
+
+
+def split(count: int, *, settings: FitSettings, generator: torch.Generator) -> tuple[list[int], list[int]]:
+    """Images to fit on and images held out for the threshold: at least one of each.
+
+    Twenty held out are enough for a prediction limit, so larger sets give training a larger share.
+    """
+    order = torch.randperm(count, generator=generator).tolist()
+    share = settings.holdout * count
+    num_held_out = max(1, round(min(share, max(ENOUGH_HELD_OUT, share / 2))))
+    return sorted(order[num_held_out:]), sorted(order[:num_held_out])
+
+
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """Small networks are fastest on one thread, and one thread adds up in one order: the same bits every time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

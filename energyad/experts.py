@@ -1,0 +1,119 @@
+"""Several categories in one model: each image is judged by the energy of the category that it looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+
+from energyad.energy import PrototypeEnergy
+from energyad.latents import Whitening
+
+
+class Expert(nn.Module):
+    """What judges the patches of one category: its latents and their energy."""
+
+    def __init__(self, whitening: Whitening, energy: nn.Module) -> None:
+        super().__init__()
+        self.whitening = whitening
+        self.energy = energy
+
+    def forward(self, features: Float[Tensor, "*b c"]) -> Float[Tensor, "*b"]:
+        """The energy of each patch, the channel last."""
+        energies: Float[Tensor, "*b"] = self.energy(self.whitening(features))
+        return energies
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """A linear rule that tells categories apart by an image's mean patch: the highest (mean − centre)·axes + offset."""
+
+    centre: Float[Tensor, " c"]
+    axes: Float[Tensor, "c n"]
+    offsets: Float[Tensor, " n"]
+
+
+class Experts(nn.Module):
+    """One expert of each category, and a rule that finds the one to ask, for each image.
+
+    An energy that has to hold several kinds of parts holds each of them less well, and where one kind has few images it
+    is starved. Experts know nothing of each other: each is what a model of its category alone would be. An image costs
+    as much as with one of them: weights are looked up, not tried out. units: that each one's energies are told in, so
+    that one threshold and one scale of colours serve all. tiles: of an image, recognised as a whole.
+    """
+
+    centre: Float[Tensor, " c"]
+    axes: Float[Tensor, "c n"]
+    offsets: Float[Tensor, " n"]
+    units: Float[Tensor, " n"]
+
+    def __init__(
+        self,
+        experts: Sequence[Expert],
+        recognition: Recognition,
+        *,
+        units: Sequence[float] | None = None,
+        tiles: int = 1,
+    ) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(experts)
+        self.tiles = tiles
+        for name, value in vars(recognition).items():
+            self.register_buffer(name, value)
+        self.register_buffer("units", torch.tensor(units or [1.0] * len(experts)))
+
+    def forward(self, features: Float[Tensor, "b*tiles g g c"]) -> Float[Tensor, "b*tiles g g"]:
+        """The energy of each patch, as the expert for its image sees it."""
+        patches = features.reshape(-1, self.tiles * features.shape[1] * features.shape[2], features.shape[3])
+        category = self.recognise(patches)
+        own = {name: _of_each(value, category) for name, value in self._stacked().items()}
+        energies: Float[Tensor, "b p"] = functional_call(self.experts[0], own, (patches,))
+        return (energies / self.units[category][:, None]).reshape(features.shape[:3])
+
+    def recognise(self, patches: Float[Tensor, "b p c"]) -> Int[Tensor, " b"]:
+        """The category of each image, as a number."""
+        return ((patches.mean(dim=1) - self.centre) @ self.axes + self.offsets).argmax(dim=1)
+
+    def _stacked(self) -> dict[str, Tensor]:
+        """Each weight of all experts, one below another."""
+        parameters, buffers = stack_module_state(list(self.experts))
+        return {**parameters, **buffers}
+
+
+def _of_each(stacked: Tensor, category: Int[Tensor, " b"]) -> Tensor:
+    """A weight of each image's expert, shaped to act on [b p n]: numbers [b 1], vectors [b 1 n], matrices [b m n]."""
+    chosen = stacked.detach().index_select(0, category)
+    return chosen if chosen.ndim == 3 else chosen.unsqueeze(1)
+
+
+def unite(
+    experts: Sequence[Expert], recognition: Recognition, *, units: Sequence[float] | None, tiles: int
+) -> Experts:
+    """Experts side by side. Where one of them has fewer prototypes, its last is repeated, so that weights are alike."""
+    held = [[m for m in expert.modules() if isinstance(m, PrototypeEnergy)] for expert in experts]
+    most = max((energy.weight.shape[1] for own in held for energy in own), default=0)
+    for energy in (energy for own in held for energy in own):
+        energy.repeat_last(most)
+    return Experts(experts, recognition, units=units, tiles=tiles)
+
+
+def fit_recognition(looks: Sequence[Float[Tensor, "_ c"]]) -> Recognition:
+    """The rule, from mean patches of each category's images: linear discriminants, none likelier than another.
+
+    The covariance within categories is shrunk (Ledoit & Wolf 2004), so that a few images of each are enough.
+    """
+    centre = torch.cat([*looks]).mean(dim=0)
+    inputs = torch.cat([*looks]) - centre
+    labels = [number for number, own in enumerate(looks) for _ in own]
+    even = [1 / len(looks)] * len(looks)
+    rule = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=even)
+    rule.fit(inputs.double().numpy(), labels)
+    axes, offsets = torch.from_numpy(rule.coef_.T).float(), torch.from_numpy(rule.intercept_).float()
+    if len(looks) == 2:  # of two, scikit-learn has the difference alone
+        axes, offsets = torch.cat([-axes, axes], dim=1) / 2, torch.cat([-offsets, offsets]) / 2
+    return Recognition(centre, axes, offsets)

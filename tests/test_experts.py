@@ -1,0 +1,168 @@
+"""Laws of one model for several categories: each image is judged as its category's own model would judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from energyad.datasets import Category
+from energyad.detector import HEAD_FILE, AnomalyDetector
+from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes
+from energyad.errors import DataError, ModelError
+from energyad.experts import Expert, Experts, Recognition, fit_recognition, unite
+from energyad.features import Grid
+from energyad.latents import fit_whitening
+from energyad.runtimes import export
+from energyad.scorer import EnergyHead
+from energyad.settings import FitSettings
+from energyad.tiling import Tiles
+
+CHANNELS, LATENTS, SIDE = 6, 5, 4
+
+
+def an_expert(seed: int, *, prototypes: int, energies: int = 1) -> Expert:
+    """Of a category whose patches lie around `seed`."""
+    generator = torch.Generator().manual_seed(seed)
+    patches = torch.randn(200, CHANNELS, generator=generator) + seed
+    whitening = fit_whitening(patches, num_latents=LATENTS)
+
+    def energy() -> PrototypeEnergy:
+        points = torch.randn(prototypes, LATENTS, generator=generator)
+        radii = torch.rand(prototypes, generator=generator) + 0.5
+        autoencoder = AutoencoderEnergy(LATENTS, width=8, bottleneck=2, generator=generator)
+        return PrototypeEnergy(
+            autoencoder, Prototypes(whitening.deviations(), points, radii, num_directions=3)
+        )
+
+    several = [energy() for _ in range(energies)]
+    return Expert(whitening, several[0] if energies == 1 else MeanEnergy(several)).eval()
+
+
+def mean_decides(count: int) -> Recognition:
+    """The category whose number is nearest to the mean of all channels: −(m − k)² up to what is alike for all k."""
+    numbers = torch.arange(count).float()
+    axes = (2 * numbers / CHANNELS).expand(CHANNELS, count).contiguous()
+    return Recognition(torch.zeros(CHANNELS), axes, -numbers.square())
+
+
+@pytest.mark.parametrize("tiles", [1, 2])
+@pytest.mark.parametrize("energies", [1, 2])
+def test_each_image_is_judged_by_its_expert_alone_in_any_batch(energies: int, tiles: int) -> None:
+    made = [an_expert(seed, prototypes=10 + 7 * seed, energies=energies) for seed in range(3)]
+    numbers = [2, 0, 1, 1, 2]
+    drawn = torch.randn(5 * tiles, SIDE, SIDE, CHANNELS, generator=torch.Generator().manual_seed(9))
+    features = drawn + torch.tensor(numbers).repeat_interleave(tiles)[:, None, None, None]
+    units = torch.tensor([1.0, 2.0, 5.0])[numbers].repeat_interleave(tiles)[:, None, None]
+    own = [
+        made[number](features[place * tiles : (place + 1) * tiles]) for place, number in enumerate(numbers)
+    ]
+    expected = torch.cat(own) / units
+    experts = unite(made, mean_decides(3), units=(1.0, 2.0, 5.0), tiles=tiles).eval().requires_grad_(False)
+    torch.testing.assert_close(experts(features), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(experts(features[:tiles]), expected[:tiles], rtol=1e-4, atol=1e-5)
+
+    grid = Grid(image_size=32, size=SIDE, margin=0)
+    head = EnergyHead(None, experts, grid=grid, smoothing=1.0, tiles=Tiles(rows=tiles)).eval()
+    graph = export.export_head(head, num_channels=CHANNELS).SerializeToString()
+    given = features.permute(0, 3, 1, 2).contiguous()
+    for few in (given, given[: 2 * tiles]):
+        score, heatmap = onnxruntime.InferenceSession(graph).run(None, {"features": few.numpy()})
+        with torch.no_grad():
+            eager = head(few)
+        np.testing.assert_allclose(score, eager.score, rtol=1e-4)
+        np.testing.assert_allclose(heatmap, eager.heatmap, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_a_few_images_of_each_are_enough_to_tell_categories_apart(count: int) -> None:
+    """Where they differ in one direction of forty by four deviations or less, and vary far more in the others."""
+    generator = torch.Generator().manual_seed(count)
+    spread = torch.logspace(0, 1.5, 40)
+    shift = 4 * torch.eye(40)[:count]
+
+    def looks(number: int, images: int) -> torch.Tensor:
+        return 100 + shift[number] + torch.randn(images, 40, generator=generator) * spread
+
+    drawn = [looks(number, 40 if number else 400) for number in range(count)]  # the first is no likelier
+    experts = Experts([an_expert(k, prototypes=5) for k in range(count)], fit_recognition(drawn))
+    right = [float((experts.recognise(looks(k, 500)[:, None]) == k).float().mean()) for k in range(count)]
+    assert min(right) > 0.85 and max(right) - min(right) < 0.2
+
+
+@pytest.fixture(scope="module")
+def two_categories(demo_category: Category) -> tuple[list[Path | Image.Image], list[str]]:
+    """The demo's parts and their negatives, in turns."""
+    parts = list(demo_category.train_good)
+    both: list[Path | Image.Image] = []
+    for path in parts:
+        both += [path, negative(path)]
+    return both, ["bottle", "negative"] * len(parts)
+
+
+def negative(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return ImageOps.invert(image.convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def settings(quick_settings: FitSettings) -> FitSettings:
+    return replace(quick_settings, warmup_iterations=100, iterations=0, num_prototypes=200)
+
+
+@pytest.fixture(scope="module")
+def united(
+    two_categories: tuple[Sequence[Path | Image.Image], Sequence[str]], settings: FitSettings
+) -> AnomalyDetector:
+    images, categories = two_categories
+    return AnomalyDetector.fit(images, categories=categories, settings=settings, threads=1)
+
+
+def test_one_model_for_several_scores_as_one_each_in_units_of_its_own(
+    united: AnomalyDetector, demo_category: Category, settings: FitSettings
+) -> None:
+    paths = [item.path for item in demo_category.test]
+    units = []
+    for images, good in (
+        (paths, demo_category.train_good),
+        ([negative(path) for path in paths], [negative(path) for path in demo_category.train_good]),
+    ):
+        own = AnomalyDetector.fit(good, settings=settings, threads=1)
+        ratios = [
+            alone.score / together.score
+            for alone, together in zip(own.score_batch(images), united.score_batch(images), strict=True)
+        ]
+        assert max(ratios) / min(ratios) < 1.001
+        assert ratios[0] == pytest.approx(own.threshold, rel=1e-3)  # its own threshold is the unit
+        units.append(ratios[0])
+    assert max(units) / min(units) > 1.01  # one unit for both would be wrong for one of them
+    assert united.manifest.categories == ("bottle", "negative")
+
+
+def test_a_saved_model_for_several_scores_alike_on_every_engine(
+    united: AnomalyDetector, demo_category: Category, tmp_path: Path
+) -> None:
+    united.save(tmp_path / "both")
+    paths = [item.path for item in demo_category.test][:6]
+    expected = [each.score for each in united.score_batch(paths)]
+    for runtime in ("onnxruntime", "openvino", "torch"):
+        loaded = AnomalyDetector.load(tmp_path / "both", runtime=runtime)
+        assert [each.score for each in loaded.score_batch(paths)] == pytest.approx(expected, rel=1e-4)
+    short = united.manifest.model_copy(update={"categories": (*united.manifest.categories, "third")})
+    AnomalyDetector(short, united.contents, united.runtime).save(tmp_path / "three")
+    with pytest.raises(ModelError, match=HEAD_FILE):
+        AnomalyDetector.load(tmp_path / "three", runtime="torch")
+
+
+def test_every_category_needs_good_images_and_every_image_a_category(demo_category: Category) -> None:
+    good = demo_category.train_good[:5]
+    with pytest.raises(DataError, match="'lonely'"):
+        AnomalyDetector.fit(good, categories=["bottle"] * 4 + ["lonely"])
+    with pytest.raises(DataError, match="3 categories for 5"):
+        AnomalyDetector.fit(good, categories=["bottle"] * 3)
