@@ -19,7 +19,7 @@ from energyad.manifest import Manifest
 from energyad.pipeline import read_and_work
 from energyad.prediction import Prediction, predict
 from energyad.results import ModelReference
-from energyad.runtimes import Runtime, kept, open_runtime
+from energyad.runtimes import RawScores, Runtime, kept, open_runtime
 
 if TYPE_CHECKING:
     from energyad.progress import Progress
@@ -166,9 +166,15 @@ class AnomalyDetector:
         shape = self.input_shape
         raw = self.runtime.run(np.stack([images.resize(pixels, shape) for pixels in batch]))
         return [
-            predict(heatmap, self.calibration, shape=pixels.shape[:2])
-            for heatmap, pixels in zip(raw.heatmap, batch, strict=True)
+            predict(heatmap, self.calibration, shape=pixels.shape[:2], category=category)
+            for heatmap, pixels, category in zip(raw.heatmap, batch, self.categories_of(raw), strict=True)
         ]
+
+    def categories_of(self, raw: RawScores) -> list[str | None]:
+        """What each image of a batch was taken for; None of a model of one category."""
+        if raw.category is None:
+            return [None] * len(raw.score)
+        return [self.manifest.categories[number] for number in raw.category]
 
     def read(self, image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
         """An image as the model was fitted to see it, at its own size. Raises ImageError."""

@@ -67,13 +67,15 @@ class Experts(nn.Module):
             self.register_buffer(name, value)
         self.register_buffer("units", torch.tensor(units or [1.0] * len(experts)))
 
-    def forward(self, features: Float[Tensor, "b*tiles g g c"]) -> Float[Tensor, "b*tiles g g"]:
-        """The energy of each patch, as the expert for its image sees it."""
+    def forward(
+        self, features: Float[Tensor, "b*tiles g g c"]
+    ) -> tuple[Float[Tensor, "b*tiles g g"], Int[Tensor, " b"]]:
+        """The energy of each patch, as the expert for its image sees it; and the category of each image."""
         patches = features.reshape(-1, self.tiles * features.shape[1] * features.shape[2], features.shape[3])
         category = self.recognise(patches)
         own = {name: _of_each(value, category) for name, value in self._stacked().items()}
         energies: Float[Tensor, "b p"] = functional_call(self.experts[0], own, (patches,))
-        return (energies / self.units[category][:, None]).reshape(features.shape[:3])
+        return (energies / self.units[category][:, None]).reshape(features.shape[:3]), category
 
     def recognise(self, patches: Float[Tensor, "b p c"]) -> Int[Tensor, " b"]:
         """The category of each image, as a number."""
@@ -113,7 +115,10 @@ def fit_recognition(looks: Sequence[Float[Tensor, "_ c"]]) -> Recognition:
     even = [1 / len(looks)] * len(looks)
     rule = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=even)
     rule.fit(inputs.double().numpy(), labels)
-    axes, offsets = torch.from_numpy(rule.coef_.T).float(), torch.from_numpy(rule.intercept_).float()
+    axes, offsets = (
+        torch.from_numpy(rule.coef_).float().T.contiguous(),
+        torch.from_numpy(rule.intercept_).float(),
+    )
     if len(looks) == 2:  # of two, scikit-learn has the difference alone
         axes, offsets = torch.cat([-axes, axes], dim=1) / 2, torch.cat([-offsets, offsets]) / 2
     return Recognition(centre, axes, offsets)

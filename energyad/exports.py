@@ -110,6 +110,7 @@ def describe(detector: AnomalyDetector, kind: str, place: Path, content: bytes) 
                 "dtype": "float32",
                 "meaning": "energy of each pixel",
             },
+            **_of_several(detector.manifest.categories),
         },
         "threshold": detector.threshold,
         "review_threshold": detector.calibration.review_threshold,
@@ -117,6 +118,19 @@ def describe(detector: AnomalyDetector, kind: str, place: Path, content: bytes) 
         "p_value": "(1 + number of good_scores >= score) / (number of good_scores + 1)",
         "verdict": "ng where score > threshold, else review where score > review_threshold, else ok",
     }
+
+
+def _of_several(categories: Sequence[str]) -> dict[str, Any]:
+    """The output that only a model for several categories has."""
+    if not categories:
+        return {}
+    spec = {
+        "shape": ["batch"],
+        "dtype": "int64",
+        "meaning": "what the image was taken for",
+        "names": [*categories],
+    }
+    return {"category": spec}
 
 
 def verify(
@@ -206,9 +220,8 @@ class _Plain(nn.Module):
         super().__init__()
         self.scorer = scorer
 
-    def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> tuple[Tensor, Tensor]:
-        scores = self.scorer(pixels)
-        return scores.score, scores.heatmap
+    def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> tuple[Tensor, ...]:
+        return tuple(each for each in self.scorer(pixels) if each is not None)
 
 
 def _run_pt2(graph: Path) -> Score:

@@ -19,7 +19,7 @@ class Prediction:
     score: the heatmap's maximum, an energy without unit; higher is more abnormal, and comparable within one model
     only. heatmap: energies at the image's own pixels. p_value: how rarely a good part scores as high.
     verdict: "ng" above `threshold`, "review" above `review_threshold` (None where the model has none), else "ok".
-    regions: where the image exceeds the threshold it exceeds.
+    regions: where the image exceeds the threshold it exceeds. category: that it was taken for; None of a model of one.
     """
 
     score: float
@@ -29,6 +29,7 @@ class Prediction:
     p_value: float
     verdict: Verdict
     regions: tuple[Region, ...]
+    category: str | None = None
 
     @property
     def is_anomalous(self) -> bool:
@@ -37,7 +38,11 @@ class Prediction:
 
 
 def predict(
-    heatmap: Float[np.ndarray, "rows columns"], calibration: Calibration, *, shape: tuple[int, int]
+    heatmap: Float[np.ndarray, "rows columns"],
+    calibration: Calibration,
+    *,
+    shape: tuple[int, int],
+    category: str | None = None,
 ) -> Prediction:
     """Read the graph's heatmap of one image. shape: the image's own, height and width."""
     score, full = float(heatmap.max()), images.resize_map(heatmap, *shape)
@@ -56,4 +61,5 @@ def predict(
         p_value=calibration.p_value(score),
         verdict=calibration.verdict(score),
         regions=find_regions(full, calibration),
+        category=category,
     )

@@ -77,6 +77,9 @@ class ImageResult(_Frozen):
     )
     threshold: float
     review_threshold: float | None = Field(description="null where the model knows no review")
+    category: str | None = Field(
+        default=None, description="that the image was taken for, by a model for several"
+    )
     width: int | None = Field(ge=1, description="of the original image, pixels")
     height: int | None = Field(ge=1, description="of the original image, pixels")
     regions: list[RegionResult] = Field(
@@ -103,6 +106,7 @@ def scored(
         p_value=prediction.p_value,
         threshold=prediction.threshold,
         review_threshold=prediction.review_threshold,
+        category=prediction.category,
         width=width,
         height=height,
         regions=[RegionResult.of(region) for region in prediction.regions],
@@ -151,7 +155,7 @@ def by_score(results: Iterable[ImageResult]) -> list[ImageResult]:
 
 CSV_COLUMNS = (
     "image", "verdict", "score", "p_value", "q_value", "threshold", "review_threshold", "regions", "area_percent",
-    "width", "height", "heatmap", "error",
+    "category", "width", "height", "heatmap", "error",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from energyad.features import FeatureExtractor, Grid
@@ -21,16 +21,20 @@ SMOOTHING_REACH = 6
 
 
 class Scores(NamedTuple):
-    """score: highest smoothed energy of each image. heatmap: energy at each pixel of the resized image."""
+    """score: highest smoothed energy of each image. heatmap: energy at each pixel of the resized image.
+
+    category: that each image was taken for, as a number; None of a model of one.
+    """
 
     score: Float[Tensor, " b"]
     heatmap: Float[Tensor, "b h w"]
+    category: Int[Tensor, " b"] | None = None
 
 
 class EnergyHead(nn.Module):
     """Feature grid → latents → energies → heatmap → score: all that is fitted, behind the frozen backbone.
 
-    whitening: None for an energy that takes features, as `Experts` do: each has latents of its own.
+    whitening: None where energy is `Experts`, who have latents of their own each.
     smoothing: standard deviation in pixels of the Gaussian applied to the heatmap before its maximum is taken.
     tiles: how the image was cut. mask: pixels of the heatmap that are judged, all where None; elsewhere it is 0.
     """
@@ -62,17 +66,17 @@ class EnergyHead(nn.Module):
             self.register_buffer(name, axis, persistent=False)
         self.register_buffer("mask", mask)
 
-    def energies(self, features: Float[Tensor, "b c g g"]) -> Float[Tensor, "b g g"]:
-        """The energy of each patch."""
-        patches = features.permute(0, 2, 3, 1)
-        return self.energy(patches if self.whitening is None else self.whitening(patches))
-
     def forward(self, features: Float[Tensor, "b*tiles c g g"]) -> Scores:
         """Score feature grids, those of an image's tiles row by row."""
-        heatmap = self.upsampling @ self._side_by_side(self.energies(features)) @ self.widening.T
+        patches, category = features.permute(0, 2, 3, 1), None
+        if self.whitening is None:
+            energies, category = self.energy(patches)
+        else:
+            energies = self.energy(self.whitening(patches))
+        heatmap = self.upsampling @ self._side_by_side(energies) @ self.widening.T
         if self.mask is not None:
             heatmap = torch.where(self.mask, heatmap, 0.0)
-        return Scores(heatmap.amax(dim=(1, 2)), heatmap)
+        return Scores(heatmap.amax(dim=(1, 2)), heatmap, category)
 
     def _side_by_side(self, energies: Float[Tensor, "b*tiles g g"]) -> Float[Tensor, "b rows*g columns*g"]:
         if self.tiles.count == 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image, ImageOps
 
@@ -65,15 +66,18 @@ def test_each_image_is_judged_by_its_expert_alone_in_any_batch(energies: int, ti
     ]
     expected = torch.cat(own) / units
     experts = unite(made, mean_decides(3), units=(1.0, 2.0, 5.0), tiles=tiles).eval().requires_grad_(False)
-    torch.testing.assert_close(experts(features), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(experts(features[:tiles]), expected[:tiles], rtol=1e-4, atol=1e-5)
+    energies, category = experts(features)
+    torch.testing.assert_close(energies, expected, rtol=1e-4, atol=1e-5)
+    assert category.tolist() == numbers
+    torch.testing.assert_close(experts(features[:tiles])[0], expected[:tiles], rtol=1e-4, atol=1e-5)
 
     grid = Grid(image_size=32, size=SIDE, margin=0)
     head = EnergyHead(None, experts, grid=grid, smoothing=1.0, tiles=Tiles(rows=tiles)).eval()
     graph = export.export_head(head, num_channels=CHANNELS).SerializeToString()
     given = features.permute(0, 3, 1, 2).contiguous()
     for few in (given, given[: 2 * tiles]):
-        score, heatmap = onnxruntime.InferenceSession(graph).run(None, {"features": few.numpy()})
+        score, heatmap, category = onnxruntime.InferenceSession(graph).run(None, {"features": few.numpy()})
+        assert category.tolist() == numbers[: len(few) // tiles]
         with torch.no_grad():
             eager = head(few)
         np.testing.assert_allclose(score, eager.score, rtol=1e-4)
@@ -94,6 +98,7 @@ def test_a_few_images_of_each_are_enough_to_tell_categories_apart(count: int) ->
     experts = Experts([an_expert(k, prototypes=5) for k in range(count)], fit_recognition(drawn))
     right = [float((experts.recognise(looks(k, 500)[:, None]) == k).float().mean()) for k in range(count)]
     assert min(right) > 0.85 and max(right) - min(right) < 0.2
+    safetensors.torch.save(experts.state_dict())  # which takes contiguous tensors alone
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +155,12 @@ def test_a_saved_model_for_several_scores_alike_on_every_engine(
 ) -> None:
     united.save(tmp_path / "both")
     paths = [item.path for item in demo_category.test][:6]
-    expected = [each.score for each in united.score_batch(paths)]
+    mixed = [*paths, *map(negative, paths)]  # more than fit into one call
+    expected = [each.score for each in united.score_batch(mixed)]
     for runtime in ("onnxruntime", "openvino", "torch"):
-        loaded = AnomalyDetector.load(tmp_path / "both", runtime=runtime)
-        assert [each.score for each in loaded.score_batch(paths)] == pytest.approx(expected, rel=1e-4)
+        found = AnomalyDetector.load(tmp_path / "both", runtime=runtime).score_batch(mixed)
+        assert [each.score for each in found] == pytest.approx(expected, rel=1e-4)
+        assert [each.category for each in found] == ["bottle"] * len(paths) + ["negative"] * len(paths)
     short = united.manifest.model_copy(update={"categories": (*united.manifest.categories, "third")})
     AnomalyDetector(short, united.contents, united.runtime).save(tmp_path / "three")
     with pytest.raises(ModelError, match=HEAD_FILE):

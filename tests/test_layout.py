@@ -98,7 +98,7 @@ def op_types(model: onnx.ModelProto) -> list[str]:
 def test_eager_and_exported_heads_agree_for_any_energy(name: str) -> None:
     head, exported = heads(name)
     features = torch.rand(3, CHANNELS, 6, 6, generator=torch.Generator().manual_seed(1))
-    for found, expected in zip(run(exported, features), head(features), strict=True):
+    for found, expected in zip(run(exported, features), head(features)[:2], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     # only the upsampling's two products are left, and those whose least is asked for; what is unknown stays as it was
     products, transposes = {"sorted": (3, 1), "prototypes": (3, 1), "several": (4, 1)}.get(name, (2, 0))

@@ -150,12 +150,15 @@ def _score_all(
 
 
 def _print_rows(results: Sequence[ImageResult]) -> None:
-    def cells(result: ImageResult) -> tuple[str, ...]:
-        if result.score is None or result.p_value is None:
-            return "", "", "unreadable", f"{result.image}: {result.error}"
-        return f"{result.score:#.4g}", f"{result.p_value:.3f}", str(result.verdict), str(result.image)
+    several = any(result.category is not None for result in results)
 
-    columns = ("score", "p-value", "verdict", "image")
+    def cells(result: ImageResult) -> tuple[str, ...]:
+        kind = [result.category or ""] * several
+        if result.score is None or result.p_value is None:
+            return "", "", "unreadable", *kind, f"{result.image}: {result.error}"
+        return f"{result.score:#.4g}", f"{result.p_value:.3f}", str(result.verdict), *kind, str(result.image)
+
+    columns = ("score", "p-value", "verdict", *["category"] * several, "image")
     terminal.print_table(columns, [cells(result) for result in results], right=columns[:2])
 
 

@@ -10,7 +10,7 @@ from energyad.errors import SettingsError
 
 if TYPE_CHECKING:
     import numpy as np
-    from jaxtyping import Float32, UInt8
+    from jaxtyping import Float32, Int64, UInt8
 
     from energyad.runtimes.plan import Plan
     from energyad.scorer import Scorer
@@ -19,10 +19,14 @@ RUNTIMES: Final = ("auto", "onnxruntime", "openvino", "torch")
 
 
 class RawScores(NamedTuple):
-    """What the graph gives for a batch; energies, not yet compared with a threshold."""
+    """What the graph gives for a batch; energies, not yet compared with a threshold.
+
+    category: that each image was taken for, as a number; None of a model of one.
+    """
 
     score: Float32[np.ndarray, " b"]
     heatmap: Float32[np.ndarray, "b h w"]
+    category: Int64[np.ndarray, " b"] | None = None
 
 
 class Runtime(Protocol):

@@ -47,4 +47,4 @@ class EagerRuntime:
     def _infer(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             scores = self.scorer(torch.from_numpy(pixels).to(self.device))
-        return RawScores(scores.score.cpu().numpy(), scores.heatmap.cpu().numpy())
+        return RawScores(*(each.cpu().numpy() for each in scores if each is not None))

@@ -28,15 +28,23 @@ def export_extractor(extractor: FeatureExtractor) -> onnx.ModelProto:
 
 
 def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:
-    """features [batch * tiles, c g g] → score [batch], heatmap [batch h w]."""
+    """features [batch * tiles, c g g] → score [batch], heatmap [batch h w]; of several categories category [batch]."""
     tiles, grid_size = head.tiles.count, head.upsampling.shape[1] // head.tiles.rows
     features = torch.zeros(2 * tiles, num_channels, grid_size, grid_size)
-    exported = layout.channels_second(
-        _export(head, features, "features", ["score", "heatmap"], multiple=tiles)
-    )
+    names = ["score", "heatmap"] if head.whitening is not None else ["score", "heatmap", "category"]
+    exported = layout.channels_second(_export(_Outputs(head), features, "features", names, multiple=tiles))
     for output in exported.graph.output:  # the exporter knows no name for a tiles-th of the batch
         output.type.tensor_type.shape.dim[0].dim_param = "batch"
     return exported
+
+
+class _Outputs(nn.Module):
+    def __init__(self, head: EnergyHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        return tuple(each for each in self.head(features) if each is not None)
 
 
 class _Cut(nn.Module):
@@ -66,7 +74,10 @@ def join(extractor: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
     """The scorer's graph, from its two halves (the backbone takes seconds to trace and is the same for every fit)."""
     prefixed = onnx.compose.add_prefix(head, "head_", rename_inputs=False, rename_outputs=False)
     joined = onnx.compose.merge_models(
-        extractor, prefixed, io_map=[("features", "features")], outputs=["score", "heatmap"]
+        extractor,
+        prefixed,
+        io_map=[("features", "features")],
+        outputs=[output.name for output in head.graph.output],
     )
     versions = {each.domain: each.version for each in joined.opset_import}
     del joined.opset_import[:]  # each half has brought its own, and tools refuse a domain named twice

@@ -68,4 +68,5 @@ class OnnxRuntime:
         return OnnxRuntime(self._model, plan=plan)
 
     def _infer(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
-        return RawScores(*self._session.run(["score", "heatmap"], {"pixels": pixels}))
+        names = [output.name for output in self._session.get_outputs()]
+        return RawScores(**dict(zip(names, self._session.run(names, {"pixels": pixels}), strict=True)))

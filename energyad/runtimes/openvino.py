@@ -37,7 +37,7 @@ class OpenVinoRuntime:
 
     def _infer(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         results = self._compiled.create_infer_request().infer({"pixels": pixels}, share_inputs=True)
-        return RawScores(results["score"], results["heatmap"])
+        return RawScores(**{output.any_name: results[output] for output in self._compiled.outputs})
 
 
 def as_intermediate(graph: bytes) -> tuple[bytes, bytes]:

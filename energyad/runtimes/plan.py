@@ -75,7 +75,8 @@ class Lanes:
             return self._one(pixels)
         parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
         results = list(in_order(self._one, parts, workers=min(self.plan.lanes, len(parts))))
-        return RawScores(*map(np.concatenate, zip(*results, strict=True)))
+        known = [[part for part in parts if part is not None] for parts in zip(*results, strict=True)]
+        return RawScores(*(np.concatenate(parts) for parts in known if parts))
 
     def _one(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         with self._free:

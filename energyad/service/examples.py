@@ -28,6 +28,7 @@ RESULT: Final[dict[str, Any]] = {
     "score": 4.71,
     "p_value": 0.0123,
     "q_value": None,
+    "category": None,
     "threshold": 2.84,
     "review_threshold": 2.2,
     "width": 1024,
