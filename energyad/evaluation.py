@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -22,15 +22,19 @@ from energyad.progress import Progress, Silent
 
 GOOD = "good"
 
+Scored: TypeAlias = tuple[float, str | None, np.ndarray, tuple[int, int]]
+"""Score, what the image was taken for, heatmap, the image's own height and width."""
+
 
 @dataclass(frozen=True)
 class ScoredItem:
-    """A test image and its score, an energy."""
+    """A test image and its score, an energy. category: that it was taken for, by a model for several."""
 
     path: Path
     defect_type: str
     mask: Path | None
     score: float
+    category: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Evaluation:
     image_auroc_interval: 95 %, bootstrap over images. pixel_auroc, aupro (false positive rate up to 0.3): over all
     pixels of all test images at the graph's input, `resolution` pixels its longer side; masks come there by nearest
     neighbour, and both are None where a defective image lacks its mask. milliseconds_per_image: reading, scoring
-    and tallying.
+    and tallying. recognised: images taken for this category, by a model for several.
     """
 
     category: str
@@ -66,6 +70,7 @@ class Evaluation:
     threshold: float
     resolution: int
     milliseconds_per_image: float
+    recognised: int | None
     types: tuple[TypeRow, ...]
     items: tuple[ScoredItem, ...]
 
@@ -91,7 +96,7 @@ def evaluate(
             f"{category.root / 'test'}: no test images; `energyad score` needs none of their labels"
         )
     started = time.perf_counter()
-    scores, tallies = _score_all(detector, category, progress or Silent())
+    scores, taken_for, tallies = _score_all(detector, category, progress or Silent())
     elapsed = time.perf_counter() - started
     defective = [item.is_defective for item in category.test]
     return Evaluation(
@@ -107,26 +112,28 @@ def evaluate(
         threshold=detector.threshold,
         resolution=max(detector.input_shape),
         milliseconds_per_image=round(1000 * elapsed / len(scores), 2),
+        recognised=taken_for.count(category.name) if detector.manifest.categories else None,
         types=_type_rows(category, scores, tallies, detector.threshold),
         items=tuple(
-            ScoredItem(item.path, item.defect_type, item.mask, score)
-            for item, score in zip(category.test, scores, strict=True)
+            ScoredItem(item.path, item.defect_type, item.mask, score, own)
+            for item, score, own in zip(category.test, scores, taken_for, strict=True)
         ),
     )
 
 
 def _score_all(
     detector: AnomalyDetector, category: Category, progress: Progress
-) -> tuple[list[float], dict[str, PixelTally]]:
-    """The score of each test image; tallies of pixels by defect type, none where masks are missing."""
-    shape, scores = detector.input_shape, list[float]()
+) -> tuple[list[float], list[str | None], dict[str, PixelTally]]:
+    """The score of each test image and what it was taken for; tallies of pixels by defect type, none without masks."""
+    shape, scores, taken_for = detector.input_shape, list[float](), list[str | None]()
     tallies: dict[str, PixelTally] = {}
     progress.stage("scoring", len(category.test))
     detector.prepare(len(category.test))
 
-    def work(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[tuple[float, np.ndarray, tuple[int, int]]]:
+    def work(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Scored]:
         raw = detector.runtime.run(np.stack([images.resize(pixels, shape) for pixels in batch]))
-        return list(zip(raw.score.tolist(), raw.heatmap, [pixels.shape[:2] for pixels in batch], strict=True))
+        shapes = [pixels.shape[:2] for pixels in batch]
+        return list(zip(raw.score.tolist(), detector.categories_of(raw), raw.heatmap, shapes, strict=True))
 
     plan = detector.runtime.plan
     for done in read_and_work(
@@ -136,13 +143,14 @@ def _score_all(
         batch_size=plan.batch_size,
         workers=plan.workers,
     ):
-        score, heatmap, own_shape = done.require()
+        score, taken, heatmap, own_shape = done.require()
         if category.has_masks:
             tally = tallies.setdefault(done.item.defect_type, PixelTally.empty())
             tally.add(heatmap, mask_at(done.item, shape, of=own_shape))
         scores.append(score)
+        taken_for.append(taken)
         progress.advance(1)
-    return scores, tallies
+    return scores, taken_for, tallies
 
 
 def mask_at(item: TestItem, shape: tuple[int, int], *, of: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

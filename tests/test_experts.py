@@ -14,12 +14,14 @@ import torch
 from PIL import Image, ImageOps
 
 from energyad.datasets import Category
-from energyad.detector import HEAD_FILE, AnomalyDetector
+from energyad.detector import CARD_FILE, HEAD_FILE, AnomalyDetector
 from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.errors import DataError, ModelError
+from energyad.evaluation import evaluate
 from energyad.experts import Expert, Experts, Recognition, fit_recognition, unite
 from energyad.features import Grid
 from energyad.latents import fit_whitening
+from energyad.results import results_csv, scored
 from energyad.runtimes import export
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
@@ -108,7 +110,7 @@ def two_categories(demo_category: Category) -> tuple[list[Path | Image.Image], l
     both: list[Path | Image.Image] = []
     for path in parts:
         both += [path, negative(path)]
-    return both, ["bottle", "negative"] * len(parts)
+    return both, [demo_category.name, "negative"] * len(parts)
 
 
 def negative(path: Path) -> Image.Image:
@@ -147,7 +149,7 @@ def test_one_model_for_several_scores_as_one_each_in_units_of_its_own(
         assert ratios[0] == pytest.approx(own.threshold, rel=1e-3)  # its own threshold is the unit
         units.append(ratios[0])
     assert max(units) / min(units) > 1.01  # one unit for both would be wrong for one of them
-    assert united.manifest.categories == ("bottle", "negative")
+    assert united.manifest.categories == (demo_category.name, "negative")
 
 
 def test_a_saved_model_for_several_scores_alike_on_every_engine(
@@ -160,11 +162,31 @@ def test_a_saved_model_for_several_scores_alike_on_every_engine(
     for runtime in ("onnxruntime", "openvino", "torch"):
         found = AnomalyDetector.load(tmp_path / "both", runtime=runtime).score_batch(mixed)
         assert [each.score for each in found] == pytest.approx(expected, rel=1e-4)
-        assert [each.category for each in found] == ["bottle"] * len(paths) + ["negative"] * len(paths)
+        assert [each.category for each in found] == [demo_category.name] * len(paths) + ["negative"] * len(
+            paths
+        )
     short = united.manifest.model_copy(update={"categories": (*united.manifest.categories, "third")})
     AnomalyDetector(short, united.contents, united.runtime).save(tmp_path / "three")
     with pytest.raises(ModelError, match=HEAD_FILE):
         AnomalyDetector.load(tmp_path / "three", runtime="torch")
+
+
+def test_what_images_were_taken_for_is_counted_and_told(
+    united: AnomalyDetector, fitted_detector: AnomalyDetector, demo_category: Category
+) -> None:
+    found = evaluate(united, demo_category)
+    assert found.recognised == len(found.items) == len(demo_category.test)
+    other = evaluate(united, replace(demo_category, name="other"))
+    assert other.recognised == 0 and {item.category for item in other.items} == {demo_category.name}
+    assert evaluate(fitted_detector, demo_category).recognised is None
+    row = f"| categories | {demo_category.name}, negative:"
+    assert row in united.contents[CARD_FILE].decode()
+    assert "| categories |" not in fitted_detector.contents[CARD_FILE].decode()
+    path = demo_category.test[0].path
+    for detector, category in ((united, demo_category.name), (fitted_detector, None)):
+        result = scored(detector.score(path), image=None, model=detector.reference)
+        assert result.category == category
+        assert results_csv([result]).splitlines()[1].count(str(category)) == (category is not None)
 
 
 def test_every_category_needs_good_images_and_every_image_a_category(demo_category: Category) -> None:

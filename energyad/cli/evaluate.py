@@ -68,6 +68,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     interval = evaluation.image_auroc_interval
     between = "" if interval is None else f"  (95 %: {interval[0]:.3f} to {interval[1]:.3f})"
     typer.echo(f"category     {evaluation.category}, {len(evaluation.items)} test images")
+    if evaluation.recognised is not None:
+        typer.echo(f"recognised   {evaluation.recognised} of them as {evaluation.category}")
     typer.echo(f"image AUROC  {_figure(evaluation.image_auroc)}{between}")
     typer.echo(f"pixel AUROC  {_figure(evaluation.pixel_auroc)}  (at {evaluation.resolution} px)")
     typer.echo(f"AUPRO        {_figure(evaluation.aupro)}")
