@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -39,7 +39,8 @@ class Calibration:
 
         For a new good part like the held-out ones, P(p ≤ a) ≤ a for every a (Vovk et al. 2005; Bates et al. 2023).
         After a fit that certifies neither rate that is nearly so: its prototypes know the held-out parts too.
-        Where a threshold is conformal, a score is above it exactly when its p-value is at most the rate.
+        Where a threshold is conformal, a score is above it exactly when its p-value is at most the rate; not so in a
+        model for several categories, which have thresholds of their own and p-values together.
         """
         n = len(self.good_scores)
         return (1 + n - bisect_left(self.good_scores, score)) / (n + 1)
@@ -70,6 +71,11 @@ class Calibration:
         n, rate = len(self.good_scores), self.false_reject_rate
         if self.method == "conformal":
             return f"certified by {n} good parts: on average at most {rate:.2%} of new ones are rejected"
+        if n >= fewest_for(rate):
+            return (
+                f"{n} good parts, for a threshold of each category; where they are too few to certify"
+                f" {rate:.2%} (that takes {fewest_for(rate)}), it is an estimate, a prediction limit"
+            )
         return (
             f"{n} good part{'s' * (n != 1)} cannot certify {rate:.2%} (that takes {fewest_for(rate)}; they certify"
             f" {self.smallest_p_value:.2%} at best): the threshold is an estimate, a prediction limit"
@@ -98,25 +104,37 @@ def calibrate(
     return Calibration(threshold, false_reject_rate, method, kept, review[0], review_rate, review[1])
 
 
-def in_common_units(
-    by_category: Sequence[Sequence[float]], *, false_reject_rate: float
-) -> tuple[tuple[float, ...], list[float]]:
-    """A unit for the scores of each category, its own threshold, and the scores of all in such units.
+def calibrate_together(
+    by_category: Sequence[Sequence[float]], *, false_reject_rate: float, review_rate: float | None = None
+) -> tuple[tuple[float, ...], Calibration]:
+    """A unit for the scores of each category, its own threshold, and the thresholds of all in such units.
 
-    Each score is told in the unit that the other parts of its category give, as a new part's will be in one that it had
-    no share in (the jackknife of Barber et al., Annals of Statistics 2021): told in a unit that it helped to set, a
-    part would look more usual than it is. One that is alone in its category has no other.
+    So the one for rejects is 1, and each category keeps the promise that its own parts allow. That for review is of all
+    together, each part told in the unit that the others of its category give (the jackknife of Barber et al., Annals of
+    Statistics 2021): in one that it helped to set, a part would look more usual than a new one will.
     """
 
     def limit(scores: Sequence[float]) -> float:
         return calibrate(scores, false_reject_rate=false_reject_rate).threshold
 
-    units, told = [], []
-    for own in by_category:
-        units.append(limit(own))
-        others = [[*own[:place], *own[place + 1 :]] or own for place in range(len(own))]
-        told += [score / limit(rest) for score, rest in zip(own, others, strict=True)]
-    return tuple(units), told
+    check_rates(false_reject_rate, review_rate)
+    rules = [calibrate(own, false_reject_rate=false_reject_rate) for own in by_category]
+    units = tuple(rule.threshold for rule in rules)
+    told = sorted(score / unit for own, unit in zip(by_category, units, strict=True) for score in own)
+    method: Method = "conformal" if all(rule.method == "conformal" for rule in rules) else "prediction limit"
+    together = Calibration(1.0, false_reject_rate, method, tuple(told))
+    if review_rate is None:
+        return units, together
+    others = [([*own[:place], *own[place + 1 :]] or own) for own in by_category for place in range(len(own))]
+    scores = [score for own in by_category for score in own]
+    ratios = np.sort([score / limit(rest) for score, rest in zip(scores, others, strict=True)])
+    review, review_method = _threshold(ratios, review_rate)
+    return units, replace(
+        together,
+        review_threshold=min(review, 1.0),
+        review_rate=review_rate,
+        review_method=review_method,
+    )
 
 
 def check_rates(false_reject_rate: float, review_rate: float | None) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from energyad import detector, drift, provenance
 from energyad.backbones import BackboneWeights
-from energyad.calibration import Calibration, calibrate, in_common_units
+from energyad.calibration import Calibration, calibrate, calibrate_together
 from energyad.card import model_card
 from energyad.category_fit import CategoryFit, fit_category
 from energyad.errors import DataError
@@ -194,20 +194,23 @@ def calibrate_on(
     joined: makes the graph of experts and units.
     """
     held_out = [image for each in fits for image in each.kept_back]
-    rate = settings.false_reject_rate
+    rates: dict[str, Any] = {
+        "false_reject_rate": settings.false_reject_rate,
+        "review_rate": settings.review_rate,
+    }
 
     def observed(units: tuple[float, ...] | None) -> list[drift.Observation]:
         _, graph = joined(fits, units)
         return observe(held_out, OnnxRuntime(graph, plan=plan), settings, progress)
 
-    parts, units = observed(None), None
+    parts = observed(None)
     scores = [part.score for part in parts]
-    if len(fits) > 1:
-        remaining = iter(scores)
-        of_each = [list(islice(remaining, len(each.held_out))) for each in fits]
-        units, scores = in_common_units(of_each, false_reject_rate=rate)
-        parts = observed(units)
-    return units, calibrate(scores, false_reject_rate=rate, review_rate=settings.review_rate), parts
+    if len(fits) == 1:
+        return None, calibrate(scores, **rates), parts
+    remaining = iter(scores)
+    of_each = [list(islice(remaining, len(each.held_out))) for each in fits]
+    units, calibration = calibrate_together(of_each, **rates)
+    return units, calibration, observed(units)
 
 
 def observe(

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from energyad.calibration import (
     benjamini_hochberg,
     calibrate,
+    calibrate_together,
     fewest_for,
-    in_common_units,
     prediction_limit,
 )
 from energyad.errors import SettingsError
@@ -43,31 +43,47 @@ def test_prediction_limits_keep_their_rate_for_lognormal_scores(spread: float, n
     assert realised_rate(lognormal, n, 0.05) <= most
 
 
-def test_scores_of_several_categories_are_told_in_units_of_the_others_thresholds() -> None:
+def test_each_of_several_categories_keeps_its_own_threshold() -> None:
     def limit(*scores: float) -> float:
         return calibrate(scores, false_reject_rate=0.05).threshold
 
-    units, told = in_common_units([[1.0, 1.2, 1.5], [40.0]], false_reject_rate=0.05)
+    scores = [[1.5, 1.0, 1.2], [40.0]]
+    units, rule = calibrate_together(scores, false_reject_rate=0.05, review_rate=0.2)
     assert units == (limit(1.0, 1.2, 1.5), limit(40.0))
-    assert told == [1 / limit(1.2, 1.5), 1.2 / limit(1, 1.5), 1.5 / limit(1, 1.2), 40 / limit(40)]
+    assert rule.threshold == 1 and rule.method == "prediction limit"
+    assert rule.good_scores == tuple(sorted(s / u for own, u in zip(scores, units, strict=True) for s in own))
+    told = (1 / limit(1.2, 1.5), 1.2 / limit(1, 1.5), 1.5 / limit(1, 1.2), 40 / limit(40))
+    assert rule.review_method == "conformal"  # four certify a fifth
+    assert rule.review_threshold == pytest.approx(min(1.0, max(told)))
+    _, no_review = calibrate_together(scores, false_reject_rate=0.05)
+    assert no_review.review_threshold is None
 
 
-@pytest.mark.parametrize("counts", [(60, 30, 10), (40, 40, 40)])
-def test_one_threshold_in_common_units_keeps_its_rate(counts: tuple[int, ...]) -> None:
-    """Categories of other scales and spreads; a new part comes from each as often as held-out ones did."""
-    rng, rate, rejected, trials = np.random.default_rng(0), 0.05, 0.0, 60
+def test_what_several_categories_certify_is_said_of_each() -> None:
+    few, many = list(np.linspace(1, 2, 12)), list(np.linspace(1, 2, 120))
+    _, both = calibrate_together([many, many], false_reject_rate=0.01)
+    assert both.method == "conformal" and "certified by 240" in both.promise()
+    _, one = calibrate_together([few, many], false_reject_rate=0.01)
+    assert one.method == "prediction limit" and "each category" in one.promise() and "99" in one.promise()
+
+
+@pytest.mark.parametrize("counts", [(60, 30, 25), (40, 40, 40)])
+def test_categories_of_other_scales_and_spreads_keep_their_rates(counts: tuple[int, ...]) -> None:
+    rng, trials = np.random.default_rng(0), 60
     kinds = list(zip((0.0, 1.0, 3.0), (0.1, 0.2, 0.4), counts, strict=True))
+    rejected, unsure = np.zeros(3), np.zeros(3)
     for _ in range(trials):
-        units, told = in_common_units(
+        units, rule = calibrate_together(
             [rng.lognormal(mean, spread, count).tolist() for mean, spread, count in kinds],
-            false_reject_rate=rate,
+            false_reject_rate=0.05,
+            review_rate=0.15,
         )
-        rule = calibrate(told, false_reject_rate=rate)
-        assert rule.method == "conformal"
-        for unit, (mean, spread, count) in zip(units, kinds, strict=True):
-            above = rng.lognormal(mean, spread, 2000) / unit > rule.threshold
-            rejected += above.mean() * count / sum(counts) / trials
-    assert rate / 2 < rejected <= 1.1 * rate
+        for number, (unit, (mean, spread, _)) in enumerate(zip(units, kinds, strict=True)):
+            new = rng.lognormal(mean, spread, 2000) / unit
+            rejected[number] += (new > rule.threshold).mean() / trials
+            unsure[number] += (new > rule.lowest_threshold).mean() / trials
+    assert rejected.max() <= 0.06 and rejected.min() >= 0.02
+    assert np.average(unsure, weights=counts) <= 0.155
 
 
 def test_many_parts_outweigh_the_assumed_spread() -> None:
