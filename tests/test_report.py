@@ -187,11 +187,13 @@ def test_results_are_shown_as_they_are_also_where_their_images_are_gone(
     saved: AnomalyDetector, demo_category: Category, tmp_path: Path
 ) -> None:
     lines = [line_of(saved, item.path) for item in demo_category.test]
-    gone = lines[0].model_copy(update={"image": "gone.png", "score": 1e6, "verdict": "ng"})
+    told = {"image": "gone.png", "score": 1e6, "verdict": "ng", "category": "<bolt>"}
+    gone = lines[0].model_copy(update=told)
     report = of_results([*lines, gone], saved.manifest, source=tmp_path / "r.jsonl")
     page = html_page(report, title="t")
     parsed(page)
     assert report.shown[0].result.image == "gone.png"
+    assert page.count("taken for") == page.count("taken for &lt;bolt&gt;") == 1
     assert page.count("image not at hand") == 1 and page.count('alt="regions"') == len(lines)
 
 

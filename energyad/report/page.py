@@ -151,8 +151,9 @@ def _figure(shown: Shown, rank: int) -> str:
     kind = {"ng": "bad", "review": "mild"}.get(result.verdict or "", "")
     verdict = f'<span class="{kind}">{result.verdict}</span>'
     facts = f"#{rank} {name} · {result.score:.4g} · {verdict} · p {result.p_value:.3g}"
+    taken_for = "" if result.category is None else f" · taken for {escape(result.category)}"
     missing = "" if row else " · image not at hand"
-    return f"<figure>{pictures}<figcaption>{facts}{missing}{_regions(shown)}</figcaption></figure>"
+    return f"<figure>{pictures}<figcaption>{facts}{taken_for}{missing}{_regions(shown)}</figcaption></figure>"
 
 
 def _regions(shown: Shown) -> str:

@@ -140,6 +140,7 @@ function show(card, result) {
     ["threshold", figure(result.threshold)],
     ["p-value", figure(result.p_value)],
     ["model", result.model.name],
+    ...(result.category === null ? [] : [["category", result.category]]),
     ["size", `${result.width} × ${result.height} px`],
   ]);
   drawRegions(card, result);
