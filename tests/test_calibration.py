@@ -55,6 +55,8 @@ def test_each_of_several_categories_keeps_its_own_threshold() -> None:
     told = (1 / limit(1.2, 1.5), 1.2 / limit(1, 1.5), 1.5 / limit(1, 1.2), 40 / limit(40))
     assert rule.review_method == "conformal"  # four certify a fifth
     assert rule.review_threshold == pytest.approx(min(1.0, max(told)))
+    _, wide = calibrate_together([[1.0, 3.0, 9.0]], false_reject_rate=0.05, review_rate=0.3)
+    assert wide.review_threshold == 1  # told by the others alone, the last lies beyond the threshold
     _, no_review = calibrate_together(scores, false_reject_rate=0.05)
     assert no_review.review_threshold is None
 
