@@ -61,11 +61,6 @@ class Calibration:
         """1 / (n + 1): no part gets a smaller one, and no lower false-reject rate can be certified."""
         return 1 / (len(self.good_scores) + 1)
 
-    @property
-    def certifies(self) -> bool:
-        """Whether either rate is one that the good parts certify."""
-        return "conformal" in (self.method, self.review_method)
-
     def promise(self) -> str:
         """One line for people: what the number of good parts allows to say of the false-reject rate."""
         n, rate = len(self.good_scores), self.false_reject_rate
@@ -129,6 +124,8 @@ def calibrate_together(
     scores = [score for own in by_category for score in own]
     ratios = np.sort([score / limit(rest) for score, rest in zip(scores, others, strict=True)])
     review, review_method = _threshold(ratios, review_rate)
+    if min(map(len, by_category)) < fewest_for(review_rate):  # those are fitted anew on all their parts
+        review_method = "prediction limit"
     return units, replace(
         together,
         review_threshold=min(review, 1.0),

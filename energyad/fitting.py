@@ -15,7 +15,7 @@ import torch
 
 from energyad import detector, drift, provenance
 from energyad.backbones import BackboneWeights
-from energyad.calibration import Calibration, calibrate, calibrate_together
+from energyad.calibration import Calibration, calibrate, calibrate_together, fewest_for
 from energyad.card import model_card
 from energyad.category_fit import CategoryFit, fit_category
 from energyad.errors import DataError
@@ -94,12 +94,12 @@ def fit_model(
 
     plan = default_plan(threads, tiles=settings.cut().count)
     units, calibration, parts = calibrate_on(fits, joined, plan, settings, progress)
-    if not calibration.certifies:
-        # Its thresholds are estimates anyway. Where one is a promise, it holds of a model that knows none of its parts.
-        fits = tuple(
-            each.with_all_parts(settings=settings, progress=told)
-            for each, told in zip(fits, progresses, strict=True)
-        )
+    # Where they are estimates anyway; a threshold that is a promise holds of a model that knows none of its parts.
+    enough = fewest_for(max(settings.false_reject_rate, settings.review_rate or 0))
+    fits = tuple(
+        each if len(each.held_out) >= enough else each.with_all_parts(settings=settings, progress=told)
+        for each, told in zip(fits, progresses, strict=True)
+    )
     head, graph = joined(fits, units)
     for each in fits:
         each.discard()

@@ -53,7 +53,7 @@ def test_each_of_several_categories_keeps_its_own_threshold() -> None:
     assert rule.threshold == 1 and rule.method == "prediction limit"
     assert rule.good_scores == tuple(sorted(s / u for own, u in zip(scores, units, strict=True) for s in own))
     told = (1 / limit(1.2, 1.5), 1.2 / limit(1, 1.5), 1.5 / limit(1, 1.2), 40 / limit(40))
-    assert rule.review_method == "conformal"  # four certify a fifth
+    assert rule.review_method == "prediction limit"  # four certify a fifth, but not one
     assert rule.review_threshold == pytest.approx(min(1.0, max(told)))
     _, wide = calibrate_together([[1.0, 3.0, 9.0]], false_reject_rate=0.05, review_rate=0.3)
     assert wide.review_threshold == 1  # told by the others alone, the last lies beyond the threshold
@@ -65,6 +65,8 @@ def test_what_several_categories_certify_is_said_of_each() -> None:
     few, many = list(np.linspace(1, 2, 12)), list(np.linspace(1, 2, 120))
     _, both = calibrate_together([many, many], false_reject_rate=0.01)
     assert both.method == "conformal" and "certified by 240" in both.promise()
+    _, both = calibrate_together([few, few], false_reject_rate=0.01, review_rate=0.1)
+    assert (both.method, both.review_method) == ("prediction limit", "conformal")
     _, one = calibrate_together([few, many], false_reject_rate=0.01)
     assert one.method == "prediction limit" and "each category" in one.promise() and "99" in one.promise()
 
