@@ -66,7 +66,7 @@ class AnomalyDetector:
     ) -> Self:
         """Fit on images of good parts alone.
 
-        categories: of each image, where one model is for several kinds of parts, each of which gets an energy of its own
+        categories: of each image, where one model is for several kinds of parts, each of which gets its own energy
         (`energyad.experts`); scoring is not told, and finds the category out.
         backbone_weights: a safetensors file for `settings.backbone`, where it shall not be the package's own.
         threads: for the backbone, all cores by default; the small networks always train on one. runtime: that the
