@@ -33,6 +33,7 @@ class CategoryFit:
     of copies under other light, turned: of turned ones. looks: mean patches of the fitted images and the relit ones.
     """
 
+    name: str
     expert: Expert
     trainings: tuple[TrainedEnergy, ...]
     images: tuple[detector.ImageLike, ...]
@@ -104,7 +105,9 @@ def fit_category(
             progress,
         )
     looks = torch.cat([mean_patches(good, fitted), mean_patches(relit, range(len(relit.kept)))])
-    return CategoryFit(expert, tuple(trainings), tuple(images), tuple(held_out), good, relit, turned, looks)
+    return CategoryFit(
+        name, expert, tuple(trainings), tuple(images), tuple(held_out), good, relit, turned, looks
+    )
 
 
 def mean_patches(features: GoodFeatures, places: Sequence[int]) -> Float[torch.Tensor, "n c"]:

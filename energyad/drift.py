@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
-from typing import Any, Final, Literal, Self
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, Self, TypeAlias
 
-import cv2
 import numpy as np
 import scipy.stats
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from energyad.errors import DataError
-from energyad.manifest import GoodPart, Manifest
-from energyad.runtimes import Runtime
+from energyad.observation import QUANTITIES, Observation
 
 WINDOW: Final = 200
 """Parts looked back at."""
@@ -34,56 +32,8 @@ FEWEST_GOOD: Final = 8
 _MOST_BINS, _PER_BIN = 10, 5
 
 State = Literal["too few", "stable", "shifted"]
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What is kept of one part. brightness, contrast: mean and standard deviation of grey values, 0 to 255.
-
-    sharpness: standard deviation of the grey values' Laplacian. heatmap_mean: mean energy. All of the pixels that the
-    network sees. None where only the score is known.
-    """
-
-    score: float
-    brightness: float | None = None
-    contrast: float | None = None
-    sharpness: float | None = None
-    heatmap_mean: float | None = None
-
-
-QUANTITIES: Final = tuple(field.name for field in fields(Observation))
-
-
-def observe(
-    pixels: UInt8[np.ndarray, "size size 3"], heatmap: Float[np.ndarray, "rows columns"], score: float
-) -> Observation:
-    """Measure one part. pixels: RGB, at the network's size, so that cameras of any resolution compare."""
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    return Observation(
-        score=float(score),
-        brightness=round(float(grey.mean()), 4),
-        contrast=round(float(grey.std()), 4),
-        sharpness=round(float(cv2.Laplacian(grey, cv2.CV_32F).std()), 4),
-        heatmap_mean=float(np.float32(heatmap.mean(dtype=np.float64))),
-    )
-
-
-def observe_batch(pixels: Sequence[UInt8[np.ndarray, "size size 3"]], runtime: Runtime) -> list[Observation]:
-    """Score images of the network's size, and measure each."""
-    raw = runtime.run(np.stack(pixels))
-    return list(map(observe, pixels, raw.heatmap, raw.score))
-
-
-def good_parts(observations: Iterable[Observation]) -> tuple[GoodPart, ...]:
-    """What a model keeps of the held-out good parts."""
-    return tuple(GoodPart(**asdict(part)) for part in observations)
-
-
-def reference_of(manifest: Manifest) -> list[Observation]:
-    """The held-out good parts of a model; their scores alone where it was fitted before it kept more."""
-    if manifest.good_parts:
-        return [Observation(**part.model_dump()) for part in manifest.good_parts]
-    return [Observation(score) for score in manifest.calibration.good_scores]
+Group: TypeAlias = tuple[str | None, list[Observation], list[Observation]]
+"""A category, its parts in the reference, its parts in the window."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +41,7 @@ class Shift:
     """One quantity, then and now. ks: largest distance of the two distributions, 0 to 1; p_value: of that distance.
 
     psi: population stability index, and psi_limit what it must exceed: LARGE, or more where so few parts make chance
-    look large.
+    look large. category: of the parts that were compared; None of a model of one.
     """
 
     quantity: str
@@ -102,6 +52,12 @@ class Shift:
     psi: float
     psi_limit: float
     shifted: bool
+    category: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The quantity, and the category where there are several."""
+        return self.quantity if self.category is None else f"{self.quantity} of {self.category}"
 
 
 @dataclass(frozen=True)
@@ -122,32 +78,66 @@ class Drift:
 def compare(
     reference: Sequence[Observation], window: Sequence[Observation], *, model: str = "MODEL"
 ) -> Drift:
-    """Compare two sets of parts. model: named in the advice. Raises DataError for an empty reference."""
+    """Compare two sets of parts, of several categories each with its own: a line may see more of one today.
+
+    model: named in the advice. Raises DataError for an empty reference.
+    """
     if not reference:
         raise DataError("no reference of good parts: recalibrate with `energyad calibrate`")
-    if len(reference) < FEWEST_GOOD:
-        advice = (
-            f"the model keeps {len(reference)} good parts: drift needs {FEWEST_GOOD}; calibrate it on more"
-        )
-        return Drift("too few", len(reference), len(window), (), advice)
-    if len(window) < FEWEST:
-        advice = f"{len(window)} parts are too few to speak of drift; {FEWEST} are needed"
-        return Drift("too few", len(reference), len(window), (), advice)
-    then, now = _columns(reference), _columns(window)
-    shared = [name for name in QUANTITIES if name in then and name in now]
-    shifts = tuple(_shift(name, then[name], now[name], sure=SURE / len(shared)) for name in shared)
+    groups = _by_category(reference, window)
+    (_, then, now), *_ = groups
+    if len(then) < FEWEST_GOOD:
+        advice = f"the model keeps {len(then)} good parts: drift needs {FEWEST_GOOD}; calibrate it on more"
+        return Drift("too few", len(then), len(window), (), advice)
+    if len(now) < FEWEST:
+        advice = f"{len(now)} parts are too few to speak of drift; {FEWEST} are needed"
+        return Drift("too few", len(then), len(window), (), advice)
+    told = [group for group in groups if len(group[1]) >= FEWEST_GOOD and len(group[2]) >= FEWEST]
+    columns = [(category, _columns(then), _columns(now)) for category, then, now in told]
+    pairs = [
+        (category, name, then[name], now[name])
+        for category, then, now in columns
+        for name in QUANTITIES
+        if name in then and name in now
+    ]
+    shifts = tuple(
+        _shift(name, then, now, sure=SURE / len(pairs), category=category)
+        for category, name, then, now in pairs
+    )
     shifted = [shift for shift in shifts if shift.shifted]
     state: State = "shifted" if shifted else "stable"
-    return Drift(state, len(reference), len(window), shifts, _advice(shifted, model))
+    compared = sum(len(then) for _, then, _ in told)
+    latest = sum(len(now) for _, _, now in told)
+    return Drift(state, compared, latest, shifts, _advice(shifted, model))
+
+
+def _by_category(reference: Sequence[Observation], window: Sequence[Observation]) -> list[Group]:
+    """The parts of each category, the one with the most to compare first; all as one where they name none."""
+    if {part.category for part in reference} == {None}:
+        return [(None, list(reference), list(window))]
+    names = dict.fromkeys(part.category for part in (*window, *reference))
+    groups = [(name, _of(name, reference), _of(name, window)) for name in names]
+    return sorted(groups, key=lambda group: (len(group[1]) >= FEWEST_GOOD, len(group[2])), reverse=True)
+
+
+def _of(category: str | None, parts: Sequence[Observation]) -> list[Observation]:
+    return [part for part in parts if part.category == category]
 
 
 def _columns(parts: Sequence[Observation]) -> dict[str, Float[np.ndarray, " n"]]:
     """Each quantity that is known of every part."""
-    table = dict(zip(QUANTITIES, zip(*map(astuple, parts), strict=True), strict=True))
+    table = {name: [getattr(part, name) for part in parts] for name in QUANTITIES}
     return {name: np.asarray(column, float) for name, column in table.items() if None not in column}
 
 
-def _shift(name: str, then: Float[np.ndarray, " n"], now: Float[np.ndarray, " m"], *, sure: float) -> Shift:
+def _shift(
+    name: str,
+    then: Float[np.ndarray, " n"],
+    now: Float[np.ndarray, " m"],
+    *,
+    sure: float,
+    category: str | None,
+) -> Shift:
     test = scipy.stats.ks_2samp(then, now)
     psi, limit = stability_index(then, now), stability_limit(len(then), len(now), sure=sure)
     return Shift(
@@ -159,6 +149,7 @@ def _shift(name: str, then: Float[np.ndarray, " n"], now: Float[np.ndarray, " m"
         psi=round(psi, 4),
         psi_limit=round(limit, 4),
         shifted=bool(test.pvalue < sure and psi > limit),
+        category=category,
     )
 
 
@@ -202,7 +193,11 @@ _MEANING: Final = {
 def _advice(shifted: Sequence[Shift], model: str) -> str:
     if not shifted:
         return "no shift: the threshold holds"
-    changes = ", ".join(f"{_MEANING[s.quantity]} ({s.then:.4g} then, {s.now:.4g} now)" for s in shifted)
+    changes = ", ".join(
+        f"{_MEANING[s.quantity]}{'' if s.category is None else f' of {s.category}'}"
+        f" ({s.then:.4g} then, {s.now:.4g} now)"
+        for s in shifted
+    )
     if all(shift.quantity != "score" for shift in shifted):
         return f"shifted: {changes}; scores have not, so far: look at light, lens and camera"
     remedy = f"recalibrate with: energyad calibrate --model {model} GOOD/"

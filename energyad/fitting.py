@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import safetensors.torch
 import torch
 
-from energyad import detector, drift, provenance
+from energyad import detector, observation, provenance
 from energyad.backbones import BackboneWeights
 from energyad.calibration import Calibration, calibrate, calibrate_together, fewest_for
 from energyad.card import model_card
@@ -118,7 +118,7 @@ def fit_model(
     )
     trainings = [training for each in fits for training in each.trainings]
     manifest = describe(name, settings, extractor.weights, calibration, made, trainings)
-    update: dict[str, Any] = {"good_parts": drift.good_parts(parts), "area": judged.spec}
+    update: dict[str, Any] = {"good_parts": observation.good_parts(parts), "area": judged.spec}
     if len(groups) > 1:
         update["categories"] = tuple(groups)
     manifest = manifest.model_copy(update=update)
@@ -188,7 +188,7 @@ def describe(
 
 def calibrate_on(
     fits: tuple[CategoryFit, ...], joined: Joined, plan: Plan, settings: FitSettings, progress: Progress
-) -> tuple[tuple[float, ...] | None, Calibration, list[drift.Observation]]:
+) -> tuple[tuple[float, ...] | None, Calibration, list[observation.Observation]]:
     """Units of several categories, the thresholds, and statistics of the held-out parts, from the finished graph.
 
     joined: makes the graph of experts and units.
@@ -199,9 +199,10 @@ def calibrate_on(
         "review_rate": settings.review_rate,
     }
 
-    def observed(units: tuple[float, ...] | None) -> list[drift.Observation]:
+    def observed(units: tuple[float, ...] | None) -> list[observation.Observation]:
         _, graph = joined(fits, units)
-        return observe(held_out, OnnxRuntime(graph, plan=plan), settings, progress)
+        names = [each.name for each in fits]
+        return observe(held_out, OnnxRuntime(graph, plan=plan), names, settings, progress)
 
     parts = observed(None)
     scores = [part.score for part in parts]
@@ -214,12 +215,16 @@ def calibrate_on(
 
 
 def observe(
-    held_out: Sequence[detector.ImageLike], runtime: OnnxRuntime, settings: FitSettings, progress: Progress
-) -> list[drift.Observation]:
+    held_out: Sequence[detector.ImageLike],
+    runtime: OnnxRuntime,
+    categories: Sequence[str],
+    settings: FitSettings,
+    progress: Progress,
+) -> list[observation.Observation]:
     """What the finished graph and the pixels say of each held-out good image."""
     progress.stage("threshold", len(held_out))
-    parts: list[drift.Observation] = []
-    work = functools.partial(drift.observe_batch, runtime=runtime)
+    parts: list[observation.Observation] = []
+    work = functools.partial(observation.observe_batch, runtime=runtime, categories=categories)
     for places, found in work_on(
         held_out, work, settings=settings, skip_bad=False, workers=runtime.plan.workers
     ):

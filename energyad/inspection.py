@@ -12,8 +12,8 @@ from jaxtyping import UInt8
 
 from energyad import images, results
 from energyad.detector import AnomalyDetector
-from energyad.drift import Observation, observe
 from energyad.errors import ImageError
+from energyad.observation import Observation, observe
 from energyad.pipeline import read_and_work
 from energyad.prediction import Prediction
 from energyad.results import ImageResult
@@ -49,7 +49,8 @@ def observe_prediction(
     detector: AnomalyDetector, pixels: UInt8[np.ndarray, "h w 3"], prediction: Prediction
 ) -> Observation:
     """What drift is told from, of an image at its own size."""
-    return observe(images.resize(pixels, detector.input_shape), prediction.heatmap, prediction.score)
+    resized = images.resize(pixels, detector.input_shape)
+    return observe(resized, prediction.heatmap, prediction.score, prediction.category)
 
 
 def inspect_files(

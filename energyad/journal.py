@@ -16,9 +16,10 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from energyad.detector import GRAPH_FILE
-from energyad.drift import WINDOW, Drift, Observation, compare, reference_of
+from energyad.drift import WINDOW, Drift, compare
 from energyad.errors import DataError, first_fault, reason_of
 from energyad.manifest import Manifest
+from energyad.observation import Observation, reference_of
 from energyad.results import ImageResult
 
 try:
@@ -38,7 +39,7 @@ class FileSeen(BaseModel):
 
 
 class Statistics(BaseModel):
-    """What the pixels looked like; see `drift.Observation`."""
+    """What the pixels looked like; see `observation.Observation`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -62,9 +63,8 @@ class JournalLine(ImageResult):
         """For telling drift; None for an image that could not be scored."""
         if self.score is None:
             return None
-        return Observation(
-            self.score, **(self.statistics.model_dump() if self.statistics is not None else {})
-        )
+        seen = {} if self.statistics is None else self.statistics.model_dump()
+        return Observation(self.score, **seen, category=self.category)
 
 
 def read_journal(path: str | Path) -> list[JournalLine]:

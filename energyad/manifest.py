@@ -91,13 +91,14 @@ class CalibrationSpec(_Frozen):
 
 
 class GoodPart(_Frozen):
-    """A held-out good image: its score, and what its pixels look like, for telling drift. See `drift.Observation`."""
+    """A held-out good image: its score and what its pixels look like, to tell drift. See `energyad.observation`."""
 
     score: float
     brightness: float | None = None
     contrast: float | None = None
     sharpness: float | None = None
     heatmap_mean: float | None = None
+    category: str | None = None
 
 
 class Provenance(_Frozen):

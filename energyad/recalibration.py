@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from energyad import drift, images, provenance
+from energyad import images, observation, provenance
 from energyad.calibration import calibrate
 from energyad.card import model_card
 from energyad.detector import CARD_FILE, AnomalyDetector, ImageLike
@@ -49,7 +49,7 @@ def recalibrate(
         update={
             "calibration": CalibrationSpec(**vars(calibration), created=made, data_sha256=digest),
             "earlier_calibrations": (*manifest.earlier_calibrations, dated(manifest)),
-            "good_parts": drift.good_parts(parts),
+            "good_parts": observation.good_parts(parts),
         }
     )
     contents = {**detector.contents, CARD_FILE: model_card(new).encode()}
@@ -78,16 +78,19 @@ def dated(manifest: Manifest) -> CalibrationSpec:
 
 def _measure(
     detector: AnomalyDetector, good_images: Sequence[ImageLike], *, skip_bad: bool, progress: Progress
-) -> tuple[list[drift.Observation], list[ImageLike]]:
+) -> tuple[list[observation.Observation], list[ImageLike]]:
     """What each image that can be read looks like, and which those are."""
     progress.stage("scoring", len(good_images))
 
     def read(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
         return images.resize(detector.read(image), detector.input_shape)
 
-    work, plan = functools.partial(drift.observe_batch, runtime=detector.runtime), detector.runtime.plan
+    plan = detector.runtime.plan
+    work = functools.partial(
+        observation.observe_batch, runtime=detector.runtime, categories=detector.manifest.categories
+    )
     done = read_and_work(good_images, read, work, batch_size=plan.batch_size, workers=plan.workers)
-    parts: list[drift.Observation] = []
+    parts: list[observation.Observation] = []
     kept: list[ImageLike] = []
     for each in readable(done, skip_bad=skip_bad):
         parts.append(each.require())

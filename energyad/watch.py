@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from energyad.detector import AnomalyDetector
-from energyad.drift import Observation
 from energyad.errors import DataError, reason_of
 from energyad.image_files import IMAGE_SUFFIXES
 from energyad.inspection import inspect_files
 from energyad.journal import FileSeen, Journal, JournalLine, Statistics
+from energyad.observation import Observation
 from energyad.results import ImageResult
 
 INTERVAL: Final = 0.5

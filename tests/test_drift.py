@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from energyad import drift, images
+from energyad import drift, images, observation
 from energyad.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.drift import DriftMonitor, Observation, compare, stability_index, stability_limit
+from energyad.drift import DriftMonitor, compare, stability_index, stability_limit
 from energyad.errors import DataError
+from energyad.observation import Observation
 
 
 def scores_only(values: np.ndarray) -> list[Observation]:
@@ -18,18 +19,20 @@ def scores_only(values: np.ndarray) -> list[Observation]:
 
 def of_part(detector: AnomalyDetector, pixels: np.ndarray) -> Observation:
     prediction = detector.score_pixels([pixels])[0]
-    return drift.observe(images.resize(pixels, detector.image_size), prediction.heatmap, prediction.score)
+    return observation.observe(
+        images.resize(pixels, detector.image_size), prediction.heatmap, prediction.score
+    )
 
 
 def test_a_fitted_model_keeps_a_reference_of_its_held_out_parts(fitted_detector: AnomalyDetector) -> None:
-    reference = drift.reference_of(fitted_detector.manifest)
+    reference = observation.reference_of(fitted_detector.manifest)
     assert sorted(part.score for part in reference) == list(fitted_detector.manifest.calibration.good_scores)
     assert all(part.brightness is not None and 0 < part.brightness < 255 for part in reference)
 
 
 def test_a_model_without_a_reference_still_knows_its_scores(fitted_detector: AnomalyDetector) -> None:
     old = fitted_detector.manifest.model_copy(update={"good_parts": ()})
-    reference = drift.reference_of(old)
+    reference = observation.reference_of(old)
     assert [part.score for part in reference] == list(old.calibration.good_scores)
     assert {part.brightness for part in reference} == {None}
 
@@ -115,3 +118,33 @@ def test_a_quantity_that_is_not_known_of_every_part_is_left_out() -> None:
     known = [Observation(1.0 + i / 50, brightness=100.0 + i) for i in range(40)]
     found = compare(known, [*known[:-1], Observation(1.5)])
     assert [shift.quantity for shift in found.shifts] == ["score"]
+
+
+def of_category(category: str, values: np.ndarray) -> list[Observation]:
+    return [Observation(float(value), category=category) for value in values]
+
+
+def test_each_category_is_compared_with_its_own_good_parts() -> None:
+    rng = np.random.default_rng(0)
+    bolts, nuts = rng.normal(1, 0.1, 200), rng.normal(5, 0.1, 200)
+    known = of_category("bolt", bolts[:100]) + of_category("nut", nuts[:100])
+    bolts_alone = compare(known, of_category("bolt", bolts[100:]))  # today the line sees no nut
+    assert bolts_alone.state == "stable"
+    assert (bolts_alone.reference, bolts_alone.window) == (100, 100)
+    assert [shift.label for shift in bolts_alone.shifts] == ["score of bolt"]
+    both = of_category("bolt", bolts[100:]) + of_category("nut", nuts[100:] + 1)
+    found = compare(known, both)
+    assert {shift.category: shift.shifted for shift in found.shifts} == {"bolt": False, "nut": True}
+    assert found.state == "shifted" and "scores of nut" in found.advice and "of bolt" not in found.advice
+
+
+def test_a_category_with_too_few_parts_is_left_out_and_none_at_all_is_told() -> None:
+    rng = np.random.default_rng(0)
+    known = of_category("bolt", rng.normal(1, 0.1, 100)) + of_category("nut", rng.normal(5, 0.1, 100))
+    many = of_category("bolt", rng.normal(1, 0.1, drift.FEWEST))
+    few = of_category("nut", rng.normal(9, 0.1, drift.FEWEST - 1))
+    assert [shift.category for shift in compare(known, [*many, *few]).shifts] == ["bolt"]
+    assert [shift.category for shift in compare(known[:107], [*few, *few, *many]).shifts] == ["bolt"]
+    found = compare(known, few)
+    assert found.state == "too few" and f"{len(few)} parts" in found.advice
+    assert compare(known, of_category("washer", np.ones(100))).state == "too few"

@@ -195,6 +195,8 @@ def test_what_images_were_taken_for_is_counted_and_told(
     other = evaluate(united, replace(demo_category, name="other"))
     assert other.recognised == 0 and {item.category for item in other.items} == {demo_category.name}
     assert evaluate(fitted_detector, demo_category).recognised is None
+    kept = [part.category for part in united.manifest.good_parts]
+    assert kept == sorted(kept, reverse=True) and set(kept) == set(united.manifest.categories)
     row = f"| categories | {demo_category.name}, negative:"
     assert row in united.contents[CARD_FILE].decode()
     assert "| categories |" not in fitted_detector.contents[CARD_FILE].decode()

@@ -14,7 +14,7 @@ ORDER = (
     "errors", "progress", "files", "pipeline", "image_files", "decoding", "images", "augmentation", "tiling",
     "datasets", "defect_kinds", "defects", "demo", "backbones", "features", "latents", "coreset", "energy", "dxmi",
     "experts", "calibration", "settings", "training",
-    "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "drift", "artifact", "prediction",
+    "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "observation", "drift", "artifact", "prediction",
     "results", "detector", "features_store", "extraction", "copies", "provenance", "card", "recalibration", "heads",
     "category_fit", "fitting", "assembly", "exports", "inspection", "journal", "watch", "webhook", "evaluation",
     "overlays", "sheet", "page_style", "report", "service", "cli",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.robustness.kills import STUB, run_with_kills
-from energyad import drift
+from energyad import observation
 from energyad.calibration import Calibration
 from energyad.datasets import Category
 from energyad.detector import AnomalyDetector
@@ -41,7 +41,7 @@ class Stub:
                 yield Scored(path, result, None)
             else:
                 result = scored(self.prediction, image=str(path), model=MODEL)  # type: ignore[arg-type]
-                yield Scored(path, result, drift.Observation(1.0))
+                yield Scored(path, result, observation.Observation(1.0))
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_lines_of_the_score_command_are_read_too(
     (tmp_path / "scores.jsonl").write_text(result.json_line() + "\n")
     (line,) = read_journal(tmp_path / "scores.jsonl")
     assert isinstance(line, JournalLine) and line.file is None
-    assert line.observation == drift.Observation(prediction.score)
+    assert line.observation == observation.Observation(prediction.score)
 
 
 def test_a_watcher_killed_at_random_moments_notes_every_file_once(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ STUB = [
 import sys, threading, time
 from pathlib import Path
 from energyad.calibration import Calibration
-from energyad.drift import Observation
+from energyad.observation import Observation
 from energyad.journal import Journal
 from energyad.results import ModelReference, unreadable
 from energyad.watch import Scored, Watcher

@@ -59,7 +59,7 @@ def _print(found: Drift) -> None:
     columns = ("quantity", "then", "now", "KS", "p", "PSI", "PSI limit", "")
     rows = [
         (
-            shift.quantity,
+            shift.label,
             *(f"{value:.4g}" for value in (shift.then, shift.now, shift.ks)),
             f"{shift.p_value:.2g}",
             *(f"{value:.3g}" for value in (shift.psi, shift.psi_limit)),

@@ -97,11 +97,11 @@ def _until_told() -> Iterator[threading.Event]:
 
 def _teller(detector: AnomalyDetector, earlier: list[JournalLine]) -> Callable[[JournalLine], None]:
     """Says what a person should look at: parts that are not ok, and drift when it begins or ends."""
-    from energyad import drift
+    from energyad import drift, observation
 
     seen = [line.observation for line in earlier[-drift.WINDOW :]]
     monitor = drift.DriftMonitor.resumed(
-        drift.reference_of(detector.manifest),
+        observation.reference_of(detector.manifest),
         [each for each in seen if each is not None],
         model=detector.name,
     )

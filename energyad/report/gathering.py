@@ -14,12 +14,13 @@ from jaxtyping import UInt8
 from energyad import images
 from energyad.datasets import TestItem
 from energyad.detector import AnomalyDetector
-from energyad.drift import WINDOW, Drift, Observation, compare, reference_of
+from energyad.drift import WINDOW, Drift, compare
 from energyad.errors import ImageError
 from energyad.evaluation import Evaluation
 from energyad.inspection import inspect_files
 from energyad.journal import JournalLine, drift_of
 from energyad.manifest import Manifest
+from energyad.observation import Observation, reference_of
 from energyad.overlays import overlay_of
 from energyad.progress import Progress, Silent
 from energyad.results import ImageResult, rank

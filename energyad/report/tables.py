@@ -83,7 +83,7 @@ def calibration_table(manifest: Manifest) -> str:
 def drift_table(drift: Drift) -> str:
     """Each quantity, then and now."""
     rows = [
-        [shift.quantity.replace("_", " ")]
+        [shift.label.replace("_", " ")]
         + [f"{value:.4g}" for value in (shift.then, shift.now, shift.ks)]
         + [f"{shift.p_value:.2g}", f"{shift.psi:.3g}", f"{shift.psi_limit:.3g}"]
         + ["shifted" if shift.shifted else "steady"]

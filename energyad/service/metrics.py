@@ -72,7 +72,7 @@ class Metrics:
         """A new look at the latest parts."""
         self._shifted.labels(model).set(drift.state == "shifted")
         for shift in drift.shifts:
-            self._psi.labels(model, shift.quantity).set(shift.psi)
+            self._psi.labels(model, shift.label).set(shift.psi)
 
     def text(self) -> bytes:
         """Prometheus' text format."""

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
-from energyad import drift, images, results
+from energyad import drift, images, observation, results
 from energyad.detector import AnomalyDetector
 from energyad.errors import ImageError, ImageTooLarge
 from energyad.inspection import observe_prediction
@@ -56,7 +56,7 @@ class Inspector:
         self.detector = detector
         self.max_pixels = max_pixels
         self.scale = ColourScale(detector.threshold)
-        reference = drift.reference_of(detector.manifest)
+        reference = observation.reference_of(detector.manifest)
         self._monitor = drift.DriftMonitor(reference, model=detector.name)
         self._seen = 0
         self.drift = self._monitor.check()

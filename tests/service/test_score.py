@@ -16,7 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from energyad import drift, images, results
+from energyad import images, observation, results
 from energyad.cli import app as program
 from energyad.datasets import Category
 from energyad.detector import AnomalyDetector
@@ -170,8 +170,10 @@ def test_a_recalibrated_model_is_taken_up_and_a_damaged_one_is_not(
 
 def test_models_and_metrics_tell_of_drift(fitted_detector: AnomalyDetector, demo_category: Category) -> None:
     good = images.read_image(demo_category.train_good[0])
-    usual = [drift.Observation(score, 90 + score, 40 + score, 20 + score) for score in np.linspace(0, 1, 12)]
-    kept = fitted_detector.manifest.model_copy(update={"good_parts": drift.good_parts(usual)})
+    usual = [
+        observation.Observation(score, 90 + score, 40 + score, 20 + score) for score in np.linspace(0, 1, 12)
+    ]
+    kept = fitted_detector.manifest.model_copy(update={"good_parts": observation.good_parts(usual)})
     detector = AnomalyDetector(kept, fitted_detector.contents, fitted_detector.runtime)
     bright = io.BytesIO()
     Image.fromarray(np.minimum(good.astype(int) * 2, 255).astype(np.uint8)).save(bright, "PNG")
