@@ -118,7 +118,7 @@ def fit_model(
     )
     trainings = [training for each in fits for training in each.trainings]
     manifest = describe(name, settings, extractor.weights, calibration, made, trainings)
-    update: dict[str, Any] = {"good_parts": observation.good_parts(parts), "area": judged.spec}
+    update: dict[str, Any] = {"good_parts": tuple(parts), "area": judged.spec}
     if len(groups) > 1:
         update["categories"] = tuple(groups)
     manifest = manifest.model_copy(update=update)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -90,8 +91,13 @@ class CalibrationSpec(_Frozen):
         return Calibration(**self.model_dump(exclude={"created", "data_sha256"}))
 
 
-class GoodPart(_Frozen):
-    """A held-out good image: its score and what its pixels look like, to tell drift. See `energyad.observation`."""
+@dataclass(frozen=True)
+class Observation:
+    """What is kept of one part. brightness, contrast: mean and standard deviation of grey values, 0 to 255.
+
+    sharpness: standard deviation of the grey values' Laplacian. heatmap_mean: mean energy. All of the pixels that the
+    network sees. None where only the score is known. category: that it was taken for; None of a model of one.
+    """
 
     score: float
     brightness: float | None = None
@@ -99,6 +105,8 @@ class GoodPart(_Frozen):
     sharpness: float | None = None
     heatmap_mean: float | None = None
     category: str | None = None
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 class Provenance(_Frozen):
@@ -128,7 +136,7 @@ class Manifest(_Frozen):
     area: AreaSpec | None = None
     calibration: CalibrationSpec
     earlier_calibrations: tuple[CalibrationSpec, ...] = ()
-    good_parts: tuple[GoodPart, ...] = ()
+    good_parts: tuple[Observation, ...] = ()
     settings: dict[str, Any]
     provenance: Provenance
     history: list[dict[str, Any]] = Field(default_factory=list)

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Final
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from energyad.manifest import GoodPart, Manifest
+from energyad.manifest import Manifest, Observation
 from energyad.runtimes import Runtime
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What is kept of one part. brightness, contrast: mean and standard deviation of grey values, 0 to 255.
-
-    sharpness: standard deviation of the grey values' Laplacian. heatmap_mean: mean energy. All of the pixels that the
-    network sees. None where only the score is known. category: that it was taken for; None of a model of one.
-    """
-
-    score: float
-    brightness: float | None = None
-    contrast: float | None = None
-    sharpness: float | None = None
-    heatmap_mean: float | None = None
-    category: str | None = None
-
 
 QUANTITIES: Final = tuple(field.name for field in fields(Observation) if field.name != "category")
 
@@ -60,13 +43,8 @@ def observe_batch(
     return list(map(observe, pixels, raw.heatmap, raw.score, names))
 
 
-def good_parts(observations: Iterable[Observation]) -> tuple[GoodPart, ...]:
-    """What a model keeps of the held-out good parts."""
-    return tuple(GoodPart(**asdict(part)) for part in observations)
-
-
 def reference_of(manifest: Manifest) -> list[Observation]:
     """The held-out good parts of a model; their scores alone where it was fitted before it kept more."""
     if manifest.good_parts:
-        return [Observation(**part.model_dump()) for part in manifest.good_parts]
+        return list(manifest.good_parts)
     return [Observation(score) for score in manifest.calibration.good_scores]

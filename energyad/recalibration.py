@@ -49,7 +49,7 @@ def recalibrate(
         update={
             "calibration": CalibrationSpec(**vars(calibration), created=made, data_sha256=digest),
             "earlier_calibrations": (*manifest.earlier_calibrations, dated(manifest)),
-            "good_parts": observation.good_parts(parts),
+            "good_parts": tuple(parts),
         }
     )
     contents = {**detector.contents, CARD_FILE: model_card(new).encode()}

@@ -176,8 +176,8 @@ def test_the_threshold_of_very_few_images_is_in_the_units_of_the_scores(
 
 def test_other_trainings_have_the_same_prototypes(good_images: list[np.ndarray]) -> None:
     def prototypes(iterations: int) -> torch.Tensor:
-        settings = replace(SETTINGS, warmup_iterations=50, iterations=iterations)
-        model = AnomalyDetector.fit(good_images, name="part", settings=settings, threads=1)
+        settings = replace(SETTINGS, warmup_iterations=50, iterations=iterations, num_prototypes=100)
+        model = AnomalyDetector.fit(good_images, settings=settings, any_direction=False, threads=1)
         energy = assemble_scorer(model.manifest, model.contents).head.energy
         assert isinstance(energy, PrototypeEnergy)
         return energy.weight
@@ -198,12 +198,13 @@ def test_a_model_of_earlier_features_is_scored_by_its_own_graph_or_not_at_all(
 
 
 def test_the_same_seed_gives_the_same_model_bit_for_bit(good_images: list[np.ndarray]) -> None:
-    quick = FitSettings(image_size=64, warmup_iterations=20, iterations=5)
+    quick = FitSettings(image_size=64, warmup_iterations=20, iterations=5, num_prototypes=100)
     first, second = (AnomalyDetector.fit(good_images, settings=quick, threads=1) for _ in range(2))
     for name in ("backbone.safetensors", "detector.safetensors"):
         assert first.contents[name] == second.contents[name]
     assert first.threshold == second.threshold
-    other = AnomalyDetector.fit(good_images, settings=FitSettings(**{**vars(quick), "seed": 1}), threads=1)
+    reseeded = replace(quick, seed=1)
+    other = AnomalyDetector.fit(good_images, settings=reseeded, any_direction=False, threads=1)
     assert other.contents["detector.safetensors"] != first.contents["detector.safetensors"]
 
 

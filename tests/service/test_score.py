@@ -173,7 +173,7 @@ def test_models_and_metrics_tell_of_drift(fitted_detector: AnomalyDetector, demo
     usual = [
         observation.Observation(score, 90 + score, 40 + score, 20 + score) for score in np.linspace(0, 1, 12)
     ]
-    kept = fitted_detector.manifest.model_copy(update={"good_parts": observation.good_parts(usual)})
+    kept = fitted_detector.manifest.model_copy(update={"good_parts": tuple(usual)})
     detector = AnomalyDetector(kept, fitted_detector.contents, fitted_detector.runtime)
     bright = io.BytesIO()
     Image.fromarray(np.minimum(good.astype(int) * 2, 255).astype(np.uint8)).save(bright, "PNG")
