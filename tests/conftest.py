@@ -52,7 +52,11 @@ def demo_category(tmp_path_factory: pytest.TempPathFactory) -> Category:
 def fitted_detector(demo_category: Category, quick_settings: FitSettings) -> AnomalyDetector:
     """Fitted on `demo_category`; not to be changed."""
     return AnomalyDetector.fit(
-        demo_category.train_good, name=demo_category.name, settings=quick_settings, threads=1
+        demo_category.train_good,
+        name=demo_category.name,
+        settings=quick_settings,
+        any_direction=False,  # as it would find out, in seconds
+        threads=1,
     )
 
 

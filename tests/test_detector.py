@@ -31,7 +31,7 @@ def good_images() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def detector(good_images: list[np.ndarray]) -> AnomalyDetector:
-    return AnomalyDetector.fit(good_images, name="part", settings=SETTINGS, threads=1)
+    return AnomalyDetector.fit(good_images, name="part", settings=SETTINGS, any_direction=False, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_eager_pytorch_agrees_with_the_exported_graph(
 ) -> None:
     if num_energies > 1:
         settings = replace(SETTINGS, num_energies=num_energies)
-        detector = AnomalyDetector.fit(good_images, name="part", settings=settings, threads=1)
+        detector = AnomalyDetector.fit(good_images, settings=settings, any_direction=False, threads=1)
     eager = EagerRuntime(assemble_scorer(detector.manifest, detector.contents))
     pixels = np.stack([np.asarray(Image.fromarray(image).resize((128, 128))) for image in good_images[:3]])
     ours, theirs = eager.run(pixels), detector.runtime.run(pixels)
