@@ -19,7 +19,7 @@ from energyad.manifest import Manifest
 from energyad.pipeline import read_and_work
 from energyad.prediction import Prediction, predict
 from energyad.results import ModelReference
-from energyad.runtimes import RawScores, Runtime, kept, open_runtime
+from energyad.runtimes import Runtime, kept, open_runtime
 
 if TYPE_CHECKING:
     from energyad.progress import Progress
@@ -166,16 +166,11 @@ class AnomalyDetector:
         """Score RGB bytes of any sizes."""
         shape = self.input_shape
         raw = self.runtime.run(np.stack([images.resize(pixels, shape) for pixels in batch]))
+        taken_for = raw.taken_for(self.manifest.categories)
         return [
             predict(heatmap, self.calibration, shape=pixels.shape[:2], category=category)
-            for heatmap, pixels, category in zip(raw.heatmap, batch, self.categories_of(raw), strict=True)
+            for heatmap, pixels, category in zip(raw.heatmap, batch, taken_for, strict=True)
         ]
-
-    def categories_of(self, raw: RawScores) -> list[str | None]:
-        """What each image of a batch was taken for; None of a model of one category."""
-        if raw.category is None:
-            return [None] * len(raw.score)
-        return [self.manifest.categories[number] for number in raw.category]
 
     def read(self, image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
         """An image as the model was fitted to see it, at its own size. Raises ImageError."""

@@ -133,7 +133,8 @@ def _score_all(
     def work(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Scored]:
         raw = detector.runtime.run(np.stack([images.resize(pixels, shape) for pixels in batch]))
         shapes = [pixels.shape[:2] for pixels in batch]
-        return list(zip(raw.score.tolist(), detector.categories_of(raw), raw.heatmap, shapes, strict=True))
+        names = raw.taken_for(detector.manifest.categories)
+        return list(zip(raw.score.tolist(), names, raw.heatmap, shapes, strict=True))
 
     plan = detector.runtime.plan
     for done in read_and_work(

@@ -55,6 +55,7 @@ def fit_model(
     settings, progress = settings or FitSettings(), progress or Silent()
     judged = judge(settings.input_shape, roi=roi, ignore=ignore)
     started = time.perf_counter()
+    require_enough(len(good_images), of=name)
     groups = by_category(good_images, categories, name=name)
     for category, images in groups.items():
         require_enough(len(images), of=category)

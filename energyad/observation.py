@@ -39,8 +39,7 @@ def observe_batch(
 ) -> list[Observation]:
     """Score images of the network's size, and measure each. categories: the names of those that the model is for."""
     raw = runtime.run(np.stack(pixels))
-    names = [None] * len(pixels) if raw.category is None else [categories[number] for number in raw.category]
-    return list(map(observe, pixels, raw.heatmap, raw.score, names))
+    return list(map(observe, pixels, raw.heatmap, raw.score, raw.taken_for(categories)))
 
 
 def reference_of(manifest: Manifest) -> list[Observation]:

@@ -212,5 +212,7 @@ def test_every_category_needs_good_images_and_every_image_a_category(demo_catego
     good = demo_category.train_good[:5]
     with pytest.raises(DataError, match="'lonely'"):
         AnomalyDetector.fit(good, categories=["bottle"] * 4 + ["lonely"])
+    with pytest.raises(DataError, match="0 usable good image"):
+        AnomalyDetector.fit([], categories=[])
     with pytest.raises(DataError, match="3 categories for 5"):
         AnomalyDetector.fit(good, categories=["bottle"] * 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -27,6 +27,12 @@ class RawScores(NamedTuple):
     score: Float32[np.ndarray, " b"]
     heatmap: Float32[np.ndarray, "b h w"]
     category: Int64[np.ndarray, " b"] | None = None
+
+    def taken_for(self, categories: Sequence[str]) -> list[str | None]:
+        """The name of each image's category, of those that the model is for; None of a model of one."""
+        if self.category is None:
+            return [None] * len(self.score)
+        return [categories[number] for number in self.category]
 
 
 class Runtime(Protocol):
