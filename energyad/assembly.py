@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from energyad.backbones import BackboneWeights
+from energyad.closer_look import CloserLook
 from energyad.detector import BACKBONE_FILE, HEAD_FILE
 from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.errors import ModelError
@@ -21,6 +22,7 @@ from energyad.manifest import Manifest
 from energyad.scorer import EnergyHead, Scorer
 from energyad.settings import FitSettings
 
+FIRST_WITH_EXPERTS = 8
 FIRST_SCHEMA = 6
 """Of models whose network is today's; before, distances to prototypes, if any, were not squared."""
 
@@ -44,8 +46,10 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
     settings = FitSettings.from_dict(manifest.settings)
     weights = BackboneWeights(**manifest.backbone.model_dump())
     extractor = empty_extractor(weights, image_size=manifest.input.image_size, strides=settings.strides)
-    _fill(extractor.backbone, contents, BACKBONE_FILE)
+    _fill(extractor.backbone, _tensors(contents, BACKBONE_FILE), BACKBONE_FILE)
     tensors = _tensors(contents, HEAD_FILE)
+    if manifest.schema_version < FIRST_WITH_EXPERTS:
+        tensors = _renamed(tensors, several=bool(manifest.categories))
     options: dict[str, Any] = {
         "grid": extractor.grid,
         "smoothing": settings.smoothing,
@@ -53,16 +57,14 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
         "mask": tensors.get("mask"),
     }
     if manifest.categories:
-        names = [f"energy.experts.{number}." for number in range(len(manifest.categories))]
+        names = [f"expert.experts.{number}." for number in range(len(manifest.categories))]
         experts = [_empty_expert(tensors, name, settings) for name in names]
         channels = len(experts[0].whitening.mean)
         empty = torch.zeros(channels), torch.zeros(channels, len(names)), torch.zeros(len(names))
-        energy = Experts(experts, Recognition(*empty), tiles=settings.cut().count)
-        head = EnergyHead(None, energy, **options)
+        head = EnergyHead(Experts(experts, Recognition(*empty), tiles=settings.cut().count), **options)
     else:
-        expert = _empty_expert(tensors, "", settings)
-        head = EnergyHead(expert.whitening, expert.energy, **options)
-    _fill(head, contents, HEAD_FILE)
+        head = EnergyHead(_empty_expert(tensors, "expert.", settings), **options)
+    _fill(head, tensors, HEAD_FILE)
     return Scorer(extractor, head).eval().requires_grad_(False)
 
 
@@ -72,11 +74,35 @@ def _empty_expert(tensors: Mapping[str, Tensor], prefix: str, settings: FitSetti
     if projection is None:
         raise _misfit(HEAD_FILE)
     whitening = Whitening(*projection.shape)
+    look = _empty_look(tensors, f"{prefix}closer_look.", settings)
     if settings.num_energies == 1:
-        return Expert(whitening, _empty_energy(tensors, f"{prefix}energy", projection.shape[1], settings))
+        return Expert(
+            whitening, _empty_energy(tensors, f"{prefix}energy", projection.shape[1], settings), look
+        )
     names = [f"{prefix}energy.energies.{number}" for number in range(settings.num_energies)]
     energies = [_empty_energy(tensors, name, projection.shape[1], settings) for name in names]
-    return Expert(whitening, MeanEnergy(energies))
+    return Expert(whitening, MeanEnergy(energies), look)
+
+
+def _empty_look(tensors: Mapping[str, Tensor], prefix: str, settings: FitSettings) -> CloserLook | None:
+    """A closer look of the saved one's shapes; models of an earlier energyad have none."""
+    names = ("scale", "metric", "points", "inverse", "offset")
+    own = {name: tensors[f"{prefix}{name}"] for name in names if f"{prefix}{name}" in tensors}
+    if not own:
+        return None
+    if len(own) < len(names):
+        raise _misfit(HEAD_FILE)
+    return CloserLook(
+        settings.num_closer_looks, **{name: torch.empty_like(each) for name, each in own.items()}
+    )
+
+
+def _renamed(tensors: Mapping[str, Tensor], *, several: bool) -> dict[str, Tensor]:
+    """The tensors of a head that had its expert's modules, or its experts under «energy», by today's names."""
+    return {
+        name if name == "mask" else f"expert.{name.removeprefix('energy.') if several else name}": each
+        for name, each in tensors.items()
+    }
 
 
 def _empty_energy(tensors: Mapping[str, Tensor], name: str, latents: int, settings: FitSettings) -> nn.Module:
@@ -100,10 +126,10 @@ def _tensors(contents: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
         raise ModelError(f"{name}: not a readable safetensors file; fit the model again") from error
 
 
-def _fill(module: nn.Module, contents: Mapping[str, bytes], name: str) -> None:
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     try:
         with torch.no_grad():
-            module.load_state_dict(_tensors(contents, name))
+            module.load_state_dict(tensors)
     except RuntimeError as error:
         raise _misfit(name) from error
 

@@ -38,7 +38,7 @@ class Calibration:
         """(1 + number of good scores ≥ score) / (n + 1).
 
         For a new good part like the held-out ones, P(p ≤ a) ≤ a for every a (Vovk et al. 2005; Bates et al. 2023).
-        After a fit that certifies neither rate that is nearly so: its prototypes know the held-out parts too.
+        After a fit the model knows the held-out parts too; by then its energies have only fallen, so it holds of those.
         Where a threshold is conformal, a score is above it exactly when its p-value is at most the rate; not so in a
         model for several categories, which have thresholds of their own and p-values together.
         """
@@ -124,7 +124,7 @@ def calibrate_together(
     scores = [score for own in by_category for score in own]
     ratios = np.sort([score / limit(rest) for score, rest in zip(scores, others, strict=True)])
     review, review_method = _threshold(ratios, review_rate)
-    if min(map(len, by_category)) < fewest_for(review_rate):  # those are fitted anew on all their parts
+    if min(map(len, by_category)) < fewest_for(review_rate):  # a unit of so few says little of new parts
         review_method = "prediction limit"
     return units, replace(
         together,

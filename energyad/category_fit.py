@@ -15,7 +15,7 @@ from energyad import detector
 from energyad.copies import Turned, relit_features, turned_copies
 from energyad.experts import Expert
 from energyad.extraction import GoodFeatures, extract, require_enough
-from energyad.heads import fit_expert, gather_patches, renew_prototypes
+from energyad.heads import add_parts, fit_expert, gather_patches
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.settings import FitSettings
@@ -53,20 +53,18 @@ class CategoryFit:
         self.good.discard()
         self.relit.discard()
 
-    def with_all_parts(self, *, settings: FitSettings, progress: Progress) -> Self:
-        """The same with prototypes of all good images, those that were held out for the threshold included.
-
-        Of one fitted image no radii are known, and its threshold would have other units: then it stays as it is.
-        """
-        if len(self.images) - len(self.held_out) < 2 or settings.num_prototypes == 0:
-            return self
-        generator = torch.Generator().manual_seed(
-            settings.seed
-        )  # however many numbers the training has drawn
-        places = range(len(self.images))
-        patches = self.turned.beside(gather_patches(self.good.features, places, generator=generator), places)
+    def with_all_parts(self, *, settings: FitSettings) -> Self:
+        """The same with prototypes of the images held out for the threshold, too. No energy of any image grows."""
+        generator = torch.Generator().manual_seed(settings.seed)
+        kept_back = gather_patches(self.good.features, self.held_out, generator=generator)
         with single_thread():
-            return replace(self, expert=renew_prototypes(self.expert, patches, settings, generator, progress))
+            expert = add_parts(
+                self.expert,
+                self.turned.beside(kept_back, self.held_out),
+                num_fitted=len(self.images) - len(self.held_out),
+                settings=settings,
+            )
+        return replace(self, expert=expert)
 
 
 def fit_category(

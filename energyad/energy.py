@@ -129,6 +129,14 @@ class MeanEnergy(nn.Module):
         return torch.stack([energy(z) for energy in self.energies]).mean(dim=0)
 
 
+def learned_energy(energy: nn.Module, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
+    """The energies of latents without their distances to prototypes."""
+    if isinstance(energy, MeanEnergy):
+        return torch.stack([learned_energy(each, z) for each in energy.energies]).mean(dim=0)
+    learned: Float[Tensor, "*b"] = energy.energy(z) if isinstance(energy, PrototypeEnergy) else energy(z)
+    return learned
+
+
 class Affine(nn.Linear):
     """A linear layer that also takes weights of each image, [b out in] and [b 1 out], as `Experts` gives it."""
 

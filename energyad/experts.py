@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from energyad.energy import PrototypeEnergy
+from energyad.closer_look import CloserLook
+from energyad.energy import PrototypeEnergy, learned_energy
 from energyad.latents import Whitening
 
 
 class Expert(nn.Module):
-    """What judges the patches of one category: its latents and their energy."""
+    """What judges the patches of one category: its latents, their energy, and a closer look at the strangest."""
 
-    def __init__(self, whitening: Whitening, energy: nn.Module) -> None:
+    def __init__(
+        self, whitening: Whitening, energy: nn.Module, closer_look: CloserLook | None = None
+    ) -> None:
         super().__init__()
         self.whitening = whitening
         self.energy = energy
+        self.closer_look = closer_look
 
-    def forward(self, features: Float[Tensor, "*b c"]) -> Float[Tensor, "*b"]:
-        """The energy of each patch, the channel last."""
-        energies: Float[Tensor, "*b"] = self.energy(self.whitening(features))
-        return energies
+    def forward(
+        self, features: Float[Tensor, "b *g c"], per_image: int, judged: Bool[Tensor, " p"] | None = None
+    ) -> Float[Tensor, "b *g"]:
+        """The energy of each patch, the channel last.
+
+        per_image: patches that an image has. judged: those of them that are worth a closer look, all where None.
+        """
+        z = self.whitening(features)
+        energies: Float[Tensor, "b *g"] = self.energy(z)
+        if self.closer_look is None:
+            return energies
+        learned = functools.partial(learned_energy, self.energy)
+        closer: Float[Tensor, "b *g"] = self.closer_look(
+            z, energies, energy=learned, per_image=per_image, judged=judged
+        )
+        return closer
 
 
 @dataclass(frozen=True)
@@ -68,13 +85,15 @@ class Experts(nn.Module):
         self.register_buffer("units", torch.tensor(units or [1.0] * len(experts)))
 
     def forward(
-        self, features: Float[Tensor, "b*tiles g g c"]
+        self, features: Float[Tensor, "b*tiles g g c"], judged: Bool[Tensor, " p"] | None = None
     ) -> tuple[Float[Tensor, "b*tiles g g"], Int[Tensor, " b"]]:
         """The energy of each patch, as the expert for its image sees it; and the category of each image."""
         patches = features.reshape(-1, self.tiles * features.shape[1] * features.shape[2], features.shape[3])
         category = self.recognise(patches)
         own = {name: _of_each(value, category) for name, value in self._stacked().items()}
-        energies: Float[Tensor, "b p"] = functional_call(self.experts[0], own, (patches,))
+        energies: Float[Tensor, "b p"] = functional_call(
+            self.experts[0], own, (patches, patches.shape[1], judged)
+        )
         return (energies / self.units[category][:, None]).reshape(features.shape[:3]), category
 
     def recognise(self, patches: Float[Tensor, "b p c"]) -> Int[Tensor, " b"]:
@@ -97,6 +116,13 @@ def unite(
     experts: Sequence[Expert], recognition: Recognition, *, units: Sequence[float] | None, tiles: int
 ) -> Experts:
     """Experts side by side. Where one of them has fewer prototypes, its last is repeated, so that weights are alike."""
+    widest = max((each.closer_look.size for each in experts if each.closer_look is not None), default=0)
+    experts = [
+        each
+        if each.closer_look is None
+        else Expert(each.whitening, each.energy, each.closer_look.filled(widest))
+        for each in experts
+    ]
     held = [[m for m in expert.modules() if isinstance(m, PrototypeEnergy)] for expert in experts]
     most = max((energy.weight.shape[1] for own in held for energy in own), default=0)
     for energy in (energy for own in held for energy in own):

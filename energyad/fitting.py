@@ -10,12 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import safetensors.torch
 import torch
+from jaxtyping import Bool
 
 from energyad import detector, observation, provenance
 from energyad.backbones import BackboneWeights
-from energyad.calibration import Calibration, calibrate, calibrate_together, fewest_for
+from energyad.calibration import Calibration, calibrate, calibrate_together
 from energyad.card import model_card
 from energyad.category_fit import CategoryFit, fit_category
 from energyad.errors import DataError
@@ -88,19 +90,14 @@ def fit_model(
 
     @functools.lru_cache(1)  # what the thresholds were taken of is mostly what is saved
     def joined(fits: tuple[CategoryFit, ...], units: tuple[float, ...] | None) -> tuple[EnergyHead, bytes]:
-        head = head_of(fits, extractor.grid, settings, units=units)
-        head.mask = None if judged.mask is None else torch.from_numpy(judged.mask)
+        head = head_of(fits, extractor.grid, settings, units=units, mask=judged.mask)
         whole = export.join(tiled, export.export_head(head, num_channels=fits[0].looks.shape[1]))
         return head, whole.SerializeToString()
 
     plan = default_plan(threads, tiles=settings.cut().count)
     units, calibration, parts = calibrate_on(fits, joined, plan, settings, progress)
-    # Where they are estimates anyway; a threshold that is a promise holds of a model that knows none of its parts.
-    enough = fewest_for(max(settings.false_reject_rate, settings.review_rate or 0))
-    fits = tuple(
-        each if len(each.held_out) >= enough else each.with_all_parts(settings=settings, progress=told)
-        for each, told in zip(fits, progresses, strict=True)
-    )
+    # Its energies only fall: what was promised of a model that knew none of its threshold's parts holds of this one.
+    fits = tuple(each.with_all_parts(settings=settings) for each in fits)
     head, graph = joined(fits, units)
     for each in fits:
         each.discard()
@@ -151,15 +148,25 @@ def of_each_category(progress: Progress, categories: Sequence[str]) -> Sequence[
 
 
 def head_of(
-    fits: Sequence[CategoryFit], grid: Grid, settings: FitSettings, *, units: Sequence[float] | None = None
+    fits: Sequence[CategoryFit],
+    grid: Grid,
+    settings: FitSettings,
+    *,
+    units: Sequence[float] | None = None,
+    mask: Bool[np.ndarray, "h w"] | None = None,
 ) -> EnergyHead:
     """The head of one category's expert, or of several and the rule that tells which to ask; see `Experts`."""
-    options: dict[str, Any] = {"grid": grid, "smoothing": settings.smoothing, "tiles": settings.cut()}
+    options: dict[str, Any] = {
+        "grid": grid,
+        "smoothing": settings.smoothing,
+        "tiles": settings.cut(),
+        "mask": None if mask is None else torch.from_numpy(mask),
+    }
     if len(fits) == 1:
-        return EnergyHead(fits[0].expert.whitening, fits[0].expert.energy, **options).eval()
+        return EnergyHead(fits[0].expert, **options).eval()
     recognition = fit_recognition([each.looks for each in fits])
     experts = unite([each.expert for each in fits], recognition, units=units, tiles=settings.cut().count)
-    return EnergyHead(None, experts, **options).eval()
+    return EnergyHead(experts, **options).eval()
 
 
 def describe(

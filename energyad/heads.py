@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from jaxtyping import Float, Float16
 from torch import Tensor, nn
 
+from energyad.closer_look import CloserLook, Coreset
 from energyad.coreset import greedy_coreset, usual_distances
 from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.experts import Expert
@@ -21,7 +21,9 @@ from energyad.training import TrainedEnergy, train_energy
 
 MOST_PATCHES = 1_000_000  # of each kind, in training: 0.7 GB as latents
 MOST_CANDIDATES = 100_000  # latents that prototypes are chosen from
+MOST_CANDIDATES_CLOSER = 50_000  # the same for each coreset of the closer look
 MOST_MEASURED = 500  # images whose patches give the radii
+MOST_MEASURED_CLOSER = 125  # the same for each coreset of the closer look
 CHUNK = 65536
 RELEASED_EVERY = 500  # images: 0.14 GB of pages
 
@@ -67,6 +69,7 @@ def fit_expert(
     _whiten(whitening, relit, latents[len(patches) :])
     own_light = latents[: len(patches)].view(*images.shape[:2], -1)
     unseen = whitening(held_out.flatten(0, 1).float())
+    closer_look = fit_closer_look(own_light, whitening, settings, progress)
 
     def fit_one() -> tuple[nn.Module, TrainedEnergy]:
         prototypes = None
@@ -81,7 +84,7 @@ def fit_expert(
 
         def look(iteration: int, energy: nn.Module) -> None:
             if observe is not None:
-                observe(iteration, Expert(whitening, wrapped(energy)))
+                observe(iteration, Expert(whitening, wrapped(energy), closer_look))
 
         trained = train_energy(
             latents, unseen, settings=settings, generator=generator, progress=progress, observe=look
@@ -89,30 +92,56 @@ def fit_expert(
         return wrapped(trained.energy), trained
 
     energies, trainings = zip(*(fit_one() for _ in range(settings.num_energies)), strict=True)
-    return Expert(whitening, _mean(energies)).eval().requires_grad_(False), list(trainings)
+    return Expert(whitening, _mean(energies), closer_look).eval().requires_grad_(False), list(trainings)
 
 
-def renew_prototypes(
-    expert: Expert,
-    images: Float16[Tensor, "n p c"],
-    settings: FitSettings,
-    generator: torch.Generator,
-    progress: Progress,
+def fit_closer_look(
+    images: Float[Tensor, "n p k"], whitening: Whitening, settings: FitSettings, progress: Progress
+) -> CloserLook | None:
+    """Several coresets of the latents, each from a draw of its own, or None where none are asked for."""
+    looks = settings.num_closer_looks if settings.num_prototypes > 0 else 0
+    if looks == 0:
+        return None
+    progress.stage("closer look", looks)
+    generator = torch.Generator().manual_seed(
+        settings.seed
+    )  # training draws the same numbers with it and without
+    coresets = []
+    for _ in range(looks):
+        coresets.append(
+            _draw_coreset(
+                images,
+                whitening,
+                settings.closer_prototypes,
+                generator,
+                MOST_CANDIDATES_CLOSER,
+                MOST_MEASURED_CLOSER,
+            )
+        )
+        progress.advance()
+    return CloserLook.of(whitening.deviations(), coresets)
+
+
+def add_parts(
+    expert: Expert, parts: Float16[Tensor, "n p c"], *, num_fitted: int, settings: FitSettings
 ) -> Expert:
-    """The same expert with prototypes of these images, which may be more than it was trained on."""
-    whitening = expert.whitening
-    latents = torch.empty(*images.shape[:2], whitening.projection.shape[1])
-    _whiten(whitening, images.flatten(0, 1), latents.flatten(0, 1))
+    """The same expert, whose closer look knows the patches of these good parts too.
 
-    def chosen() -> Prototypes:
-        prototypes = choose_prototypes(latents, whitening, settings, generator)
-        progress.advance(len(prototypes.points))
-        return prototypes
-
-    progress.stage("all parts", settings.num_energies * settings.num_prototypes)
-    several = expert.energy.energies if isinstance(expert.energy, MeanEnergy) else [expert.energy]
-    energies = [PrototypeEnergy(e.energy, chosen()) for e in several if isinstance(e, PrototypeEnergy)]
-    return copy.deepcopy(Expert(whitening, _mean(energies))).eval().requires_grad_(False)
+    As many prototypes as is their share are added, and nothing else changes, so that no energy of any image grows: a
+    threshold that the expert keeps without them it keeps with them.
+    """
+    look = expert.closer_look
+    if look is None:
+        return expert
+    generator = torch.Generator().manual_seed(settings.seed)
+    patches = parts.flatten(0, 1)
+    count = round(look.size * len(parts) / num_fitted)
+    stretch, added = expert.whitening.deviations(), []
+    for own in look.stretched():
+        drawn = torch.randperm(len(patches), generator=generator)[:MOST_CANDIDATES_CLOSER]
+        candidates = expert.whitening(patches[drawn].float()) * stretch
+        added.append(candidates[greedy_coreset(candidates, max(1, count), generator, beside=own)])
+    return Expert(expert.whitening, expert.energy, look.extended(added)).eval().requires_grad_(False)
 
 
 def choose_prototypes(
@@ -123,14 +152,29 @@ def choose_prototypes(
     Whitened, noise has as much to say of what is near as anything. Radii are of the fitted images too: the parts held
     out for the threshold must not have shaped what judges them.
     """
+    points, radii = _draw_coreset(
+        images, whitening, settings.num_prototypes, generator, MOST_CANDIDATES, MOST_MEASURED
+    )
+    return Prototypes(whitening.deviations(), points, radii, settings.prototype_directions)
+
+
+def _draw_coreset(
+    images: Float[Tensor, "n p k"],
+    whitening: Whitening,
+    size: int,
+    generator: torch.Generator,
+    most_candidates: int,
+    most_measured: int,
+) -> Coreset:
     stretch, per_image = whitening.deviations(), images.shape[1]
-    drawn = torch.randperm(len(images) * per_image, generator=generator)[:MOST_CANDIDATES]
+    drawn = torch.randperm(len(images) * per_image, generator=generator)[:most_candidates]
     candidates = images[drawn // per_image, drawn % per_image] * stretch
-    chosen = greedy_coreset(candidates, settings.num_prototypes, generator)
-    measured = range(0, len(images), -(-len(images) // MOST_MEASURED))
+    chosen = greedy_coreset(candidates, size, generator)
+    measured = range(0, len(images), -(-len(images) // most_measured))
     measurable = ((place, images[place] * stretch) for place in measured)
-    radii = usual_distances(candidates[chosen], drawn[chosen] // per_image, measurable)
-    return Prototypes(stretch, candidates[chosen], radii, settings.prototype_directions)
+    return Coreset(
+        candidates[chosen], usual_distances(candidates[chosen], drawn[chosen] // per_image, measurable)
+    )
 
 
 def _mean(energies: Sequence[nn.Module]) -> nn.Module:

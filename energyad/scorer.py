@@ -12,12 +12,16 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from energyad.experts import Expert, Experts
 from energyad.features import FeatureExtractor, Grid
-from energyad.latents import Whitening
 from energyad.tiling import Tiles, blending_weights, cut_indices, length, starts
 
 SMOOTHING_REACH = 6
 """Standard deviations. Beyond, weights become subnormal numbers, which cost a head a quarter of its time."""
+
+
+LEAST_WEIGHT = 1e-2
+"""Pixels. Of a patch that weighs less in what is judged of an image, nothing is seen there."""
 
 
 class Scores(NamedTuple):
@@ -34,7 +38,7 @@ class Scores(NamedTuple):
 class EnergyHead(nn.Module):
     """Feature grid → latents → energies → heatmap → score: all that is fitted, behind the frozen backbone.
 
-    whitening: None where energy is `Experts`, who have latents of their own each.
+    expert: what judges the patches of a category, or one for each of several.
     smoothing: standard deviation in pixels of the Gaussian applied to the heatmap before its maximum is taken.
     tiles: how the image was cut. mask: pixels of the heatmap that are judged, all where None; elsewhere it is 0.
     """
@@ -42,11 +46,11 @@ class EnergyHead(nn.Module):
     upsampling: Float[Tensor, "h rows*inner"]
     widening: Float[Tensor, "w columns*inner"]
     mask: Bool[Tensor, "h w"] | None
+    judged: Bool[Tensor, " p"] | None
 
     def __init__(
         self,
-        whitening: Whitening | None,
-        energy: nn.Module,
+        expert: Expert | Experts,
         *,
         grid: Grid,
         smoothing: float,
@@ -54,8 +58,7 @@ class EnergyHead(nn.Module):
         mask: Bool[Tensor, "h w"] | None = None,
     ) -> None:
         super().__init__()
-        self.whitening = whitening
-        self.energy = energy
+        self.expert = expert
         self.tiles = tiles or Tiles()
         matrix = upsampling_matrix(grid, smoothing=smoothing)
         first = math.ceil(
@@ -65,18 +68,26 @@ class EnergyHead(nn.Module):
             axis = blended(matrix, count, self.tiles.overlap, margin=first)
             self.register_buffer(name, axis, persistent=False)
         self.register_buffer("mask", mask)
+        self.register_buffer("judged", None if mask is None else self._judged(mask), persistent=False)
 
     def forward(self, features: Float[Tensor, "b*tiles c g g"]) -> Scores:
         """Score feature grids, those of an image's tiles row by row."""
         patches, category = features.permute(0, 2, 3, 1), None
-        if self.whitening is None:
-            energies, category = self.energy(patches)
+        if isinstance(self.expert, Experts):
+            energies, category = self.expert(patches, self.judged)
         else:
-            energies = self.energy(self.whitening(patches))
+            energies = self.expert(patches, self.tiles.count * patches.shape[1] ** 2, self.judged)
         heatmap = self.upsampling @ self._side_by_side(energies) @ self.widening.T
         if self.mask is not None:
             heatmap = torch.where(self.mask, heatmap, 0.0)
         return Scores(heatmap.amax(dim=(1, 2)), heatmap, category)
+
+    def _judged(self, mask: Bool[Tensor, "h w"]) -> Bool[Tensor, " p"]:
+        """Patches that weigh in judged pixels, tile by tile."""
+        weights = self.upsampling.T @ mask.to(self.upsampling.dtype) @ self.widening
+        rows, columns = self.tiles.rows, self.tiles.columns
+        by_tile = weights.unflatten(1, (columns, -1)).unflatten(0, (rows, -1)).transpose(1, 2)
+        return by_tile.flatten() > LEAST_WEIGHT
 
     def _side_by_side(self, energies: Float[Tensor, "b*tiles g g"]) -> Float[Tensor, "b rows*g columns*g"]:
         if self.tiles.count == 1:

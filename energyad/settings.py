@@ -51,13 +51,15 @@ class FitSettings:
         num_energies: trained from seeds of their own, and averaged.
         num_prototypes: good latents that the energy measures distances from; 0 for the autoencoder alone.
             prototype_directions: leading latents in which these distances are told one by one.
+        num_closer_looks: coresets of `closer_prototypes` good latents each, which an image's strangest patches are
+            compared with once more; 0 for the first look alone.
         warmup_iterations: steps of plain reconstruction before DxMI. warmup_power: of the mean of patches' errors that
             they lower; beyond 1 rare patches weigh more. iterations: DxMI iterations.
         data_energy: mean energy of the data when DxMI begins.
         smoothing: standard deviation in pixels of the heatmap's Gaussian.
         tiles: rows and columns that large images are cut into, (1, 1) for none. tile_overlap: of neighbours, a share.
-        holdout: share of the good images kept from training, for the threshold; beyond 20 images half of it. Where
-            they are too few to certify either rate, prototypes are chosen anew afterwards, of all good images.
+        holdout: share of the good images kept from training, for the threshold; beyond 20 images half of it. What
+            they add is prototypes of closer looks, when the threshold stands.
         false_reject_rate: share of good parts the threshold may reject.
         review_rate: share of good parts that may be rejected or sent to a person; None for no such verdict.
         seed: of everything random.
@@ -73,8 +75,10 @@ class FitSettings:
     energy_width: int = 256
     bottleneck: int = 32
     num_energies: int = 1
-    num_prototypes: int = 1024
+    num_prototypes: int = 512
     prototype_directions: int = 96
+    num_closer_looks: int = 4
+    closer_prototypes: int = 2048
     warmup_iterations: int = 3000
     warmup_batch_size: int = 512
     warmup_lr: float = 3e-3
@@ -93,9 +97,10 @@ class FitSettings:
     def __post_init__(self) -> None:
         """Refuse illegal values, naming each."""
         sizes = ("num_latents", "energy_width", "bottleneck", "image_size")
-        for name in (*sizes, "num_energies", "prototype_directions"):
+        for name in (*sizes, "num_energies", "prototype_directions", "closer_prototypes"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
-        for name in ("lighting", "num_prototypes", "warmup_iterations", "iterations", "smoothing", "seed"):
+        counts = ("num_prototypes", "num_closer_looks", "warmup_iterations", "iterations")
+        for name in ("lighting", *counts, "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         self._require(self.warmup_power >= 1, "warmup_power", "must be at least 1")
         self._require(self.precision in PRECISIONS, "precision", f"must be one of {', '.join(PRECISIONS)}")

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from energyad.closer_look import CloserLook, Coreset
 from energyad.datasets import Category
 from energyad.detector import CARD_FILE, HEAD_FILE, AnomalyDetector
 from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes
@@ -45,8 +46,13 @@ def an_expert(seed: int, *, prototypes: int, energies: int = 1) -> Expert:
             autoencoder, Prototypes(whitening.deviations(), points, radii, num_directions=3)
         )
 
+    def coreset() -> Coreset:
+        points = torch.randn(2 * prototypes, LATENTS, generator=generator)
+        return Coreset(points, torch.rand(2 * prototypes, generator=generator) + 0.5)
+
     several = [energy() for _ in range(energies)]
-    return Expert(whitening, several[0] if energies == 1 else MeanEnergy(several)).eval()
+    look = CloserLook.of(whitening.deviations(), [coreset(), coreset()])
+    return Expert(whitening, several[0] if energies == 1 else MeanEnergy(several), look).eval()
 
 
 def mean_decides(count: int) -> Recognition:
@@ -64,7 +70,8 @@ def test_each_image_is_judged_by_its_expert_alone_in_any_batch(energies: int, ti
     features = drawn + torch.tensor(numbers).repeat_interleave(tiles)[:, None, None, None]
     units = torch.tensor([1.0, 2.0, 5.0])[numbers].repeat_interleave(tiles)[:, None, None]
     own = [
-        made[number](features[place * tiles : (place + 1) * tiles]) for place, number in enumerate(numbers)
+        made[number](features[place * tiles : (place + 1) * tiles], per_image=tiles * SIDE**2)
+        for place, number in enumerate(numbers)
     ]
     expected = torch.cat(own) / units
     experts = unite(made, mean_decides(3), units=(1.0, 2.0, 5.0), tiles=tiles).eval().requires_grad_(False)
@@ -74,7 +81,7 @@ def test_each_image_is_judged_by_its_expert_alone_in_any_batch(energies: int, ti
     torch.testing.assert_close(experts(features[:tiles])[0], expected[:tiles], rtol=1e-4, atol=1e-5)
 
     grid = Grid(image_size=32, size=SIDE, margin=0)
-    head = EnergyHead(None, experts, grid=grid, smoothing=1.0, tiles=Tiles(rows=tiles)).eval()
+    head = EnergyHead(experts, grid=grid, smoothing=1.0, tiles=Tiles(rows=tiles)).eval()
     graph = export.export_head(head, num_channels=CHANNELS).SerializeToString()
     given = features.permute(0, 3, 1, 2).contiguous()
     for few in (given, given[: 2 * tiles]):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 import torch
 
-from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy
+from energyad.energy import AutoencoderEnergy, MeanEnergy
 from energyad.experts import Expert
 from energyad.features import Grid
-from energyad.heads import fit_expert, renew_prototypes
+from energyad.heads import add_parts, fit_expert
 from energyad.progress import Silent
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy
@@ -39,38 +38,49 @@ def fit(settings: FitSettings) -> tuple[Expert, list[TrainedEnergy]]:
     return fit_expert(*parts, settings, generator, Silent())
 
 
-def distances(expert: Expert, images: torch.Tensor) -> torch.Tensor:
-    assert isinstance(expert.energy, PrototypeEnergy)
-    return expert.energy.squared_distance(expert.whitening(images.float()))
+def test_added_parts_are_known_to_the_closer_look_and_no_energy_grows() -> None:
+    settings = replace(SETTINGS, num_prototypes=20, num_closer_looks=2, closer_prototypes=1000)
+    expert, _ = fit(settings)
+    fitted, added, others = patches(5, 0), patches(5, 4), patches(40, 3)
+
+    def closer(expert: Expert, images: torch.Tensor) -> torch.Tensor:
+        assert expert.closer_look is not None
+        return expert.closer_look.squared_distance(expert.whitening(images.float()))
+
+    assert float(closer(expert, fitted).max()) < 1e-2 < float(closer(expert, added).min())
+    larger = add_parts(expert, added, num_fitted=5, settings=settings)
+    assert float(closer(larger, torch.cat([fitted, added])).max()) < 1e-2
+    assert float(closer(expert, added).min()) > 1e-2  # the first one is left as it was
+    one, two = (each(others.float(), per_image=GRID.inner**2) for each in (expert, larger))
+    assert bool((two <= one).all()) and float((one - two).max()) > 1e-3
+    assert larger.energy is expert.energy
 
 
-def test_renewed_prototypes_are_of_the_images_given_and_nothing_else_changes() -> None:
-    expert, _ = fit(SETTINGS)
-    fitted, others = patches(5, 0), patches(2, 2)
-    assert float(distances(expert, fitted).max()) < 1e-3
-    assert float(distances(expert, others).min()) > 1e-3
-    both = torch.cat([fitted, others])
-    renewed = renew_prototypes(expert, both, SETTINGS, torch.Generator().manual_seed(1), Silent())
-    assert float(distances(renewed, both).max()) < 1e-3
-    assert float(distances(expert, others).min()) > 1e-3  # the first one is left as it was
-    latents = expert.whitening(others.float())
-    assert isinstance(expert.energy, PrototypeEnergy) and isinstance(renewed.energy, PrototypeEnergy)
-    torch.testing.assert_close(renewed.energy.energy(latents), expert.energy.energy(latents), rtol=0, atol=0)
+def test_as_many_prototypes_are_added_as_is_the_share_of_the_parts() -> None:
+    settings = replace(SETTINGS, num_closer_looks=3, closer_prototypes=40)
+    expert, _ = fit(settings)
+    larger = add_parts(expert, patches(2, 2), num_fitted=5, settings=settings)
+    assert expert.closer_look is not None and larger.closer_look is not None
+    assert (expert.closer_look.size, larger.closer_look.size) == (40, 56)
+
+
+def test_a_closer_look_leaves_training_as_it_is() -> None:
+    settings = replace(SETTINGS, num_prototypes=20)
+    with_it, without = fit(settings)[0], fit(replace(settings, num_closer_looks=0))[0]
+    assert without.closer_look is None and with_it.closer_look is not None
+    states = [expert.energy.state_dict() for expert in (with_it, without)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
 
 
 def test_no_prototypes_where_none_are_asked() -> None:
     expert, _ = fit(replace(SETTINGS, num_prototypes=0))
-    assert isinstance(expert.energy, AutoencoderEnergy)
+    assert isinstance(expert.energy, AutoencoderEnergy) and expert.closer_look is None
 
 
-@pytest.mark.parametrize("renew", [False, True])
-def test_several_energies_differ_and_the_expert_has_their_mean(renew: bool) -> None:
+def test_several_energies_differ_and_the_expert_has_their_mean() -> None:
     settings = replace(SETTINGS, num_energies=3, num_prototypes=20)
     expert, trainings = fit(settings)
     assert len(trainings) == 3
-    if renew:
-        again = torch.Generator().manual_seed(1)
-        expert = renew_prototypes(expert, patches(7, 0), settings, again, Silent())
     assert isinstance(expert.energy, MeanEnergy)
     latents = expert.whitening(patches(2, 2).float())
     each = torch.stack([energy(latents) for energy in expert.energy.energies])

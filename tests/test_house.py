@@ -12,8 +12,8 @@ import energyad
 ROOT = Path(energyad.__file__).parent
 ORDER = (
     "errors", "progress", "files", "pipeline", "image_files", "decoding", "images", "augmentation", "tiling",
-    "datasets", "defect_kinds", "defects", "demo", "backbones", "features", "latents", "coreset", "energy", "dxmi",
-    "experts", "calibration", "settings", "training",
+    "datasets", "defect_kinds", "defects", "demo", "backbones", "features", "latents", "coreset", "energy",
+    "closer_look", "dxmi", "experts", "calibration", "settings", "training",
     "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "observation", "drift", "artifact", "prediction",
     "results", "detector", "features_store", "extraction", "copies", "provenance", "card", "recalibration", "heads",
     "category_fit", "fitting", "assembly", "exports", "inspection", "journal", "watch", "webhook", "evaluation",

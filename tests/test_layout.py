@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
+from energyad.experts import Expert
 from energyad.features import Grid
 from energyad.latents import fit_whitening
 from energyad.runtimes import export, layout
@@ -80,7 +81,7 @@ def heads(name: str) -> tuple[EnergyHead, onnx.ModelProto]:
     for parameter in energy.parameters():
         nn.init.normal_(parameter, generator=generator)
     whitening = fit_whitening(torch.rand(400, CHANNELS, generator=generator), num_latents=LATENTS)
-    head = EnergyHead(whitening, energy, grid=Grid(64, 8, 1), smoothing=2.0)
+    head = EnergyHead(Expert(whitening, energy), grid=Grid(64, 8, 1), smoothing=2.0)
     head = head.eval().requires_grad_(False)
     return head, export.export_head(head, num_channels=CHANNELS)
 

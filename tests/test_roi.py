@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from energyad.errors import DataError, ImageError, SettingsError
+from energyad.experts import Expert
 from energyad.features import Grid
 from energyad.images import write_png
 from energyad.latents import Whitening
@@ -64,7 +65,7 @@ def test_energies_outside_have_no_say_in_the_score() -> None:
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[:, :32] = True
     grid = Grid(image_size=64, size=8, margin=1)
-    head = EnergyHead(whitening, Given(), grid=grid, smoothing=0.0, mask=mask)
+    head = EnergyHead(Expert(whitening, Given()), grid=grid, smoothing=0.0, mask=mask)
     energies = torch.full((1, 1, 6, 6), 0.2)
     quiet = head(energies)
     energies[..., 5] = 9.0

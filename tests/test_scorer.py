@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from energyad.energy import AutoencoderEnergy
+from energyad.experts import Expert
 from energyad.features import Grid, load_extractor
 from energyad.latents import Whitening, fit_whitening
 from energyad.scorer import EnergyHead, Scorer, upsampling_matrix
@@ -18,7 +19,7 @@ def scorer() -> Scorer:
     extractor = load_extractor("tf_efficientnet_lite0", image_size=64)
     whitening = fit_whitening(torch.randn(500, 176, generator=generator), num_latents=16)
     energy = AutoencoderEnergy(16, width=8, bottleneck=4, generator=generator)
-    return Scorer(extractor, EnergyHead(whitening, energy, grid=extractor.grid, smoothing=4.0)).eval()
+    return Scorer(extractor, EnergyHead(Expert(whitening, energy), grid=extractor.grid, smoothing=4.0)).eval()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 4.0])
@@ -78,7 +79,7 @@ def test_a_higher_energy_anywhere_never_lowers_the_score() -> None:
 
     whitening = Whitening(1, 1)
     whitening.projection.fill_(1.0)
-    head = EnergyHead(whitening, Given(), grid=GRID, smoothing=4.0)
+    head = EnergyHead(Expert(whitening, Given()), grid=GRID, smoothing=4.0)
     energies = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     raised = energies + torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     assert bool((head(raised).score > head(energies).score).all())

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from energyad.errors import SettingsError
+from energyad.experts import Expert
 from energyad.extraction import some_tiles
 from energyad.features import Grid
 from energyad.latents import Whitening
@@ -27,7 +28,7 @@ class FirstLatent(torch.nn.Module):
 def head(tiles: Tiles, grid: Grid = GRID) -> EnergyHead:
     whitening = Whitening(1, 1)
     whitening.projection.fill_(1.0)
-    return EnergyHead(whitening, FirstLatent(), grid=grid, smoothing=0.0, tiles=tiles)
+    return EnergyHead(Expert(whitening, FirstLatent()), grid=grid, smoothing=0.0, tiles=tiles)
 
 
 @settings(max_examples=40)

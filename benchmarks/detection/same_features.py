@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.detection.method import Fitted, read_batches
 from energyad.augmentation import relight
 from energyad.copies import turned_copies
-from energyad.coreset import PROJECTED_CHANNELS, greedy_coreset
+from energyad.coreset import greedy_coreset
 from energyad.extraction import GoodFeatures
 from energyad.features import Grid, load_extractor
 from energyad.features_store import MemoryRows
@@ -33,6 +33,7 @@ from energyad.scorer import upsampling_matrix
 from energyad.settings import FitSettings
 
 CORESET_SIZE = 4000
+PROJECTED_CHANNELS = 128  # as in patchcore-inspection's approximate greedy coreset
 SMOOTHING = 4.0  # pixels; PatchCore's and PaDiM's own
 QUERY_CHUNK = 2048
 
@@ -150,7 +151,7 @@ def _fit_nearest(
     patches: Float[Tensor, "n c"], generator: torch.Generator, settings: FitSettings
 ) -> tuple[Rule, int]:
     """PatchCore's rule on raw features: the distance to the nearest patch of a coreset (CVPR 2022, eq. 6)."""
-    bank = patches[greedy_coreset(patches, CORESET_SIZE, generator)].float()
+    bank = patches[greedy_coreset(patches, CORESET_SIZE, generator, channels=PROJECTED_CHANNELS)].float()
     return lambda queries: nearest_distance(queries, bank), num_tensor_bytes([bank])
 
 
@@ -160,7 +161,7 @@ def _fit_nearest_latent(
     """The same rule on the whitened latents, which energyad's energy sees."""
     whitening = fit_whitening(patches, num_latents=settings.num_latents)
     latents = torch.cat([whitening(chunk.float()) for chunk in patches.split(65536)])
-    bank = latents[greedy_coreset(latents, CORESET_SIZE, generator)]
+    bank = latents[greedy_coreset(latents, CORESET_SIZE, generator, channels=PROJECTED_CHANNELS)]
     num_bytes = num_tensor_bytes([bank, *whitening.buffers()])
     return lambda queries: nearest_distance(whitening(queries), bank), num_bytes
 

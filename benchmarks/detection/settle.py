@@ -71,7 +71,7 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
         nonlocal spent, resumed
         spent += time.process_time() - resumed
         if iteration % every == 0 or iteration == settings.iterations:
-            head = EnergyHead(expert.whitening, expert.energy, grid=grid, smoothing=settings.smoothing)
+            head = EnergyHead(expert, grid=grid, smoothing=settings.smoothing)
             report({"iteration": iteration, "cpu_seconds": round(spent, 1)} | detect(probe, head))
         resumed = time.process_time()
 

@@ -14,6 +14,7 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
+from energyad.experts import Experts
 from energyad.features import FeatureExtractor
 from energyad.runtimes import layout
 from energyad.scorer import EnergyHead, cut
@@ -31,7 +32,7 @@ def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:
     """features [batch * tiles, c g g] → score [batch], heatmap [batch h w]; of several categories category [batch]."""
     tiles, grid_size = head.tiles.count, head.upsampling.shape[1] // head.tiles.rows
     features = torch.zeros(2 * tiles, num_channels, grid_size, grid_size)
-    names = ["score", "heatmap"] if head.whitening is not None else ["score", "heatmap", "category"]
+    names = ["score", "heatmap", *["category"] * isinstance(head.expert, Experts)]
     exported = layout.channels_second(_export(_Outputs(head), features, "features", names, multiple=tiles))
     for output in exported.graph.output:  # the exporter knows no name for a tiles-th of the batch
         output.type.tensor_type.shape.dim[0].dim_param = "batch"

@@ -7,14 +7,14 @@ convolutions, for any energy made of products, elementwise functions and reducti
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
-from jaxtyping import Shaped
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, helper
+
+from energyad.runtimes.graph_editor import GraphEditor, attribute
 
 ELEMENTWISE: Final = frozenset((
     "Abs", "Add", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
@@ -41,7 +41,7 @@ def channels_second(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def fold_scale(model: onnx.ModelProto) -> onnx.ModelProto:
     """Multiply the first convolution's weights where pixels are multiplied, x·s − o = s·(x − o/s), to save a pass."""
-    graph = _Editor(model)
+    graph = GraphEditor(model)
     for scale in [node for node in graph.nodes if node.op_type == "Mul"]:
         shift = graph.only_user(scale.output[0], "Sub")
         conv = graph.only_user(shift.output[0], "Conv") if shift is not None else None
@@ -63,42 +63,7 @@ def fold_scale(model: onnx.ModelProto) -> onnx.ModelProto:
     return graph.model()
 
 
-class _Editor:
-    """A copy of a model's nodes and constants, and the model they make."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._original = model
-        self.nodes = [_copy(node) for node in model.graph.node]
-        self.constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
-
-    def constant(self, value: Shaped[np.ndarray, "..."], like: str) -> str:
-        """A new constant's name."""
-        name = f"{like}.laid_out"
-        while name in self.constants:
-            name += "_"
-        self.constants[name] = np.ascontiguousarray(value)
-        return name
-
-    def only_user(self, name: str, op_type: str) -> NodeProto | None:
-        """The one node that takes a value, if it is of that type and nothing else takes it."""
-        users = [node for node in self.nodes for each in node.input if each == name]
-        is_output = any(output.name == name for output in self._original.graph.output)
-        return users[0] if len(users) == 1 and users[0].op_type == op_type and not is_output else None
-
-    def model(self) -> onnx.ModelProto:
-        """The edited model, checked; constants that nothing takes are left out."""
-        taken = Counter(name for node in self.nodes for name in node.input)
-        kept = [numpy_helper.from_array(value, name) for name, value in self.constants.items() if taken[name]]
-        old = self._original.graph
-        graph = helper.make_graph(self.nodes, old.name, list(old.input), list(old.output), kept)
-        model = helper.make_model(
-            graph, opset_imports=list(self._original.opset_import), ir_version=self._original.ir_version
-        )
-        onnx.checker.check_model(model)
-        return model
-
-
-class _Mover(_Editor):
+class _Mover(GraphEditor):
     """Walks from the transposed features to the energies. `moved`: channels of each value that is channels second."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -111,14 +76,14 @@ class _Mover(_Editor):
         nodes = self.nodes
         self.nodes = [new for node in nodes for new in self._move(node)]
         self._turn_differences_to_sums()
-        if any(output.name in self.moved for output in self._original.graph.output):
+        if any(output.name in self.moved for output in self.original.graph.output):
             raise _UnknownLayoutError
         return self.model()
 
     def _move(self, node: NodeProto) -> Iterable[NodeProto]:
-        source = self._original.graph.input[0]
+        source = self.original.graph.input[0]
         if node.op_type == "Transpose" and node.input[0] == source.name:
-            if list(_attribute(node, "perm")) != CHANNEL_LAST:
+            if list(attribute(node, "perm")) != CHANNEL_LAST:
                 raise _UnknownLayoutError
             self.aliases[node.output[0]] = source.name
             self.moved[source.name] = source.type.tensor_type.shape.dim[1].dim_value
@@ -126,7 +91,8 @@ class _Mover(_Editor):
         node.input[:] = [self.aliases.get(name, name) for name in node.input]
         if not any(name in self.moved for name in node.input):
             return [node]
-        if node.op_type == "MatMul" and self.only_user(node.output[0], "ReduceMin") is not None:
+        compared = node.op_type == "MatMul" and self.only_user(node.output[0], "ReduceMin") is not None
+        if compared or node.op_type == "Reshape":
             return self._turned_back(node)
         if node.op_type == "MatMul":
             return [self._as_convolution(node)]
@@ -141,7 +107,7 @@ class _Mover(_Editor):
         raise _UnknownLayoutError
 
     def _turned_back(self, node: NodeProto) -> Iterable[NodeProto]:
-        """Products of which only the least is asked for are compared fastest where they lie side by side."""
+        """Channel last again: to lay patches in a row, and where of products only the least is asked for."""
         if node.input[0] not in self.moved or node.input[1] in self.moved:
             raise _UnknownLayoutError
         source, turned = node.input[0], f"{node.input[0]}.turned"
@@ -160,7 +126,7 @@ class _Mover(_Editor):
         return helper.make_node("Conv", [source, kernel], list(node.output), node.name, kernel_shape=[1, 1])
 
     def _concatenated(self, node: NodeProto) -> NodeProto:
-        if _attribute(node, "axis") not in (-1, 3) or not all(name in self.moved for name in node.input):
+        if attribute(node, "axis") not in (-1, 3) or not all(name in self.moved for name in node.input):
             raise _UnknownLayoutError
         self.moved[node.output[0]] = sum(self.moved[name] for name in node.input)
         return helper.make_node("Concat", list(node.input), list(node.output), node.name, axis=1)
@@ -194,7 +160,7 @@ class _Mover(_Editor):
         axes = self.constants.get(node.input[1]) if len(node.input) > 1 else None
         if axes is None or axes.tolist() not in ([-1], [3]):
             raise _UnknownLayoutError
-        source, keep = node.input[0], _attribute(node, "keepdims", 1)
+        source, keep = node.input[0], attribute(node, "keepdims", 1)
         node.input[1] = self.constant(np.array([1], np.int64), node.input[1])
         # A convolution reads the channels where they are; a mean has them moved first, and a sum adds them in an order
         # that depends on the batch.
@@ -235,14 +201,3 @@ class _Mover(_Editor):
             conv.input[1] = self.constant(-self.constants[conv.input[1]], conv.input[1])
             shift.input[1] = self.constant(-self.constants[shift.input[1]], shift.input[1])
             difference.op_type = "Add"
-
-
-def _copy(node: NodeProto) -> NodeProto:
-    new = NodeProto()
-    new.CopyFrom(node)
-    return new
-
-
-def _attribute(node: NodeProto, name: str, default: Any = None) -> Any:
-    values = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-    return values.get(name, default)

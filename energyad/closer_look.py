@@ -1,0 +1,150 @@
+"""A second, closer look at the strangest patches of an image, with many more good patches to compare them with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
+
+import torch
+from jaxtyping import Bool, Float, Int8
+from torch import Tensor, nn
+
+SHARE = 1 / 32
+"""Of an image's patches: its score is the highest smoothed energy, which of the others hardly any can be."""
+
+LARGEST = 127  # of an 8-bit integer
+HEADROOM = 2.0
+"""Room for prototypes that are added: held-out parts may go beyond the fitted ones. What goes farther is cut off."""
+
+
+class Coreset(NamedTuple):
+    """Stretched good latents, and how far from its own a good latent usually lies; see `energy.Prototypes`."""
+
+    points: Float[Tensor, "m k"]
+    radii: Float[Tensor, " m"]
+
+
+class CloserLook(nn.Module):
+    """Squared distances to the nearest prototype, in units of its radius, averaged over several coresets.
+
+    One coreset's luck decides much of what lies far from it; many large ones are too dear for every patch, but few
+    patches of an image are strange. E(z) = E'(z) · mean_j min_m ‖s ∘ z − p_jm‖² / r_jm² takes the place of the first
+    look's energy there, as in two-stage search, where candidates are ranked again by a dearer distance. Both are in
+    units of what is usual for good parts, so that they stand side by side in one heatmap.
+
+    points: p, one column each, coreset beside coreset, as 8-bit multiples of the grain of each latent.
+    """
+
+    points: Int8[Tensor, "k looks*m"]
+    scale: Float[Tensor, " k"]
+    metric: Float[Tensor, " k"]
+    inverse: Float[Tensor, "1 looks*m"]
+    offset: Float[Tensor, "1 looks*m"]
+
+    def __init__(
+        self,
+        num_looks: int,
+        scale: Float[Tensor, " k"],
+        metric: Float[Tensor, " k"],
+        points: Int8[Tensor, "k looks*m"],
+        inverse: Float[Tensor, "1 looks*m"],
+        offset: Float[Tensor, "1 looks*m"],
+    ) -> None:
+        """See `of`. scale: s ∘ grain. metric: s². inverse: 1 / r². offset: ‖p‖² / r²."""
+        super().__init__()
+        self.num_looks = num_looks
+        self.register_buffer("scale", scale)
+        self.register_buffer("metric", metric)
+        self.register_buffer("points", points)
+        self.register_buffer("inverse", inverse)
+        self.register_buffer("offset", offset)
+
+    @classmethod
+    def of(cls, stretch: Float[Tensor, " k"], coresets: Sequence[Coreset]) -> Self:
+        """With these coresets, of one size. stretch: s, a factor for each latent."""
+        grain = (
+            torch.cat([each.points for each in coresets]).abs().amax(dim=0).clamp_min(1e-12)
+            * HEADROOM
+            / LARGEST
+        )
+        columns = zip(*(_columns(each, grain) for each in coresets), strict=True)
+        return cls(
+            len(coresets), stretch * grain, stretch.square(), *(torch.cat(each, dim=1) for each in columns)
+        )
+
+    def forward(
+        self,
+        z: Float[Tensor, "b *g k"],
+        energies: Float[Tensor, "b *g"],
+        *,
+        energy: Callable[[Tensor], Tensor],
+        per_image: int,
+        judged: Bool[Tensor, " p"] | None = None,
+    ) -> Float[Tensor, "b *g"]:
+        """Energies with those of the strangest patches replaced.
+
+        z: latents. energies: at first look. energy: E', of latents. per_image: patches that an image has, in however
+        many tiles. judged: those of them that count.
+        """
+        patches, at_first = z.reshape(-1, per_image, z.shape[-1]), energies.reshape(-1, per_image)
+        strange = at_first if judged is None else at_first * judged
+        places = strange.topk(max(1, round(per_image * SHARE)), dim=1, sorted=False).indices
+        chosen = patches.gather(1, places.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+        closer = energy(chosen) * self.squared_distance(chosen)
+        return at_first.scatter(1, places, closer).reshape(-1, *energies.shape[1:])
+
+    def squared_distance(self, z: Float[Tensor, "b h k"]) -> Float[Tensor, "b h"]:
+        """Mean over the coresets of the squared distance to the nearest prototype, in units of its squared radius."""
+        weight = torch.cat([-2 * self.inverse * self.points.to(z.dtype), self.inverse, self.offset], dim=-2)
+        squares = (z.square() * self.metric).sum(dim=-1, keepdim=True)
+        terms = torch.cat([z * self.scale, squares, torch.ones_like(squares)], dim=-1)
+        looks = weight.split(self.size, dim=-1)
+        return torch.stack([(terms @ look).amin(dim=-1) for look in looks]).mean(dim=0).clamp_min(0)
+
+    @property
+    def size(self) -> int:
+        """Prototypes of each coreset."""
+        return self.points.shape[-1] // self.num_looks
+
+    def stretched(self) -> Float[Tensor, "looks m k"]:
+        """The prototypes, in the latents' own lengths."""
+        grain = self.scale / self.metric.sqrt()
+        return (self.points * grain[:, None]).T.unflatten(0, (self.num_looks, self.size))
+
+    def extended(self, added: Sequence[Float[Tensor, "m k"]]) -> CloserLook:
+        """The same with more prototypes in each coreset, each with the middle radius there: no distance grows."""
+        grain = self.scale / self.metric.sqrt()
+        radii = [each.rsqrt().median() for each in self._by_look(self.inverse)]
+        more = [
+            _columns(Coreset(points, radius.expand(len(points))), grain)
+            for points, radius in zip(added, radii, strict=True)
+        ]
+        return self._beside(list(zip(*more, strict=True)))
+
+    def filled(self, size: int) -> CloserLook:
+        """The same with each coreset's last prototype repeated until there are so many; no distance changes."""
+        own = (self.points, self.inverse, self.offset)
+        return self._beside(
+            [
+                [each[:, -1:].expand(-1, max(0, size - self.size)) for each in self._by_look(part)]
+                for part in own
+            ]
+        )
+
+    def _beside(self, more: Sequence[Sequence[Tensor]]) -> CloserLook:
+        """With more columns of points, inverse and offset, given for each coreset, behind its own."""
+        columns = [
+            torch.cat([part for pair in zip(self._by_look(own), new, strict=True) for part in pair], dim=1)
+            for own, new in zip((self.points, self.inverse, self.offset), more, strict=True)
+        ]
+        return CloserLook(self.num_looks, self.scale, self.metric, *columns)
+
+    def _by_look(self, columns: Tensor) -> Sequence[Tensor]:
+        return columns.split(self.size, dim=1)
+
+
+def _columns(coreset: Coreset, grain: Float[Tensor, " k"]) -> tuple[Tensor, Tensor, Tensor]:
+    points = (coreset.points / grain).round().clamp(-LARGEST, LARGEST)
+    squares = (points * grain).square().sum(dim=1)
+    inverse = coreset.radii.square().reciprocal()
+    return points.to(torch.int8).T, inverse[None], (squares * inverse)[None]
