@@ -26,6 +26,16 @@ def test_small_sets_are_taken_whole_and_no_place_twice() -> None:
     assert sorted(chosen.tolist()) == list(range(80))
 
 
+def test_beside_known_patches_the_choice_goes_on_with_those_farthest_from_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    known = 100 + torch.randn(50, 8, generator=generator)
+    far = 20 * torch.eye(8)[:3]
+    patches = torch.cat([known[:20] + 0.01, far, known[20:] + 0.01])
+    chosen = greedy_coreset(patches, 3, generator, beside=known)
+    assert sorted(chosen.tolist()) == [20, 21, 22]
+    assert len(greedy_coreset(patches, 1, generator, beside=torch.cat([known, far]))) == 1
+
+
 def test_prototypes_lie_among_the_features() -> None:
     generator = torch.Generator().manual_seed(0)
     scales = torch.tensor([8.0, 4.0, 2.0, 1.0])
