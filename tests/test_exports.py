@@ -83,7 +83,7 @@ def test_the_example_of_thirty_lines_gives_the_programs_scores(
         score, verdict, name = line.split()
         expected = fitted_detector.score(path)
         # resizing rounds to bytes, and a mean that ends in a half may go either way
-        assert float(score) == pytest.approx(expected.score, rel=1e-5 if size == 128 else 0.06)
+        assert float(score) == pytest.approx(expected.score, rel=1e-5 if size == 128 else 0.1)
         assert (verdict, name) == (expected.verdict.replace("review", "ok"), str(path))
 
 
