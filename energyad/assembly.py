@@ -23,6 +23,8 @@ from energyad.scorer import EnergyHead, Scorer
 from energyad.settings import FitSettings
 
 FIRST_WITH_EXPERTS = 8
+"""Of models whose head holds an expert or experts; before, it held their modules itself."""
+
 FIRST_SCHEMA = 6
 """Of models whose network is today's; before, distances to prototypes, if any, were not squared."""
 

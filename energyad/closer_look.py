@@ -62,11 +62,8 @@ class CloserLook(nn.Module):
     @classmethod
     def of(cls, stretch: Float[Tensor, " k"], coresets: Sequence[Coreset]) -> Self:
         """With these coresets, of one size. stretch: s, a factor for each latent."""
-        grain = (
-            torch.cat([each.points for each in coresets]).abs().amax(dim=0).clamp_min(1e-12)
-            * HEADROOM
-            / LARGEST
-        )
+        farthest = torch.cat([each.points for each in coresets]).abs().amax(dim=0)
+        grain = farthest.clamp_min(1e-12) * HEADROOM / LARGEST
         columns = zip(*(_columns(each, grain) for each in coresets), strict=True)
         return cls(
             len(coresets), stretch * grain, stretch.square(), *(torch.cat(each, dim=1) for each in columns)
@@ -108,15 +105,13 @@ class CloserLook(nn.Module):
 
     def stretched(self) -> Float[Tensor, "looks m k"]:
         """The prototypes, in the latents' own lengths."""
-        grain = self.scale / self.metric.sqrt()
-        return (self.points * grain[:, None]).T.unflatten(0, (self.num_looks, self.size))
+        return (self.points * self._grain[:, None]).T.unflatten(0, (self.num_looks, self.size))
 
     def extended(self, added: Sequence[Float[Tensor, "m k"]]) -> CloserLook:
         """The same with more prototypes in each coreset, each with the middle radius there: no distance grows."""
-        grain = self.scale / self.metric.sqrt()
         radii = [each.rsqrt().median() for each in self._by_look(self.inverse)]
         more = [
-            _columns(Coreset(points, radius.expand(len(points))), grain)
+            _columns(Coreset(points, radius.expand(len(points))), self._grain)
             for points, radius in zip(added, radii, strict=True)
         ]
         return self._beside(list(zip(*more, strict=True)))
@@ -138,6 +133,10 @@ class CloserLook(nn.Module):
             for own, new in zip((self.points, self.inverse, self.offset), more, strict=True)
         ]
         return CloserLook(self.num_looks, self.scale, self.metric, *columns)
+
+    @property
+    def _grain(self) -> Float[Tensor, " k"]:
+        return self.scale / self.metric.sqrt()
 
     def _by_look(self, columns: Tensor) -> Sequence[Tensor]:
         return columns.split(self.size, dim=1)

@@ -103,9 +103,8 @@ def fit_closer_look(
     if looks == 0:
         return None
     progress.stage("closer look", looks)
-    generator = torch.Generator().manual_seed(
-        settings.seed
-    )  # training draws the same numbers with it and without
+    # One of its own: training draws the same numbers with a closer look and without.
+    generator = torch.Generator().manual_seed(settings.seed)
     coresets = []
     for _ in range(looks):
         coresets.append(

@@ -19,7 +19,6 @@ from energyad.tiling import Tiles, blending_weights, cut_indices, length, starts
 SMOOTHING_REACH = 6
 """Standard deviations. Beyond, weights become subnormal numbers, which cost a head a quarter of its time."""
 
-
 LEAST_WEIGHT = 1e-2
 """Pixels. Of a patch that weighs less in what is judged of an image, nothing is seen there."""
 
