@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from energyad.backbones import BackboneWeights
 from energyad.closer_look import CloserLook
+from energyad.coreset import Coreset
 from energyad.detector import BACKBONE_FILE, HEAD_FILE
 from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.errors import ModelError
@@ -92,11 +93,10 @@ def _empty_look(tensors: Mapping[str, Tensor], prefix: str, settings: FitSetting
     own = {name: tensors[f"{prefix}{name}"] for name in names if f"{prefix}{name}" in tensors}
     if not own:
         return None
-    if len(own) < len(names):
+    looks = settings.num_closer_looks
+    if len(own) < len(names) or looks == 0 or own["points"].shape[-1] % looks != 0:
         raise _misfit(HEAD_FILE)
-    return CloserLook(
-        settings.num_closer_looks, **{name: torch.empty_like(each) for name, each in own.items()}
-    )
+    return CloserLook(looks, **{name: torch.empty_like(each) for name, each in own.items()})
 
 
 def _renamed(tensors: Mapping[str, Tensor], *, several: bool) -> dict[str, Tensor]:
@@ -115,8 +115,8 @@ def _empty_energy(tensors: Mapping[str, Tensor], name: str, latents: int, settin
     if weight is None:
         raise _misfit(HEAD_FILE)
     terms, count = weight.shape
-    empty = torch.zeros(latents), torch.zeros(count, latents), torch.ones(count)
-    return PrototypeEnergy(energy, Prototypes(*empty, num_directions=terms - 2))
+    empty = Coreset(torch.zeros(count, latents), torch.ones(count))
+    return PrototypeEnergy(energy, Prototypes(torch.zeros(latents), empty, num_directions=terms - 2))
 
 
 def _tensors(contents: Mapping[str, bytes], name: str) -> dict[str, Tensor]:

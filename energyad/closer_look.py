@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Self
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int8
 from torch import Tensor, nn
+
+from energyad.coreset import Coreset
+from energyad.energy import lengthened
 
 SHARE = 1 / 32
 """Of an image's patches: its score is the highest smoothed energy, which of the others hardly any can be."""
@@ -15,13 +18,6 @@ SHARE = 1 / 32
 LARGEST = 127  # of an 8-bit integer
 HEADROOM = 2.0
 """Room for prototypes that are added: held-out parts may go beyond the fitted ones. What goes farther is cut off."""
-
-
-class Coreset(NamedTuple):
-    """Stretched good latents, and how far from its own a good latent usually lies; see `energy.Prototypes`."""
-
-    points: Float[Tensor, "m k"]
-    radii: Float[Tensor, " m"]
 
 
 class CloserLook(nn.Module):
@@ -61,7 +57,7 @@ class CloserLook(nn.Module):
 
     @classmethod
     def of(cls, stretch: Float[Tensor, " k"], coresets: Sequence[Coreset]) -> Self:
-        """With these coresets, of one size. stretch: s, a factor for each latent."""
+        """With these coresets of latents times s, of one size. stretch: s, a factor for each latent."""
         farthest = torch.cat([each.points for each in coresets]).abs().amax(dim=0)
         grain = farthest.clamp_min(1e-12) * HEADROOM / LARGEST
         columns = zip(*(_columns(each, grain) for each in coresets), strict=True)
@@ -114,25 +110,20 @@ class CloserLook(nn.Module):
             _columns(Coreset(points, radius.expand(len(points))), self._grain)
             for points, radius in zip(added, radii, strict=True)
         ]
-        return self._beside(list(zip(*more, strict=True)))
-
-    def filled(self, size: int) -> CloserLook:
-        """The same with each coreset's last prototype repeated until there are so many; no distance changes."""
-        own = (self.points, self.inverse, self.offset)
-        return self._beside(
-            [
-                [each[:, -1:].expand(-1, max(0, size - self.size)) for each in self._by_look(part)]
-                for part in own
-            ]
-        )
-
-    def _beside(self, more: Sequence[Sequence[Tensor]]) -> CloserLook:
-        """With more columns of points, inverse and offset, given for each coreset, behind its own."""
         columns = [
             torch.cat([part for pair in zip(self._by_look(own), new, strict=True) for part in pair], dim=1)
-            for own, new in zip((self.points, self.inverse, self.offset), more, strict=True)
+            for own, new in zip(
+                (self.points, self.inverse, self.offset), zip(*more, strict=True), strict=True
+            )
         ]
         return CloserLook(self.num_looks, self.scale, self.metric, *columns)
+
+    def repeat_last(self, size: int) -> None:
+        """Repeat each coreset's last prototype until there are so many; no distance changes."""
+        self.points, self.inverse, self.offset = (
+            torch.cat([lengthened(each, size) for each in self._by_look(own)], dim=1)
+            for own in (self.points, self.inverse, self.offset)
+        )
 
     @property
     def _grain(self) -> Float[Tensor, " k"]:

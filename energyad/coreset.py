@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,13 @@ PROJECTED_CHANNELS = 64
 """Random projections that a coreset's distances are of; 128 take several times as long, and choose no better."""
 
 CHUNK = 65536
+
+
+class Coreset(NamedTuple):
+    """A few points that stand for many, and how far from its point one of the many usually lies."""
+
+    points: Float[Tensor, "m k"]
+    radii: Float[Tensor, " m"]
 
 
 def greedy_coreset(

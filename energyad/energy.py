@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from energyad.coreset import Coreset
+
 MAGNITUDE_FLOOR = 2.0
 """Added to a latent's mean square before dividing by it; good latents have a mean square of one."""
 
@@ -55,13 +57,12 @@ class AutoencoderEnergy(nn.Module):
 class Prototypes:
     """Good latents to measure distances from.
 
-    stretch: s, a factor for each latent. points: p_m, latents times s. radii: r_m, how far from its prototype a good
-    latent usually lies. num_directions: leading latents in which distances are told one by one, see `PrototypeEnergy`.
+    stretch: s, a factor for each latent. coreset: of latents times s, with points p_m and radii r_m. num_directions:
+    leading latents in which distances are told one by one, see `PrototypeEnergy`.
     """
 
     stretch: Float[Tensor, " k"]
-    points: Float[Tensor, "m k"]
-    radii: Float[Tensor, " m"]
+    coreset: Coreset
     num_directions: int
 
 
@@ -84,8 +85,8 @@ class PrototypeEnergy(nn.Module):
     def __init__(self, energy: nn.Module, prototypes: Prototypes) -> None:
         super().__init__()
         self.energy = energy
-        d, points = prototypes.num_directions, prototypes.points
-        inverse = prototypes.radii.square().reciprocal()[:, None]
+        d, (points, radii) = prototypes.num_directions, prototypes.coreset
+        inverse = radii.square().reciprocal()[:, None]
         products = -2 * points[:, :d] * prototypes.stretch[:d]
         squares = points.square().sum(dim=1, keepdim=True)
         weight = torch.cat([products, torch.ones_like(squares), squares], dim=1) * inverse
@@ -100,10 +101,14 @@ class PrototypeEnergy(nn.Module):
         energies: Float[Tensor, "*b"] = self.energy(z)
         return energies * self.squared_distance(z)
 
-    def repeat_last(self, count: int) -> None:
-        """Repeat the last prototype until there are `count`; no distance changes."""
-        last = self.weight[:, -1:].expand(-1, max(0, count - self.weight.shape[1]))
-        self.weight = torch.cat([self.weight, last], dim=1)
+    @property
+    def size(self) -> int:
+        """Prototypes."""
+        return self.weight.shape[-1]
+
+    def repeat_last(self, size: int) -> None:
+        """Repeat the last prototype until there are so many; no distance changes."""
+        self.weight = lengthened(self.weight, size)
 
     def squared_distance(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Squared distance to the nearest prototype, in units of its squared radius."""
@@ -145,6 +150,11 @@ class Affine(nn.Linear):
         if self.weight.ndim == 2:
             return super().forward(z)
         return z @ self.weight.mT + self.bias
+
+
+def lengthened(columns: Tensor, size: int) -> Tensor:
+    """With the last column repeated until there are so many."""
+    return torch.cat([columns, columns[:, -1:].expand(-1, max(0, size - columns.shape[1]))], dim=1)
 
 
 def _mlp(sizes: list[int]) -> nn.Sequential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,18 +117,13 @@ def unite(
     experts: Sequence[Expert], recognition: Recognition, *, units: Sequence[float] | None, tiles: int
 ) -> Experts:
     """Experts side by side. Where one of them has fewer prototypes, its last is repeated, so that weights are alike."""
-    widest = max((each.closer_look.size for each in experts if each.closer_look is not None), default=0)
-    experts = [
-        each
-        if each.closer_look is None
-        else Expert(each.whitening, each.energy, each.closer_look.filled(widest))
-        for each in experts
-    ]
-    held = [[m for m in expert.modules() if isinstance(m, PrototypeEnergy)] for expert in experts]
-    most = max((energy.weight.shape[1] for own in held for energy in own), default=0)
-    for energy in (energy for own in held for energy in own):
-        energy.repeat_last(most)
-    return Experts(experts, recognition, units=units, tiles=tiles)
+    united = Experts(copy.deepcopy(experts), recognition, units=units, tiles=tiles)
+    for kind in (PrototypeEnergy, CloserLook):
+        held = [each for each in united.modules() if isinstance(each, kind)]
+        most = max((each.size for each in held), default=0)
+        for each in held:
+            each.repeat_last(most)
+    return united
 
 
 def fit_recognition(looks: Sequence[Float[Tensor, "_ c"]]) -> Recognition:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Float16
 from torch import Tensor, nn
 
-from energyad.closer_look import CloserLook, Coreset
-from energyad.coreset import greedy_coreset, usual_distances
+from energyad.closer_look import CloserLook
+from energyad.coreset import Coreset, greedy_coreset, usual_distances
 from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.experts import Expert
 from energyad.features_store import release
@@ -76,7 +76,7 @@ def fit_expert(
         if settings.num_prototypes > 0:
             progress.stage("prototypes", settings.num_prototypes)
             prototypes = choose_prototypes(own_light, whitening, settings, generator)
-            progress.advance(len(prototypes.points))
+            progress.advance(len(prototypes.coreset.points))
 
         def wrapped(energy: nn.Module) -> nn.Module:
             # Not before: prototypes hold still in the game, and the autoencoder would pay for what they tell already.
@@ -151,10 +151,10 @@ def choose_prototypes(
     Whitened, noise has as much to say of what is near as anything. Radii are of the fitted images too: the parts held
     out for the threshold must not have shaped what judges them.
     """
-    points, radii = _draw_coreset(
+    coreset = _draw_coreset(
         images, whitening, settings.num_prototypes, generator, MOST_CANDIDATES, MOST_MEASURED
     )
-    return Prototypes(whitening.deviations(), points, radii, settings.prototype_directions)
+    return Prototypes(whitening.deviations(), coreset, settings.prototype_directions)
 
 
 def _draw_coreset(

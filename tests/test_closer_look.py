@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
-from energyad.closer_look import SHARE, CloserLook, Coreset
+from energyad.closer_look import SHARE, CloserLook
+from energyad.coreset import Coreset
 from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes, learned_energy
 from energyad.experts import Expert
 from energyad.features import Grid
@@ -68,7 +71,8 @@ def test_patches_that_are_not_judged_take_no_look_from_those_that_are() -> None:
 def test_prototypes_repeated_change_no_distance_and_added_ones_raise_none() -> None:
     z = torch.randn(4, PATCHES, LATENTS, generator=drawn(5))
     before = LOOK.squared_distance(z)
-    filled = LOOK.filled(41)
+    filled = copy.deepcopy(LOOK)
+    filled.repeat_last(41)
     assert filled.size == 41 and torch.equal(filled.squared_distance(z), before)
     added = z[0, :9] * STRETCH
     extended = LOOK.extended([added, added]).squared_distance(z)
@@ -80,7 +84,7 @@ def test_prototypes_repeated_change_no_distance_and_added_ones_raise_none() -> N
 def test_what_is_learned_is_an_energy_without_its_distances(several: bool) -> None:
     z = torch.randn(4, LATENTS, generator=drawn(6))
     networks = [AutoencoderEnergy(LATENTS, width=8, bottleneck=2, generator=drawn(seed)) for seed in (0, 1)]
-    energies = [PrototypeEnergy(each, Prototypes(STRETCH, *a_coreset(0), 3)) for each in networks]
+    energies = [PrototypeEnergy(each, Prototypes(STRETCH, a_coreset(0), 3)) for each in networks]
     energy = MeanEnergy(energies) if several else energies[0]
     expected = torch.stack([each(z) for each in networks[: 1 + several]]).mean(dim=0)
     torch.testing.assert_close(learned_energy(energy, z), expected)

@@ -45,10 +45,10 @@ def test_prototypes_lie_among_the_features() -> None:
     settings = FitSettings(num_prototypes=500)
     images = whitening(features).view(20, 1000, 4)
     prototypes = choose_prototypes(images, whitening, settings, generator)
-    assert prototypes.points.shape == (500, 4)
+    assert prototypes.coreset.points.shape == (500, 4)
     torch.testing.assert_close(prototypes.stretch, scales / 8, rtol=0.05, atol=0)
     own = (features @ whitening.projection - whitening.mean @ whitening.projection) * prototypes.stretch
-    assert float(torch.cdist(prototypes.points, own).amin(dim=1).max()) < 0.01
+    assert float(torch.cdist(prototypes.coreset.points, own).amin(dim=1).max()) < 0.01
 
 
 def test_a_radius_is_the_mean_distance_of_what_lies_near_in_other_images() -> None:

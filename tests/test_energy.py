@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from energyad.coreset import Coreset
 from energyad.energy import COMPARED, AutoencoderEnergy, PrototypeEnergy, Prototypes
 from energyad.progress import Silent
 from energyad.settings import FitSettings
@@ -132,7 +133,7 @@ def test_the_distance_is_that_to_the_nearest_prototype(count: int) -> None:
     z = torch.randn(2, 3, 3, 12, generator=generator)
     radii = torch.rand(count, generator=generator) + 0.5
     autoencoder = AutoencoderEnergy(12, width=8, bottleneck=2)
-    energy = PrototypeEnergy(autoencoder, Prototypes(stretch, points, radii, num_directions=12))
+    energy = PrototypeEnergy(autoencoder, Prototypes(stretch, Coreset(points, radii), num_directions=12))
     expected = (torch.cdist((z * stretch).flatten(0, 2), points) / radii).amin(dim=1)
     torch.testing.assert_close(energy.squared_distance(z).flatten(), expected.square(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(energy(z), energy.energy(z) * energy.squared_distance(z))
@@ -142,7 +143,7 @@ def test_directions_beyond_the_leading_ones_count_through_their_length() -> None
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(30, 12, generator=generator)
     z = torch.randn(50, 12, generator=generator)
-    prototypes = Prototypes(torch.ones(12), points, torch.ones(30), num_directions=8)
+    prototypes = Prototypes(torch.ones(12), Coreset(points, torch.ones(30)), num_directions=8)
     energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), prototypes)
     leading = torch.cdist(z[:, :8], points[:, :8]).square()
     rest = z[:, 8:].square().sum(dim=1)[:, None] + points[:, 8:].square().sum(dim=1)
@@ -151,7 +152,7 @@ def test_directions_beyond_the_leading_ones_count_through_their_length() -> None
 
 def test_a_prototype_itself_has_next_to_no_energy_and_a_gradient() -> None:
     points = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
-    prototypes = Prototypes(torch.ones(12), points, torch.ones(5), num_directions=12)
+    prototypes = Prototypes(torch.ones(12), Coreset(points, torch.ones(5)), num_directions=12)
     energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), prototypes)
     z = points.clone().requires_grad_()
     distance = energy.squared_distance(z)

@@ -14,7 +14,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from energyad.closer_look import CloserLook, Coreset
+from energyad.closer_look import CloserLook
+from energyad.coreset import Coreset
 from energyad.datasets import Category
 from energyad.detector import CARD_FILE, HEAD_FILE, AnomalyDetector
 from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes
@@ -43,7 +44,7 @@ def an_expert(seed: int, *, prototypes: int, energies: int = 1) -> Expert:
         radii = torch.rand(prototypes, generator=generator) + 0.5
         autoencoder = AutoencoderEnergy(LATENTS, width=8, bottleneck=2, generator=generator)
         return PrototypeEnergy(
-            autoencoder, Prototypes(whitening.deviations(), points, radii, num_directions=3)
+            autoencoder, Prototypes(whitening.deviations(), Coreset(points, radii), num_directions=3)
         )
 
     def coreset() -> Coreset:

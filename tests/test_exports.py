@@ -71,9 +71,13 @@ def test_formats_and_suffixes_are_checked(fitted_detector: AnomalyDetector, tmp_
         exports.export_model(fitted_detector, "onnx", tmp_path / "part.bin")
 
 
-@pytest.mark.parametrize("size", [128, 200, 100])
+@pytest.mark.parametrize(
+    ("size", "tolerance"),
+    # Enlarging, OpenCV interpolates with eleven bits, and every fifth byte is one level off.
+    [(128, 1e-5), (200, 1e-5), (384, 1e-5), (100, 0.1)],
+)
 def test_the_example_of_thirty_lines_gives_the_programs_scores(
-    size: int, fitted_detector: AnomalyDetector, tmp_path: Path
+    size: int, tolerance: float, fitted_detector: AnomalyDetector, tmp_path: Path
 ) -> None:
     graph = exports.export_model(fitted_detector, "onnx", tmp_path / "part.onnx").graph
     paths = [write_png(tmp_path / f"{i}.png", render_good(0, "test", i, size=size)) for i in range(2)]
@@ -82,8 +86,7 @@ def test_the_example_of_thirty_lines_gives_the_programs_scores(
     for line, path in zip(output.splitlines(), paths, strict=True):
         score, verdict, name = line.split()
         expected = fitted_detector.score(path)
-        # resizing rounds to bytes, and a mean that ends in a half may go either way
-        assert float(score) == pytest.approx(expected.score, rel=1e-5 if size == 128 else 0.1)
+        assert float(score) == pytest.approx(expected.score, rel=tolerance)
         assert (verdict, name) == (expected.verdict.replace("review", "ok"), str(path))
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from energyad.coreset import Coreset
 from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.experts import Expert
 from energyad.features import Grid
@@ -61,7 +62,9 @@ STRETCH = torch.rand(LATENTS, generator=DRAWN) + 0.1
 def prototype_energy() -> PrototypeEnergy:
     """Prototypes of their own, in a metric that all share."""
     points, radii = torch.randn(20, LATENTS, generator=DRAWN), torch.rand(20, generator=DRAWN) + 0.5
-    return PrototypeEnergy(Autoencoder(nn.SiLU()), Prototypes(STRETCH, points, radii, num_directions=5))
+    return PrototypeEnergy(
+        Autoencoder(nn.SiLU()), Prototypes(STRETCH, Coreset(points, radii), num_directions=5)
+    )
 
 
 ENERGIES = {
