@@ -23,6 +23,14 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "energyad-tau0": {"dxmi": {"temperature": 0.0}},
     "energyad-init": {"iterations": 0},  # the energy before DxMI
     "energyad-scratch": {"warmup_iterations": 0},  # DxMI from random initialisation
+    # A start that is not settled, and from there DxMI for as long as it takes
+    "energyad-brief": {"warmup_iterations": 300, "iterations": 1500, "dxmi": {"decay_iterations": 1500}},
+    "energyad-brief-init": {"warmup_iterations": 300, "iterations": 0},
+    "energyad-brief-tau0": {
+        "warmup_iterations": 300,
+        "iterations": 1500,
+        "dxmi": {"decay_iterations": 1500, "temperature": 0.0},
+    },
     "energyad-longer": {"iterations": 0, "warmup_iterations": 5000},  # DxMI's time, in the warm-up
     "energyad-autoencoder": {"num_prototypes": 0},  # the energy without the distance to good patches
     "energyad-int8": {"precision": "int8"},  # the backbone in 8-bit integers
