@@ -14,7 +14,7 @@ from jaxtyping import Float
 from energyad import detector
 from energyad.copies import Turned, relit_features, turned_copies
 from energyad.experts import Expert
-from energyad.extraction import GoodFeatures, extract, require_enough
+from energyad.extraction import GoodFeatures, extract, require_enough, warn_of_few
 from energyad.heads import add_parts, fit_expert, gather_patches
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
@@ -81,6 +81,7 @@ def fit_category(
     generator = torch.Generator().manual_seed(settings.seed)
     good = extract(good_images, session, settings=settings, skip_bad=skip_bad, progress=progress)
     require_enough(len(good.kept), of=name)
+    warn_of_few(len(good.kept), of=name)
     fitted, held_out = split(len(good.kept), settings=settings, generator=generator)
     images = [good_images[place] for place in good.kept]
     turned = turned_copies(

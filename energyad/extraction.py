@@ -61,6 +61,13 @@ def require_enough(count: int, *, of: str) -> None:
         )
 
 
+def warn_of_few(count: int, *, of: str) -> None:
+    """Say where energy and threshold rest on few good images."""
+    if count < FEW:
+        message = f"only {count} good images of '{of}': energy and threshold rest on little; {FEW} or more are advised"
+        warnings.warn(message, stacklevel=2)
+
+
 def extract(
     good_images: Sequence[detector.ImageLike],
     session: OnnxFeatures,
@@ -103,11 +110,6 @@ def extract(
     features, kept = rows.finish()
     if not kept:
         raise DataError(f"none of the {len(good_images)} images can be read; see the warnings above")
-    if len(kept) < FEW:
-        message = (
-            f"only {len(kept)} good images: energy and threshold rest on little; {FEW} or more are advised"
-        )
-        warnings.warn(message, stacklevel=2)
     return GoodFeatures(features, kept, rows)
 
 

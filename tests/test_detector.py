@@ -259,8 +259,8 @@ def test_one_image_is_refused_and_few_are_warned_about(good_images: list[np.ndar
     quick = FitSettings(image_size=64, warmup_iterations=5, iterations=0)
     with pytest.raises(DataError, match="at least 2"):
         AnomalyDetector.fit(good_images[:1], settings=quick)
-    with pytest.warns(UserWarning, match="only 2 good images"):
-        few = AnomalyDetector.fit(good_images[:2], settings=quick, threads=1)
+    with pytest.warns(UserWarning, match="only 2 good images of 'ring'"):
+        few = AnomalyDetector.fit(good_images[:2], name="ring", settings=quick, threads=1)
     assert few.threshold > 0
 
 
