@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-FEWEST = 4  # patches near a point, as it were at the mean distance of all
+FEWEST = 4  # images with patches near a point, as it were at the mean distance of all
 NO_DISTANCE = 1e-3  # of features whose strongest direction varies by 1
 PROJECTED_CHANNELS = 64
 """Random projections that a coreset's distances are of; 128 take several times as long, and choose no better."""
@@ -67,15 +67,21 @@ def usual_distances(
 ) -> Float[Tensor, " m"]:
     """How far from each point those patches of other images usually lie whose nearest such point it is.
 
-    A mean, drawn towards that of all patches where few are near. origins: the image that each point was taken from,
-    whose own patches lie nearer to it than those of a new part will. images: some of them, each with its patches.
+    A mean over images of each one's mean, drawn towards that of all patches where few images have any there: the
+    patches of one image resemble each other, and many of them bear witness to it alone. origins: the image that each
+    point was taken from, whose own patches lie nearer to it than those of a new part will. images: some of them, each
+    with its patches.
     """
     total, count = torch.zeros(len(points)), torch.zeros(len(points))
+    sum_of_all, number_of_all = 0.0, 0
     for image, patches in images:
         foreign = (origins != image).nonzero()[:, 0]
         if len(foreign) > 0:
             distances, nearest = torch.cdist(patches, points[foreign]).min(dim=1)
-            total.index_add_(0, foreign[nearest], distances)
-            count.index_add_(0, foreign[nearest], torch.ones_like(distances))
-    usual = total.sum() / count.sum().clamp_min(1)
+            own_sum = torch.zeros(len(points)).index_add_(0, foreign[nearest], distances)
+            own_number = torch.zeros(len(points)).index_add_(0, foreign[nearest], torch.ones_like(distances))
+            total += own_sum / own_number.clamp_min(1)
+            count += own_number > 0
+            sum_of_all, number_of_all = sum_of_all + float(own_sum.sum()), number_of_all + len(distances)
+    usual = sum_of_all / max(1, number_of_all)
     return ((total + FEWEST * usual) / (count + FEWEST)).clamp_min(NO_DISTANCE)

@@ -53,14 +53,26 @@ def test_prototypes_lie_among_the_features() -> None:
 
 def test_a_radius_is_the_mean_distance_of_what_lies_near_in_other_images() -> None:
     points, origins = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]]), torch.tensor([0, 1, 2])
-    near, far = torch.tensor([[0.1, 0.0]]).repeat(5000, 1), torch.tensor([[100.0, 3.0]]).repeat(5000, 1)
+    near, far = torch.tensor([[0.1, 0.0]]).repeat(50, 1), torch.tensor([[100.0, 3.0]]).repeat(50, 1)
     radii = usual_distances(points, origins, [(3, near), (4, far)])
     usual = 0.5 * (0.1 + 3.0)
-    few = [(5000 * each + FEWEST * usual) / (5000 + FEWEST) for each in (0.1, 3.0)]
-    torch.testing.assert_close(radii, torch.tensor([*few, usual]))  # nothing lies near the third
+    one = [(each + FEWEST * usual) / (1 + FEWEST) for each in (0.1, 3.0)]
+    torch.testing.assert_close(radii, torch.tensor([*one, usual]))  # nothing lies near the third
     own = usual_distances(points, origins, [(0, near), (4, far)])
     # the first is no measure for its own image
     assert float(own[0]) > 10 and float(own[1]) > 10
+
+
+def test_a_radius_believes_many_images_and_not_many_patches_of_one() -> None:
+    points, origins = torch.tensor([[0.0, 0.0], [100.0, 0.0]]), torch.tensor([0, 1])
+    near, far = torch.tensor([[0.1, 0.0]]), torch.tensor([[100.0, 3.0]])
+
+    def nearer(images: int, patches: int) -> float:
+        shown = [(2 + i, each.repeat(patches, 1)) for i in range(images) for each in (near, far)]
+        return float(usual_distances(points, origins, shown)[0])
+
+    assert nearer(images=1, patches=1000) > 1  # of 0.1, and 1.55 on average
+    assert nearer(images=200, patches=1) < 0.2
 
 
 def test_no_radius_is_zero_and_one_image_alone_gives_equal_ones() -> None:
