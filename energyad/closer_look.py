@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int8
@@ -18,6 +18,14 @@ SHARE = 1 / 32
 LARGEST = 127  # of an 8-bit integer
 HEADROOM = 2.0
 """Room for prototypes that are added: held-out parts may go beyond the fitted ones. What goes farther is cut off."""
+
+
+class Columns(NamedTuple):
+    """Prototypes as a `CloserLook` holds them, one column each."""
+
+    points: Int8[Tensor, "k m"]
+    inverse: Float[Tensor, "1 m"]
+    offset: Float[Tensor, "1 m"]
 
 
 class CloserLook(nn.Module):
@@ -60,10 +68,8 @@ class CloserLook(nn.Module):
         """With these coresets of latents times s, of one size. stretch: s, a factor for each latent."""
         farthest = torch.cat([each.points for each in coresets]).abs().amax(dim=0)
         grain = farthest.clamp_min(1e-12) * HEADROOM / LARGEST
-        columns = zip(*(_columns(each, grain) for each in coresets), strict=True)
-        return cls(
-            len(coresets), stretch * grain, stretch.square(), *(torch.cat(each, dim=1) for each in columns)
-        )
+        columns = _side_by_side([_columns(each, grain) for each in coresets])
+        return cls(len(coresets), stretch * grain, stretch.square(), *columns)
 
     def forward(
         self,
@@ -105,36 +111,34 @@ class CloserLook(nn.Module):
 
     def extended(self, added: Sequence[Float[Tensor, "m k"]]) -> CloserLook:
         """The same with more prototypes in each coreset, each with the middle radius there: no distance grows."""
-        radii = [each.rsqrt().median() for each in self._by_look(self.inverse)]
-        more = [
-            _columns(Coreset(points, radius.expand(len(points))), self._grain)
-            for points, radius in zip(added, radii, strict=True)
-        ]
-        columns = [
-            torch.cat([part for pair in zip(self._by_look(own), new, strict=True) for part in pair], dim=1)
-            for own, new in zip(
-                (self.points, self.inverse, self.offset), zip(*more, strict=True), strict=True
-            )
-        ]
-        return CloserLook(self.num_looks, self.scale, self.metric, *columns)
+        looks = []
+        for own, points in zip(self._looks(), added, strict=True):
+            radius = own.inverse.rsqrt().median()
+            more = _columns(Coreset(points, radius.expand(len(points))), self._grain)
+            looks.append(_side_by_side([own, more]))
+        return CloserLook(self.num_looks, self.scale, self.metric, *_side_by_side(looks))
 
     def repeat_last(self, size: int) -> None:
         """Repeat each coreset's last prototype until there are so many; no distance changes."""
-        self.points, self.inverse, self.offset = (
-            torch.cat([lengthened(each, size) for each in self._by_look(own)], dim=1)
-            for own in (self.points, self.inverse, self.offset)
-        )
+        looks = [Columns(*(lengthened(each, size) for each in own)) for own in self._looks()]
+        self.points, self.inverse, self.offset = _side_by_side(looks)
 
     @property
     def _grain(self) -> Float[Tensor, " k"]:
         return self.scale / self.metric.sqrt()
 
-    def _by_look(self, columns: Tensor) -> Sequence[Tensor]:
-        return columns.split(self.size, dim=1)
+    def _looks(self) -> list[Columns]:
+        """The columns of each coreset."""
+        by_look = (each.split(self.size, dim=1) for each in (self.points, self.inverse, self.offset))
+        return [Columns(*own) for own in zip(*by_look, strict=True)]
 
 
-def _columns(coreset: Coreset, grain: Float[Tensor, " k"]) -> tuple[Tensor, Tensor, Tensor]:
+def _columns(coreset: Coreset, grain: Float[Tensor, " k"]) -> Columns:
     points = (coreset.points / grain).round().clamp(-LARGEST, LARGEST)
     squares = (points * grain).square().sum(dim=1)
     inverse = coreset.radii.square().reciprocal()
-    return points.to(torch.int8).T, inverse[None], (squares * inverse)[None]
+    return Columns(points.to(torch.int8).T, inverse[None], (squares * inverse)[None])
+
+
+def _side_by_side(several: Sequence[Columns]) -> Columns:
+    return Columns(*(torch.cat(each, dim=1) for each in zip(*several, strict=True)))

@@ -79,7 +79,7 @@ def usual_distances(
         if len(foreign) > 0:
             distances, nearest = torch.cdist(patches, points[foreign]).min(dim=1)
             own_sum = torch.zeros(len(points)).index_add_(0, foreign[nearest], distances)
-            own_number = torch.zeros(len(points)).index_add_(0, foreign[nearest], torch.ones_like(distances))
+            own_number = torch.bincount(foreign[nearest], minlength=len(points))
             total += own_sum / own_number.clamp_min(1)
             count += own_number > 0
             sum_of_all, number_of_all = sum_of_all + float(own_sum.sum()), number_of_all + len(distances)

@@ -75,7 +75,11 @@ def test_prototypes_repeated_change_no_distance_and_added_ones_raise_none() -> N
     filled.repeat_last(41)
     assert filled.size == 41 and torch.equal(filled.squared_distance(z), before)
     added = z[0, :9] * STRETCH
-    extended = LOOK.extended([added, added]).squared_distance(z)
+    more = LOOK.extended([added, added])
+    middle = [each.radii.median() for each in CORESETS]
+    found = more.inverse.view(2, -1)[:, -9:].rsqrt()
+    torch.testing.assert_close(found, torch.stack(middle)[:, None].expand(2, 9))
+    extended = more.squared_distance(z)
     assert LOOK.size == 30 and bool((extended <= before).all())
     assert float(extended[0, :9].max()) < 0.02 < float(before[0, :9].min())
 

@@ -113,6 +113,14 @@ def recognised(shift: Tensor, images: Sequence[int], seed: int) -> list[float]:
     ]
 
 
+def test_experts_side_by_side_are_copies_and_their_own_prototypes_stay_as_few() -> None:
+    made = [an_expert(seed, prototypes=10 + 7 * seed) for seed in range(2)]
+    before = [{name: each.clone() for name, each in expert.state_dict().items()} for expert in made]
+    unite(made, mean_decides(2), units=None, tiles=1)
+    for expert, own in zip(made, before, strict=True):
+        assert all(torch.equal(each, own[name]) for name, each in expert.state_dict().items())
+
+
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_a_few_images_of_each_are_enough_to_tell_categories_apart(count: int) -> None:
     """Where they differ in single directions by eight deviations or less, and vary far more in others."""
