@@ -14,6 +14,7 @@ from energyad.backbones import BackboneWeights
 from energyad.closer_look import CloserLook
 from energyad.coreset import Coreset
 from energyad.detector import BACKBONE_FILE, HEAD_FILE
+from energyad.discriminator import DiscriminatedEnergy, Discriminator
 from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.errors import ModelError
 from energyad.experts import Expert, Experts, Recognition
@@ -108,7 +109,12 @@ def _renamed(tensors: Mapping[str, Tensor], *, several: bool) -> dict[str, Tenso
 
 
 def _empty_energy(tensors: Mapping[str, Tensor], name: str, latents: int, settings: FitSettings) -> nn.Module:
-    energy = AutoencoderEnergy(latents, width=settings.energy_width, bottleneck=settings.bottleneck)
+    energy: nn.Module = AutoencoderEnergy(
+        latents, width=settings.energy_width, bottleneck=settings.bottleneck
+    )
+    inner = name if settings.num_prototypes == 0 else f"{name}.energy"
+    if f"{inner}.discriminator.first.weight" in tensors:  # models of an earlier energyad have none
+        energy = DiscriminatedEnergy(energy, Discriminator(latents, width=settings.discriminator_width))
     if settings.num_prototypes == 0:
         return energy
     weight = tensors.get(f"{name}.weight")

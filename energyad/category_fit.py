@@ -15,7 +15,9 @@ from energyad import detector
 from energyad.copies import Turned, relit_features, turned_copies
 from energyad.experts import Expert
 from energyad.extraction import GoodFeatures, extract, require_enough, warn_of_few
+from energyad.features import Grid
 from energyad.heads import add_parts, fit_expert, gather_patches
+from energyad.planted import planted_patches
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.settings import FitSettings
@@ -72,6 +74,7 @@ def fit_category(
     good_images: Sequence[detector.ImageLike],
     session: OnnxFeatures,
     *,
+    grid: Grid,
     settings: FitSettings,
     any_direction: bool | None,
     skip_bad: bool,
@@ -93,12 +96,15 @@ def fit_category(
         settings=settings,
         progress=progress,
     )
-    relit = relit_features([images[i] for i in fitted], session, settings=settings, progress=progress)
+    fitted_images = [images[place] for place in fitted]
+    relit = relit_features(fitted_images, session, settings=settings, progress=progress)
+    planted = planted_patches(fitted_images, session, grid=grid, settings=settings, progress=progress)
     with single_thread():
         expert, trainings = fit_expert(
             turned.beside(gather_patches(good.features, fitted, generator=generator), fitted),
             gather_patches(relit.features, range(len(relit.kept)), generator=generator),
             gather_patches(good.features, held_out[:MOST_WATCHED], generator=generator),
+            planted,
             settings,
             generator,
             progress,

@@ -20,6 +20,7 @@ from energyad.images import resize_map
 SMALLEST_SIDE: Final = 32
 _REACH: Final = (0.012, 0.12)  # radius over the shorter side; drawn evenly in its logarithm
 _VISIBLE: Final = 5.0  # grey levels of 255 on average over a neighbourhood; less drowns in a camera's noise
+_SEEN: Final = 5  # pixels a side of that neighbourhood
 _SMALLEST_MASK: Final = 6
 _ATTEMPTS: Final = 10
 
@@ -60,13 +61,16 @@ def plant_defect(
     for attempt in range(2 * _ATTEMPTS):
         chosen = chosen if attempt < _ATTEMPTS else "spot"
         drawn, coverage = KINDS[chosen](good, texture, _draw_site(places, rng), rng)
-        planted = good + coverage[:, :, None] * (drawn - good)
-        change = cv2.blur(np.abs(planted - good).max(axis=2), (5, 5))
-        mask = (change > _VISIBLE) & (coverage > 0.2)
-        if mask.sum() >= _SMALLEST_MASK:
+        box = _box(coverage)
+        before, planted = good[box], good[box] + coverage[box][:, :, None] * (drawn[box] - good[box])
+        visible = cv2.blur(_most(np.abs(planted - before)), (_SEEN, _SEEN)) > _VISIBLE
+        inside = visible & (coverage[box] > 0.2)
+        if inside.sum() >= _SMALLEST_MASK:
             break
-    changed = np.clip(np.rint(planted), 0, 255).astype(np.uint8)
-    return PlantedDefect(np.where(mask[:, :, None], changed, image), mask, chosen)
+    changed, mask = image.copy(), np.zeros(image.shape[:2], dtype=bool)
+    mask[box] = inside
+    changed[mask] = np.clip(np.rint(planted[inside]), 0, 255).astype(np.uint8)
+    return PlantedDefect(changed, mask, chosen)
 
 
 def saliency(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
@@ -89,6 +93,21 @@ def saliency(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
     return weights / weights.sum(dtype=np.float64).astype(np.float32)
 
 
+def _box(coverage: Float32[np.ndarray, "h w"]) -> tuple[slice, slice]:
+    """Rows and columns of what is covered, and of what blurring it reaches."""
+    found = []
+    for axis in (1, 0):
+        covered = np.flatnonzero(coverage.any(axis=axis))
+        first, last = (covered[0], covered[-1]) if len(covered) else (0, 0)
+        found.append(slice(max(0, first - _SEEN), last + _SEEN + 1))
+    return found[0], found[1]
+
+
+def _most(channels: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
+    # Several times as fast as a maximum over the last axis
+    return np.maximum(np.maximum(channels[:, :, 0], channels[:, :, 1]), channels[:, :, 2])
+
+
 def _draw_site(places: Float32[np.ndarray, "h w"], rng: np.random.Generator) -> Site:
     height, width = places.shape
     cumulative = np.cumsum(places.ravel(), dtype=np.float64)
@@ -96,8 +115,8 @@ def _draw_site(places: Float32[np.ndarray, "h w"], rng: np.random.Generator) -> 
     row, column = divmod(min(index, places.size - 1), width)
     reach = min(height, width) * float(np.exp(rng.uniform(*np.log(_REACH))))
     reach, turn = max(reach, 1.5), rng.uniform(0, 2 * np.pi)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    x, y = (x - column) / np.float32(reach), (y - row) / np.float32(reach)
+    x = (np.arange(width, dtype=np.float32) - column) / np.float32(reach)
+    y = ((np.arange(height, dtype=np.float32) - row) / np.float32(reach))[:, None]
     c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     return Site(c * x + s * y, c * y - s * x, reach)
 

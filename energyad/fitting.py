@@ -79,6 +79,7 @@ def fit_model(
             category,
             images,
             session,
+            grid=extractor.grid,
             settings=settings,
             any_direction=any_direction,
             skip_bad=skip_bad,

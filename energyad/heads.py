@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from energyad.closer_look import CloserLook
 from energyad.coreset import Coreset, greedy_coreset, usual_distances
+from energyad.discriminator import DiscriminatedEnergy
 from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.experts import Expert
 from energyad.features_store import release
 from energyad.latents import Whitening, fit_whitening
 from energyad.progress import Progress
 from energyad.settings import FitSettings
-from energyad.training import TrainedEnergy, train_energy
+from energyad.training import TrainedEnergy, train_discriminator, train_energy
 
 MOST_PATCHES = 1_000_000  # of each kind, in training: 0.7 GB as latents
 MOST_CANDIDATES = 100_000  # latents that prototypes are chosen from
@@ -50,6 +51,7 @@ def fit_expert(
     images: Float16[Tensor, "n p c"],
     relit_images: Float16[Tensor, "r p2 c2"],
     held_out: Float16[Tensor, "m p3 c"],
+    planted: Float16[Tensor, "d c3"],
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
@@ -59,7 +61,7 @@ def fit_expert(
 
     The latents' axes are those of the patches under their own light; but a few images hardly vary in most directions,
     and the slightest change of light would then lie far outside. observe: called with DxMI's iteration and the expert
-    of that time, of each energy in turn.
+    of that time, of each energy in turn. planted: patches that defects cover.
     """
     patches, relit = images.flatten(0, 1), relit_images.flatten(0, 1)
     seen = torch.cat([patches, relit]) if len(relit) > len(patches) else patches
@@ -69,7 +71,10 @@ def fit_expert(
     _whiten(whitening, relit, latents[len(patches) :])
     own_light = latents[: len(patches)].view(*images.shape[:2], -1)
     unseen = whitening(held_out.flatten(0, 1).float())
+    bad = whitening(planted.float()) if len(planted) else None
     closer_look = fit_closer_look(own_light, whitening, settings, progress)
+    # Ones of their own: the energy's training draws the same numbers with these and without.
+    of_discriminators = torch.Generator().manual_seed(settings.seed)
 
     def fit_one() -> tuple[nn.Module, TrainedEnergy]:
         prototypes = None
@@ -78,8 +83,16 @@ def fit_expert(
             prototypes = choose_prototypes(own_light, whitening, settings, generator)
             progress.advance(len(prototypes.coreset.points))
 
+        discriminator = None
+        if bad is not None:
+            discriminator = train_discriminator(
+                latents, bad, unseen, settings=settings, generator=of_discriminators, progress=progress
+            )
+
         def wrapped(energy: nn.Module) -> nn.Module:
-            # Not before: prototypes hold still in the game, and the autoencoder would pay for what they tell already.
+            # Not before: these hold still in the game, and the autoencoder would pay for what they tell already.
+            if discriminator is not None:
+                energy = DiscriminatedEnergy(energy, discriminator)
             return energy if prototypes is None else PrototypeEnergy(energy, prototypes)
 
         def look(iteration: int, energy: nn.Module) -> None:

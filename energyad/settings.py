@@ -53,6 +53,9 @@ class FitSettings:
             prototype_directions: leading latents in which these distances are told one by one.
         num_closer_looks: coresets of `closer_prototypes` good latents each, which an image's strangest patches are
             compared with once more; 0 for the first look alone.
+        planted_defects: on each copy of a good image that a discriminator learns from, whose log-odds the energy is
+            weighed with; 0 for none. discriminator_width: of its hidden layer. discriminator_iterations: of its
+            training. discriminator_strength: standard deviation of its log-odds among good patches.
         warmup_iterations: steps of plain reconstruction before DxMI. warmup_power: of the mean of patches' errors that
             they lower; beyond 1 rare patches weigh more. iterations: DxMI iterations.
         data_energy: mean energy of the data when DxMI begins.
@@ -79,6 +82,10 @@ class FitSettings:
     prototype_directions: int = 96
     num_closer_looks: int = 4
     closer_prototypes: int = 2048
+    planted_defects: int = 4
+    discriminator_width: int = 64
+    discriminator_iterations: int = 800
+    discriminator_strength: float = 0.2
     warmup_iterations: int = 3000
     warmup_batch_size: int = 512
     warmup_lr: float = 3e-3
@@ -97,10 +104,11 @@ class FitSettings:
     def __post_init__(self) -> None:
         """Refuse illegal values, naming each."""
         sizes = ("num_latents", "energy_width", "bottleneck", "image_size")
-        for name in (*sizes, "num_energies", "prototype_directions", "closer_prototypes"):
+        others = ("num_energies", "prototype_directions", "closer_prototypes", "discriminator_width")
+        for name in (*sizes, *others, "discriminator_iterations"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
-        counts = ("num_prototypes", "num_closer_looks", "warmup_iterations", "iterations")
-        for name in ("lighting", *counts, "smoothing", "seed"):
+        counts = ("num_prototypes", "num_closer_looks", "planted_defects", "warmup_iterations", "iterations")
+        for name in ("lighting", *counts, "discriminator_strength", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         self._require(self.warmup_power >= 1, "warmup_power", "must be at least 1")
         self._require(self.precision in PRECISIONS, "precision", f"must be one of {', '.join(PRECISIONS)}")

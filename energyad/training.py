@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
+from energyad.discriminator import Discriminator
 from energyad.dxmi import DxMITrainer, TrainingRecord
 from energyad.dxmi.objectives import power_mean
 from energyad.energy import AutoencoderEnergy
@@ -19,6 +21,7 @@ from energyad.settings import FitSettings
 RECORD_EVERY = 50
 WARM_UP_PATIENCE, DXMI_PATIENCE = 10, 4  # in looks, one every RECORD_EVERY steps
 WATCHED = 4096
+COMPARED = 256  # planted patches at a time, with twice as many good ones
 
 
 Observe = Callable[[int, nn.Module], None]
@@ -162,3 +165,37 @@ def set_scale(energy: AutoencoderEnergy, latents: Float[Tensor, "n k"], *, mean_
     with torch.no_grad():
         mean = energy(latents[:: max(1, len(latents) // 8192)]).mean()
         energy.log_scale.add_((mean_energy / mean.clamp_min(1e-12)).log())
+
+
+def train_discriminator(
+    good: Float[Tensor, "n k"],
+    planted: Float[Tensor, "d k"],
+    held_out: Float[Tensor, "m k"],
+    *,
+    settings: FitSettings,
+    generator: torch.Generator,
+    progress: Progress,
+) -> Discriminator:
+    """Train on latents of good patches and of patches that planted defects cover; both kinds count alike.
+
+    held_out: patches of other good images, whose log-odds set the unit: those of few fitted images are known by heart.
+    """
+    discriminator = Discriminator(good.shape[1], width=settings.discriminator_width, generator=generator)
+    optimizer = torch.optim.AdamW(discriminator.parameters(), lr=2e-3, weight_decay=1e-2, fused=True)
+    steps = settings.discriminator_iterations
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps)
+    progress.stage("discriminator", steps)
+    for step in range(1, steps + 1):
+        some_good = good[torch.randint(len(good), (2 * COMPARED,), generator=generator)]
+        some_planted = planted[torch.randint(len(planted), (COMPARED,), generator=generator)]
+        odds = discriminator(torch.cat([some_good, some_planted]), dropout=generator)
+        of_good, of_planted = odds.split([len(some_good), len(some_planted)])
+        loss = softplus(of_good).mean() + softplus(-of_planted).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % RECORD_EVERY == 0 or step == steps:
+            progress.advance((step - 1) % RECORD_EVERY + 1, figures={"cross-entropy": loss.item()})
+    discriminator.set_unit(held_out, strength=settings.discriminator_strength)
+    return discriminator.eval()

@@ -37,6 +37,8 @@ def quick_settings() -> FitSettings:
         num_latents=48,
         energy_width=64,
         bottleneck=16,
+        planted_defects=1,
+        discriminator_iterations=100,
         warmup_iterations=300,
         iterations=10,
     )

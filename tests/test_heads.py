@@ -26,6 +26,8 @@ SETTINGS = FitSettings(
     iterations=0,
 )
 
+PLANTED = torch.empty(0, 1, dtype=torch.float16)
+
 
 def patches(images: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
@@ -34,7 +36,7 @@ def patches(images: int, seed: int) -> torch.Tensor:
 
 def fit(settings: FitSettings) -> tuple[Expert, list[TrainedEnergy]]:
     generator = torch.Generator().manual_seed(0)
-    parts = (patches(5, 0), patches(5, 1), patches(2, 2))
+    parts = (patches(5, 0), patches(5, 1), patches(2, 2), PLANTED)
     return fit_expert(*parts, settings, generator, Silent())
 
 

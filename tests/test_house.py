@@ -13,11 +13,11 @@ ROOT = Path(energyad.__file__).parent
 ORDER = (
     "errors", "progress", "files", "pipeline", "image_files", "decoding", "images", "augmentation", "tiling",
     "datasets", "defect_kinds", "defects", "demo", "backbones", "features", "latents", "coreset", "energy",
-    "closer_look", "dxmi", "experts", "calibration", "settings", "training",
+    "closer_look", "discriminator", "dxmi", "experts", "calibration", "settings", "training",
     "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "observation", "drift", "artifact", "prediction",
-    "results", "detector", "features_store", "extraction", "copies", "provenance", "card", "recalibration", "heads",
-    "category_fit", "fitting", "assembly", "exports", "inspection", "journal", "watch", "webhook", "evaluation",
-    "overlays", "sheet", "page_style", "report", "service", "cli",
+    "results", "detector", "features_store", "extraction", "copies", "planted", "provenance", "card", "recalibration",
+    "heads", "category_fit", "fitting", "assembly", "exports", "inspection", "journal", "watch", "webhook",
+    "evaluation", "overlays", "sheet", "page_style", "report", "service", "cli",
 )  # fmt: skip
 FREE = {"__init__", "__main__"}
 

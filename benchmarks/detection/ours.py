@@ -35,6 +35,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "energyad-autoencoder": {"num_prototypes": 0},  # the energy without the distance to good patches
     "energyad-int8": {"precision": "int8"},  # the backbone in 8-bit integers
     "energyad-x3": {"num_energies": 3},
+    "energyad-unplanted": {"planted_defects": 0},  # no discriminator
     "energyad-one-light": {"lighting": 0.0},  # no relit copies
     "energyad-shared": {"num_prototypes": 3072},  # of all categories together
 }

@@ -33,6 +33,7 @@ from energyad.errors import DataError, EnergyadError
 from energyad.experts import Expert
 from energyad.extraction import GoodFeatures, extract
 from energyad.heads import fit_expert, gather_patches
+from energyad.planted import planted_patches
 from energyad.progress import Silent
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scorer import EnergyHead
@@ -84,7 +85,8 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
         for paths in (taught, watched)
     )
     relit = relit_features(taught, session, settings=settings, progress=silent)
-    parts = (patches(own), patches(relit), patches(seen))
+    planted = planted_patches(taught, session, grid=grid, settings=settings, progress=silent)
+    parts = (patches(own), patches(relit), patches(seen), planted)
     fit_expert(*parts, settings, generator, silent, observe=look)
 
 

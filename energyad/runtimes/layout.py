@@ -94,17 +94,17 @@ class _Mover(GraphEditor):
         compared = node.op_type == "MatMul" and self.only_user(node.output[0], "ReduceMin") is not None
         if compared or node.op_type == "Reshape":
             return self._turned_back(node)
-        if node.op_type == "MatMul":
-            return [self._as_convolution(node)]
         if node.op_type in REDUCTIONS:
             return self._reduced(node)
-        if node.op_type == "Concat":
-            return [self._concatenated(node)]
-        if node.op_type == "Slice":
-            return [self._sliced(node)]
-        if node.op_type in ELEMENTWISE:
-            return [self._elementwise(node)]
-        raise _UnknownLayoutError
+        moves = {
+            "MatMul": self._as_convolution,
+            "Squeeze": self._squeezed,
+            "Concat": self._concatenated,
+            "Slice": self._sliced,
+        } | dict.fromkeys(ELEMENTWISE, self._elementwise)
+        if node.op_type not in moves:
+            raise _UnknownLayoutError
+        return [moves[node.op_type](node)]
 
     def _turned_back(self, node: NodeProto) -> Iterable[NodeProto]:
         """Channel last again: to lay patches in a row, and where of products only the least is asked for."""
@@ -130,6 +130,13 @@ class _Mover(GraphEditor):
             raise _UnknownLayoutError
         self.moved[node.output[0]] = sum(self.moved[name] for name in node.input)
         return helper.make_node("Concat", list(node.input), list(node.output), node.name, axis=1)
+
+    def _squeezed(self, node: NodeProto) -> NodeProto:
+        axes = self.constants.get(node.input[1]) if len(node.input) > 1 else None
+        if axes is None or axes.tolist() not in ([-1], [3]):
+            raise _UnknownLayoutError
+        node.input[1] = self.constant(np.array([1], np.int64), node.input[1])
+        return node
 
     def _sliced(self, node: NodeProto) -> NodeProto:
         start, end, axis, step = (self.constants.get(name) for name in [*node.input[1:], *[""] * 4][:4])

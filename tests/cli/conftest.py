@@ -50,7 +50,14 @@ def quick_fit(quick_settings: FitSettings, monkeypatch: pytest.MonkeyPatch) -> N
     quick: dict[str, Any] = {"warmup_iterations": 20, "iterations": 2}
     quick |= {
         key: getattr(quick_settings, key)
-        for key in ("image_size", "num_latents", "energy_width", "bottleneck")
+        for key in (
+            "image_size",
+            "num_latents",
+            "energy_width",
+            "bottleneck",
+            "planted_defects",
+            "discriminator_iterations",
+        )
     }
     monkeypatch.setattr("energyad.settings.FitSettings", lambda **given: FitSettings(**{**quick, **given}))
 

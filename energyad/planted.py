@@ -1,0 +1,102 @@
+"""Patches of good images' copies that planted defects cover: what a discriminator learns to tell good ones from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float16, Float32, UInt8
+from torch import Tensor
+
+from energyad import detector, images
+from energyad.augmentation import relight
+from energyad.defects import plant_defect
+from energyad.extraction import BATCH_SIZE, some_tiles
+from energyad.features import Grid
+from energyad.pipeline import batches, in_order
+from energyad.progress import Progress
+from energyad.runtimes.onnx import OnnxFeatures
+from energyad.settings import FitSettings
+
+FEWEST_COPIES, MOST_COPIES = 64, 300
+"""Of few images several each, of very many images some; of tiles likewise."""
+
+FINER = 2
+"""A defect is drawn on the image as it was taken, up to so many times the network's size: its edges are then as sharp
+as those of a real one."""
+
+COVERED = 0.25
+"""Share of a patch's own pixels. What defects cover less of is neither a good patch nor an example of a bad one."""
+
+
+def planted_patches(
+    fitted_images: Sequence[detector.ImageLike],
+    session: OnnxFeatures,
+    *,
+    grid: Grid,
+    settings: FitSettings,
+    progress: Progress,
+) -> Float16[Tensor, "d c"]:
+    """Features of the patches that defects cover, which are planted on copies of the fitted images, tile by tile.
+
+    The copies lie under other light too, or light would tell good patches from planted ones.
+    """
+    if settings.planted_defects == 0:
+        return torch.empty(0, 1, dtype=torch.float16)
+    chosen = range(0, len(fitted_images), -(-len(fitted_images) // MOST_COPIES))
+    most_tiles = max(1, MOST_COPIES // len(chosen))
+    progress.stage("planted", len(chosen))
+
+    def covered(place: int) -> Float16[np.ndarray, "p c"]:
+        rng = np.random.default_rng((settings.seed, place))
+        pixels = images.as_rgb(fitted_images[place], white_level=settings.white_level)
+        fields = to_plant_in(pixels, settings=settings, most_tiles=most_tiles)
+        rounds = -(-FEWEST_COPIES // (len(chosen) * len(fields)))
+        copies = (
+            plant(field, grid=grid, settings=settings, rng=rng) for field in fields for _ in range(rounds)
+        )
+        return np.concatenate([_features(session, batch) for batch in batches(copies, BATCH_SIZE)])
+
+    gathered = []
+    for patches in in_order(covered, chosen, workers=session.plan.workers):
+        gathered.append(patches)
+        progress.advance()
+    return torch.from_numpy(np.concatenate(gathered))
+
+
+def to_plant_in(
+    pixels: UInt8[np.ndarray, "h w 3"], *, settings: FitSettings, most_tiles: int
+) -> Sequence[UInt8[np.ndarray, "side side2 3"]]:
+    """The image, or some of its tiles, at a size at which defects are drawn: from the network's to FINER times that."""
+    sizes = [
+        min(max(own, side), FINER * side)
+        for own, side in zip(pixels.shape, settings.input_shape, strict=False)
+    ]
+    if settings.cut().count == 1:
+        return [images.resize(pixels, (sizes[0], sizes[1]))]
+    times = FINER if sizes == [FINER * side for side in settings.input_shape] else 1
+    enlarged = replace(settings, image_size=times * settings.image_size)
+    return list(some_tiles(images.resize(pixels, enlarged.input_shape), settings=enlarged, most=most_tiles))
+
+
+def plant(
+    pixels: UInt8[np.ndarray, "side side2 3"], *, grid: Grid, settings: FitSettings, rng: np.random.Generator
+) -> tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "g g"]]:
+    """A copy with defects, under other light, of the network's size; and how much of each patch they cover."""
+    image, mask = pixels, np.zeros(pixels.shape[:2], dtype=bool)
+    for _ in range(settings.planted_defects):
+        defect = plant_defect(image, rng=rng)
+        image, mask = defect.image, mask | defect.mask
+    inner = slice(grid.margin, grid.size - grid.margin)
+    share = images.resize_map(mask.astype(np.float32), grid.size, grid.size)[inner, inner]
+    return relight(images.resize(image, grid.image_size), strength=settings.lighting, rng=rng), share
+
+
+def _features(
+    session: OnnxFeatures,
+    copies: Sequence[tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "g g"]]],
+) -> Float16[np.ndarray, "p c"]:
+    found = session.run(np.stack([image for image, _ in copies])).transpose(0, 2, 3, 1)
+    return found[np.stack([share >= COVERED for _, share in copies])].astype(np.float16)

@@ -1,0 +1,117 @@
+"""Laws of planted patches: they are those that defects cover, of every image, under its own light and other light."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from energyad import planted
+from energyad.extraction import extract
+from energyad.features import Grid
+from energyad.planted import COVERED, FEWEST_COPIES, plant, planted_patches, to_plant_in
+from energyad.progress import Silent
+from energyad.runtimes.plan import Plan
+from energyad.settings import FitSettings
+
+GRID = Grid(image_size=64, size=8, margin=2)
+
+
+class Brightness:
+    """A backbone of one channel: each inner patch's mean."""
+
+    plan = Plan(batch_size=2, lanes=2, threads=1, allowed=2)
+    fingerprint = "brightness"
+
+    def __init__(self) -> None:
+        self.shown: list[np.ndarray] = []
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        self.shown += list(pixels)
+        means = pixels.reshape(len(pixels), 8, 8, 8, 8, 3).mean(axis=(2, 4, 5))
+        return means[:, None, 2:-2, 2:-2].astype(np.float32)
+
+
+def greys(count: int, size: int = 64) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(118, 138, (size, size, 3)).astype(np.uint8) for _ in range(count)]
+
+
+def patches(images: list[np.ndarray], session: Brightness, **options: Any) -> torch.Tensor:
+    settings = FitSettings(image_size=64, **options)
+    return planted_patches(images, session, grid=GRID, settings=settings, progress=Silent())  # type: ignore[arg-type]
+
+
+def test_none_are_planted_where_none_are_asked() -> None:
+    session = Brightness()
+    assert len(patches(greys(3), session, planted_defects=0)) == 0 == len(session.shown)
+
+
+def test_the_same_seed_plants_the_same() -> None:
+    one, same, other = (patches(greys(40), Brightness(), seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_of_few_images_there_are_several_copies_each_and_of_many_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few, some, many = Brightness(), Brightness(), Brightness()
+    patches(greys(5), few)
+    patches(greys(FEWEST_COPIES), some)
+    assert (len(few.shown), len(some.shown)) == (65, FEWEST_COPIES)
+    assert len({image.tobytes() for image in few.shown}) == 65
+    monkeypatch.setattr(planted, "MOST_COPIES", 30)
+    monkeypatch.setattr(planted, "FEWEST_COPIES", 10)
+    patches(greys(FEWEST_COPIES), many)
+    assert len(many.shown) == 22
+
+
+def test_covered_patches_are_those_that_the_defect_changes() -> None:
+    rng, settings = np.random.default_rng(1), FitSettings(image_size=64, lighting=0.0, planted_defects=2)
+    for image in greys(20, 128):
+        [field] = to_plant_in(image, settings=settings, most_tiles=1)
+        copy, share = plant(field, grid=GRID, settings=settings, rng=rng)
+        plain, _ = plant(
+            field, grid=GRID, settings=FitSettings(image_size=64, lighting=0.0, planted_defects=0), rng=rng
+        )
+        changed = np.abs(copy.astype(int) - plain).reshape(8, 8, 8, 8, 3).max(axis=(1, 3, 4))[2:-2, 2:-2]
+        assert share.shape == (4, 4)
+        assert (changed[share == 0] == 0).all() and (changed[share >= COVERED] > 0).all()
+
+
+def test_what_is_planted_differs_from_what_is_good() -> None:
+    images = greys(60)
+    settings = FitSettings(image_size=64, lighting=0.0)
+    good = extract(images, Brightness(), settings=settings, skip_bad=False, progress=Silent())  # type: ignore[arg-type]
+    found = patches(images, Brightness(), lighting=0.0).float()
+    good_spread = float(np.std(good.features.astype(np.float32)))
+    assert found.shape[1] == 1 and len(found) > 60
+    assert float((found - 127.5).abs().mean()) > 5 * good_spread
+
+
+def test_planted_copies_lie_under_other_light_too() -> None:
+    one, relit = Brightness(), Brightness()
+    patches(greys(64), one, lighting=0.0)
+    patches(greys(64), relit, lighting=0.5)
+    spread = [np.std([np.median(image) for image in session.shown]) for session in (one, relit)]
+    assert spread[1] > 5 * spread[0]
+
+
+@pytest.mark.parametrize(
+    ("own", "drawn"), [((40, 50), (64, 64)), ((100, 90), (100, 90)), ((500, 100), (128, 100))]
+)
+def test_defects_are_drawn_at_the_images_own_size_within_bounds(
+    own: tuple[int, int], drawn: tuple[int, int]
+) -> None:
+    image = np.zeros((*own, 3), np.uint8)
+    [field] = to_plant_in(image, settings=FitSettings(image_size=64), most_tiles=1)
+    assert field.shape[:2] == drawn
+
+
+def test_tiles_are_planted_in_by_themselves() -> None:
+    settings = FitSettings(image_size=64, tiles=(2, 3), tile_overlap=0.0)
+    small, large = np.zeros((128, 192, 3), np.uint8), np.zeros((256, 384, 3), np.uint8)
+    assert [tile.shape[0] for tile in to_plant_in(small, settings=settings, most_tiles=4)] == [64] * 4
+    assert [tile.shape[0] for tile in to_plant_in(large, settings=settings, most_tiles=9)] == [128] * 6
