@@ -15,7 +15,12 @@ from energyad.errors import ModelError
 from energyad.settings import FitSettings
 
 SETTINGS = FitSettings(
-    image_size=64, warmup_iterations=5, iterations=0, num_prototypes=20, num_closer_looks=0
+    image_size=64,
+    warmup_iterations=5,
+    iterations=0,
+    num_prototypes=20,
+    num_closer_looks=0,
+    planted_defects=0,
 )
 IMAGES = [render_good(0, "train", index, size=64) for index in range(8)]
 
@@ -47,3 +52,21 @@ def test_a_closer_look_of_other_settings_is_refused(looks: int) -> None:
     )
     with pytest.raises(ModelError, match=f"{HEAD_FILE}: its tensors do not fit"):
         assemble_scorer(manifest, model.contents)
+
+
+@pytest.mark.filterwarnings("ignore:only")
+@pytest.mark.parametrize("prototypes", [0, 20])
+def test_whether_there_is_a_discriminator_the_tensors_say(prototypes: int) -> None:
+    """Settings of an earlier energyad do not know of it, and take today's default."""
+    for planted in (0, 1):
+        own = replace(
+            SETTINGS, num_prototypes=prototypes, planted_defects=planted, discriminator_iterations=5
+        )
+        model = AnomalyDetector.fit(IMAGES, settings=own, any_direction=False, threads=1)
+        settings = {n: v for n, v in model.manifest.settings.items() if n != "planted_defects"}
+        manifest = model.manifest.model_copy(update={"settings": settings})
+        filled = assemble_scorer(manifest, model.contents).head.state_dict()
+        saved = safetensors.torch.load(model.contents[HEAD_FILE])
+        assert filled.keys() == saved.keys()
+        assert all(torch.equal(filled[name], each) for name, each in saved.items())
+        assert any("discriminator" in name for name in saved) == (planted > 0)

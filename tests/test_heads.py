@@ -26,7 +26,7 @@ SETTINGS = FitSettings(
     iterations=0,
 )
 
-PLANTED = torch.empty(0, 1, dtype=torch.float16)
+NONE_PLANTED = torch.empty(0, 1, dtype=torch.float16)
 
 
 def patches(images: int, seed: int) -> torch.Tensor:
@@ -34,9 +34,9 @@ def patches(images: int, seed: int) -> torch.Tensor:
     return torch.randn(images, GRID.inner**2, CHANNELS, generator=generator).half()
 
 
-def fit(settings: FitSettings) -> tuple[Expert, list[TrainedEnergy]]:
+def fit(settings: FitSettings, planted: torch.Tensor = NONE_PLANTED) -> tuple[Expert, list[TrainedEnergy]]:
     generator = torch.Generator().manual_seed(0)
-    parts = (patches(5, 0), patches(5, 1), patches(2, 2), PLANTED)
+    parts = (patches(5, 0), patches(5, 1), patches(2, 2), planted)
     return fit_expert(*parts, settings, generator, Silent())
 
 
@@ -88,3 +88,26 @@ def test_several_energies_differ_and_the_expert_has_their_mean() -> None:
     each = torch.stack([energy(latents) for energy in expert.energy.energies])
     assert float((each[1:] - each[0]).abs().amax(dim=(1, 2)).min()) > 1e-3
     torch.testing.assert_close(expert.energy(latents), each.mean(dim=0))
+
+
+def test_patches_like_planted_ones_have_the_more_energy_and_training_is_as_it_was() -> None:
+    settings = replace(SETTINGS, num_prototypes=20, num_closer_looks=0, num_energies=2)
+    like_good, like_planted = patches(40, 5), patches(40, 6).clone()
+    planted = patches(40, 7).flatten(0, 1)
+    for each in (like_planted, planted):
+        each[..., 0] = 2 + each[..., 0] / 4
+    with_it, without = fit(settings, planted)[0], fit(settings)[0]
+    raised = [
+        float((with_it(images.float(), GRID.inner**2) / without(images.float(), GRID.inner**2)).mean())
+        for images in (like_good, like_planted)
+    ]
+    assert raised[1] > 1.1 * raised[0] and 0.8 < raised[0] < 1.2
+    own, earlier = with_it.state_dict(), without.state_dict()
+    common = {name.replace("energy.energy.", "energy."): each for name, each in own.items()}
+    assert isinstance(with_it.energy, MeanEnergy)
+    weights = [energy.state_dict() for energy in with_it.energy.energies]
+    found = [name for name in weights[0] if "discriminator.first" in name]
+    assert found and not torch.equal(weights[0][found[0]], weights[1][found[0]])
+    assert all(
+        torch.equal(common[name.replace("energy.energy.", "energy.")], each) for name, each in earlier.items()
+    )
