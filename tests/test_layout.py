@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from energyad.coreset import Coreset
+from energyad.discriminator import DiscriminatedEnergy, Discriminator
 from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.experts import Expert
 from energyad.features import Grid
@@ -73,6 +74,7 @@ ENERGIES = {
     "mixture": Mixture(),
     "sorted": Sorted(),
     "prototypes": prototype_energy(),
+    "discriminated": DiscriminatedEnergy(Autoencoder(nn.SiLU()), Discriminator(LATENTS, width=5)),
     "several": MeanEnergy([prototype_energy(), prototype_energy()]),
 }
 
