@@ -184,7 +184,7 @@ def train_discriminator(
     optimizer = torch.optim.AdamW(discriminator.parameters(), lr=2e-3, weight_decay=1e-2, fused=True)
     steps = settings.discriminator_iterations
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps)
-    progress.stage("discriminator", steps)
+    progress.stage("log-odds", steps)
     for step in range(1, steps + 1):
         some_good = good[torch.randint(len(good), (2 * COMPARED,), generator=generator)]
         some_planted = planted[torch.randint(len(planted), (COMPARED,), generator=generator)]
