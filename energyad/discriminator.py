@@ -10,7 +10,7 @@ from torch.nn import functional
 from energyad.energy import Affine
 
 LARGEST = 1.0
-"""Of an exponent: planted defects are stand-ins, so what they teach may at most triple or third an energy."""
+"""Of log-odds: planted defects are stand-ins, so what they teach may at most triple or third an energy."""
 
 DROPOUT = 0.3
 
@@ -19,7 +19,8 @@ class Discriminator(nn.Module):
     """Log-odds of a planted defect against a good part, from a patch's latent.
 
     Trained by logistic regression they are the logarithm of the two densities' ratio (noise-contrastive estimation,
-    Gutmann & Hyvärinen 2010), as in DRAEM and SimpleNet (arXiv 2303.15140), whose defects are planted as well.
+    Gutmann & Hyvärinen 2010). DRAEM (Zavrtanik et al., ICCV 2021) learns from planted defects too, SimpleNet (Liu et al.,
+    CVPR 2023) from noise on the features of good patches.
     """
 
     def __init__(self, num_latents: int, *, width: int, generator: torch.Generator | None = None) -> None:
