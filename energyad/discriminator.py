@@ -19,8 +19,8 @@ class Discriminator(nn.Module):
     """Log-odds of a planted defect against a good part, from a patch's latent.
 
     Trained by logistic regression they are the logarithm of the two densities' ratio (noise-contrastive estimation,
-    Gutmann & Hyvärinen 2010). DRAEM (Zavrtanik et al., ICCV 2021) learns from planted defects too, SimpleNet (Liu et al.,
-    CVPR 2023) from noise on the features of good patches.
+    Gutmann & Hyvärinen 2010). DRAEM (Zavrtanik et al., ICCV 2021) learns from planted defects too, SimpleNet (Liu et
+    al., CVPR 2023) from noise on the features of good patches.
     """
 
     def __init__(self, num_latents: int, *, width: int, generator: torch.Generator | None = None) -> None:

@@ -63,7 +63,13 @@ def run(category: Category, path: Path, *options: str) -> int:
 
 def tiny_energyad() -> Energyad:
     dxmi = replace(FitSettings().dxmi, batch_size=32, hidden_widths=(16,))
-    small = {"num_latents": 24, "energy_width": 32, "bottleneck": 8, "warmup_iterations": 300}
+    small = {
+        "num_latents": 24,
+        "energy_width": 32,
+        "bottleneck": 8,
+        "warmup_iterations": 300,
+        "planted_defects": 1,
+    }
     return Energyad(FitSettings(image_size=SIZE, iterations=3, dxmi=dxmi, **small))  # type: ignore[arg-type]
 
 

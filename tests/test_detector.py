@@ -22,7 +22,9 @@ from energyad.errors import DataError, ImageError, ModelError
 from energyad.experts import Expert
 from energyad.runtimes.eager import EagerRuntime
 
-SETTINGS = FitSettings(image_size=128, warmup_iterations=600, iterations=40)
+SETTINGS = FitSettings(
+    image_size=128, warmup_iterations=600, iterations=40, planted_defects=1, discriminator_iterations=100
+)
 SIZE = 160
 
 
@@ -200,7 +202,14 @@ def test_a_model_of_earlier_features_is_scored_by_its_own_graph_or_not_at_all(
 
 
 def test_the_same_seed_gives_the_same_model_bit_for_bit(good_images: list[np.ndarray]) -> None:
-    quick = FitSettings(image_size=64, warmup_iterations=20, iterations=5, num_prototypes=100)
+    quick = FitSettings(
+        image_size=64,
+        warmup_iterations=20,
+        iterations=5,
+        num_prototypes=100,
+        planted_defects=1,
+        discriminator_iterations=100,
+    )
     first, second = (AnomalyDetector.fit(good_images, settings=quick, threads=1) for _ in range(2))
     for name in ("backbone.safetensors", "detector.safetensors"):
         assert first.contents[name] == second.contents[name]
@@ -257,7 +266,7 @@ def test_eight_threads_get_the_scores_of_one(
 
 
 def test_one_image_is_refused_and_few_are_warned_about(good_images: list[np.ndarray]) -> None:
-    quick = FitSettings(image_size=64, warmup_iterations=5, iterations=0)
+    quick = FitSettings(image_size=64, warmup_iterations=5, iterations=0, planted_defects=0)
     with pytest.raises(DataError, match="at least 2"):
         AnomalyDetector.fit(good_images[:1], settings=quick)
     with pytest.warns(UserWarning, match="only 2 good images of 'ring'"):
@@ -270,7 +279,7 @@ def test_a_bad_image_stops_the_fit_unless_told_to_skip_it(
 ) -> None:
     bad = tmp_path / "zero.png"
     bad.touch()
-    quick = FitSettings(image_size=64, warmup_iterations=5, iterations=0)
+    quick = FitSettings(image_size=64, warmup_iterations=5, iterations=0, planted_defects=0)
     with pytest.raises(ImageError, match=r"zero\.png.*--skip-bad"):
         AnomalyDetector.fit([*good_images, bad], settings=quick)
     with pytest.warns(UserWarning, match=r"left out: .*zero\.png"):
@@ -293,6 +302,6 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
 
 def test_a_rendered_category_trains_from_its_files(tmp_path: Path) -> None:
     category = render_demo(tmp_path, train=8, good=1, per_flaw=1, size=64)
-    quick = FitSettings(image_size=64, warmup_iterations=5, iterations=0)
+    quick = FitSettings(image_size=64, warmup_iterations=5, iterations=0, planted_defects=0)
     fitted = AnomalyDetector.fit(category.train_good, name=category.name, settings=quick, threads=1)
     assert fitted.manifest.provenance.num_images == 8
