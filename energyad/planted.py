@@ -72,7 +72,7 @@ def to_plant_in(
     """The image, or some of its tiles, at a size at which defects are drawn: from the network's to FINER times that."""
     sizes = [
         min(max(own, side), FINER * side)
-        for own, side in zip(pixels.shape, settings.input_shape, strict=False)
+        for own, side in zip(pixels.shape[:2], settings.input_shape, strict=True)
     ]
     if settings.cut().count == 1:
         return [images.resize(pixels, (sizes[0], sizes[1]))]

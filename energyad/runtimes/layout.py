@@ -132,11 +132,15 @@ class _Mover(GraphEditor):
         return helper.make_node("Concat", list(node.input), list(node.output), node.name, axis=1)
 
     def _squeezed(self, node: NodeProto) -> NodeProto:
+        self._turn_axis(node)
+        return node
+
+    def _turn_axis(self, node: NodeProto) -> None:
+        """Let a node that worked along the last axis work along the second."""
         axes = self.constants.get(node.input[1]) if len(node.input) > 1 else None
         if axes is None or axes.tolist() not in ([-1], [3]):
             raise _UnknownLayoutError
         node.input[1] = self.constant(np.array([1], np.int64), node.input[1])
-        return node
 
     def _sliced(self, node: NodeProto) -> NodeProto:
         start, end, axis, step = (self.constants.get(name) for name in [*node.input[1:], *[""] * 4][:4])
@@ -164,11 +168,8 @@ class _Mover(GraphEditor):
         return node
 
     def _reduced(self, node: NodeProto) -> Iterable[NodeProto]:
-        axes = self.constants.get(node.input[1]) if len(node.input) > 1 else None
-        if axes is None or axes.tolist() not in ([-1], [3]):
-            raise _UnknownLayoutError
+        self._turn_axis(node)
         source, keep = node.input[0], attribute(node, "keepdims", 1)
-        node.input[1] = self.constant(np.array([1], np.int64), node.input[1])
         # A convolution reads the channels where they are; a mean has them moved first, and a sum adds them in an order
         # that depends on the batch.
         if node.op_type in ("ReduceMean", "ReduceSum"):
