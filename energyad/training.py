@@ -142,19 +142,44 @@ def warm_up(
     progress.stage("warm-up", steps)
     optimizer = torch.optim.Adam(energy.parameters(), lr=settings.warmup_lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in range(1, steps + 1):
+
+    def loss() -> Tensor:
         z = latents[torch.randint(len(latents), (batch_size,), generator=generator)]
-        errors = (z - energy.reconstruct(z)).square().mean(dim=1)
-        loss = power_mean(errors, power)
+        return power_mean((z - energy.reconstruct(z)).square().mean(dim=1), power)
+
+    descend(
+        loss,
+        optimizer,
+        schedule,
+        steps=steps,
+        figure="reconstruction",
+        progress=progress,
+        look=lambda: watch.look(energy),
+    )
+    return watch.best if isinstance(watch.best, AutoencoderEnergy) else energy
+
+
+def descend(
+    loss: Callable[[], Float[Tensor, ""]],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    *,
+    steps: int,
+    figure: str,
+    progress: Progress,
+    look: Callable[[], bool] = lambda: True,
+) -> None:
+    """Lower a loss for so many steps, or until `look`, now and then, says that it is time to stop. figure: its name."""
+    for step in range(1, steps + 1):
+        value = loss()
         optimizer.zero_grad()
-        loss.backward()
+        value.backward()
         optimizer.step()
         schedule.step()
         if step % RECORD_EVERY == 0 or step == steps:
-            progress.advance((step - 1) % RECORD_EVERY + 1, figures={"reconstruction": loss.item()})
-            if not watch.look(energy):
+            progress.advance((step - 1) % RECORD_EVERY + 1, figures={figure: value.item()})
+            if not look():
                 break
-    return watch.best if isinstance(watch.best, AutoencoderEnergy) else energy
 
 
 def set_scale(energy: AutoencoderEnergy, latents: Float[Tensor, "n k"], *, mean_energy: float) -> None:
@@ -185,17 +210,14 @@ def train_discriminator(
     steps = settings.discriminator_iterations
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps)
     progress.stage("log-odds", steps)
-    for step in range(1, steps + 1):
+
+    def loss() -> Tensor:
         some_good = good[torch.randint(len(good), (2 * COMPARED,), generator=generator)]
         some_planted = planted[torch.randint(len(planted), (COMPARED,), generator=generator)]
         odds = discriminator(torch.cat([some_good, some_planted]), dropout=generator)
         of_good, of_planted = odds.split([len(some_good), len(some_planted)])
-        loss = softplus(of_good).mean() + softplus(-of_planted).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % RECORD_EVERY == 0 or step == steps:
-            progress.advance((step - 1) % RECORD_EVERY + 1, figures={"cross-entropy": loss.item()})
+        return softplus(of_good).mean() + softplus(-of_planted).mean()
+
+    descend(loss, optimizer, schedule, steps=steps, figure="cross-entropy", progress=progress)
     discriminator.set_unit(held_out, strength=settings.discriminator_strength)
     return discriminator.eval()
