@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -19,7 +19,7 @@ from energyad import detector, observation, provenance
 from energyad.backbones import BackboneWeights
 from energyad.calibration import Calibration, calibrate, calibrate_together
 from energyad.card import model_card
-from energyad.category_fit import CategoryFit, fit_category
+from energyad.category_fit import CategoryFit, fit_category, single_thread
 from energyad.errors import DataError
 from energyad.experts import fit_recognition, unite
 from energyad.extraction import require_enough, some_pixels, work_on
@@ -29,14 +29,12 @@ from energyad.progress import OfCategory, Progress, Silent
 from energyad.roi import AreaSource, judge
 from energyad.runtimes import export
 from energyad.runtimes.cache import extractor_graph
-from energyad.runtimes.onnx import OnnxFeatures, OnnxRuntime
-from energyad.runtimes.plan import Plan, default_plan
+from energyad.runtimes.eager import HeadRuntime
+from energyad.runtimes.onnx import OnnxFeatures
 from energyad.runtimes.quantisation import quantise
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy
-
-Joined: TypeAlias = Callable[[tuple[CategoryFit, ...], tuple[float, ...] | None], tuple[EnergyHead, bytes]]
 
 
 def fit_model(
@@ -87,25 +85,23 @@ def fit_model(
         )
         for (category, images), told in zip(groups.items(), progresses, strict=True)
     )
-    tiled = export.with_tiles(backbone_graph, settings.cut(), side=settings.image_size)
 
-    @functools.lru_cache(1)  # what the thresholds were taken of is mostly what is saved
-    def joined(fits: tuple[CategoryFit, ...], units: tuple[float, ...] | None) -> tuple[EnergyHead, bytes]:
-        head = head_of(fits, extractor.grid, settings, units=units, mask=judged.mask)
-        whole = export.join(tiled, export.export_head(head, num_channels=fits[0].looks.shape[1]))
-        return head, whole.SerializeToString()
+    def head(fits: Sequence[CategoryFit], units: Sequence[float] | None) -> EnergyHead:
+        return head_of(fits, extractor.grid, settings, units=units, mask=judged.mask)
 
-    plan = default_plan(threads, tiles=settings.cut().count)
-    units, calibration, parts = calibrate_on(fits, joined, plan, settings, progress)
+    with single_thread():
+        units, calibration, parts = calibrate_on(fits, head, session, settings, progress)
     # Its energies only fall: what was promised of a model that knew none of its threshold's parts holds of this one.
     fits = tuple(each.with_all_parts(settings=settings) for each in fits)
-    head, graph = joined(fits, units)
+    finished = head(fits, units)
+    tiled = export.with_tiles(backbone_graph, settings.cut(), side=settings.image_size)
+    graph = export.join(tiled, export.export_head(finished, num_channels=fits[0].looks.shape[1]))
     for each in fits:
         each.discard()
     contents = {
         detector.BACKBONE_FILE: safetensors.torch.save(dict(extractor.backbone.state_dict())),
-        detector.HEAD_FILE: safetensors.torch.save(dict(head.state_dict())),
-        detector.GRAPH_FILE: graph,
+        detector.HEAD_FILE: safetensors.torch.save(dict(finished.state_dict())),
+        detector.GRAPH_FILE: graph.SerializeToString(),
     }
     made = provenance.collect(
         [image for each in fits for image in each.images],
@@ -196,11 +192,15 @@ def describe(
 
 
 def calibrate_on(
-    fits: tuple[CategoryFit, ...], joined: Joined, plan: Plan, settings: FitSettings, progress: Progress
+    fits: Sequence[CategoryFit],
+    head: Callable[[Sequence[CategoryFit], Sequence[float] | None], EnergyHead],
+    session: OnnxFeatures,
+    settings: FitSettings,
+    progress: Progress,
 ) -> tuple[tuple[float, ...] | None, Calibration, list[observation.Observation]]:
-    """Units of several categories, the thresholds, and statistics of the held-out parts, from the finished graph.
+    """Units of several categories, the thresholds, and statistics of the held-out parts.
 
-    joined: makes the graph of experts and units.
+    head: makes one of experts and units.
     """
     held_out = [image for each in fits for image in each.kept_back]
     rates: dict[str, Any] = {
@@ -209,9 +209,8 @@ def calibrate_on(
     }
 
     def observed(units: tuple[float, ...] | None) -> list[observation.Observation]:
-        _, graph = joined(fits, units)
-        names = [each.name for each in fits]
-        return observe(held_out, OnnxRuntime(graph, plan=plan), names, settings, progress)
+        runtime = HeadRuntime(session, head(fits, units), side=settings.image_size)
+        return observe(held_out, runtime, [each.name for each in fits], settings, progress)
 
     parts = observed(None)
     scores = [part.score for part in parts]
@@ -225,12 +224,12 @@ def calibrate_on(
 
 def observe(
     held_out: Sequence[detector.ImageLike],
-    runtime: OnnxRuntime,
+    runtime: HeadRuntime,
     categories: Sequence[str],
     settings: FitSettings,
     progress: Progress,
 ) -> list[observation.Observation]:
-    """What the finished graph and the pixels say of each held-out good image."""
+    """What the head and the pixels say of each held-out good image."""
     progress.stage("threshold", len(held_out))
     parts: list[observation.Observation] = []
     work = functools.partial(observation.observe_batch, runtime=runtime, categories=categories)

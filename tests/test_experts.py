@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from energyad.assembly import assemble_scorer
 from energyad.closer_look import CloserLook
 from energyad.coreset import Coreset
 from energyad.datasets import Category
@@ -23,9 +24,14 @@ from energyad.errors import DataError, ModelError
 from energyad.evaluation import evaluate
 from energyad.experts import Expert, Experts, Recognition, fit_recognition, unite
 from energyad.features import Grid
+from energyad.images import as_rgb, resize
 from energyad.latents import fit_whitening
+from energyad.pipeline import in_order
 from energyad.results import results_csv, scored
 from energyad.runtimes import export
+from energyad.runtimes.cache import extractor_graph
+from energyad.runtimes.eager import HeadRuntime
+from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 from energyad.tiling import Tiles
@@ -202,6 +208,20 @@ def test_a_saved_model_for_several_scores_alike_on_every_engine(
     AnomalyDetector(short, united.contents, united.runtime).save(tmp_path / "three")
     with pytest.raises(ModelError, match=HEAD_FILE):
         AnomalyDetector.load(tmp_path / "three", runtime="torch")
+
+
+def test_before_it_is_exported_a_model_for_several_scores_as_its_graph_from_any_thread(
+    united: AnomalyDetector, two_categories: tuple[Sequence[Path | Image.Image], Sequence[str]]
+) -> None:
+    scorer = assemble_scorer(united.manifest, united.contents)
+    session = OnnxFeatures(extractor_graph(scorer.extractor).SerializeToString(), threads=4)
+    runtime = HeadRuntime(session, scorer.head, side=scorer.extractor.grid.image_size)
+    pixels = [resize(as_rgb(image), united.manifest.input.shape)[None] for image in two_categories[0]]
+    expected = [united.runtime.run(each) for each in pixels]
+    for own, found in zip(expected, in_order(runtime.run, pixels, workers=4), strict=True):
+        assert own.category is not None and found.category is not None
+        np.testing.assert_allclose(found.score, own.score, rtol=1e-4)
+        np.testing.assert_array_equal(found.category, own.category)
 
 
 def test_what_images_were_taken_for_is_counted_and_told(

@@ -1,19 +1,25 @@
-"""The scorer in PyTorch: on any device torch knows, and the reference that the others are compared with."""
+"""The scorer in PyTorch: on any device torch knows, and the reference that the others are compared with.
+
+Also its head alone, behind the backbone's graph: for a fit, which asks more than one head and exports only the last.
+"""
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from energyad.runtimes import RawScores
 from energyad.runtimes.plan import Lanes, Plan, available_threads
+from energyad.tiling import cut_pixels
 
 if TYPE_CHECKING:
-    import numpy as np
     from jaxtyping import UInt8
 
-    from energyad.scorer import Scorer
+    from energyad.runtimes.onnx import OnnxFeatures
+    from energyad.scorer import EnergyHead, Scorer, Scores
 
 BATCH_SIZE = 16
 
@@ -47,4 +53,40 @@ class EagerRuntime:
     def _infer(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             scores = self.scorer(torch.from_numpy(pixels).to(self.device))
-        return RawScores(*(each.cpu().numpy() for each in scores if each is not None))
+        return _raw(scores)
+
+
+class HeadRuntime:
+    """The backbone on ONNX Runtime and a head in PyTorch: what the finished graph gives, before there is one.
+
+    Tracing a head takes seconds, more than scoring the parts that set a threshold.
+    """
+
+    name = "torch"
+
+    def __init__(self, session: OnnxFeatures, head: EnergyHead, *, side: int) -> None:
+        """side: of the backbone's input, in pixels."""
+        self.plan = session.plan
+        self.session, self.head, self.side = session, head, side
+        self._free = Lock()  # a head of several experts lends its modules one image's weights at a time
+
+    @torch.inference_mode()
+    def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
+        """Score a batch, image by image where each has many tiles."""
+        tiles = self.head.tiles
+        if tiles.count == 1:
+            features = self.session.run(pixels)
+        else:
+            features = np.concatenate(
+                [self.session.run(cut_pixels(each, tiles, self.side)) for each in pixels]
+            )
+        with self._free:
+            return _raw(self.head(torch.from_numpy(features)))
+
+    def replan(self, plan: Plan) -> HeadRuntime:
+        """The same: it is asked too little to be worth it."""
+        return self
+
+
+def _raw(scores: Scores) -> RawScores:
+    return RawScores(*(each.cpu().numpy() for each in scores if each is not None))

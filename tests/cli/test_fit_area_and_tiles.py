@@ -20,7 +20,9 @@ from energyad.detector import AnomalyDetector
 from energyad.images import read_image, resize
 from energyad.prediction import Prediction
 from energyad.recalibration import recalibrate
-from energyad.runtimes.eager import EagerRuntime
+from energyad.runtimes.cache import extractor_graph
+from energyad.runtimes.eager import EagerRuntime, HeadRuntime
+from energyad.runtimes.onnx import OnnxFeatures
 from energyad.settings import FitSettings
 
 LEFT = {"units": "relative", "polygons": [[[0, 0], [0.75, 0], [0.75, 1], [0, 1]]]}
@@ -103,6 +105,16 @@ def test_the_exported_graph_and_the_module_agree(detector: AnomalyDetector, part
     np.testing.assert_allclose(ours.score, theirs.score, rtol=1e-4)
     # a patch near its prototype: the squared distance is what is left of large squares
     np.testing.assert_allclose(ours.heatmap, theirs.heatmap, rtol=1e-4, atol=3e-5)
+
+
+def test_before_it_is_exported_the_head_scores_as_the_graph(detector: AnomalyDetector) -> None:
+    scorer = assemble_scorer(detector.manifest, detector.contents)
+    session = OnnxFeatures(extractor_graph(scorer.extractor).SerializeToString(), threads=1)
+    runtime = HeadRuntime(session, scorer.head, side=64)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 160, 3), dtype=np.uint8)
+    expected, found = detector.runtime.run(pixels), runtime.run(pixels)
+    np.testing.assert_allclose(found.score, expected.score, rtol=1e-4)
+    np.testing.assert_allclose(found.heatmap, expected.heatmap, rtol=1e-3, atol=1e-5)
 
 
 def test_recalibrating_keeps_area_and_tiles(detector: AnomalyDetector, tmp_path: Path) -> None:
