@@ -16,7 +16,7 @@ from energyad.copies import Turned, relit_features, turned_copies
 from energyad.experts import Expert
 from energyad.extraction import GoodFeatures, extract, require_enough, warn_of_few
 from energyad.features import Grid
-from energyad.heads import add_parts, fit_expert, gather_patches
+from energyad.heads import GoodPatches, add_parts, fit_expert, gather_patches
 from energyad.planted import planted_patches
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
@@ -99,16 +99,14 @@ def fit_category(
     fitted_images = [images[place] for place in fitted]
     relit = relit_features(fitted_images, session, settings=settings, progress=progress)
     planted = planted_patches(fitted_images, session, grid=grid, settings=settings, progress=progress)
+    patches = GoodPatches(
+        own=turned.beside(gather_patches(good.features, fitted, generator=generator), fitted),
+        relit=gather_patches(relit.features, range(len(relit.kept)), generator=generator),
+        held_out=gather_patches(good.features, held_out[:MOST_WATCHED], generator=generator),
+        planted=planted,
+    )
     with single_thread():
-        expert, trainings = fit_expert(
-            turned.beside(gather_patches(good.features, fitted, generator=generator), fitted),
-            gather_patches(relit.features, range(len(relit.kept)), generator=generator),
-            gather_patches(good.features, held_out[:MOST_WATCHED], generator=generator),
-            planted,
-            settings,
-            generator,
-            progress,
-        )
+        expert, trainings = fit_expert(patches, settings, generator, progress)
     looks = torch.cat([mean_patches(good, fitted), mean_patches(relit, range(len(relit.kept)))])
     return CategoryFit(
         name, expert, tuple(trainings), tuple(images), tuple(held_out), good, relit, turned, looks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -47,31 +48,42 @@ def gather_patches(
     return gathered
 
 
+@dataclass(frozen=True, eq=False)
+class GoodPatches:
+    """What an expert is fitted on, image by image.
+
+    own: patches of the fitted images. relit: of their copies under other light. held_out: of other good images, which
+    tell when to stop. planted: those that defects cover.
+    """
+
+    own: Float16[Tensor, "n p c"]
+    relit: Float16[Tensor, "r p2 c2"]
+    held_out: Float16[Tensor, "m p3 c"]
+    planted: Float16[Tensor, "d c3"]
+
+
 def fit_expert(
-    images: Float16[Tensor, "n p c"],
-    relit_images: Float16[Tensor, "r p2 c2"],
-    held_out: Float16[Tensor, "m p3 c"],
-    planted: Float16[Tensor, "d c3"],
+    good: GoodPatches,
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
     observe: Callable[[int, Expert], None] | None = None,
 ) -> tuple[Expert, list[TrainedEnergy]]:
-    """Fit what judges patches, on those of each image; also how each energy's training went.
+    """Fit what judges patches, on those of good parts; also how each energy's training went.
 
     The latents' axes are those of the patches under their own light; but a few images hardly vary in most directions,
     and the slightest change of light would then lie far outside. observe: called with DxMI's iteration and the expert
-    of that time, of each energy in turn. planted: patches that defects cover.
+    of that time, of each energy in turn.
     """
-    patches, relit = images.flatten(0, 1), relit_images.flatten(0, 1)
+    patches, relit = good.own.flatten(0, 1), good.relit.flatten(0, 1)
     seen = torch.cat([patches, relit]) if len(relit) > len(patches) else patches
     whitening = fit_whitening(seen, num_latents=settings.num_latents)
     latents = torch.empty(len(patches) + len(relit), whitening.projection.shape[1])
     _whiten(whitening, patches, latents[: len(patches)])
     _whiten(whitening, relit, latents[len(patches) :])
-    own_light = latents[: len(patches)].view(*images.shape[:2], -1)
-    unseen = whitening(held_out.flatten(0, 1).float())
-    bad = whitening(planted.float()) if len(planted) else None
+    own_light = latents[: len(patches)].view(*good.own.shape[:2], -1)
+    unseen = whitening(good.held_out.flatten(0, 1).float())
+    bad = whitening(good.planted.float()) if len(good.planted) else None
     closer_look = fit_closer_look(own_light, whitening, settings, progress)
     # Ones of their own: the energy's training draws the same numbers with these and without.
     of_discriminators = torch.Generator().manual_seed(settings.seed)

@@ -9,7 +9,7 @@ import torch
 from energyad.energy import AutoencoderEnergy, MeanEnergy
 from energyad.experts import Expert
 from energyad.features import Grid
-from energyad.heads import add_parts, fit_expert
+from energyad.heads import GoodPatches, add_parts, fit_expert
 from energyad.progress import Silent
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy
@@ -36,8 +36,8 @@ def patches(images: int, seed: int) -> torch.Tensor:
 
 def fit(settings: FitSettings, planted: torch.Tensor = NONE_PLANTED) -> tuple[Expert, list[TrainedEnergy]]:
     generator = torch.Generator().manual_seed(0)
-    parts = (patches(5, 0), patches(5, 1), patches(2, 2), planted)
-    return fit_expert(*parts, settings, generator, Silent())
+    parts = GoodPatches(own=patches(5, 0), relit=patches(5, 1), held_out=patches(2, 2), planted=planted)
+    return fit_expert(parts, settings, generator, Silent())
 
 
 def test_added_parts_are_known_to_the_closer_look_and_no_energy_grows() -> None:

@@ -32,7 +32,7 @@ from energyad.defects import plant_defect
 from energyad.errors import DataError, EnergyadError
 from energyad.experts import Expert
 from energyad.extraction import GoodFeatures, extract
-from energyad.heads import fit_expert, gather_patches
+from energyad.heads import GoodPatches, fit_expert, gather_patches
 from energyad.planted import planted_patches
 from energyad.progress import Silent
 from energyad.runtimes.onnx import OnnxFeatures
@@ -86,8 +86,8 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
     )
     relit = relit_features(taught, session, settings=settings, progress=silent)
     planted = planted_patches(taught, session, grid=grid, settings=settings, progress=silent)
-    parts = (patches(own), patches(relit), patches(seen), planted)
-    fit_expert(*parts, settings, generator, silent, observe=look)
+    parts = GoodPatches(own=patches(own), relit=patches(relit), held_out=patches(seen), planted=planted)
+    fit_expert(parts, settings, generator, silent, observe=look)
 
 
 def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:
