@@ -12,6 +12,7 @@ from torch import Tensor
 
 from energyad import detector, images
 from energyad.augmentation import relight
+from energyad.defect_kinds import KINDS
 from energyad.defects import plant_defect
 from energyad.extraction import BATCH_SIZE, some_tiles
 from energyad.features import Grid
@@ -38,10 +39,11 @@ def planted_patches(
     grid: Grid,
     settings: FitSettings,
     progress: Progress,
+    kinds: Sequence[str] = tuple(KINDS),
 ) -> Float16[Tensor, "d c"]:
     """Features of the patches that defects cover, which are planted on copies of the fitted images, tile by tile.
 
-    The copies lie under other light too, or light would tell good patches from planted ones.
+    The copies lie under other light too, or light would tell good patches from planted ones. kinds: of the defects.
     """
     if settings.planted_defects == 0:
         return torch.empty(0, 1, dtype=torch.float16)
@@ -55,7 +57,9 @@ def planted_patches(
         fields = to_plant_in(pixels, settings=settings, most_tiles=most_tiles)
         rounds = -(-FEWEST_COPIES // (len(chosen) * len(fields)))
         copies = (
-            plant(field, grid=grid, settings=settings, rng=rng) for field in fields for _ in range(rounds)
+            plant(field, grid=grid, settings=settings, rng=rng, kinds=kinds)
+            for field in fields
+            for _ in range(rounds)
         )
         return np.concatenate([_features(session, batch) for batch in batches(copies, BATCH_SIZE)])
 
@@ -82,12 +86,17 @@ def to_plant_in(
 
 
 def plant(
-    pixels: UInt8[np.ndarray, "side side2 3"], *, grid: Grid, settings: FitSettings, rng: np.random.Generator
+    pixels: UInt8[np.ndarray, "side side2 3"],
+    *,
+    grid: Grid,
+    settings: FitSettings,
+    rng: np.random.Generator,
+    kinds: Sequence[str] = tuple(KINDS),
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "g g"]]:
     """A copy with defects, under other light, of the network's size; and how much of each patch they cover."""
     image, mask = pixels, np.zeros(pixels.shape[:2], dtype=bool)
     for _ in range(settings.planted_defects):
-        defect = plant_defect(image, rng=rng)
+        defect = plant_defect(image, rng=rng, kind=str(rng.choice(kinds)))
         image, mask = defect.image, mask | defect.mask
     inner = slice(grid.margin, grid.size - grid.margin)
     share = images.resize_map(mask.astype(np.float32), grid.size, grid.size)[inner, inner]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,10 @@ from benchmarks.detection.methods import open_method
 from benchmarks.detection.ours import Energyad
 from benchmarks.detection.rows import Row
 from benchmarks.detection.settle_plot import by_iteration
-from energyad import metrics
+from energyad import metrics, planted
 from energyad.datasets import Category
+from energyad.defect_kinds import KINDS
+from energyad.defects import PlantedDefect, plant_defect
 from energyad.demo import render_demo
 from energyad.errors import DataError, SettingsError
 from energyad.images import read_image
@@ -239,14 +243,26 @@ def test_the_sheet_shows_every_kind_of_defect_and_every_method(results: Path, ca
     assert sheet.main([*shared, "--methods", "energyad"]) == 2
 
 
-def test_settling_is_judged_on_good_images_held_out_of_training(category: Category, tmp_path: Path) -> None:
+def test_settling_is_judged_on_good_images_held_out_of_training(
+    category: Category, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     method = tiny_energyad()
+    kinds: dict[ModuleType, set[str | None]] = {settle: set(), planted: set()}
+
+    def recorded(place: ModuleType, image: np.ndarray, **options: Any) -> PlantedDefect:
+        kinds[place].add(options.get("kind"))
+        return plant_defect(image, **options)
+
+    for place in kinds:
+        monkeypatch.setattr(place, "plant_defect", functools.partial(recorded, place))
     without_test = replace(category, test=())
     found: list[dict[str, Any]] = []
     settings = replace(method.fit_settings, iterations=4)
     settle.settle(without_test, settings, every=2, threads=1, report=found.append)
     assert [row["iteration"] for row in found] == [0, 4]
     assert all(0 <= row["image_auroc"] <= 1 and row["pixel_auroc"] > 0.5 for row in found)
+    assert kinds[settle] <= set(KINDS) and kinds[planted] <= set(KINDS)
+    assert min(map(len, kinds.values())) > 1 and not kinds[settle] & kinds[planted]
     fitted, held_out = settle.split(category.train_good, seed=0)
     assert not set(fitted) & set(held_out)
     settle.draw(

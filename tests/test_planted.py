@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from energyad import planted
+from energyad.defect_kinds import KINDS
+from energyad.defects import PlantedDefect, plant_defect
 from energyad.extraction import extract
 from energyad.features import Grid
 from energyad.planted import COVERED, FEWEST_COPIES, plant, planted_patches, to_plant_in
@@ -52,6 +54,22 @@ def test_none_are_planted_where_none_are_asked() -> None:
 def test_the_same_seed_plants_the_same() -> None:
     one, same, other = (patches(greys(40), Brightness(), seed=seed) for seed in (0, 0, 1))
     assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_only_kinds_that_are_asked_for_are_planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+
+    def recorded(image: np.ndarray, **options: Any) -> PlantedDefect:
+        found.append(plant_defect(image, **options))
+        return found[-1]
+
+    monkeypatch.setattr(planted, "plant_defect", recorded)
+    settings = FitSettings(image_size=64)
+    options: dict[str, Any] = {"grid": GRID, "settings": settings, "progress": Silent()}
+    planted_patches(greys(30), Brightness(), kinds=("spot", "stain"), **options)  # type: ignore[arg-type]
+    assert {defect.kind for defect in found} == {"spot", "stain"}
+    planted_patches(greys(30), Brightness(), **options)  # type: ignore[arg-type]
+    assert {defect.kind for defect in found} == set(KINDS)
 
 
 def test_of_few_images_there_are_several_copies_each_and_of_many_some(

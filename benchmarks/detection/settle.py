@@ -1,7 +1,8 @@
 """`python -m benchmarks.detection.settle`: when does training settle?
 
 Detection over DxMI iterations on good images held out of train/good, as they are and with a synthetic defect planted.
-No test image is read, so the default length may be chosen by it. A ranking of lengths, no estimate of performance.
+No test image is read, so the default length may be chosen by it. A ranking of lengths, no estimate of performance. The
+kinds of defects that judge are kept from the discriminator, which learns from the others.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from benchmarks.detection.settle_plot import draw
 from energyad import images, metrics
 from energyad.copies import relit_features
 from energyad.datasets import Category
+from energyad.defect_kinds import KINDS
 from energyad.defects import plant_defect
 from energyad.errors import DataError, EnergyadError
 from energyad.experts import Expert
@@ -43,6 +45,8 @@ RESULTS = Path(__file__).with_name("settle.jsonl")
 HELD_OUT = 0.3
 MOST_HELD_OUT = 60
 WATCHED_SHARE = 10  # one in so many fitted images only tells training when to stop
+JUDGING = 4  # kinds of defects
+PLANTED = 3  # defects on each held-out image, one a copy
 BATCH_SIZE = 8
 
 
@@ -64,7 +68,9 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
     session = OnnxFeatures(graph, threads=threads)
     fitted, held_out = split(category.train_good, settings.seed)
     watched, taught = fitted[::WATCHED_SHARE], [p for i, p in enumerate(fitted) if i % WATCHED_SHARE]
-    probe = plant(session, held_out, settings)
+    kinds = np.random.default_rng(settings.seed).permutation(sorted(KINDS)).tolist()
+    judging, teaching = kinds[:JUDGING], kinds[JUDGING:]
+    probe = plant(session, held_out, judging, settings)
     generator = torch.Generator().manual_seed(settings.seed)
     spent, resumed = 0.0, time.process_time()
 
@@ -85,7 +91,7 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
         for paths in (taught, watched)
     )
     relit = relit_features(taught, session, settings=settings, progress=silent)
-    planted = planted_patches(taught, session, grid=grid, settings=settings, progress=silent)
+    planted = planted_patches(taught, session, grid=grid, settings=settings, progress=silent, kinds=teaching)
     parts = GoodPatches(own=patches(own), relit=patches(relit), held_out=patches(seen), planted=planted)
     fit_expert(parts, settings, generator, silent, observe=look)
 
@@ -99,12 +105,14 @@ def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:
     return [good[i] for i in sorted(order[count:])], [good[i] for i in sorted(order[:count])]
 
 
-def plant(session: OnnxFeatures, paths: Sequence[Path], settings: FitSettings) -> Probe:
-    """Every held-out image twice: good, and with one defect textured by another of them."""
+def plant(session: OnnxFeatures, paths: Sequence[Path], kinds: Sequence[str], settings: FitSettings) -> Probe:
+    """Every held-out image as it is, and PLANTED times with one defect of these kinds, textured by another image."""
     rng = np.random.default_rng(settings.seed)
     good = [images.read_image(path) for path in paths]
     planted = [
-        plant_defect(image, rng=rng, source=good[(place + 1) % len(good)]) for place, image in enumerate(good)
+        plant_defect(image, rng=rng, source=good[(place + 1) % len(good)], kind=str(rng.choice(kinds)))
+        for place, image in enumerate(good)
+        for _ in range(PLANTED)
     ]
     pixels = [images.resize(image, settings.image_size) for image in [*good, *(p.image for p in planted)]]
     masks = np.zeros((len(pixels), settings.image_size, settings.image_size), dtype=bool)
