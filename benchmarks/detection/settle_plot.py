@@ -16,7 +16,11 @@ PANELS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
 
 
 def draw(found: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """One line a category, of its newest settings: mean and range over seeds. Raises DataError for no rows."""
+    """One line a category, of its newest settings: how far each seed is from its start, mean and range of that.
+
+    Seeds hold out other parts and other kinds of defects, so their AUROCs differ by more than training changes them.
+    Raises DataError for no rows.
+    """
     if not found:
         raise DataError(f"{path}: no rows to draw; give --categories")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -27,12 +31,14 @@ def draw(found: Sequence[Mapping[str, Any]], path: Path) -> None:
         for category, settings in sorted(newest.items()):
             some = [r for r in found if (r["category"], r["settings_hash"]) == (category, settings)]
             x, values = by_iteration(some, name)
-            label = f"{category}, {len({r['seed'] for r in some})} seed(s)"
-            axis.plot(x, [np.mean(v) for v in values], marker=".", label=label)
-            axis.fill_between(x, [min(v) for v in values], [max(v) for v in values], alpha=0.2)
-        axis.set(title=f"{title}, planted defects", xlabel="DxMI iteration")
+            change = 100 * (np.array(values) - values[0])
+            label = f"{category}, {len(values[0])} seed(s), from {np.mean(values[0]):.3f}"
+            axis.plot(x, change.mean(axis=1), marker=".", label=label)
+            axis.fill_between(x, change.min(axis=1), change.max(axis=1), alpha=0.2)
+        axis.set(title=f"{title}, planted defects", xlabel="DxMI iteration", ylabel="change, points")
+        axis.margins(y=0.4)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8, loc="center right")
+        axis.legend(fontsize=8, loc="upper right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
