@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -85,22 +85,19 @@ def fit_model(
         )
         for (category, images), told in zip(groups.items(), progresses, strict=True)
     )
-
-    def head(fits: Sequence[CategoryFit], units: Sequence[float] | None) -> EnergyHead:
-        return head_of(fits, extractor.grid, settings, units=units, mask=judged.mask)
-
+    head = head_of(fits, extractor.grid, settings, mask=judged.mask)
     with single_thread():
         units, calibration, parts = calibrate_on(fits, head, session, settings, progress)
     # Its energies only fall: what was promised of a model that knew none of its threshold's parts holds of this one.
     fits = tuple(each.with_all_parts(settings=settings) for each in fits)
-    finished = head(fits, units)
+    head = head_of(fits, extractor.grid, settings, units=units, mask=judged.mask)
     tiled = export.with_tiles(backbone_graph, settings.cut(), side=settings.image_size)
-    graph = export.join(tiled, export.export_head(finished, num_channels=fits[0].looks.shape[1]))
+    graph = export.join(tiled, export.export_head(head, num_channels=fits[0].looks.shape[1]))
     for each in fits:
         each.discard()
     contents = {
         detector.BACKBONE_FILE: safetensors.torch.save(dict(extractor.backbone.state_dict())),
-        detector.HEAD_FILE: safetensors.torch.save(dict(finished.state_dict())),
+        detector.HEAD_FILE: safetensors.torch.save(dict(head.state_dict())),
         detector.GRAPH_FILE: graph.SerializeToString(),
     }
     made = provenance.collect(
@@ -193,33 +190,31 @@ def describe(
 
 def calibrate_on(
     fits: Sequence[CategoryFit],
-    head: Callable[[Sequence[CategoryFit], Sequence[float] | None], EnergyHead],
+    head: EnergyHead,
     session: OnnxFeatures,
     settings: FitSettings,
     progress: Progress,
 ) -> tuple[tuple[float, ...] | None, Calibration, list[observation.Observation]]:
-    """Units of several categories, the thresholds, and statistics of the held-out parts.
+    """Units of several categories, the thresholds, and statistics of the held-out parts in these units.
 
-    head: makes one of experts and units.
+    head: of these fits, whose energies are in units of one.
     """
     held_out = [image for each in fits for image in each.kept_back]
     rates: dict[str, Any] = {
         "false_reject_rate": settings.false_reject_rate,
         "review_rate": settings.review_rate,
     }
-
-    def observed(units: tuple[float, ...] | None) -> list[observation.Observation]:
-        runtime = HeadRuntime(session, head(fits, units), side=settings.image_size)
-        return observe(held_out, runtime, [each.name for each in fits], settings, progress)
-
-    parts = observed(None)
+    names = [each.name for each in fits]
+    runtime = HeadRuntime(session, head, side=settings.image_size)
+    parts = observe(held_out, runtime, names, settings, progress)
     scores = [part.score for part in parts]
     if len(fits) == 1:
         return None, calibrate(scores, **rates), parts
     remaining = iter(scores)
     of_each = [list(islice(remaining, len(each.held_out))) for each in fits]
     units, calibration = calibrate_together(of_each, **rates)
-    return units, calibration, observed(units)
+    unit_of: dict[str | None, float] = dict(zip(names, units, strict=True))
+    return units, calibration, [observation.in_units(part, unit_of[part.category]) for part in parts]
 
 
 def observe(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Final
 
 import cv2
@@ -40,6 +40,12 @@ def observe_batch(
     """Score images of the network's size, and measure each. categories: the names of those that the model is for."""
     raw = runtime.run(np.stack(pixels))
     return list(map(observe, pixels, raw.heatmap, raw.score, raw.taken_for(categories)))
+
+
+def in_units(part: Observation, unit: float) -> Observation:
+    """The same part, its energies told in this unit."""
+    mean = part.heatmap_mean
+    return replace(part, score=part.score / unit, heatmap_mean=None if mean is None else mean / unit)
 
 
 def reference_of(manifest: Manifest) -> list[Observation]:

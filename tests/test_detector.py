@@ -202,14 +202,7 @@ def test_a_model_of_earlier_features_is_scored_by_its_own_graph_or_not_at_all(
 
 
 def test_the_same_seed_gives_the_same_model_bit_for_bit(good_images: list[np.ndarray]) -> None:
-    quick = FitSettings(
-        image_size=64,
-        warmup_iterations=20,
-        iterations=5,
-        num_prototypes=100,
-        planted_defects=1,
-        discriminator_iterations=100,
-    )
+    quick = replace(SETTINGS, image_size=64, warmup_iterations=20, iterations=5, num_prototypes=100)
     first, second = (AnomalyDetector.fit(good_images, settings=quick, threads=1) for _ in range(2))
     for name in ("backbone.safetensors", "detector.safetensors"):
         assert first.contents[name] == second.contents[name]

@@ -26,6 +26,8 @@ from energyad.experts import Expert, Experts, Recognition, fit_recognition, unit
 from energyad.features import Grid
 from energyad.images import as_rgb, resize
 from energyad.latents import fit_whitening
+from energyad.manifest import Observation
+from energyad.observation import in_units
 from energyad.pipeline import in_order
 from energyad.results import results_csv, scored
 from energyad.runtimes import export
@@ -232,6 +234,10 @@ def test_what_images_were_taken_for_is_counted_and_told(
     other = evaluate(united, replace(demo_category, name="other"))
     assert other.recognised == 0 and {item.category for item in other.items} == {demo_category.name}
     assert evaluate(fitted_detector, demo_category).recognised is None
+    told = sorted(part.score for part in united.manifest.good_parts)
+    assert told == pytest.approx(sorted(united.manifest.calibration.good_scores))  # both in units
+    part = Observation(4.0, brightness=7.0, heatmap_mean=2.0, category="one")
+    assert in_units(part, 2.0) == Observation(2.0, brightness=7.0, heatmap_mean=1.0, category="one")
     kept = [part.category for part in united.manifest.good_parts]
     assert kept == sorted(kept, reverse=True) and set(kept) == set(united.manifest.categories)
     row = f"| categories | {demo_category.name}, negative:"

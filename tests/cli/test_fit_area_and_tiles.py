@@ -31,16 +31,8 @@ TOP = {"units": "pixels", "width": 400, "height": 100, "polygons": [[[0, 0], [40
 
 def quick(**given: object) -> FitSettings:
     small = {"image_size": 64, "num_latents": 16, "energy_width": 16, "bottleneck": 4}
-    return FitSettings(
-        **{
-            **small,
-            "warmup_iterations": 20,
-            "iterations": 2,
-            "planted_defects": 1,
-            "discriminator_iterations": 20,
-            **given,
-        }
-    )  # type: ignore[arg-type]
+    short = {"warmup_iterations": 20, "iterations": 2, "planted_defects": 1, "discriminator_iterations": 20}
+    return FitSettings(**{**small, **short, **given})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
