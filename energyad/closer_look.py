@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import torch
@@ -76,20 +76,20 @@ class CloserLook(nn.Module):
         z: Float[Tensor, "b *g k"],
         energies: Float[Tensor, "b *g"],
         *,
-        energy: Callable[[Tensor], Tensor],
+        learned: Float[Tensor, "b *g"],
         per_image: int,
         judged: Bool[Tensor, " p"] | None = None,
     ) -> Float[Tensor, "b *g"]:
         """Energies with those of the strangest patches replaced.
 
-        z: latents. energies: at first look. energy: E', of latents. per_image: patches that an image has, in however
+        z: latents. energies: at first look. learned: E' of each. per_image: patches that an image has, in however
         many tiles. judged: those of them that count.
         """
         patches, at_first = z.reshape(-1, per_image, z.shape[-1]), energies.reshape(-1, per_image)
         strange = at_first if judged is None else at_first * judged
         places = strange.topk(max(1, round(per_image * SHARE)), dim=1, sorted=False).indices
         chosen = patches.gather(1, places.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-        closer = energy(chosen) * self.squared_distance(chosen)
+        closer = learned.reshape(-1, per_image).gather(1, places) * self.squared_distance(chosen)
         return at_first.scatter(1, places, closer).reshape(-1, *energies.shape[1:])
 
     def squared_distance(self, z: Float[Tensor, "b h k"]) -> Float[Tensor, "b h"]:

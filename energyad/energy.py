@@ -134,12 +134,19 @@ class MeanEnergy(nn.Module):
         return torch.stack([energy(z) for energy in self.energies]).mean(dim=0)
 
 
-def learned_energy(energy: nn.Module, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
-    """The energies of latents without their distances to prototypes."""
+def whole_and_learned(
+    energy: nn.Module, z: Float[Tensor, "*b k"]
+) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]]:
+    """The energies of latents, and what they are without their distances to prototypes."""
     if isinstance(energy, MeanEnergy):
-        return torch.stack([learned_energy(each, z) for each in energy.energies]).mean(dim=0)
-    learned: Float[Tensor, "*b"] = energy.energy(z) if isinstance(energy, PrototypeEnergy) else energy(z)
-    return learned
+        pairs = [whole_and_learned(each, z) for each in energy.energies]
+        whole, learned = (torch.stack(each).mean(dim=0) for each in zip(*pairs, strict=True))
+        return whole, learned
+    if isinstance(energy, PrototypeEnergy):
+        learned = energy.energy(z)
+        return learned * energy.squared_distance(z), learned
+    whole = energy(z)
+    return whole, whole
 
 
 class Affine(nn.Linear):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from energyad.closer_look import CloserLook
-from energyad.energy import PrototypeEnergy, learned_energy
+from energyad.energy import PrototypeEnergy, whole_and_learned
 from energyad.latents import Whitening
 
 
@@ -37,12 +36,11 @@ class Expert(nn.Module):
         per_image: patches that an image has. judged: those of them that are worth a closer look, all where None.
         """
         z = self.whitening(features)
-        energies: Float[Tensor, "b *g"] = self.energy(z)
+        energies, learned = whole_and_learned(self.energy, z)
         if self.closer_look is None:
             return energies
-        learned = functools.partial(learned_energy, self.energy)
         closer: Float[Tensor, "b *g"] = self.closer_look(
-            z, energies, energy=learned, per_image=per_image, judged=judged
+            z, energies, learned=learned, per_image=per_image, judged=judged
         )
         return closer
 

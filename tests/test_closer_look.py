@@ -9,7 +9,7 @@ import torch
 
 from energyad.closer_look import SHARE, CloserLook
 from energyad.coreset import Coreset
-from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes, learned_energy
+from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes, whole_and_learned
 from energyad.experts import Expert
 from energyad.features import Grid
 from energyad.latents import Whitening
@@ -52,7 +52,7 @@ def test_its_distance_is_the_mean_over_coresets_of_the_nearest_in_units_of_radii
 def test_the_strangest_patches_of_each_image_are_looked_at_and_no_others() -> None:
     z = torch.randn(5, PATCHES, LATENTS, generator=drawn(3))
     energies = torch.rand(5, PATCHES, generator=drawn(4)) * torch.tensor([1.0, 9.0, 1.0, 0.1, 1.0])[:, None]
-    found = LOOK(z, energies, energy=first, per_image=PATCHES)
+    found = LOOK(z, energies, learned=first(z), per_image=PATCHES)
     count = round(PATCHES * SHARE)
     strangest = energies >= energies.sort(dim=1).values[:, -count, None]
     assert torch.equal(found[~strangest], energies[~strangest])
@@ -63,7 +63,7 @@ def test_patches_that_are_not_judged_take_no_look_from_those_that_are() -> None:
     z = torch.randn(1, PATCHES, LATENTS, generator=drawn(3))
     energies = torch.arange(PATCHES)[None].float()
     judged = torch.arange(PATCHES) < PATCHES // 2
-    found = LOOK(z, energies, energy=first, per_image=PATCHES, judged=judged)
+    found = LOOK(z, energies, learned=first(z), per_image=PATCHES, judged=judged)
     changed = (found != energies)[0].nonzero()[:, 0]
     assert changed.tolist() == list(range(PATCHES // 2 - len(changed), PATCHES // 2)) and len(changed) > 0
 
@@ -91,8 +91,10 @@ def test_what_is_learned_is_an_energy_without_its_distances(several: bool) -> No
     energies = [PrototypeEnergy(each, Prototypes(STRETCH, a_coreset(0), 3)) for each in networks]
     energy = MeanEnergy(energies) if several else energies[0]
     expected = torch.stack([each(z) for each in networks[: 1 + several]]).mean(dim=0)
-    torch.testing.assert_close(learned_energy(energy, z), expected)
-    torch.testing.assert_close(learned_energy(networks[0], z), networks[0](z))
+    whole, learned = whole_and_learned(energy, z)
+    torch.testing.assert_close(learned, expected)
+    torch.testing.assert_close(whole, energy(z))
+    assert all(torch.equal(each, networks[0](z)) for each in whole_and_learned(networks[0], z))
 
 
 class _First(torch.nn.Module):
