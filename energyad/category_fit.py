@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from energyad import detector
 from energyad.copies import Turned, relit_features, turned_copies
@@ -20,6 +21,7 @@ from energyad.heads import GoodPatches, add_parts, fit_expert, gather_patches
 from energyad.planted import planted_patches
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
+from energyad.scorer import judged_patches, upsampling_axes
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy
 
@@ -33,6 +35,7 @@ class CategoryFit:
 
     images: those that could be read; held_out: places of those kept for the threshold. good: their features, relit:
     of copies under other light, turned: of turned ones. looks: mean patches of the fitted images and the relit ones.
+    area: patches that are judged, all where None.
     """
 
     name: str
@@ -44,6 +47,7 @@ class CategoryFit:
     relit: GoodFeatures
     turned: Turned
     looks: Float[torch.Tensor, "n c"]
+    area: Bool[torch.Tensor, " p"] | None = None
 
     @property
     def kept_back(self) -> list[detector.ImageLike]:
@@ -58,7 +62,7 @@ class CategoryFit:
     def with_all_parts(self, *, settings: FitSettings) -> Self:
         """The same with prototypes of the images held out for the threshold, too. No energy of any image grows."""
         generator = torch.Generator().manual_seed(settings.seed)
-        kept_back = gather_patches(self.good.features, self.held_out, generator=generator)
+        kept_back = gather_patches(self.good.features, self.held_out, generator=generator, area=self.area)
         with single_thread():
             expert = add_parts(
                 self.expert,
@@ -79,8 +83,17 @@ def fit_category(
     any_direction: bool | None,
     skip_bad: bool,
     progress: Progress,
+    mask: Bool[np.ndarray, "h w"] | None = None,
 ) -> CategoryFit:
-    """Fit on images of good parts of one category. Raises DataError for fewer than two that can be read, ImageError."""
+    """Fit on images of good parts of one category. Raises DataError for fewer than two that can be read, ImageError.
+
+    mask: pixels of the resized image that are judged. What lies beside them is not learned: it would take prototypes
+    from the part, and what a network learns.
+    """
+    area = None
+    if mask is not None:
+        axes = upsampling_axes(grid, settings.cut(), smoothing=settings.smoothing)
+        area = judged_patches(torch.from_numpy(mask), axes, settings.cut())
     generator = torch.Generator().manual_seed(settings.seed)
     good = extract(good_images, session, settings=settings, skip_bad=skip_bad, progress=progress)
     require_enough(len(good.kept), of=name)
@@ -95,28 +108,34 @@ def fit_category(
         any_direction=any_direction,
         settings=settings,
         progress=progress,
+        area=area,
     )
     fitted_images = [images[place] for place in fitted]
     relit = relit_features(fitted_images, session, settings=settings, progress=progress)
-    planted = planted_patches(fitted_images, session, grid=grid, settings=settings, progress=progress)
+    planted = planted_patches(
+        fitted_images, session, grid=grid, settings=settings, progress=progress, mask=mask
+    )
+    gather = functools.partial(gather_patches, generator=generator, area=area)
     patches = GoodPatches(
-        own=turned.beside(gather_patches(good.features, fitted, generator=generator), fitted),
-        relit=gather_patches(relit.features, range(len(relit.kept)), generator=generator),
-        held_out=gather_patches(good.features, held_out[:MOST_WATCHED], generator=generator),
+        own=turned.beside(gather(good.features, fitted), fitted),
+        relit=gather(relit.features, range(len(relit.kept))),
+        held_out=gather(good.features, held_out[:MOST_WATCHED]),
         planted=planted,
     )
     with single_thread():
         expert, trainings = fit_expert(patches, settings, generator, progress)
-    looks = torch.cat([mean_patches(good, fitted), mean_patches(relit, range(len(relit.kept)))])
+    looks = mean_patches(good, fitted)
+    if relit.kept:
+        looks = torch.cat([looks, mean_patches(relit, range(len(relit.kept)))])
     return CategoryFit(
-        name, expert, tuple(trainings), tuple(images), tuple(held_out), good, relit, turned, looks
+        name, expert, tuple(trainings), tuple(images), tuple(held_out), good, relit, turned, looks, area
     )
 
 
 def mean_patches(features: GoodFeatures, places: Sequence[int]) -> Float[torch.Tensor, "n c"]:
     """The mean patch of each image; read in order, one image at a time: they may lie on a disk."""
     means = [features.features[place].mean(axis=(0, 1), dtype=np.float32) for place in places]
-    return torch.from_numpy(np.stack(means)) if means else torch.empty(0, features.features.shape[-1])
+    return torch.from_numpy(np.stack(means))
 
 
 def split(count: int, *, settings: FitSettings, generator: torch.Generator) -> tuple[list[int], list[int]]:

@@ -69,10 +69,12 @@ def turned_copies(
     any_direction: bool | None,
     settings: FitSettings,
     progress: Progress,
+    area: Bool[Tensor, " p"] | None = None,
 ) -> Turned:
     """Turned copies of the images that `good` are features of, where those that are fitted are few.
 
     any_direction: whether the parts come in any direction; None to see for itself. None are made where they do not.
+    area: patches that count, see `gather_patches`.
     """
     n, channels = len(good_images), good.features.shape[-1]
     none = Turned(torch.empty(n, 0, channels, dtype=torch.float16), 0)
@@ -83,6 +85,8 @@ def turned_copies(
     chosen = [*good_images] * rounds
     found = extract(chosen, session, settings=settings, skip_bad=False, progress=progress, change="turned")
     shown = inscribed(*good.features.shape[1:3])
+    if area is not None and len(area) == len(shown) and (shown & area.numpy()).any():
+        shown = shown & area.numpy()
     by_image = found.features.reshape(rounds, n, -1, channels).swapaxes(0, 1)
     copies = torch.from_numpy(by_image[:, :, shown])
     found.discard()

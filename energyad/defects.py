@@ -40,14 +40,15 @@ def plant_defect(
     rng: np.random.Generator,
     source: UInt8[np.ndarray, "h2 w2 3"] | None = None,
     kind: str | None = None,
+    within: Bool[np.ndarray, "h w"] | None = None,
 ) -> PlantedDefect:
     """Plant one defect of a kind of `KINDS` (drawn where None), preferably on the part, not beside it.
 
-    `source` is another image to take texture from; without it the image itself serves. Radii run from 1.2 %
-    to 12 % of the shorter side, small ones as often as large ones. The same generator state gives the same
-    defect. A place where the defect would not be seen is given up for another; where none shows it (moved or
-    smeared, a flat image looks the same), the kind becomes "spot". On an even texture such as leather a
-    "warp" is a defect in name only.
+    `source` is another image to take texture from; without it the image itself serves. `within`: where the middle
+    of the defect may lie. Radii run from 1.2 % to 12 % of the shorter side, small ones as often as large ones. The
+    same generator state gives the same defect. A place where the defect would not be seen is given up for another;
+    where none shows it (moved or smeared, a flat image looks the same), the kind becomes "spot". On an even texture
+    such as leather a "warp" is a defect in name only.
     """
     if min(image.shape[:2]) < SMALLEST_SIDE:
         raise SettingsError(
@@ -57,6 +58,8 @@ def plant_defect(
         raise SettingsError(f"{kind!r} is no kind of planted defect; there are {', '.join(KINDS)}")
     chosen = kind if kind is not None else str(rng.choice(list(KINDS)))
     good, places = image.astype(np.float32), saliency(image)
+    if within is not None:
+        places = places * within
     texture = _foreign_texture(image if source is None else source, image.shape[:2], rng)
     for attempt in range(2 * _ATTEMPTS):
         chosen = chosen if attempt < _ATTEMPTS else "spot"

@@ -70,7 +70,7 @@ class AnomalyDetector:
         (`energyad.experts`); scoring is not told, and finds the category out.
         backbone_weights: a safetensors file for `settings.backbone`, where it shall not be the package's own.
         threads: for the backbone, all cores by default; the small networks always train on one. runtime: that the
-        fitted detector scores on. roi, ignore: the only area that is judged, and one that is not: polygons or a mask,
+        fitted detector scores on. roi, ignore: the only area that counts, and one that does not: polygons or a mask,
         see `energyad.roi`. any_direction: whether parts come in any direction, so that of few images turned copies are
         taught as well; found out from the images, of each category, where None. skip_bad: leave out images that cannot
         be read rather than stop. Raises DataError for fewer than two images of a category, ImageError for a bad one,

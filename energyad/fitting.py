@@ -82,6 +82,7 @@ def fit_model(
             any_direction=any_direction,
             skip_bad=skip_bad,
             progress=told,
+            mask=judged.mask,
         )
         for (category, images), told in zip(groups.items(), progresses, strict=True)
     )

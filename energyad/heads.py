@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16
+from jaxtyping import Bool, Float, Float16
 from torch import Tensor, nn
 
 from energyad.closer_look import CloserLook
@@ -31,18 +31,27 @@ RELEASED_EVERY = 500  # images: 0.14 GB of pages
 
 
 def gather_patches(
-    features: Float16[np.ndarray, "n rows g c"], images: Sequence[int], *, generator: torch.Generator
-) -> Float16[Tensor, "n p c"]:
-    """All patches of these images, or as many of each as make MOST_PATCHES. Read in order: they may lie on a disk."""
-    per_image = int(np.prod(features.shape[1:3]))
+    features: Float16[np.ndarray, "n rows g c"],
+    images: Sequence[int],
+    *,
+    generator: torch.Generator,
+    area: Bool[Tensor, " p"] | None = None,
+) -> Float16[Tensor, "n q c"]:
+    """All patches of these images, or as many of each as make MOST_PATCHES. Read in order: they may lie on a disk.
+
+    area: those that count; of tiles of which some were drawn all do, since where they lay is not known.
+    """
+    whole = int(np.prod(features.shape[1:3]))
+    known = area is not None and len(area) == whole
+    eligible = area.nonzero()[:, 0].numpy() if area is not None and known else np.arange(whole)
     share = MOST_PATCHES // max(1, len(images))
-    if share >= per_image:
-        return torch.from_numpy(features[list(images)].reshape(len(images), per_image, features.shape[-1]))
-    gathered = torch.empty(len(images), share, features.shape[-1], dtype=torch.float16)
+    if share >= whole and not known:
+        return torch.from_numpy(features[list(images)].reshape(len(images), whole, features.shape[-1]))
+    count = min(share, len(eligible))
+    gathered = torch.empty(len(images), count, features.shape[-1], dtype=torch.float16)
     for place, image in enumerate(images):
-        drawn = torch.randperm(per_image, generator=generator)[:share].numpy()
-        patches = features[image].reshape(per_image, -1)[drawn]
-        gathered[place] = torch.from_numpy(patches)
+        drawn = eligible[torch.randperm(len(eligible), generator=generator)[:count].numpy()]
+        gathered[place] = torch.from_numpy(features[image].reshape(whole, -1)[drawn])
         if place % RELEASED_EVERY == 0:
             release(features)
     return gathered

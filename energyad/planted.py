@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float16, Float32, UInt8
+from jaxtyping import Bool, Float16, Float32, UInt8
 from torch import Tensor
 
 from energyad import detector, images
@@ -40,15 +40,18 @@ def planted_patches(
     settings: FitSettings,
     progress: Progress,
     kinds: Sequence[str] = tuple(KINDS),
+    mask: Bool[np.ndarray, "h w"] | None = None,
 ) -> Float16[Tensor, "d c"]:
     """Features of the patches that defects cover, which are planted on copies of the fitted images, tile by tile.
 
     The copies lie under other light too, or light would tell good patches from planted ones. kinds: of the defects.
+    mask: pixels of the resized image that they may cover; of tiles all, since where the drawn ones lay is not known.
     """
     if settings.planted_defects == 0:
         return torch.empty(0, 1, dtype=torch.float16)
     chosen = range(0, len(fitted_images), -(-len(fitted_images) // MOST_COPIES))
     most_tiles = max(1, MOST_COPIES // len(chosen))
+    area = mask if settings.cut().count == 1 else None
     progress.stage("planted", len(chosen))
 
     def covered(place: int) -> Float16[np.ndarray, "p c"]:
@@ -57,7 +60,7 @@ def planted_patches(
         fields = to_plant_in(pixels, settings=settings, most_tiles=most_tiles)
         rounds = -(-FEWEST_COPIES // (len(chosen) * len(fields)))
         copies = (
-            plant(field, grid=grid, settings=settings, rng=rng, kinds=kinds)
+            plant(field, grid=grid, settings=settings, rng=rng, kinds=kinds, mask=area)
             for field in fields
             for _ in range(rounds)
         )
@@ -92,14 +95,21 @@ def plant(
     settings: FitSettings,
     rng: np.random.Generator,
     kinds: Sequence[str] = tuple(KINDS),
+    mask: Bool[np.ndarray, "h w"] | None = None,
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "g g"]]:
-    """A copy with defects, under other light, of the network's size; and how much of each patch they cover."""
-    image, mask = pixels, np.zeros(pixels.shape[:2], dtype=bool)
+    """A copy with defects, under other light, of the network's size; and how much of each patch they cover.
+
+    mask: pixels of the resized copy that count, all where None.
+    """
+    image, covered = pixels, np.zeros(pixels.shape[:2], dtype=bool)
+    within = None if mask is None else images.resize_map(mask.astype(np.float32), *pixels.shape[:2]) >= 0.5
     for _ in range(settings.planted_defects):
-        defect = plant_defect(image, rng=rng, kind=str(rng.choice(kinds)))
-        image, mask = defect.image, mask | defect.mask
+        defect = plant_defect(image, rng=rng, kind=str(rng.choice(kinds)), within=within)
+        image, covered = defect.image, covered | defect.mask
+    if within is not None:
+        covered &= within
     inner = slice(grid.margin, grid.size - grid.margin)
-    share = images.resize_map(mask.astype(np.float32), grid.size, grid.size)[inner, inner]
+    share = images.resize_map(covered.astype(np.float32), grid.size, grid.size)[inner, inner]
     return relight(images.resize(image, grid.image_size), strength=settings.lighting, rng=rng), share
 
 

@@ -59,15 +59,12 @@ class EnergyHead(nn.Module):
         super().__init__()
         self.expert = expert
         self.tiles = tiles or Tiles()
-        matrix = upsampling_matrix(grid, smoothing=smoothing)
-        first = math.ceil(
-            (grid.margin + 0.5) * grid.image_size / grid.size
-        )  # centre of the first inner patch
-        for name, count in (("upsampling", self.tiles.rows), ("widening", self.tiles.columns)):
-            axis = blended(matrix, count, self.tiles.overlap, margin=first)
+        axes = upsampling_axes(grid, self.tiles, smoothing=smoothing)
+        for name, axis in zip(("upsampling", "widening"), axes, strict=True):
             self.register_buffer(name, axis, persistent=False)
         self.register_buffer("mask", mask)
-        self.register_buffer("judged", None if mask is None else self._judged(mask), persistent=False)
+        judged = None if mask is None else judged_patches(mask, axes, self.tiles)
+        self.register_buffer("judged", judged, persistent=False)
 
     def forward(self, features: Float[Tensor, "b*tiles c g g"]) -> Scores:
         """Score feature grids, those of an image's tiles row by row."""
@@ -80,13 +77,6 @@ class EnergyHead(nn.Module):
         if self.mask is not None:
             heatmap = torch.where(self.mask, heatmap, 0.0)
         return Scores(heatmap.amax(dim=(1, 2)), heatmap, category)
-
-    def _judged(self, mask: Bool[Tensor, "h w"]) -> Bool[Tensor, " p"]:
-        """Patches that weigh in judged pixels, tile by tile."""
-        weights = self.upsampling.T @ mask.to(self.upsampling.dtype) @ self.widening
-        rows, columns = self.tiles.rows, self.tiles.columns
-        by_tile = weights.unflatten(1, (columns, -1)).unflatten(0, (rows, -1)).transpose(1, 2)
-        return by_tile.flatten() > LEAST_WEIGHT
 
     def _side_by_side(self, energies: Float[Tensor, "b*tiles g g"]) -> Float[Tensor, "b rows*g columns*g"]:
         if self.tiles.count == 1:
@@ -117,6 +107,27 @@ def cut(pixels: UInt8[Tensor, "b h w 3"], tiles: Tiles, side: int) -> UInt8[Tens
         for count in (tiles.rows, tiles.columns)
     )
     return pixels[:, rows][:, :, :, columns].transpose(2, 3).reshape(-1, side, side, 3)
+
+
+def upsampling_axes(
+    grid: Grid, tiles: Tiles, *, smoothing: float
+) -> tuple[Float[Tensor, "h rows*inner"], Float[Tensor, "w columns*inner"]]:
+    """What makes a heatmap of energies, from the left and from the right: U · energies · Vᵀ."""
+    matrix = upsampling_matrix(grid, smoothing=smoothing)
+    first = math.ceil((grid.margin + 0.5) * grid.image_size / grid.size)  # centre of the first inner patch
+    down, across = (
+        blended(matrix, count, tiles.overlap, margin=first) for count in (tiles.rows, tiles.columns)
+    )
+    return down, across
+
+
+def judged_patches(
+    mask: Bool[Tensor, "h w"], axes: tuple[Float[Tensor, "h p"], Float[Tensor, "w q"]], tiles: Tiles
+) -> Bool[Tensor, " tiles*g*g"]:
+    """Patches that weigh in the mask's pixels, tile by tile. axes: of `upsampling_axes`."""
+    weights = axes[0].T @ mask.to(axes[0].dtype) @ axes[1]
+    by_tile = weights.unflatten(1, (tiles.columns, -1)).unflatten(0, (tiles.rows, -1)).transpose(1, 2)
+    return by_tile.flatten() > LEAST_WEIGHT
 
 
 def blended(

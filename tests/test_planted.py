@@ -99,6 +99,21 @@ def test_covered_patches_are_those_that_the_defect_changes() -> None:
         assert (changed[share == 0] == 0).all() and (changed[share >= COVERED] > 0).all()
 
 
+def test_defects_are_planted_in_the_judged_area_alone() -> None:
+    rng, settings = np.random.default_rng(1), FitSettings(image_size=64, planted_defects=1)
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[24:40, 24:40] = True
+    shares = np.stack(
+        [plant(image, grid=GRID, settings=settings, rng=rng, mask=mask)[1] for image in greys(30, 128)]
+    )
+    outside = np.ones((4, 4), dtype=bool)
+    outside[1:3, 1:3] = False
+    assert (shares[:, outside] == 0).all()
+    assert (
+        shares.max(axis=(1, 2)) > 0
+    ).mean() > 0.9  # of defects anywhere in the image hardly any would be there
+
+
 def test_what_is_planted_differs_from_what_is_good() -> None:
     images = greys(60)
     settings = FitSettings(image_size=64, lighting=0.0)

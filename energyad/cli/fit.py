@@ -97,10 +97,12 @@ def fit(
     ] = None,
     roi: Annotated[
         Path | None,
-        typer.Option("--roi", metavar="FILE", help="Judge only this area: polygons (JSON) or a mask image."),
+        typer.Option(
+            "--roi", metavar="FILE", help="Learn and judge only this area: polygons (JSON) or a mask image."
+        ),
     ] = None,
     ignore: Annotated[
-        Path | None, typer.Option("--ignore", metavar="FILE", help="Do not judge this area; as --roi.")
+        Path | None, typer.Option("--ignore", metavar="FILE", help="Leave this area out; as --roi.")
     ] = None,
     any_direction: AnyDirection = None,
     threads: Threads = None,

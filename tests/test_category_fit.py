@@ -1,0 +1,97 @@
+"""Laws of a category's fit: what lies beside the judged area teaches nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from energyad.category_fit import CategoryFit, fit_category
+from energyad.features import Grid
+from energyad.heads import gather_patches
+from energyad.progress import Silent
+from energyad.runtimes.plan import Plan
+from energyad.settings import FitSettings
+
+GRID = Grid(image_size=64, size=8, margin=2)
+SETTINGS = FitSettings(
+    image_size=64,
+    smoothing=0.0,
+    energy_width=8,
+    bottleneck=2,
+    num_prototypes=20,
+    prototype_directions=3,
+    num_closer_looks=1,
+    closer_prototypes=30,
+    warmup_iterations=600,
+    discriminator_iterations=20,
+    iterations=0,
+)
+LEFT = np.zeros((64, 64), dtype=bool)
+LEFT[:, :24] = True  # of the inner patches' columns the first, and half of the second weighs in it
+
+
+class Colours:
+    """A backbone of three channels: each inner patch's mean colour."""
+
+    plan = Plan(batch_size=2, lanes=1, threads=1, allowed=1)
+    fingerprint = "colours"
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        means = pixels.reshape(len(pixels), 8, 8, 8, 8, 3).mean(axis=(2, 4))
+        return means.transpose(0, 3, 1, 2)[:, :, 2:-2, 2:-2].astype(np.float32)
+
+
+def scenes(clutter: int) -> list[np.ndarray]:
+    """The same parts beside clutter of this seed."""
+    parts, beside = (np.random.default_rng(seed).integers(0, 256, (12, 64, 64, 3)) for seed in (0, clutter))
+    images = np.concatenate([parts[:, :, :32], beside[:, :, 32:]], axis=2).astype(np.uint8)
+    return list(images)
+
+
+def fit(images: list[np.ndarray], mask: np.ndarray | None, **changes: Any) -> CategoryFit:
+    session: Any = Colours()
+    settings = SETTINGS.from_dict(SETTINGS.to_dict() | changes)
+    how: dict[str, Any] = {"grid": GRID, "settings": settings, "progress": Silent(), "mask": mask}
+    fitted = fit_category("part", images, session, any_direction=False, skip_bad=False, **how)
+    return fitted.with_all_parts(settings=settings)
+
+
+def judges_alike(one: CategoryFit, other: CategoryFit) -> bool:
+    weights, others = one.expert.state_dict(), other.expert.state_dict()
+    return all(
+        weights[name].shape == others[name].shape and torch.equal(weights[name], others[name])
+        for name in weights
+    )
+
+
+@pytest.mark.parametrize("light", [0.0, 0.15])
+@pytest.mark.parametrize(("mask", "alike"), [(LEFT, True), (None, False)])
+def test_what_lies_beside_the_judged_area_is_not_learned(
+    mask: np.ndarray | None, alike: bool, light: float
+) -> None:
+    fits = [fit(scenes(clutter), mask, planted_defects=0, lighting=light) for clutter in (1, 2)]
+    assert judges_alike(*fits) == alike
+
+
+def test_tiles_that_were_drawn_are_learned_as_a_whole() -> None:
+    """Where they lay is not known."""
+    features = np.arange(3 * 8, dtype=np.float16).reshape(3, 8, 1, 1)
+    of_all = torch.tensor([True, False] * 8)
+    assert gather_patches(features, [1], generator=torch.Generator(), area=of_all).numel() == 8
+    of_these = torch.tensor([True, False] * 4)
+    found = gather_patches(features, [2, 1], generator=torch.Generator(), area=of_these)
+    assert [sorted(image) for image in found.flatten(1).tolist()] == [[16, 18, 20, 22], [8, 10, 12, 14]]
+
+
+def test_turned_copies_show_the_judged_area_alone() -> None:
+    session: Any = Colours()
+    how: dict[str, Any] = {"grid": GRID, "settings": SETTINGS, "progress": Silent(), "any_direction": True}
+    of_all, of_left = (
+        fit_category("part", scenes(1), session, skip_bad=False, mask=mask, **how).turned
+        for mask in (None, LEFT)
+    )
+    assert of_all.count == of_left.count > 0
+    assert of_left.patches.shape[1] * 2 == of_all.patches.shape[1]
