@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from energyad.manifest import Manifest, Observation
-from energyad.runtimes import Runtime
+from energyad.runtimes import BatchScorer
 
 QUANTITIES: Final = tuple(field.name for field in fields(Observation) if field.name != "category")
 
@@ -35,7 +35,7 @@ def observe(
 
 
 def observe_batch(
-    pixels: Sequence[UInt8[np.ndarray, "size size 3"]], runtime: Runtime, categories: Sequence[str]
+    pixels: Sequence[UInt8[np.ndarray, "size size 3"]], runtime: BatchScorer, categories: Sequence[str]
 ) -> list[Observation]:
     """Score images of the network's size, and measure each. categories: the names of those that the model is for."""
     raw = runtime.run(np.stack(pixels))

@@ -41,10 +41,11 @@ Scorer: TypeAlias = Callable[[Sequence[Path]], Iterable[Scored]]
 """Scores files in their order. Never raises ImageError."""
 
 
-def scorer_of(detector: AnomalyDetector) -> Scorer:
-    """Scores with a detector, and observes the pixels for drift."""
+def scorer_of(model: Callable[[], AnomalyDetector]) -> Scorer:
+    """Scores with the detector that `model` gives for each batch of files, and observes the pixels for drift."""
 
     def score(paths: Sequence[Path]) -> Iterator[Scored]:
+        detector = model()
         for found in inspect_files(detector, paths):
             result = found.result(detector, image=_text(str(found.path)))
             yield Scored(found.path, result, found.observation(detector))

@@ -16,7 +16,7 @@ ORDER = (
     "closer_look", "discriminator", "dxmi", "experts", "calibration", "settings", "training",
     "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "observation", "drift", "artifact", "prediction",
     "results", "detector", "features_store", "extraction", "copies", "planted", "provenance", "card", "recalibration",
-    "heads", "category_fit", "fitting", "assembly", "exports", "inspection", "journal", "watch", "webhook",
+    "heads", "category_fit", "fitting", "assembly", "exports", "inspection", "journal", "followed", "watch", "webhook",
     "evaluation", "overlays", "sheet", "page_style", "report", "service", "cli",
 )  # fmt: skip
 FREE = {"__init__", "__main__"}

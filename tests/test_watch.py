@@ -149,7 +149,7 @@ def test_the_watcher_and_the_detector_say_the_same(
 ) -> None:
     folder = demo_category.root / "test"
     with Journal(tmp_path / "out.jsonl") as journal:
-        watcher = Watcher(folder, journal, scorer_of(fitted_detector))
+        watcher = Watcher(folder, journal, scorer_of(lambda: fitted_detector))
         watcher.run(threading.Event(), once=True, interval=0.01)
         lines = journal.lines()
     assert len(lines) == len(demo_category.test)

@@ -97,9 +97,7 @@ def fit(
     ] = None,
     roi: Annotated[
         Path | None,
-        typer.Option(
-            "--roi", metavar="FILE", help="Learn and judge only this area: polygons (JSON) or a mask image."
-        ),
+        typer.Option("--roi", metavar="FILE", help="Learn and judge this area only: polygons or a mask."),
     ] = None,
     ignore: Annotated[
         Path | None, typer.Option("--ignore", metavar="FILE", help="Leave this area out; as --roi.")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,8 @@ from energyad.cli.options import Debug, Model, Quiet, Threads
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
-    from energyad.journal import JournalLine
+    from energyad.drift import DriftMonitor
+    from energyad.journal import Journal, JournalLine
 
 
 def watch(
@@ -52,25 +54,33 @@ def watch(
 
     A file is taken when it is complete: the same in two looks, or renamed into place. Its result is on the disk before
     anything else happens, so a watcher that was killed goes on where it was. Deliveries are repeated until they
-    succeed and signed with ENERGYAD_WEBHOOK_SECRET. Ctrl-C or SIGTERM ends it with status 0.
+    succeed and signed with ENERGYAD_WEBHOOK_SECRET. A model that is calibrated or fitted anew meanwhile counts from
+    the next files on. Ctrl-C or SIGTERM ends it with status 0.
     """
     from energyad import artifact
     from energyad.detector import AnomalyDetector
+    from energyad.followed import Followed
     from energyad.journal import Journal
     from energyad.watch import Watcher, scorer_of
     from energyad.webhook import SECRET_VARIABLE, Webhook
 
-    detector = AnomalyDetector.load(artifact.find_model(model), threads=threads)
+    followed = Followed(
+        artifact.find_model(model),
+        functools.partial(AnomalyDetector.load, threads=threads),
+        replaced=lambda detector: teller.replaced(detector),
+        refused=lambda error: terminal.warn(f"the old model stays: {error}"),
+    )
+    detector = followed()
     with _until_told() as stop, Journal(out) as journal:
-        watcher = Watcher(folder, journal, scorer_of(detector), move_to=move_to)
+        watcher = Watcher(folder, journal, scorer_of(followed), move_to=move_to)
         sender = None
         if webhook is not None:
             sender = Webhook(webhook, out, secret=os.environ.get(SECRET_VARIABLE), warn=terminal.warn)
             sender.start()
-        told = _teller(detector, journal.lines())
+        teller = _Teller(detector, journal)
 
         def noted(line: JournalLine) -> None:
-            told(line)
+            teller.tell(line)
             if sender is not None:
                 sender.tell()
 
@@ -95,20 +105,24 @@ def _until_told() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _teller(detector: AnomalyDetector, earlier: list[JournalLine]) -> Callable[[JournalLine], None]:
-    """Says what a person should look at: parts that are not ok, and drift when it begins or ends."""
-    from energyad import drift, observation
+class _Teller:
+    """Says what a person should look at: parts that are not ok, drift when it begins or ends, and a new model."""
 
-    seen = [line.observation for line in earlier[-drift.WINDOW :]]
-    monitor = drift.DriftMonitor.resumed(
-        observation.reference_of(detector.manifest),
-        [each for each in seen if each is not None],
-        model=detector.name,
-    )
-    state, count = monitor.check().state, 0
+    _monitor: DriftMonitor
+    _state: str
+    _count: int
 
-    def tell(line: JournalLine) -> None:
-        nonlocal state, count
+    def __init__(self, detector: AnomalyDetector, journal: Journal) -> None:
+        self._journal = journal
+        self._follow(detector)
+
+    def replaced(self, detector: AnomalyDetector) -> None:
+        """The model was calibrated or fitted anew."""
+        self._follow(detector)
+        terminal.say(f"{detector.name} was replaced; its threshold is {detector.threshold:.4g} from now on")
+
+    def tell(self, line: JournalLine) -> None:
+        """A file was noted."""
         if line.verdict != "ok":
             what = (
                 f"{line.verdict}  {line.score:.4g}"
@@ -118,10 +132,21 @@ def _teller(detector: AnomalyDetector, earlier: list[JournalLine]) -> Callable[[
             terminal.say(f"{what}  {line.image}{f': {line.error}' if line.error else ''}")
         if line.observation is None:
             return
-        monitor.add(line.observation)
-        count += 1
-        if count % 10 == 0 and (found := monitor.check()).state != state:
-            state = found.state
-            (terminal.warn if state == "shifted" else terminal.say)(f"drift: {found.advice}")
+        self._monitor.add(line.observation)
+        self._count += 1
+        if self._count % 10 == 0 and (found := self._monitor.check()).state != self._state:
+            self._state = found.state
+            (terminal.warn if self._state == "shifted" else terminal.say)(f"drift: {found.advice}")
 
-    return tell
+    def _follow(self, detector: AnomalyDetector) -> None:
+        from energyad import drift, observation
+
+        # Energies of another scorer are no reference; after a calibration they are.
+        scorer, lines = detector.reference.sha256, self._journal.lines()[-drift.WINDOW :]
+        seen = [line.observation for line in lines if line.model.sha256 == scorer]
+        self._monitor = drift.DriftMonitor.resumed(
+            observation.reference_of(detector.manifest),
+            [each for each in seen if each is not None],
+            model=detector.name,
+        )
+        self._state, self._count = self._monitor.check().state, 0

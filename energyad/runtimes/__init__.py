@@ -35,10 +35,8 @@ class RawScores(NamedTuple):
         return [categories[number] for number in self.category]
 
 
-class Runtime(Protocol):
-    """One engine with one model loaded. Calls may come from several threads."""
-
-    name: str
+class BatchScorer(Protocol):
+    """Whatever scores batches. Calls may come from several threads."""
 
     @property
     def plan(self) -> Plan:
@@ -48,6 +46,12 @@ class Runtime(Protocol):
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         """Score a batch of RGB bytes at the model's input size."""
         ...
+
+
+class Runtime(BatchScorer, Protocol):
+    """One engine with one model loaded."""
+
+    name: str
 
     def replan(self, plan: Plan) -> Runtime:
         """The same model under another plan."""

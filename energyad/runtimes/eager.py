@@ -62,8 +62,6 @@ class HeadRuntime:
     Tracing a head takes seconds, more than scoring the parts that set a threshold.
     """
 
-    name = "torch"
-
     def __init__(self, session: OnnxFeatures, head: EnergyHead, *, side: int) -> None:
         """side: of the backbone's input, in pixels."""
         self.plan = session.plan
@@ -82,10 +80,6 @@ class HeadRuntime:
             )
         with self._free:
             return _raw(self.head(torch.from_numpy(features)))
-
-    def replan(self, plan: Plan) -> HeadRuntime:
-        """The same: it is asked too little to be worth it."""
-        return self
 
 
 def _raw(scores: Scores) -> RawScores:

@@ -15,6 +15,7 @@ import pytest
 from energyad.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.journal import read_journal
+from energyad.recalibration import recalibrate
 
 from .outcome import Program, is_one_line_error
 
@@ -74,6 +75,36 @@ def test_watch_ends_with_status_0_when_told_and_says_where_the_line_drifts(
     assert (outcome.status, outcome.err.splitlines()[-1]) == (0, "stopped")
     (said,) = [line for line in outcome.err.splitlines() if "drift" in line]
     assert said.startswith("warning: drift: scores have shifted") and "brightness" in said
+
+
+def test_a_calibration_counts_for_the_next_file_that_is_watched(
+    program: Program, house: Path, fitted_detector: AnomalyDetector, demo_category: Category
+) -> None:
+    good, bad = demo_category.train_good[0], demo_category.test[-1].path
+    new = recalibrate(fitted_detector, [item.path for item in demo_category.test[:5]])
+    (house / "incoming").mkdir()
+
+    def wait_for(count: int) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if Path("results.jsonl").exists() and len(read_journal("results.jsonl")) == count:
+                return
+            time.sleep(0.01)
+
+    def calibrate() -> None:
+        shutil.copy(good, house / "incoming" / "before.png")
+        wait_for(1)
+        new.save(house / "models" / fitted_detector.name)
+        shutil.copy(bad, house / "incoming" / "after.png")
+        wait_for(2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=calibrate, daemon=True).start()
+    outcome = program("watch", "incoming", "--interval", "0.01")
+    lines = {Path(line.image or "").name: line for line in read_journal("results.jsonl")}
+    assert lines["before.png"].threshold == fitted_detector.threshold != new.threshold
+    assert lines["after.png"].threshold == new.threshold
+    assert f"{fitted_detector.name} was replaced; its threshold is {new.threshold:.4g}" in outcome.err
 
 
 def test_serve_refuses_other_machines_without_a_key(

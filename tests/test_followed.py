@@ -1,0 +1,65 @@
+"""Laws of following a model: what is done to its folder takes effect, and a broken one changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from energyad.datasets import Category
+from energyad.detector import HEAD_FILE, AnomalyDetector
+from energyad.errors import ModelError
+from energyad.followed import Followed
+from energyad.recalibration import recalibrate
+
+
+@pytest.fixture
+def folder(fitted_detector: AnomalyDetector, tmp_path: Path) -> Path:
+    fitted_detector.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_model_that_is_replaced_is_loaded_again_and_otherwise_not(
+    folder: Path, fitted_detector: AnomalyDetector, demo_category: Category
+) -> None:
+    found: list[AnomalyDetector] = []
+    followed = Followed(folder, AnomalyDetector.load, replaced=found.append)
+    first = followed()
+    assert followed() is first and found == []
+    new = recalibrate(fitted_detector, [item.path for item in demo_category.test[:3]])
+    new.save(folder)
+    second = followed()
+    assert followed() is second and found == [second]
+    assert second.threshold == new.threshold != first.threshold
+
+
+def test_the_old_model_stays_where_the_new_one_is_damaged_or_gone_and_that_is_said_once(
+    folder: Path, fitted_detector: AnomalyDetector
+) -> None:
+    said: list[ModelError] = []
+    followed = Followed(folder, AnomalyDetector.load, refused=said.append)
+    first = followed()
+    fitted_detector.save(folder)
+    (folder / HEAD_FILE).write_bytes(b"damaged")
+    assert followed() is first and followed() is first
+    assert [HEAD_FILE in str(error) for error in said] == [True]
+    shutil.rmtree(folder)
+    assert followed() is first and len(said) == 1
+    fitted_detector.save(folder)
+    assert followed() is not first and len(said) == 1
+
+
+def test_what_is_replaced_while_it_is_loaded_is_not_missed(
+    folder: Path, fitted_detector: AnomalyDetector
+) -> None:
+    def load(place: Path) -> AnomalyDetector:
+        loaded = AnomalyDetector.load(place)
+        if not loads:
+            fitted_detector.save(place)
+        loads.append(loaded)
+        return loaded
+
+    loads: list[AnomalyDetector] = []
+    followed = Followed(folder, load)
+    assert followed() is loads[1] and followed() is loads[1]
