@@ -102,7 +102,7 @@ SCORE: Final[dict[int | str, dict[str, Any]]] = {
     **_UPLOADS,
     200: {
         "model": ImageResult,
-        "description": "The result, or its overlay",
+        "description": "The result, or its overlay with the figures in headers, X-Energyad-score and others",
         "content": {"application/json": {"example": RESULT}, "image/png": _BINARY},
     },
     422: no("Bytes that are no usable image", UNREADABLE["error"]),

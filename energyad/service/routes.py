@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -102,20 +103,21 @@ def _score_one(
         raise Refusal(status_of(error), error.reason) from None
     result = house.note(inspector, inspected.result)
     if overlay:
-        return Response(inspector.overlay(inspected), media_type="image/png", headers=_summary(result))
+        return Response(inspector.overlay(inspected), media_type="image/png", headers=summary(result))
     shown: ImageResult = inspector.pictured(inspected) if pictures else result
     return Response(shown.json_line(), media_type="application/json")
 
 
-def _summary(result: ImageResult) -> dict[str, str]:
-    """The figures of a result, where its body is a picture."""
+def summary(result: ImageResult) -> dict[str, str]:
+    """The figures of a result, where its body is a picture; in percent-encoding, as a category may have any name."""
     named = {
         "verdict": result.verdict,
         "score": result.score,
         "p-value": result.p_value,
         "threshold": result.threshold,
+        "category": result.category,
     }
-    return {f"X-Energyad-{name}": str(value) for name, value in named.items()}
+    return {f"X-Energyad-{name}": quote(str(value)) for name, value in named.items() if value is not None}
 
 
 @router.post(

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import onnxruntime
@@ -25,6 +26,7 @@ from energyad.overlays import ColourScale, overlay_of
 from energyad.results import ImageResult
 from energyad.service import examples
 from energyad.service.app import create_app
+from energyad.service.routes import summary
 
 
 def without_name(result: dict[str, object]) -> dict[str, object]:
@@ -75,6 +77,15 @@ def test_the_overlay_is_a_png_at_the_images_own_pixels_with_the_figures_in_its_h
     assert float(answer.headers["x-energyad-score"]) == prediction.score
     assert float(answer.headers["x-energyad-p-value"]) == prediction.p_value
     assert answer.headers["x-energyad-verdict"] == prediction.verdict == "ng"
+
+
+def test_figures_fit_into_a_head_whatever_a_category_is_called(client: TestClient, defective: Path) -> None:
+    body = client.post("/v1/score", files={"file": defective.read_bytes()}).json()
+    result = ImageResult.model_validate(body)
+    assert "X-Energyad-category" not in summary(result)
+    named = summary(result.model_copy(update={"category": "ボトル 1\r\nX: y"}))["X-Energyad-category"]
+    assert named.isascii() and named.isprintable() and unquote(named) == "ボトル 1\r\nX: y"
+    assert float(summary(result)["X-Energyad-score"]) == result.score
 
 
 def test_pictures_are_of_one_size_and_hot_where_the_heatmap_peaks(
