@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float16
 from torch import Tensor
 
 from energyad import detector
-from energyad.extraction import GoodFeatures, extract
+from energyad.extraction import GoodFeatures, extract, in_area
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.settings import FitSettings
@@ -74,7 +74,7 @@ def turned_copies(
     """Turned copies of the images that `good` are features of, where those that are fitted are few.
 
     any_direction: whether the parts come in any direction; None to see for itself. None are made where they do not.
-    area: patches that count, see `gather_patches`.
+    area: patches that count, see `in_area`.
     """
     n, channels = len(good_images), good.features.shape[-1]
     none = Turned(torch.empty(n, 0, channels, dtype=torch.float16), 0)
@@ -85,8 +85,8 @@ def turned_copies(
     chosen = [*good_images] * rounds
     found = extract(chosen, session, settings=settings, skip_bad=False, progress=progress, change="turned")
     shown = inscribed(*good.features.shape[1:3])
-    if area is not None and len(area) == len(shown) and (shown & area.numpy()).any():
-        shown = shown & area.numpy()
+    in_both = shown & in_area(good.features, area)
+    shown = in_both if in_both.any() else shown
     by_image = found.features.reshape(rounds, n, -1, channels).swapaxes(0, 1)
     copies = torch.from_numpy(by_image[:, :, shown])
     found.discard()

@@ -98,8 +98,7 @@ class PrototypeEnergy(nn.Module):
 
     def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Energies of latents, the latent axis last."""
-        energies: Float[Tensor, "*b"] = self.energy(z)
-        return energies * self.squared_distance(z)
+        return whole_and_learned(self, z)[0]
 
     @property
     def size(self) -> int:
@@ -131,7 +130,7 @@ class MeanEnergy(nn.Module):
 
     def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Energies of latents, the latent axis last."""
-        return torch.stack([energy(z) for energy in self.energies]).mean(dim=0)
+        return whole_and_learned(self, z)[0]
 
 
 def whole_and_learned(

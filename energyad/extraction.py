@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
-from jaxtyping import Float16, Float32, UInt8
+from jaxtyping import Bool, Float16, Float32, UInt8
+from torch import Tensor
 
 from energyad import detector, images
 from energyad.augmentation import relight, turn
@@ -51,6 +52,17 @@ class GoodFeatures:
     def discard(self) -> None:
         """Free the disk; until then an interrupted fit of the same images goes on with those not yet extracted."""
         self.rows.discard()
+
+
+def in_area(
+    features: Float16[np.ndarray, "n rows g c"], area: Bool[Tensor, " p"] | None
+) -> Bool[np.ndarray, " rows*g"]:
+    """Which patches of an image count: all without an area, and all of tiles of which some were drawn.
+
+    area: of the patches of a whole image. Where the drawn tiles lay is not known.
+    """
+    count = int(np.prod(features.shape[1:3]))
+    return np.ones(count, dtype=bool) if area is None or len(area) != count else area.numpy()
 
 
 def require_enough(count: int, *, of: str) -> None:

@@ -15,6 +15,7 @@ from energyad.coreset import Coreset, greedy_coreset, usual_distances
 from energyad.discriminator import DiscriminatedEnergy
 from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.experts import Expert
+from energyad.extraction import in_area
 from energyad.features_store import release
 from energyad.latents import Whitening, fit_whitening
 from energyad.progress import Progress
@@ -39,15 +40,13 @@ def gather_patches(
 ) -> Float16[Tensor, "n q c"]:
     """All patches of these images, or as many of each as make MOST_PATCHES. Read in order: they may lie on a disk.
 
-    area: those that count; of tiles of which some were drawn all do, since where they lay is not known.
+    area: those that count, see `in_area`.
     """
-    whole = int(np.prod(features.shape[1:3]))
-    known = area is not None and len(area) == whole
-    eligible = area.nonzero()[:, 0].numpy() if area is not None and known else np.arange(whole)
-    share = MOST_PATCHES // max(1, len(images))
-    if share >= whole and not known:
+    counted = in_area(features, area)
+    whole, eligible = len(counted), np.flatnonzero(counted)
+    count = min(MOST_PATCHES // max(1, len(images)), len(eligible))
+    if count == whole:
         return torch.from_numpy(features[list(images)].reshape(len(images), whole, features.shape[-1]))
-    count = min(share, len(eligible))
     gathered = torch.empty(len(images), count, features.shape[-1], dtype=torch.float16)
     for place, image in enumerate(images):
         drawn = eligible[torch.randperm(len(eligible), generator=generator)[:count].numpy()]

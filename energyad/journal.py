@@ -101,16 +101,25 @@ def drift_of(
     """Drift of the latest parts of a results file. source: what errors call it. Raises DataError where none of its
     lines is of this model.
     """
-    graph = manifest.files.get(GRAPH_FILE)
-    own = [line for line in lines if line.model.sha256 == graph]
+    own = _own(lines, manifest)
     if lines and not own:
         raise DataError(
             f"{source}: results of {lines[-1].model.name}, not of this {manifest.name}; give its --model"
         )
-    parts = [line.observation for line in own]
-    return compare(
-        reference_of(manifest), [part for part in parts if part is not None][-window:], model=manifest.name
-    )
+    return compare(reference_of(manifest), latest_parts(own, manifest, window=window), model=manifest.name)
+
+
+def latest_parts(
+    lines: Sequence[JournalLine], manifest: Manifest, *, window: int = WINDOW
+) -> list[Observation]:
+    """The latest parts that this model's scorer saw, before and after a calibration; of another they are no match."""
+    parts = [line.observation for line in _own(lines, manifest)]
+    return [part for part in parts if part is not None][-window:]
+
+
+def _own(lines: Sequence[JournalLine], manifest: Manifest) -> list[JournalLine]:
+    graph = manifest.files.get(GRAPH_FILE)
+    return [line for line in lines if line.model.sha256 == graph]
 
 
 class Journal:

@@ -51,7 +51,7 @@ def planted_patches(
         return torch.empty(0, 1, dtype=torch.float16)
     chosen = range(0, len(fitted_images), -(-len(fitted_images) // MOST_COPIES))
     most_tiles = max(1, MOST_COPIES // len(chosen))
-    area = mask if settings.cut().count == 1 else None
+    mask = mask if settings.cut().count == 1 else None
     progress.stage("planted", len(chosen))
 
     def covered(place: int) -> Float16[np.ndarray, "p c"]:
@@ -60,7 +60,7 @@ def planted_patches(
         fields = to_plant_in(pixels, settings=settings, most_tiles=most_tiles)
         rounds = -(-FEWEST_COPIES // (len(chosen) * len(fields)))
         copies = (
-            plant(field, grid=grid, settings=settings, rng=rng, kinds=kinds, mask=area)
+            plant(field, grid=grid, settings=settings, rng=rng, kinds=kinds, mask=mask)
             for field in fields
             for _ in range(rounds)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def scenes(clutter: int) -> list[np.ndarray]:
 
 def fit(images: list[np.ndarray], mask: np.ndarray | None, **changes: Any) -> CategoryFit:
     session: Any = Colours()
-    settings = SETTINGS.from_dict(SETTINGS.to_dict() | changes)
+    settings = replace(SETTINGS, **changes)
     how: dict[str, Any] = {"grid": GRID, "settings": settings, "progress": Silent(), "mask": mask}
     fitted = fit_category("part", images, session, any_direction=False, skip_bad=False, **how)
     return fitted.with_all_parts(settings=settings)

@@ -139,14 +139,11 @@ class _Teller:
             (terminal.warn if self._state == "shifted" else terminal.say)(f"drift: {found.advice}")
 
     def _follow(self, detector: AnomalyDetector) -> None:
-        from energyad import drift, observation
+        from energyad.drift import DriftMonitor
+        from energyad.journal import latest_parts
+        from energyad.observation import reference_of
 
-        # Energies of another scorer are no reference; after a calibration they are.
-        scorer, lines = detector.reference.sha256, self._journal.lines()[-drift.WINDOW :]
-        seen = [line.observation for line in lines if line.model.sha256 == scorer]
-        self._monitor = drift.DriftMonitor.resumed(
-            observation.reference_of(detector.manifest),
-            [each for each in seen if each is not None],
-            model=detector.name,
-        )
+        manifest = detector.manifest
+        seen = latest_parts(self._journal.lines(), manifest)
+        self._monitor = DriftMonitor.resumed(reference_of(manifest), seen, model=detector.name)
         self._state, self._count = self._monitor.check().state, 0
