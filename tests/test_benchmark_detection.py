@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks.detection import __main__ as command
-from benchmarks.detection import settle, sheet
+from benchmarks.detection import choices, rehearsal, settle, sheet
 from benchmarks.detection.judge import judge, read_masks
 from benchmarks.detection.measure import Cell, draw_good, measure
 from benchmarks.detection.method import Fitted, Method, read_batches
@@ -247,7 +247,7 @@ def test_settling_is_judged_on_good_images_held_out_of_training(
     category: Category, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = tiny_energyad()
-    kinds: dict[ModuleType, set[str | None]] = {settle: set(), planted: set()}
+    kinds: dict[ModuleType, set[str | None]] = {rehearsal: set(), planted: set()}
 
     def recorded(place: ModuleType, image: np.ndarray, **options: Any) -> PlantedDefect:
         kinds[place].add(options.get("kind"))
@@ -261,12 +261,70 @@ def test_settling_is_judged_on_good_images_held_out_of_training(
     settle.settle(without_test, settings, every=2, threads=1, report=found.append)
     assert [row["iteration"] for row in found] == [0, 4]
     assert all(0 <= row["image_auroc"] <= 1 and row["pixel_auroc"] > 0.5 for row in found)
-    assert kinds[settle] <= set(KINDS) and kinds[planted] <= set(KINDS)
-    assert min(map(len, kinds.values())) > 1 and not kinds[settle] & kinds[planted]
-    fitted, held_out = settle.split(category.train_good, seed=0)
-    assert not set(fitted) & set(held_out)
+    assert kinds[rehearsal] <= set(KINDS) and kinds[planted] <= set(KINDS)
+    assert min(map(len, kinds.values())) > 1 and not kinds[rehearsal] & kinds[planted]
     settle.draw(
         [{"category": "demo", "seed": 0, "settings_hash": "0" * 12, **row} for row in found],
         tmp_path / "x.png",
     )
     assert (tmp_path / "x.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("count", [4, 40, 300])
+@pytest.mark.parametrize("seed", range(5))
+def test_held_out_of_a_rehearsal_is_a_run_of_images_and_its_neighbours_are_not_fitted_on(
+    count: int, seed: int
+) -> None:
+    good = [Path(str(number)) for number in range(count)]
+    fitted, held_out = rehearsal.split(good, seed)
+    taken, first = [int(path.name) for path in fitted], int(held_out[0].name)
+    assert held_out == good[first : first + len(held_out)] and taken
+    apart = 0 if count == 4 else 2 if count == 40 else 10
+    assert all(place < first - apart or place >= first + len(held_out) + apart for place in taken)
+    assert len(taken) >= count - len(held_out) - 2 * apart
+
+
+def test_a_change_is_judged_beside_the_default_once_and_without_test_images(
+    category: Category, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tiny_energyad().fit_settings
+    monkeypatch.setattr(choices, "FitSettings", lambda **given: replace(small, **given))
+    monkeypatch.setattr(rehearsal, "PLANTED", 12)
+    monkeypatch.setattr(choices, "open_anywhere", lambda *_: replace(category, test=()))
+    path = tmp_path / "choices.jsonl"
+    wanted = ["default", "knn", "smoothing=4.0", "num_closer_looks=0 dxmi.temperature=0", "lighting=0"]
+    shared = [
+        "--categories",
+        category.name,
+        "--seeds",
+        "1",
+        "--image-size",
+        str(SIZE),
+        "--results",
+        str(path),
+    ]
+    assert choices.main([*shared, "--changes", *wanted]) == 0
+    found = {row["change"]: row for row in map(json.loads, path.read_text().splitlines())}
+    assert found.keys() == set(wanted)
+    default = found["default"]
+    assert default["image_auroc"] == found["smoothing=4.0"]["image_auroc"]
+    assert default["pixel_auroc"] == found["smoothing=4.0"]["pixel_auroc"] > 0.5
+    assert len({row["pixel_auroc"] for row in found.values()}) == 4
+    assert (
+        len({row["settings_hash"] for row in found.values()}) == 3
+    )  # of knn and of a change to the same: one
+    monkeypatch.setattr(choices, "rehearse", None)
+    assert choices.main([*shared, "--changes", *wanted]) == 0
+    assert len(path.read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    "change", ["smoothing", "smoothing=", "smooth=1", "dxmi.tau=0", "seeds.x=1", "num_latents=0"]
+)
+def test_a_change_of_what_is_no_setting_is_refused(
+    change: str, category: Category, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = ["--data-root", str(category.root.parent), "--categories", category.name]
+    assert choices.main([*shared, "--changes", change, "--results", str(tmp_path / "x.jsonl")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not list(tmp_path.iterdir())

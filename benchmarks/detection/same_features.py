@@ -29,7 +29,7 @@ from energyad.progress import Silent
 from energyad.runtimes import RawScores
 from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures
-from energyad.scorer import upsampling_matrix
+from energyad.scorer import Scores, upsampling_matrix
 from energyad.settings import FitSettings
 
 CORESET_SIZE = 4000
@@ -97,16 +97,26 @@ class FeatureRule:
             patches = torch.cat([patches, self._turned(good, own, session, seed=seed)])
         generator = torch.Generator().manual_seed(seed)
         rule, num_bytes = RULES[self.rule](patches, generator, self.fit_settings)
+        judging = self.head(rule, grid)
+
+        def score(pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
+            found = judging(torch.from_numpy(session.run(pixels)))
+            return RawScores(found.score.numpy(), found.heatmap.numpy())
+
+        return Fitted(score, num_bytes)
+
+    def head(self, rule: Rule, grid: Grid) -> Callable[[Float[Tensor, "b c g g"]], Scores]:
+        """Feature grids to scores, by a fitted rule."""
         upsampling = upsampling_matrix(grid, smoothing=self.smoothing)
 
         @torch.inference_mode()
-        def score(pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
-            features = _channel_last(session.run(pixels))
-            distances = rule(features.flatten(0, 2)).view(features.shape[:3])
+        def judging(features: Float[Tensor, "b c g g"]) -> Scores:
+            patches = features.permute(0, 2, 3, 1)
+            distances = rule(patches.flatten(0, 2)).view(patches.shape[:3])
             heatmap = upsampling @ distances @ upsampling.T
-            return RawScores(heatmap.amax(dim=(1, 2)).numpy(), heatmap.numpy())
+            return Scores(heatmap.amax(dim=(1, 2)), heatmap)
 
-        return Fitted(score, num_bytes)
+        return judging
 
     def _relit(
         self, good: Sequence[Path], session: OnnxFeatures, *, seed: int

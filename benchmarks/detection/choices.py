@@ -1,0 +1,176 @@
+"""`python -m benchmarks.detection.choices`: what the defaults are chosen by.
+
+Each change of the default settings is fitted and judged in a rehearsal, beside the default: no test image is read. A
+change is `setting=value`, several in one by spaces, those of DxMI as `dxmi.setting=value`; values are JSON. Rules on
+the same features (`knn`, `mahalanobis`, ...) stand beside them by their names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import provenance
+from benchmarks.detection.data import open_anywhere
+from benchmarks.detection.ours import changed
+from benchmarks.detection.rehearsal import Judging, Rehearsal, detect, rehearse
+from benchmarks.detection.rows import settings_hash
+from benchmarks.detection.same_features import RULES, FeatureRule
+from energyad.category_fit import single_thread
+from energyad.datasets import Category
+from energyad.errors import EnergyadError, SettingsError
+from energyad.heads import fit_expert
+from energyad.progress import Silent
+from energyad.scorer import EnergyHead
+from energyad.settings import FitSettings
+
+RESULTS = Path(__file__).with_name("choices.jsonl")
+DEFAULT = "default"
+
+EXTRACTED = ("backbone", "strides", "image_size", "lighting", "planted_defects", "precision", "seed")
+"""Settings that a rehearsal's features depend on. All others share them."""
+
+CHANGES = (
+    DEFAULT,
+    "knn",
+    # DxMI
+    "iterations=0",
+    "dxmi.temperature=0",
+    "warmup_iterations=300 iterations=0",
+    "warmup_iterations=300 iterations=1500 dxmi.decay_iterations=1500",
+    "warmup_iterations=300 iterations=1500 dxmi.decay_iterations=1500 dxmi.temperature=0",
+    # The autoencoder
+    "warmup_iterations=1000",
+    "warmup_power=1",
+    "bottleneck=64",
+    "energy_width=128",
+    "num_energies=3",
+    # Distances
+    "num_prototypes=0",
+    "num_prototypes=1024",
+    "prototype_directions=176",
+    "num_closer_looks=0",
+    "num_closer_looks=1",
+    # The discriminator
+    "planted_defects=0",
+    "discriminator_strength=0.1",
+    "discriminator_strength=0.4",
+    # What it is shown, and the heatmap
+    "lighting=0",
+    "lighting=0.3",
+    "strides=[8,16]",
+    "smoothing=0",
+    "smoothing=8",
+)
+
+
+def parse(change: str) -> dict[str, Any]:
+    """The settings that a change names, as `changed` takes them. Raises SettingsError."""
+    found: dict[str, Any] = {}
+    for part in [] if change == DEFAULT else change.split():
+        name, equals, text = part.partition("=")
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise SettingsError(f"change '{part}': give setting=value, the value in JSON") from error
+        section, _, inner = name.rpartition(".")
+        known = FitSettings().to_dict() if not section else FitSettings().to_dict().get(section)
+        if not equals or not isinstance(known, dict) or inner not in known:
+            raise SettingsError(f"change '{part}': there is no setting {name}")
+        value = tuple(value) if isinstance(value, list) else value
+        (found.setdefault(section, {}) if section else found)[inner] = value
+    return found
+
+
+def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:
+    """What judges, fitted on a rehearsal's good parts: a rule of that name, or energyad with these settings."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    if change in RULES:
+        rule = FeatureRule(change, settings)
+        patches = [p.flatten(0, 1) for p in (rehearsal.patches.own, rehearsal.patches.held_out)]
+        return rule.head(RULES[change](torch.cat(patches), generator, settings)[0], rehearsal.grid)
+    with single_thread():
+        expert, _ = fit_expert(rehearsal.patches, settings, generator, Silent())
+    return EnergyHead(expert, grid=rehearsal.grid, smoothing=settings.smoothing)
+
+
+def measure(
+    category: Category, wanted: Sequence[tuple[str, FitSettings]], *, threads: int
+) -> Iterator[tuple[str, FitSettings, dict[str, float]]]:
+    """Figures of each change, with the settings it came to. Rehearsals are extracted once for all that share one."""
+
+    def extracted(settings: FitSettings) -> tuple[object, ...]:
+        return tuple(getattr(settings, name) for name in EXTRACTED)
+
+    rehearsal, last = None, None
+    for change, settings in sorted(wanted, key=lambda each: str(extracted(each[1]))):
+        if rehearsal is None or extracted(settings) != last:
+            rehearsal, last = rehearse(category, settings, threads=threads), extracted(settings)
+        began = time.process_time()
+        judging = fit(change, rehearsal, settings)
+        cost = {"fit_cpu_seconds": round(time.process_time() - began, 1)}
+        yield change, settings, detect(rehearsal.probe, judging) | cost
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.detection.choices", description=__doc__)
+    p.add_argument("--data-root", action="append", type=Path)
+    p.add_argument("--categories", nargs="+", required=True, metavar="NAME")
+    p.add_argument("--changes", nargs="+", default=list(CHANGES), metavar="CHANGE")
+    p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    p.add_argument("--image-size", type=int, default=FitSettings().image_size)
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--results", type=Path, default=RESULTS)
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure every change that has no row of these settings yet. Returns the exit status."""
+    options = parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        for name in options.categories:
+            category = open_anywhere(name, options.data_root)
+            for seed in options.seeds:
+                run(category, seed, options)
+    except EnergyadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(category: Category, seed: int, options: argparse.Namespace) -> None:
+    """Rows of one category and seed."""
+    base = FitSettings(image_size=options.image_size, seed=seed)
+    found = provenance.read_rows(options.results)
+    done = {(row["change"], row["category"], row["seed"], row["settings_hash"]) for row in found}
+    wanted = [(each, base if each in RULES else changed(base, parse(each))) for each in options.changes]
+    missing = [
+        (each, settings)
+        for each, settings in wanted
+        if (each, category.name, seed, hashed(settings)) not in done
+    ]
+    for change, settings, figures in measure(category, missing, threads=options.threads):
+        what = {"change": change, "category": category.name, "seed": seed, "settings_hash": hashed(settings)}
+        stamp = vars(provenance.stamp(threads=options.threads))
+        provenance.append_row(options.results, what | figures | stamp)
+        auroc = f"image {figures['image_auroc']:.4f}, pixel {figures['pixel_auroc']:.4f}"
+        print(f"{category.name}, seed {seed}, {change}: {auroc}", flush=True)
+
+
+def hashed(settings: FitSettings) -> str:
+    """Digits that change with any setting but the seed."""
+    return settings_hash(replace(settings, seed=0).to_dict())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

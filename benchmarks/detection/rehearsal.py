@@ -1,0 +1,146 @@
+"""A rehearsal of the test, from train/good alone: parts held out, as they are and with planted defects.
+
+The discriminator of energyad learns from planted defects too; the kinds that judge are kept from it. What is ranked by
+it was not chosen on test images. It ranks, and estimates nothing: planted defects are not real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float16, UInt8
+from torch import Tensor
+
+from benchmarks.detection.judge import tally_pixels
+from benchmarks.detection.same_features import FeatureRule
+from energyad import images, metrics
+from energyad.copies import relit_features
+from energyad.datasets import Category
+from energyad.defect_kinds import KINDS
+from energyad.defects import plant_defect
+from energyad.errors import DataError
+from energyad.extraction import GoodFeatures, extract
+from energyad.features import Grid
+from energyad.heads import GoodPatches, gather_patches
+from energyad.planted import planted_patches, to_plant_in
+from energyad.progress import Silent
+from energyad.runtimes.onnx import OnnxFeatures
+from energyad.scorer import Scores
+from energyad.settings import FitSettings
+
+HELD_OUT = 0.3
+MOST_HELD_OUT = 60
+APART = 0.05
+MOST_APART = 10  # images
+WATCHED_SHARE = 10  # one in so many fitted images only tells training when to stop
+JUDGING = 4  # kinds of defects
+PLANTED = 300  # images with a defect, about
+TOO_SMALL = 1 / 3  # of the planted defects, the smallest: by chance or seen by nobody
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Held-out images, first as they are and then with defects. masks: of the defects, empty for the others."""
+
+    features: Float[Tensor, "n c g g"]
+    defective: Bool[np.ndarray, " n"]
+    masks: Bool[np.ndarray, "n h w"]
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What to fit on and what to judge by, of one category and seed."""
+
+    grid: Grid
+    patches: GoodPatches
+    probe: Probe
+
+
+Judging: TypeAlias = Callable[[Float[Tensor, "b c g g"]], Scores]
+"""Feature grids to scores, as a fitted head has it."""
+
+
+def rehearse(category: Category, settings: FitSettings, *, threads: int) -> Rehearsal:
+    """Hold parts and kinds of defects out, others for each seed; extract the rest as a fit does."""
+    grid, graph = FeatureRule("mahalanobis", settings).backbone()
+    session = OnnxFeatures(graph, threads=threads)
+    fitted, held_out = split(category.train_good, settings.seed)
+    watched, taught = fitted[::WATCHED_SHARE], [p for i, p in enumerate(fitted) if i % WATCHED_SHARE]
+    kinds = np.random.default_rng(settings.seed).permutation(sorted(KINDS)).tolist()
+    judging, teaching = kinds[:JUDGING], kinds[JUDGING:]
+    generator = torch.Generator().manual_seed(settings.seed)
+    silent = Silent()
+
+    def gathered(good: GoodFeatures) -> Float16[Tensor, "n p c"]:
+        return gather_patches(good.features, range(len(good.kept)), generator=generator)
+
+    own, seen = (
+        gathered(extract(paths, session, settings=settings, skip_bad=False, progress=silent))
+        for paths in (taught, watched)
+    )
+    relit = gathered(relit_features(taught, session, settings=settings, progress=silent))
+    planted = planted_patches(taught, session, grid=grid, settings=settings, progress=silent, kinds=teaching)
+    patches = GoodPatches(own=own, relit=relit, held_out=seen, planted=planted)
+    return Rehearsal(grid, patches, plant(session, held_out, judging, settings))
+
+
+def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:
+    """Images to fit on and images held out. Raises DataError for too few.
+
+    Held out is a run of them, and its neighbours are in neither: images next to each other often show one part.
+    """
+    if len(good) < 4:
+        raise DataError(f"{len(good)} good image(s): at least 4 are needed to hold some out")
+    count = min(MOST_HELD_OUT, max(2, round(HELD_OUT * len(good))))
+    apart = min(MOST_APART, round(APART * len(good)))
+    start = int(np.random.default_rng(seed).integers(0, len(good) - count + 1))
+    fitted = [*good[: max(0, start - apart)], *good[start + count + apart :]]
+    return fitted, list(good[start : start + count])
+
+
+def plant(session: OnnxFeatures, paths: Sequence[Path], kinds: Sequence[str], settings: FitSettings) -> Probe:
+    """Every held-out image as it is, and several times with one defect of these kinds, textured by another image."""
+    rng = np.random.default_rng(settings.seed)
+    good = [to_plant_in(images.read_image(path), settings=settings, most_tiles=1)[0] for path in paths]
+    pixels = [images.resize(image, settings.image_size) for image in good]
+    masks = [np.zeros(image.shape[:2], dtype=bool) for image in pixels]
+    for copy in range(-(-PLANTED // len(good))):
+        for place, image in enumerate(good):
+            source = good[(place + 1 + copy) % len(good)]
+            defect = plant_defect(image, rng=rng, source=source, kind=str(rng.choice(kinds)))
+            pixels.append(images.resize(defect.image, settings.image_size))
+            masks.append(images.resize_map(defect.mask.astype(np.float32), *pixels[-1].shape[:2]) >= 0.5)
+    areas = np.array([mask.sum() for mask in masks])
+    defective = np.arange(len(pixels)) >= len(good)
+    judged = ~defective | (areas >= np.quantile(areas[defective], TOO_SMALL))
+    chosen = [image for image, counts in zip(pixels, judged, strict=True) if counts]
+    return Probe(run_backbone(session, chosen), defective[judged], np.stack(masks)[judged])
+
+
+def run_backbone(
+    session: OnnxFeatures, pixels: Sequence[UInt8[np.ndarray, "h w 3"]]
+) -> Float[Tensor, "n c g g"]:
+    """Features of resized images."""
+    starts = range(0, len(pixels), BATCH_SIZE)
+    return torch.from_numpy(
+        np.concatenate([session.run(np.stack(pixels[start : start + BATCH_SIZE])) for start in starts])
+    )
+
+
+@torch.no_grad()
+def detect(probe: Probe, judging: Judging) -> dict[str, float]:
+    """Image and pixel AUROC."""
+    found = [judging(features) for features in probe.features.split(BATCH_SIZE)]
+    scores = torch.cat([scores.score for scores in found]).numpy()
+    heatmaps = torch.cat([scores.heatmap for scores in found]).numpy()
+    figures = {
+        "image_auroc": metrics.image_auroc(probe.defective.tolist(), scores.tolist()),
+        "pixel_auroc": metrics.pixel_auroc([tally_pixels(heatmaps, probe.masks)]),
+    }
+    return {name: round(figure, 5) for name, figure in figures.items() if figure is not None}
