@@ -69,7 +69,7 @@ def test_the_table_is_put_between_the_markers_and_checked(
     results = tmp_path / "rows.jsonl"
     rows.append(results, a_row())
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{table.START}\n{table.END}\nafter\n")
+    readme.write_text(f"before\n{table.PLACE.start}\n{table.PLACE.end}\nafter\n")
     shared = ["--results", str(results), "--into", str(readme)]
     assert table.main([*shared, "--check"]) == 1
     assert table.main(shared) == 0

@@ -12,10 +12,11 @@ from pathlib import Path
 from benchmarks.detection import rows
 from benchmarks.detection.ours import SHARED
 from benchmarks.detection.rows import Row
+from benchmarks.markdown import Place, mean_and_deviation, table
 from energyad.demo import DEMO_NAME
-from energyad.errors import DataError, EnergyadError
+from energyad.errors import EnergyadError
 
-START, END = "<!-- detection table: start -->", "<!-- detection table: end -->"
+PLACE = Place.of("detection table")
 NOTHING = "—"
 
 Figure = Callable[[Row], float | None]
@@ -131,8 +132,7 @@ averaged over seeds."
 
 
 def _table(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    ruled = [head, ["---"] * len(head), *lines]
-    return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in ruled)])
+    return f"{title}\n\n{table(head, lines)}"
 
 
 def _spread(found: Sequence[Row], figure: Figure) -> str:
@@ -148,10 +148,7 @@ def _spread_of_means(seeds: Sequence[Sequence[Row]], figure: Figure) -> str:
 
 
 def _mean_and_deviation(values: Sequence[float]) -> str:
-    if not values:
-        return NOTHING
-    mean = f"{statistics.fmean(values):.4f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.4f}"
+    return mean_and_deviation(values, 4) if values else NOTHING
 
 
 def _mean(found: Sequence[Row], figure: Callable[[Row], float]) -> float:
@@ -178,15 +175,6 @@ def _seed(row: Row) -> int:
     return row.seed
 
 
-def insert(text: str, tables: str) -> str:
-    """Replace what stands between the markers. Raises DataError where they are not."""
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise DataError(f"no markers to put the table between; add the lines {START} and {END}")
-    return f"{before}{START}\n\n{tables}\n\n{END}{after}"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables, or write them into a file, or check that the file has them. Returns the exit status."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.detection.table", description=__doc__)
@@ -199,8 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.into is None:
             print(tables)
             return 0
-        old = options.into.read_text(encoding="utf-8")
-        new = insert(old, tables)
+        old, new = PLACE.filled(options.into, tables)
     except EnergyadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import markdown
+from benchmarks.markdown import Place
 from benchmarks.provenance import read_rows
 
 RESULTS = Path(__file__).with_name("results.jsonl")
-START, END = "<!-- speed table: start -->", "<!-- speed table: end -->"
+PLACE = Place.of("speed table")
 KEYS = ("part", "subject", "source", "batch", "side", "num_train")
 COLUMNS: Mapping[str, Mapping[str, str]] = {
     "throughput": {
@@ -67,11 +69,8 @@ def best(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
     """One Markdown table; an en dash where a row has no such figure."""
-    lines = ["| " + " | ".join(columns.values()) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
-    for row in rows:
-        cells = ("–" if row.get(key) is None else f"{row[key]}" for key in columns)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    lines = [["–" if row.get(key) is None else f"{row[key]}" for key in columns] for row in rows]
+    return markdown.table(list(columns.values()), lines)
 
 
 def where(row: Mapping[str, Any]) -> str:
@@ -89,10 +88,7 @@ def main() -> None:
     if arguments.into is None:
         print(text)
         return
-    page = arguments.into.read_text(encoding="utf-8")
-    before, rest = page.split(START)
-    after = rest.split(END)[1]
-    arguments.into.write_text(f"{before}{START}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    PLACE.fill(arguments.into, text)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.toy_2d.config import Job, read_jobs
 from benchmarks.toy_2d.figures import draw_figures
-from benchmarks.toy_2d.tables import tables, write_into_readme
+from benchmarks.toy_2d.tables import PLACE, tables
 from benchmarks.toy_2d.train import Row, train
 
 FOLDER = Path(__file__).parent
@@ -41,7 +41,7 @@ def main() -> None:
     text = tables(rows)
     print(text)
     if not arguments.quick:
-        write_into_readme(text, folder / "README.md")
+        PLACE.fill(folder / "README.md", text)
     print(f"{len(rows)} rows, tables and figures in {folder}, {time.perf_counter() - started:.0f} s")
 
 

@@ -12,6 +12,8 @@ from typing import Any
 from energyad.dxmi import DxMISettings
 
 CONFIG = Path(__file__).with_name("config.toml")
+YOUNGER = ("data_power",)
+"""Options that rows were measured before. At their defaults they change nothing, and are left out of the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,11 @@ class Job:
     @property
     def key(self) -> str:
         """Changes with anything in the job, so a finished row is never taken for another job's."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        plain = asdict(self)
+        for name in YOUNGER:
+            if plain["settings"][name] == getattr(DxMISettings(), name):
+                del plain["settings"][name]
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def read_jobs(*, quick: bool, path: Path = CONFIG) -> list[Job]:

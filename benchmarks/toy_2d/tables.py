@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
-from energyad.errors import DataError
+from benchmarks import markdown
+from benchmarks.markdown import Place
 
 Row = dict[str, Any]
 Getter = Callable[[Row], float | None]
-BEGIN, END = "<!-- results: written by the command -->", "<!-- end of results -->"
+PLACE = Place("<!-- results: written by the command -->", "<!-- end of results -->")
 
 
 def samples(name: str, sampler: str = "full") -> Getter:
@@ -79,34 +78,36 @@ def table(
     title: str, runs: dict[str, list[Row]], names: Iterable[str], columns: dict[str, tuple[Getter, int]]
 ) -> str:
     """One line a run that has rows."""
-    lines = [f"### {title}", "", "| run | seeds | " + " | ".join(columns) + " |"]
-    lines.append("| --- " * (len(columns) + 2) + "|")
+    lines = []
     for name in names:
         if name in runs:
             cells = [
                 spread([getter(row) for row in runs[name]], digits) for getter, digits in columns.values()
             ]
-            lines.append(f"| {name} | {len(runs[name])} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            lines.append([name, str(len(runs[name])), *cells])
+    return f"### {title}\n\n{markdown.table(['run', 'seeds', *columns], lines)}"
 
 
 def spread(values: list[float | None], digits: int) -> str:
     """Mean ± standard deviation; nothing where a run lacks the measure."""
     present = [value for value in values if value is not None]
-    if not present:
-        return ""
-    mean = f"{statistics.fmean(present):.{digits}f}"
-    return mean if len(present) == 1 else f"{mean} ± {statistics.stdev(present):.{digits}f}"
+    return markdown.mean_and_deviation(present, digits) if present else ""
 
 
 def by_seed(runs: dict[str, list[Row]]) -> str:
     """The pretrained run seed by seed, beside both DDPMs of as many steps."""
     longer = {row["seed"]: ddpm("sliced_wasserstein")(row) for row in runs.get("ddpm_T5", [])}
-    lines = ["### Seed by seed: 8 Gaussians, T = 5, pretrained, τ = 0.1", ""]
-    lines += [
-        "| seed | SW before (DDPM) | SW of the long DDPM | SW after | floor | AUROC | of | mode error |"
-    ]
-    lines += ["| --- " * 8 + "|"]
+    head = (
+        "seed",
+        "SW before (DDPM)",
+        "SW of the long DDPM",
+        "SW after",
+        "floor",
+        "AUROC",
+        "of",
+        "mode error",
+    )
+    lines = []
     for row in sorted(runs.get("pretrained", []), key=lambda row: row["seed"]):
         values = [
             ddpm("sliced_wasserstein")(row),
@@ -114,10 +115,9 @@ def by_seed(runs: dict[str, list[Row]]) -> str:
             samples("sliced_wasserstein")(row),
         ]
         values += [row["floor"], energy("auroc")(row), energy("true_auroc")(row), samples("mode_error")(row)]
-        lines.append(
-            f"| {row['seed']} | " + " | ".join("" if v is None else f"{v:.3f}" for v in values) + " |"
-        )
-    return "\n".join(lines)
+        lines.append([str(row["seed"]), *("" if v is None else f"{v:.3f}" for v in values)])
+    title = "### Seed by seed: 8 Gaussians, T = 5, pretrained, τ = 0.1"
+    return f"{title}\n\n{markdown.table(head, lines)}"
 
 
 def through_time(runs: dict[str, list[Row]]) -> str:
@@ -141,11 +141,8 @@ def any_steps(runs: dict[str, list[Row]]) -> str:
     if not rows:
         return ""
     fixed = {"1": "T_1", "2": "T_2", "4": "T_4", "5": "pretrained", "10": "T_10"}
-    lines = ["### One sampler for any number of steps: sliced Wasserstein", ""]
-    lines += [
-        "| steps | one sampler | trained for these steps alone | DDPM of these steps |",
-        "| --- " * 4 + "|",
-    ]
+    head = ("steps", "one sampler", "trained for these steps alone", "DDPM of these steps")
+    lines = []
     for steps in [name for name in rows[0]["samples"] if name.isdigit()]:
         of_fixed = runs.get(fixed.get(steps, ""), [])
         cells = [[samples("sliced_wasserstein", steps)(row) for row in rows]]
@@ -153,10 +150,11 @@ def any_steps(runs: dict[str, list[Row]]) -> str:
             [getter(row) for row in of_fixed]
             for getter in (samples("sliced_wasserstein"), ddpm("sliced_wasserstein"))
         ]
-        lines.append(f"| {steps} | " + " | ".join(spread(values, 3) for values in cells) + " |")
+        lines.append([steps, *(spread(values, 3) for values in cells)])
     single = spread([samples("sliced_wasserstein", "single_step")(row) for row in rows], 3)
-    lines.append(f"| 1, played on in single steps | {single} | | |")
-    return "\n".join(lines)
+    lines.append(["1, played on in single steps", single, "", ""])
+    title = "### One sampler for any number of steps: sliced Wasserstein"
+    return f"{title}\n\n{markdown.table(head, lines)}"
 
 
 def provenance(rows: list[Row]) -> str:
@@ -170,12 +168,3 @@ def provenance(rows: list[Row]) -> str:
         sorted({f"Python {row['versions']['python']}, torch {row['versions']['torch']}" for row in rows})
     )
     return f"{len(rows)} rows, commits {commits}, {dates[0]} to {dates[-1]}, {versions}, {machines}, one thread a run."
-
-
-def write_into_readme(text: str, path: Path) -> None:
-    """Replace what stands between the two marks of a README."""
-    old = path.read_text(encoding="utf-8")
-    if BEGIN not in old or END not in old:
-        raise DataError(f"{path}: lacks the marks {BEGIN!r} and {END!r}; put them where the tables belong")
-    head, tail = old.split(BEGIN)[0], old.split(END)[1]
-    path.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}", encoding="utf-8")

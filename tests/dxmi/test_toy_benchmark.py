@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from benchmarks.toy_2d.__main__ import read_rows
+from benchmarks.toy_2d.__main__ import FOLDER, read_rows, rows_of
 from benchmarks.toy_2d.config import read_jobs
 from benchmarks.toy_2d.measures import energy_quality, sample_quality, sliced_wasserstein
-from benchmarks.toy_2d.tables import BEGIN, END, write_into_readme
+from benchmarks.toy_2d.tables import PLACE, tables
 from benchmarks.toy_2d.targets import BOX, TARGETS, target
 from energyad.errors import DataError, SettingsError
 
@@ -82,9 +82,17 @@ def test_results_not_begun_are_no_rows(tmp_path):
 
 def test_tables_stay_between_their_marks(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n")
-    write_into_readme("new", readme)
-    assert readme.read_text() == f"above\n{BEGIN}\n\nnew\n\n{END}\nbelow\n"
+    readme.write_text(f"above\n{PLACE.start}\nold\n{PLACE.end}\nbelow\n")
+    PLACE.fill(readme, "new")
+    assert readme.read_text() == f"above\n{PLACE.start}\n\nnew\n\n{PLACE.end}\nbelow\n"
     readme.write_text("no marks")
-    with pytest.raises(DataError, match="lacks the marks"):
-        write_into_readme("new", readme)
+    with pytest.raises(DataError, match="no markers"):
+        PLACE.fill(readme, "new")
+
+
+def test_every_run_has_its_row_and_the_readme_its_tables():
+    jobs = read_jobs(quick=False)
+    rows = rows_of(jobs, FOLDER)
+    assert [row["key"] for row in rows] == [job.key for job in jobs]
+    old, new = PLACE.filled(FOLDER / "README.md", tables(rows))
+    assert old == new

@@ -1,0 +1,49 @@
+"""Tables in Markdown, and the places in files that they are kept in."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from energyad.errors import DataError
+
+
+@dataclass(frozen=True)
+class Place:
+    """What stands between two comments of a Markdown file, written by a command."""
+
+    start: str
+    end: str
+
+    @classmethod
+    def of(cls, name: str) -> Place:
+        """The place of that name."""
+        return cls(f"<!-- {name}: start -->", f"<!-- {name}: end -->")
+
+    def filled(self, path: Path, text: str) -> tuple[str, str]:
+        """The file as it is and as it is with this text. Raises DataError where the comments are not."""
+        old = path.read_text(encoding="utf-8")
+        before, start, rest = old.partition(self.start)
+        _, end, after = rest.partition(self.end)
+        if not start or not end:
+            raise DataError(
+                f"{path}: no markers to put tables between; add the lines {self.start} and {self.end}"
+            )
+        return old, f"{before}{start}\n\n{text}\n\n{end}{after}"
+
+    def fill(self, path: Path, text: str) -> None:
+        """Replace what stands there. Raises DataError where the comments are not."""
+        path.write_text(self.filled(path, text)[1], encoding="utf-8")
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
+
+
+def mean_and_deviation(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard deviation, of several values."""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
