@@ -90,6 +90,11 @@ def parse(change: str) -> dict[str, Any]:
     return found
 
 
+def settings_of(change: str, base: FitSettings) -> FitSettings:
+    """What a change makes of these settings; rules have no settings of their own. Raises SettingsError."""
+    return base if change in RULES else changed(base, parse(change))
+
+
 def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:
     """What judges, fitted on a rehearsal's good parts: a rule of that name, or energyad with these settings."""
     generator = torch.Generator().manual_seed(settings.seed)
@@ -153,7 +158,7 @@ def run(category: Category, seed: int, options: argparse.Namespace) -> None:
     base = FitSettings(image_size=options.image_size, seed=seed)
     found = provenance.read_rows(options.results)
     done = {(row["change"], row["category"], row["seed"], row["settings_hash"]) for row in found}
-    wanted = [(each, base if each in RULES else changed(base, parse(each))) for each in options.changes]
+    wanted = [(each, settings_of(each, base)) for each in options.changes]
     missing = [
         (each, settings)
         for each, settings in wanted

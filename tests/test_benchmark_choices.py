@@ -1,0 +1,65 @@
+"""Laws of the table that says what each change of the defaults changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import provenance
+from benchmarks.detection import choices, choices_table
+from energyad.settings import FitSettings
+
+
+def a_row(change: str, seed: int, image: float, pixel: float = 0.9, **other: Any) -> dict[str, Any]:
+    base = choices.settings_of(change, FitSettings(seed=seed))
+    known = {"change": change, "category": "a", "seed": seed, "settings_hash": choices.hashed(base)}
+    place = {"commit": "c" * 40, "modified": False, "date": f"2026-01-0{seed + 1}", "processor": "p"}
+    return known | {"image_auroc": image, "pixel_auroc": pixel} | place | other
+
+
+def lines(rows: list[dict[str, Any]]) -> list[str]:
+    return [line for line in choices_table.render(rows).splitlines() if line.startswith("| ")]
+
+
+def test_a_change_is_compared_with_the_default_seed_by_seed() -> None:
+    rows = [a_row("default", 0, 0.8), a_row("default", 1, 0.9), a_row("default", 2, 0.5)]
+    rows += [a_row("smoothing=8", 0, 0.83, 0.89), a_row("smoothing=8", 1, 0.91, 0.91), a_row("knn", 2, 0.55)]
+    _, _, default, change, rule = lines(rows)
+    assert default == "| default | 0.733 ± 0.208 | 0.900 ± 0.000 |"
+    assert change == "| smoothing=8 | +2.0 (+1.0 to +3.0) | +0.0 (-1.0 to +1.0) |"
+    assert rule == "| knn | +5.0 (+5.0 to +5.0) | +0.0 (+0.0 to +0.0) |"
+
+
+def test_of_a_row_measured_twice_the_newer_counts_and_other_defaults_rows_do_not() -> None:
+    rows = [
+        a_row("default", 0, 0.9, date="2026-01-02"),
+        a_row("default", 0, 0.8, date="2026-01-01"),
+        a_row("smoothing=8", 0, 0.5, settings_hash="of others"),
+        a_row("smoothing=8", 0, 0.5) | {"change": "no_longer=1"},
+    ]
+    _, _, only = lines(rows)
+    assert only.startswith("| default | 0.900 |")
+    assert choices_table.render(rows[2:]).startswith("No rows")
+
+
+def test_a_seed_is_no_setting_that_tells_rows_apart() -> None:
+    assert choices.hashed(FitSettings(seed=1)) == choices.hashed(FitSettings(seed=2))
+    assert choices.hashed(FitSettings(smoothing=1.0)) != choices.hashed(FitSettings(smoothing=2.0))
+
+
+def test_the_table_goes_between_its_markers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, page = tmp_path / "rows.jsonl", tmp_path / "page.md"
+    provenance.append_row(results, a_row("default", 0, 0.75))
+    page.write_text(f"before\n{choices_table.PLACE.start}\n{choices_table.PLACE.end}\nafter\n")
+    shared = ["--results", str(results), "--into", str(page)]
+    assert [choices_table.main([*shared, *more]) for more in (["--check"], [], ["--check"])] == [1, 0, 0]
+    assert "| default | 0.750 |" in page.read_text() and page.read_text().endswith("after\n")
+    page.write_text("nothing")
+    assert choices_table.main(shared) == 2 and "no markers" in capsys.readouterr().err
+
+
+def test_the_readme_has_the_table_of_the_committed_rows() -> None:
+    page = Path(choices_table.__file__).with_name("README.md")
+    assert choices_table.main(["--into", str(page), "--check"]) == 0
