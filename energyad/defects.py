@@ -25,6 +25,11 @@ _SMALLEST_MASK: Final = 6
 _ATTEMPTS: Final = 10
 
 
+FINER: Final = 2
+"""A defect is drawn on the image as it was taken, up to so many times the network's size: its edges are then as sharp
+as those of a real one."""
+
+
 @dataclass(frozen=True)
 class PlantedDefect:
     """A good image with one defect in it. Outside `mask` the image is as it was, to the bit."""
@@ -32,6 +37,12 @@ class PlantedDefect:
     image: UInt8[np.ndarray, "h w 3"]
     mask: Bool[np.ndarray, "h w"]
     kind: str
+
+
+def drawing_size(own: tuple[int, ...], network: tuple[int, int]) -> tuple[int, int]:
+    """Height and width at which defects are drawn on an image: its own, from the network's to FINER times that."""
+    height, width = (min(max(side, least), FINER * least) for side, least in zip(own, network, strict=True))
+    return height, width
 
 
 def plant_defect(

@@ -13,7 +13,7 @@ from torch import Tensor
 from energyad import detector, images
 from energyad.augmentation import relight
 from energyad.defect_kinds import KINDS
-from energyad.defects import plant_defect
+from energyad.defects import FINER, drawing_size, plant_defect
 from energyad.extraction import BATCH_SIZE, some_tiles
 from energyad.features import Grid
 from energyad.pipeline import batches, in_order
@@ -23,10 +23,6 @@ from energyad.settings import FitSettings
 
 FEWEST_COPIES, MOST_COPIES = 64, 300
 """Of few images several each, of very many images some; of tiles likewise."""
-
-FINER = 2
-"""A defect is drawn on the image as it was taken, up to so many times the network's size: its edges are then as sharp
-as those of a real one."""
 
 COVERED = 0.25
 """Share of a patch's own pixels. What defects cover less of is neither a good patch nor an example of a bad one."""
@@ -77,13 +73,10 @@ def to_plant_in(
     pixels: UInt8[np.ndarray, "h w 3"], *, settings: FitSettings, most_tiles: int
 ) -> Sequence[UInt8[np.ndarray, "side side2 3"]]:
     """The image, or some of its tiles, at a size at which defects are drawn: from the network's to FINER times that."""
-    sizes = [
-        min(max(own, side), FINER * side)
-        for own, side in zip(pixels.shape[:2], settings.input_shape, strict=True)
-    ]
+    size = drawing_size(pixels.shape[:2], settings.input_shape)
     if settings.cut().count == 1:
-        return [images.resize(pixels, (sizes[0], sizes[1]))]
-    times = FINER if sizes == [FINER * side for side in settings.input_shape] else 1
+        return [images.resize(pixels, size)]
+    times = FINER if size == tuple(FINER * side for side in settings.input_shape) else 1
     enlarged = replace(settings, image_size=times * settings.image_size)
     return list(some_tiles(images.resize(pixels, enlarged.input_shape), settings=enlarged, most=most_tiles))
 

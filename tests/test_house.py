@@ -17,7 +17,7 @@ ORDER = (
     "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "observation", "drift", "artifact", "prediction",
     "results", "detector", "features_store", "extraction", "copies", "planted", "provenance", "card", "recalibration",
     "heads", "category_fit", "fitting", "assembly", "exports", "inspection", "journal", "followed", "watch", "webhook",
-    "evaluation", "overlays", "sheet", "page_style", "report", "service", "cli",
+    "evaluation", "rehearsal", "overlays", "sheet", "page_style", "report", "service", "cli",
 )  # fmt: skip
 FREE = {"__init__", "__main__"}
 

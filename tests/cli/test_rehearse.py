@@ -1,0 +1,35 @@
+"""Laws of `energyad rehearse`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from energyad.datasets import Category
+
+from .outcome import Program, is_one_line_error
+
+
+def test_it_tells_what_is_found_by_kind_and_by_size_and_leaves_nothing_behind(
+    program: Program, house: Path, demo_category: Category
+) -> None:
+    good = demo_category.root / "test" / "good"
+    before = sorted(house.rglob("*"))
+    table = program("rehearse", good, "--per-image", 3)
+    assert table.status == 0 and sorted(house.rglob("*")) == before
+    assert "image AUROC" in table.out and "scratch" in table.out and " px " in table.out
+    assert "stand-ins" in table.err
+    values = json.loads(program("rehearse", good, "--per-image", 3, "--json").out)
+    assert sum(row["images"] for row in values["sizes"]) == 12
+    assert sum(row["images"] for row in values["types"]) == 16
+
+
+def test_with_output_the_images_and_a_page_stay(
+    program: Program, house: Path, demo_category: Category
+) -> None:
+    good = demo_category.root / "test" / "good"
+    assert program("rehearse", good, "--per-image", 1, "--output", "out").status == 0
+    assert all((house / "out" / name).is_file() for name in ("index.html", "sheet.png", "scores.csv"))
+    assert len(list((house / "out" / "test").rglob("*.png"))) == 8
+    assert "stand-ins" in (house / "out" / "index.html").read_text()
+    assert is_one_line_error(program("rehearse", good, "--output", "out"), "exists already", "choose another")
