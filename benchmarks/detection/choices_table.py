@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks import provenance
-from benchmarks.detection.choices import DEFAULT, RESULTS, hashed, settings_of
+from benchmarks.detection.choices import CHANGES, DEFAULT, RESULTS, hashed, settings_of
 from benchmarks.markdown import Place, mean_and_deviation, table
 from energyad.errors import EnergyadError, SettingsError
 from energyad.settings import FitSettings
@@ -31,7 +31,8 @@ def render(rows: Iterable[Mapping[str, Any]]) -> str:
     head = ["change", *(f"{name}, {label} AUROC" for name in categories for label in FIGURES.values())]
     first = [cell(found[DEFAULT, name], figure) for name in categories for figure in FIGURES]
     lines = [[DEFAULT, *first]]
-    for change in dict.fromkeys(change for change, _ in found if change != DEFAULT):
+    known = {change for change, _ in found}
+    for change in [*(c for c in CHANGES[1:] if c in known), *sorted(known - {*CHANGES})]:
         both = [(found.get((change, name), {}), found[DEFAULT, name]) for name in categories]
         lines.append([change, *(difference(*pair, figure) for pair in both for figure in FIGURES)])
     return f"{table(head, lines)}\n\n{origin(row for seeds in found.values() for row in seeds.values())}"
@@ -69,7 +70,14 @@ def difference(
     ]
     if not points:
         return "—"
-    return f"{statistics.fmean(points):+.1f} ({min(points):+.1f} to {max(points):+.1f})"
+    if len(points) == 1:
+        return signed(points[0])
+    return f"{signed(statistics.fmean(points))} ({signed(min(points))} to {signed(max(points))})"
+
+
+def signed(points: float) -> str:
+    """With its sign; nothing is neither gained nor lost below a twentieth of a point."""
+    return "0.0" if abs(points) < 0.05 else f"{points:+.1f}"
 
 
 def origin(rows: Iterable[Mapping[str, Any]]) -> str:
