@@ -27,6 +27,9 @@ from energyad.settings import FitSettings
 FIRST_WITH_EXPERTS = 8
 """Of models whose head holds an expert or experts; before, it held their modules itself."""
 
+EARLIER = {"closer_share": 1 / 32}
+"""Settings that models of an earlier energyad do not name, and what they were then."""
+
 FIRST_SCHEMA = 6
 """Of models whose network is today's; before, distances to prototypes, if any, were not squared."""
 
@@ -47,7 +50,7 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
             f"model '{manifest.name}' is of an earlier energyad, whose network differs: score it with "
             "--runtime onnxruntime, or fit it again"
         )
-    settings = FitSettings.from_dict(manifest.settings)
+    settings = FitSettings.from_dict({**EARLIER, **manifest.settings})
     weights = BackboneWeights(**manifest.backbone.model_dump())
     extractor = empty_extractor(weights, image_size=manifest.input.image_size, strides=settings.strides)
     _fill(extractor.backbone, _tensors(contents, BACKBONE_FILE), BACKBONE_FILE)
@@ -97,7 +100,9 @@ def _empty_look(tensors: Mapping[str, Tensor], prefix: str, settings: FitSetting
     looks = settings.num_closer_looks
     if len(own) < len(names) or looks == 0 or own["points"].shape[-1] % looks != 0:
         raise _misfit(HEAD_FILE)
-    return CloserLook(looks, **{name: torch.empty_like(each) for name, each in own.items()})
+    return CloserLook(
+        looks, settings.closer_share, **{name: torch.empty_like(each) for name, each in own.items()}
+    )
 
 
 def _renamed(tensors: Mapping[str, Tensor], *, several: bool) -> dict[str, Tensor]:

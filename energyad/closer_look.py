@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from energyad.coreset import Coreset
 from energyad.energy import lengthened
 
-SHARE = 1 / 32
-"""Of an image's patches: its score is the highest smoothed energy, which of the others hardly any can be."""
-
 LARGEST = 127  # of an 8-bit integer
 HEADROOM = 2.0
 """Room for prototypes that are added: held-out parts may go beyond the fitted ones. What goes farther is cut off."""
@@ -34,8 +31,10 @@ class CloserLook(nn.Module):
     One coreset's luck decides much of what lies far from it; many large ones are too dear for every patch, but few
     patches of an image are strange. E(z) = E'(z) · mean_j min_m ‖s ∘ z − p_jm‖² / r_jm² takes the place of the first
     look's energy there, as in two-stage search, where candidates are ranked again by a dearer distance. Both are in
-    units of what is usual for good parts, so that they stand side by side in one heatmap.
+    units of what is usual for good parts, so that they stand side by side in one heatmap. An image's score is its
+    highest smoothed energy, which hardly any but the strangest patches can be; a large defect has more of them.
 
+    share: of an image's patches that are looked at.
     points: p, one column each, coreset beside coreset, as 8-bit multiples of the grain of each latent.
     """
 
@@ -48,6 +47,7 @@ class CloserLook(nn.Module):
     def __init__(
         self,
         num_looks: int,
+        share: float,
         scale: Float[Tensor, " k"],
         metric: Float[Tensor, " k"],
         points: Int8[Tensor, "k looks*m"],
@@ -57,6 +57,7 @@ class CloserLook(nn.Module):
         """See `of`. scale: s ∘ grain. metric: s². inverse: 1 / r². offset: ‖p‖² / r²."""
         super().__init__()
         self.num_looks = num_looks
+        self.share = share
         self.register_buffer("scale", scale)
         self.register_buffer("metric", metric)
         self.register_buffer("points", points)
@@ -64,12 +65,12 @@ class CloserLook(nn.Module):
         self.register_buffer("offset", offset)
 
     @classmethod
-    def of(cls, stretch: Float[Tensor, " k"], coresets: Sequence[Coreset]) -> Self:
+    def of(cls, stretch: Float[Tensor, " k"], coresets: Sequence[Coreset], *, share: float) -> Self:
         """With these coresets of latents times s, of one size. stretch: s, a factor for each latent."""
         farthest = torch.cat([each.points for each in coresets]).abs().amax(dim=0)
         grain = farthest.clamp_min(1e-12) * HEADROOM / LARGEST
         columns = _side_by_side([_columns(each, grain) for each in coresets])
-        return cls(len(coresets), stretch * grain, stretch.square(), *columns)
+        return cls(len(coresets), share, stretch * grain, stretch.square(), *columns)
 
     def forward(
         self,
@@ -87,7 +88,7 @@ class CloserLook(nn.Module):
         """
         patches, at_first = z.reshape(-1, per_image, z.shape[-1]), energies.reshape(-1, per_image)
         strange = at_first if judged is None else at_first * judged
-        places = strange.topk(max(1, round(per_image * SHARE)), dim=1, sorted=False).indices
+        places = strange.topk(max(1, round(per_image * self.share)), dim=1, sorted=False).indices
         chosen = patches.gather(1, places.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
         closer = learned.reshape(-1, per_image).gather(1, places) * self.squared_distance(chosen)
         return at_first.scatter(1, places, closer).reshape(-1, *energies.shape[1:])
@@ -116,7 +117,7 @@ class CloserLook(nn.Module):
             radius = own.inverse.rsqrt().median()
             more = _columns(Coreset(points, radius.expand(len(points))), self._grain)
             looks.append(_side_by_side([own, more]))
-        return CloserLook(self.num_looks, self.scale, self.metric, *_side_by_side(looks))
+        return CloserLook(self.num_looks, self.share, self.scale, self.metric, *_side_by_side(looks))
 
     def repeat_last(self, size: int) -> None:
         """Repeat each coreset's last prototype until there are so many; no distance changes."""

@@ -151,7 +151,7 @@ def fit_closer_look(
             )
         )
         progress.advance()
-    return CloserLook.of(whitening.deviations(), coresets)
+    return CloserLook.of(whitening.deviations(), coresets, share=settings.closer_share)
 
 
 def add_parts(

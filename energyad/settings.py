@@ -52,7 +52,7 @@ class FitSettings:
         num_prototypes: good latents that the energy measures distances from; 0 for the autoencoder alone.
             prototype_directions: leading latents in which these distances are told one by one.
         num_closer_looks: coresets of `closer_prototypes` good latents each, which an image's strangest patches are
-            compared with once more; 0 for the first look alone.
+            compared with once more; 0 for the first look alone. closer_share: of the patches that are.
         planted_defects: on each copy of a good image that a discriminator learns from, whose log-odds the energy is
             weighed with; 0 for none. discriminator_width: of its hidden layer. discriminator_iterations: of its
             training. discriminator_strength: standard deviation of its log-odds among good patches.
@@ -82,6 +82,7 @@ class FitSettings:
     prototype_directions: int = 96
     num_closer_looks: int = 4
     closer_prototypes: int = 2048
+    closer_share: float = 1 / 16
     planted_defects: int = 4
     discriminator_width: int = 64
     discriminator_iterations: int = 800
@@ -113,6 +114,7 @@ class FitSettings:
         self._require(self.warmup_power >= 1, "warmup_power", "must be at least 1")
         self._require(self.precision in PRECISIONS, "precision", f"must be one of {', '.join(PRECISIONS)}")
         self._require(0 < self.holdout < 1, "holdout", "must lie between 0 and 1")
+        self._require(0 < self.closer_share <= 1, "closer_share", "must be above 0 and at most 1")
         self.cut()
         check_rates(self.false_reject_rate, self.review_rate)
 

@@ -12,6 +12,7 @@ from energyad.assembly import assemble_scorer
 from energyad.demo import render_good
 from energyad.detector import HEAD_FILE, AnomalyDetector
 from energyad.errors import ModelError
+from energyad.experts import Expert
 from energyad.settings import FitSettings
 
 SETTINGS = FitSettings(
@@ -70,3 +71,17 @@ def test_whether_there_is_a_discriminator_the_tensors_say(prototypes: int) -> No
         assert filled.keys() == saved.keys()
         assert all(torch.equal(filled[name], each) for name, each in saved.items())
         assert any("discriminator" in name for name in saved) == (planted > 0)
+
+
+@pytest.mark.filterwarnings("ignore:only")
+def test_a_closer_look_is_at_the_share_that_the_model_was_fitted_with_and_before_it_was_named_at_a_32nd() -> (
+    None
+):
+    own = replace(SETTINGS, num_closer_looks=1, closer_prototypes=10, closer_share=0.5)
+    model = AnomalyDetector.fit(IMAGES, settings=own, any_direction=False, threads=1)
+    unnamed = {n: v for n, v in model.manifest.settings.items() if n != "closer_share"}
+    for settings, share in ((model.manifest.settings, 0.5), (unnamed, 1 / 32)):
+        manifest = model.manifest.model_copy(update={"settings": settings})
+        expert = assemble_scorer(manifest, model.contents).head.expert
+        assert isinstance(expert, Expert) and expert.closer_look is not None
+        assert expert.closer_look.share == share

@@ -27,21 +27,30 @@ def test_a_change_is_compared_with_the_default_seed_by_seed() -> None:
     rows = [a_row("default", 0, 0.8), a_row("default", 1, 0.9), a_row("default", 2, 0.5)]
     rows += [a_row("smoothing=8", 0, 0.83, 0.89), a_row("smoothing=8", 1, 0.91, 0.91), a_row("knn", 2, 0.55)]
     _, _, default, rule, change = lines(rows)
-    assert default == "| default | 0.733 ± 0.208 | 0.900 ± 0.000 |"
-    assert change == "| smoothing=8 | +2.0 (+1.0 to +3.0) | 0.0 (-1.0 to +1.0) |"
-    assert rule == "| knn | +5.0 | 0.0 |"
+    assert default == "| default | 0.733 ± 0.208 | 0.900 ± 0.000 | — |"
+    assert change == "| smoothing=8 | +2.0 (+1.0 to +3.0) | 0.0 (-1.0 to +1.0) | — |"
+    assert rule == "| knn | +5.0 | 0.0 | — |"
 
 
-def test_of_a_row_measured_twice_the_newer_counts_and_other_defaults_rows_do_not() -> None:
+def test_a_change_is_compared_with_the_default_of_its_own_commit_and_the_newest_counts() -> None:
     rows = [
-        a_row("default", 0, 0.9, date="2026-01-02"),
-        a_row("default", 0, 0.8, date="2026-01-01"),
-        a_row("smoothing=8", 0, 0.5, settings_hash="of others"),
-        a_row("smoothing=8", 0, 0.5) | {"change": "no_longer=1"},
+        a_row("default", 0, 0.5, commit="new", date="2026-02-02"),
+        a_row("default", 0, 0.8, commit="old"),
+        a_row("smoothing=8", 0, 0.83, commit="old"),
+        a_row("knn", 0, 0.9, commit="old"),
+        a_row("knn", 0, 0.55, commit="new", date="2026-02-03"),
+        a_row("lighting=0", 0, 0.9, commit="alone"),
     ]
-    _, _, only = lines(rows)
-    assert only.startswith("| default | 0.900 |")
-    assert choices_table.render(rows[2:]).startswith("No rows")
+    _, _, default, rule, change = lines(rows)
+    assert default.startswith("| default | 0.500 |")
+    assert rule.startswith("| knn | +5.0 |") and change.startswith("| smoothing=8 | +3.0 |")
+    assert choices_table.render(rows[5:]).startswith("No rows")
+
+
+def test_a_figure_that_rows_lack_is_left_open() -> None:
+    rows = [a_row("default", 0, 0.8, aupro=0.5), a_row("default", 1, 0.8), a_row("knn", 0, 0.8)]
+    _, _, default, rule = lines(rows)
+    assert default.endswith("| 0.500 |") and rule.endswith("| — |")
 
 
 def test_a_seed_is_no_setting_that_tells_rows_apart() -> None:

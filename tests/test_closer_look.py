@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from energyad.closer_look import SHARE, CloserLook
+from energyad.closer_look import CloserLook
 from energyad.coreset import Coreset
 from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes, whole_and_learned
 from energyad.experts import Expert
@@ -35,7 +35,8 @@ def first(z: torch.Tensor) -> torch.Tensor:
 
 
 CORESETS = [a_coreset(0), a_coreset(10)]
-LOOK = CloserLook.of(STRETCH, CORESETS)
+SHARE = 1 / 8
+LOOK = CloserLook.of(STRETCH, CORESETS, share=SHARE)
 
 
 def test_its_distance_is_the_mean_over_coresets_of_the_nearest_in_units_of_radii() -> None:
@@ -80,6 +81,7 @@ def test_prototypes_repeated_change_no_distance_and_added_ones_raise_none() -> N
     found = more.inverse.view(2, -1)[:, -9:].rsqrt()
     torch.testing.assert_close(found, torch.stack(middle)[:, None].expand(2, 9))
     extended = more.squared_distance(z)
+    assert more.share == LOOK.share
     assert LOOK.size == 30 and bool((extended <= before).all())
     assert float(extended[0, :9].max()) < 0.02 < float(before[0, :9].min())
 
@@ -110,7 +112,7 @@ def test_tiles_share_the_looks_of_their_image() -> None:
     features = torch.randn(6, 4, 4, LATENTS, generator=drawn(7))
     features[:, ..., 0] *= torch.tensor([9.0, 0.1, 0.1] * 2)[:, None, None]
     changed = (expert(features, per_image=48) != first(features)).flatten(1).sum(1)
-    assert changed.tolist() == [2, 0, 0, 2, 0, 0]
+    assert changed.tolist() == [6, 0, 0, 6, 0, 0]
 
 
 def test_judged_patches_are_told_tile_by_tile() -> None:

@@ -60,7 +60,7 @@ def an_expert(seed: int, *, prototypes: int, energies: int = 1) -> Expert:
         return Coreset(points, torch.rand(2 * prototypes, generator=generator) + 0.5)
 
     several = [energy() for _ in range(energies)]
-    look = CloserLook.of(whitening.deviations(), [coreset(), coreset()])
+    look = CloserLook.of(whitening.deviations(), [coreset(), coreset()], share=1 / 8)
     return Expert(whitening, several[0] if energies == 1 else MeanEnergy(several), look).eval()
 
 

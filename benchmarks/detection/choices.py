@@ -27,7 +27,7 @@ from benchmarks.detection.same_features import RULES, FeatureRule
 from energyad.category_fit import single_thread
 from energyad.datasets import Category
 from energyad.errors import EnergyadError, SettingsError
-from energyad.heads import fit_expert
+from energyad.heads import add_parts, fit_expert
 from energyad.progress import Silent
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
@@ -59,6 +59,8 @@ CHANGES = (
     "prototype_directions=176",
     "num_closer_looks=0",
     "num_closer_looks=1",
+    "closer_share=0.03125",
+    "closer_share=0.125",
     # The discriminator
     "planted_defects=0",
     "discriminator_strength=0.1",
@@ -103,7 +105,9 @@ def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:
         patches = [p.flatten(0, 1) for p in (rehearsal.patches.own, rehearsal.patches.held_out)]
         return rule.head(RULES[change](torch.cat(patches), generator, settings)[0], rehearsal.grid)
     with single_thread():
-        expert, _ = fit_expert(rehearsal.patches, settings, generator, Silent())
+        good = rehearsal.patches
+        expert, _ = fit_expert(good, settings, generator, Silent())
+        expert = add_parts(expert, good.held_out, num_fitted=len(good.own), settings=settings)
     return EnergyHead(expert, grid=rehearsal.grid, smoothing=settings.smoothing)
 
 

@@ -10,66 +10,64 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks import provenance
-from benchmarks.detection.choices import CHANGES, DEFAULT, RESULTS, hashed, settings_of
+from benchmarks.detection.choices import CHANGES, DEFAULT, RESULTS
 from benchmarks.markdown import Place, mean_and_deviation, table
-from energyad.errors import EnergyadError, SettingsError
-from energyad.settings import FitSettings
+from energyad.errors import EnergyadError
 
 PLACE = Place.of("choices table")
-FIGURES = {"image_auroc": "image", "pixel_auroc": "pixel"}
+FIGURES = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
+NOTHING = "—"
 
-Found: TypeAlias = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
-"""Of each change and category, the rows of each seed."""
+Pair: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""A row, and the default's that it is compared with."""
 
 
 def render(rows: Iterable[Mapping[str, Any]]) -> str:
     """One line a change: by how many points it differs from the default, mean and range of the seeds they share."""
-    found = of_todays_defaults(rows)
-    categories = sorted({category for change, category in found if change == DEFAULT})
+    pairs = beside_defaults(rows)
+    categories = sorted({category for change, category, _ in pairs if change == DEFAULT})
     if not categories:
-        return "No rows of today's defaults yet."
-    head = ["change", *(f"{name}, {label} AUROC" for name in categories for label in FIGURES.values())]
-    first = [cell(found[DEFAULT, name], figure) for name in categories for figure in FIGURES]
-    lines = [[DEFAULT, *first]]
-    known = {change for change, _ in found}
-    for change in [*(c for c in CHANGES[1:] if c in known), *sorted(known - {*CHANGES})]:
-        both = [(found.get((change, name), {}), found[DEFAULT, name]) for name in categories]
-        lines.append([change, *(difference(*pair, figure) for pair in both for figure in FIGURES)])
-    return f"{table(head, lines)}\n\n{origin(row for seeds in found.values() for row in seeds.values())}"
+        return "No rows yet."
+    head = ["change", *(f"{name}, {label}" for name in categories for label in FIGURES.values())]
+    known = {change for change, _, _ in pairs}
+    lines = []
+    for change in [*(c for c in CHANGES if c in known), *sorted(known - {*CHANGES})]:
+        told = cell if change == DEFAULT else difference
+        own = {
+            name: [
+                pair for (c, category, _), pair in sorted(pairs.items()) if (c, category) == (change, name)
+            ]
+            for name in categories
+        }
+        lines.append([change, *(told(own[name], figure) for name in categories for figure in FIGURES)])
+    return f"{table(head, lines)}\n\n{origin(row for pair in pairs.values() for row in pair)}"
 
 
-def of_todays_defaults(rows: Iterable[Mapping[str, Any]]) -> Found:
-    """The newest row of each change, category and seed. What was changed from other defaults is left out."""
-    found: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: str(row["date"])):
-        if row["settings_hash"] == _hash_today(str(row["change"])):
-            found.setdefault((row["change"], row["category"]), {})[int(row["seed"])] = row
-    return found
+def beside_defaults(rows: Iterable[Mapping[str, Any]]) -> Mapping[tuple[str, str, int], Pair]:
+    """The newest row of each change, category and seed that has a default of the same commit beside it."""
+    ordered = sorted(rows, key=lambda row: str(row["date"]))
+    places = {
+        (row["commit"], row["category"], row["seed"]): row for row in ordered if row["change"] == DEFAULT
+    }
+    pairs: dict[tuple[str, str, int], Pair] = {}
+    for row in ordered:
+        default = places.get((row["commit"], row["category"], row["seed"]))
+        if default is not None:
+            pairs[row["change"], row["category"], row["seed"]] = (row, default)
+    return pairs
 
 
-def _hash_today(change: str) -> str | None:
-    try:
-        return hashed(settings_of(change, FitSettings()))
-    except SettingsError:  # a setting that there is no longer
-        return None
-
-
-def cell(seeds: Mapping[int, Mapping[str, Any]], figure: str) -> str:
+def cell(pairs: Sequence[Pair], figure: str) -> str:
     """The default's own figure."""
-    return mean_and_deviation([float(row[figure]) for row in seeds.values()], 3)
+    values = [float(row[figure]) for row, _ in pairs if figure in row]
+    return mean_and_deviation(values, 3) if values else NOTHING
 
 
-def difference(
-    seeds: Mapping[int, Mapping[str, Any]], default: Mapping[int, Mapping[str, Any]], figure: str
-) -> str:
+def difference(pairs: Sequence[Pair], figure: str) -> str:
     """In points, seed by seed: each seed holds out other parts and other kinds of defects."""
-    points = [
-        100 * (float(row[figure]) - float(default[seed][figure]))
-        for seed, row in seeds.items()
-        if seed in default
-    ]
+    points = [100 * (float(row[figure]) - float(beside[figure])) for row, beside in pairs if figure in row]
     if not points:
-        return "—"
+        return NOTHING
     if len(points) == 1:
         return signed(points[0])
     return f"{signed(statistics.fmean(points))} ({signed(min(points))} to {signed(max(points))})"
@@ -82,13 +80,13 @@ def signed(points: float) -> str:
 
 def origin(rows: Iterable[Mapping[str, Any]]) -> str:
     """Where they were measured."""
-    known = list(rows)
+    known = list({id(row): row for row in rows}.values())
     commits = sorted({str(row["commit"])[:9] + ("+" if row["modified"] else "") for row in known})
     seeds = sorted({int(row["seed"]) for row in known})
     return (
         f"{len(known)} rows, seeds {', '.join(map(str, seeds))}, commits {', '.join(commits)}; "
         f"{'; '.join(sorted({row['processor'] for row in known}))}. Of the default mean ± standard deviation; of a "
-        "change the difference in points, its mean and range over seeds."
+        "change the difference in points from the default of the same commit, its mean and range over seeds."
     )
 
 

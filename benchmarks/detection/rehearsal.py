@@ -135,12 +135,14 @@ def run_backbone(
 
 @torch.no_grad()
 def detect(probe: Probe, judging: Judging) -> dict[str, float]:
-    """Image and pixel AUROC."""
+    """Image and pixel AUROC, and AUPRO."""
     found = [judging(features) for features in probe.features.split(BATCH_SIZE)]
     scores = torch.cat([scores.score for scores in found]).numpy()
     heatmaps = torch.cat([scores.heatmap for scores in found]).numpy()
+    tally = tally_pixels(heatmaps, probe.masks)
     figures = {
         "image_auroc": metrics.image_auroc(probe.defective.tolist(), scores.tolist()),
-        "pixel_auroc": metrics.pixel_auroc([tally_pixels(heatmaps, probe.masks)]),
+        "pixel_auroc": metrics.pixel_auroc([tally]),
+        "aupro": metrics.aupro([tally]),
     }
     return {name: round(figure, 5) for name, figure in figures.items() if figure is not None}

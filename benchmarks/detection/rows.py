@@ -64,6 +64,11 @@ class Row:
         )
 
     @property
+    def column(self) -> Key:
+        """What has one configuration: a method in one mode."""
+        return self.method, self.unified, self.shots is not None, self.image_size
+
+    @property
     def unified(self) -> bool:
         """Whether one model was fitted on several categories."""
         return len(self.categories) > 1
@@ -107,15 +112,11 @@ def read(path: Path) -> list[Row]:
 def current(rows: Iterable[Row]) -> list[Row]:
     """The rows that count: of each method in each mode and image size, those of its newest settings alone.
 
-    So categories of one column always share one configuration; of a cell measured twice the newer row counts.
+    Few good images are a mode, since they have a table of their own. So categories of one column always share one configuration; of a cell measured twice the newer row counts.
     """
     newest: dict[Key, str] = {}
     cells: dict[Key, Row] = {}
     for row in sorted(rows, key=lambda row: row.date):
-        newest[(row.method, row.unified, row.image_size)] = row.settings_hash
+        newest[row.column] = row.settings_hash
         cells[row.key] = row
-    return [
-        row
-        for row in cells.values()
-        if row.settings_hash == newest[(row.method, row.unified, row.image_size)]
-    ]
+    return [row for row in cells.values() if row.settings_hash == newest[row.column]]
