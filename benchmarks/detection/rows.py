@@ -112,7 +112,8 @@ def read(path: Path) -> list[Row]:
 def current(rows: Iterable[Row]) -> list[Row]:
     """The rows that count: of each method in each mode and image size, those of its newest settings alone.
 
-    Few good images are a mode, since they have a table of their own. So categories of one column always share one configuration; of a cell measured twice the newer row counts.
+    Few good images are a mode, since they have a table of their own. So categories of one column always share one
+    configuration; of a cell measured twice the newer row counts.
     """
     newest: dict[Key, str] = {}
     cells: dict[Key, Row] = {}
