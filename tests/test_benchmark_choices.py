@@ -27,9 +27,9 @@ def test_a_change_is_compared_with_the_default_seed_by_seed() -> None:
     rows = [a_row("default", 0, 0.8), a_row("default", 1, 0.9), a_row("default", 2, 0.5)]
     rows += [a_row("smoothing=8", 0, 0.83, 0.89), a_row("smoothing=8", 1, 0.91, 0.91), a_row("knn", 2, 0.55)]
     _, _, default, rule, change = lines(rows)
-    assert default == "| default | 0.733 ± 0.208 | 0.900 ± 0.000 | — |"
-    assert change == "| smoothing=8 | +2.0 (+1.0 to +3.0) | 0.0 (-1.0 to +1.0) | — |"
-    assert rule == "| knn | +5.0 | 0.0 | — |"
+    assert default == "| default | 0.733 ± 0.208 | 0.900 ± 0.000 | — | 3 |"
+    assert change == "| smoothing=8 | +2.0 (+1.0 to +3.0) | 0.0 (-1.0 to +1.0) | — | 2 |"
+    assert rule == "| knn | +5.0 | 0.0 | — | 1 |"
 
 
 def test_a_change_is_compared_with_the_default_of_its_own_commit_and_the_newest_counts() -> None:
@@ -50,7 +50,7 @@ def test_a_change_is_compared_with_the_default_of_its_own_commit_and_the_newest_
 def test_a_figure_that_rows_lack_is_left_open() -> None:
     rows = [a_row("default", 0, 0.8, aupro=0.5), a_row("default", 1, 0.8), a_row("knn", 0, 0.8)]
     _, _, default, rule = lines(rows)
-    assert default.endswith("| 0.500 |") and rule.endswith("| — |")
+    assert default.endswith("| 0.500 | 2 |") and rule.endswith("| — | 1 |")
 
 
 def test_a_seed_is_no_setting_that_tells_rows_apart() -> None:

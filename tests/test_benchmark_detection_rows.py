@@ -51,8 +51,9 @@ def test_a_table_never_mixes_settings_modes_or_sizes() -> None:
     old, new = a_row(settings_hash="old", image_auroc=0.11), a_row(date="2026-02-01", image_auroc=0.22)
     tile = a_row(category="tile", categories=("tile",), settings_hash="old", image_auroc=0.33)
     both = a_row(categories=("screw", "tile"), date="2026-03-01", image_auroc=0.44)
-    few = a_row(shots=4, image_auroc=0.55)
+    few = a_row(shots=4, image_auroc=0.55, settings_hash="old")
     assert rows.current([new, old, tile]) == [new]
+    assert rows.current([new, few]) == [few, new]
     text = table.render([old, tile, new, both, few])
     assert "0.1100" not in text
     assert "0.3300" not in text

@@ -28,7 +28,7 @@ def render(rows: Iterable[Mapping[str, Any]]) -> str:
     categories = sorted({category for change, category, _ in pairs if change == DEFAULT})
     if not categories:
         return "No rows yet."
-    head = ["change", *(f"{name}, {label}" for name in categories for label in FIGURES.values())]
+    head = ["change", *(f"{name}, {label}" for name in categories for label in FIGURES.values()), "seeds"]
     known = {change for change, _, _ in pairs}
     lines = []
     for change in [*(c for c in CHANGES if c in known), *sorted(known - {*CHANGES})]:
@@ -39,7 +39,8 @@ def render(rows: Iterable[Mapping[str, Any]]) -> str:
             ]
             for name in categories
         }
-        lines.append([change, *(told(own[name], figure) for name in categories for figure in FIGURES)])
+        seeds = ", ".join(str(len(own[name])) for name in categories)
+        lines.append([change, *(told(own[name], figure) for name in categories for figure in FIGURES), seeds])
     return f"{table(head, lines)}\n\n{origin(row for pair in pairs.values() for row in pair)}"
 
 
