@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from energyad.errors import DataError
+from energyad.errors import DataError, EnergyadError
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,37 @@ def mean_and_deviation(values: Sequence[float], digits: int) -> str:
     """Mean ± standard deviation, of several values."""
     mean = f"{statistics.fmean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def tabulate(
+    render: Callable[[Path], str],
+    place: Place,
+    *,
+    results: Path,
+    program: str,
+    what: str | None,
+    arguments: Sequence[str] | None,
+) -> int:
+    """A command that prints tables, or writes them into a file, or checks that the file has them.
+
+    render: tables from the results' path. results: where these are by default. Returns the exit status.
+    """
+    p = argparse.ArgumentParser(prog=f"python -m {program}", description=what)
+    p.add_argument("--results", type=Path, default=results)
+    p.add_argument("--into", type=Path, help="Markdown file with the two markers")
+    p.add_argument("--check", action="store_true", help="only say whether the file is up to date")
+    options = p.parse_args(arguments)
+    try:
+        text = render(options.results)
+        if options.into is None:
+            print(text)
+            return 0
+        old, new = place.filled(options.into, text)
+    except EnergyadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.check:
+        print("up to date" if old == new else f"{options.into}: out of date; run without --check")
+        return int(old != new)
+    options.into.write_text(new, encoding="utf-8")
+    return 0

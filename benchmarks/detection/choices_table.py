@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks import provenance
 from benchmarks.detection.choices import CHANGES, DEFAULT, RESULTS
-from benchmarks.markdown import Place, mean_and_deviation, table
-from energyad.errors import EnergyadError
+from benchmarks.markdown import Place, mean_and_deviation, table, tabulate
 
 PLACE = Place.of("choices table")
 FIGURES = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
@@ -92,26 +89,15 @@ def origin(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, or write it into a file, or check that the file has it. Returns the exit status."""
-    p = argparse.ArgumentParser(prog="python -m benchmarks.detection.choices_table", description=__doc__)
-    p.add_argument("--results", type=Path, default=RESULTS)
-    p.add_argument("--into", type=Path, help="Markdown file with the two markers")
-    p.add_argument("--check", action="store_true", help="only say whether the file is up to date")
-    options = p.parse_args(arguments)
-    try:
-        text = render(provenance.read_rows(options.results))
-        if options.into is None:
-            print(text)
-            return 0
-        old, new = PLACE.filled(options.into, text)
-    except EnergyadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.check:
-        print("up to date" if old == new else f"{options.into}: out of date; run without --check")
-        return int(old != new)
-    options.into.write_text(new, encoding="utf-8")
-    return 0
+    """Print the tables, or write them into a file, or check that the file has them. Returns the exit status."""
+    return tabulate(
+        lambda path: render(provenance.read_rows(path)),
+        PLACE,
+        results=RESULTS,
+        program="benchmarks.detection.choices_table",
+        what=__doc__,
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
-from pathlib import Path
 
 from benchmarks.detection import rows
 from benchmarks.detection.ours import SHARED
 from benchmarks.detection.rows import Row
-from benchmarks.markdown import Place, mean_and_deviation, table
+from benchmarks.markdown import Place, mean_and_deviation, table, tabulate
 from energyad.demo import DEMO_NAME
-from energyad.errors import EnergyadError
 
 PLACE = Place.of("detection table")
 NOTHING = "—"
@@ -177,25 +174,14 @@ def _seed(row: Row) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables, or write them into a file, or check that the file has them. Returns the exit status."""
-    p = argparse.ArgumentParser(prog="python -m benchmarks.detection.table", description=__doc__)
-    p.add_argument("--results", type=Path, default=rows.RESULTS)
-    p.add_argument("--into", type=Path, help="Markdown file with the two markers")
-    p.add_argument("--check", action="store_true", help="only say whether the file is up to date")
-    options = p.parse_args(arguments)
-    try:
-        tables = render(rows.read(options.results))
-        if options.into is None:
-            print(tables)
-            return 0
-        old, new = PLACE.filled(options.into, tables)
-    except EnergyadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.check:
-        print("up to date" if old == new else f"{options.into}: out of date; run without --check")
-        return int(old != new)
-    options.into.write_text(new, encoding="utf-8")
-    return 0
+    return tabulate(
+        lambda path: render(rows.read(path)),
+        PLACE,
+        results=rows.RESULTS,
+        program="benchmarks.detection.table",
+        what=__doc__,
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":

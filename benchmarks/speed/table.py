@@ -1,14 +1,14 @@
-"""The tables, ratios first, from the newest row of each kind."""
+"""`python -m benchmarks.speed.table`: the tables, ratios first, from the newest row of each kind."""
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import markdown
-from benchmarks.markdown import Place
+from benchmarks.markdown import Place, tabulate
 from benchmarks.provenance import read_rows
 
 RESULTS = Path(__file__).with_name("results.jsonl")
@@ -79,17 +79,17 @@ def where(row: Mapping[str, Any]) -> str:
     return f"{row['processor']}, {row['threads']} thread(s), load {row['load']}, commit {commit}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--into", type=Path, help="replace the tables between the marks of this file")
-    arguments = parser.parse_args()
-    text = tables(read_rows(arguments.results))
-    if arguments.into is None:
-        print(text)
-        return
-    PLACE.fill(arguments.into, text)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables, or write them into a file, or check that the file has them. Returns the exit status."""
+    return tabulate(
+        lambda path: tables(read_rows(path)),
+        PLACE,
+        results=RESULTS,
+        program="benchmarks.speed.table",
+        what=__doc__,
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
