@@ -66,14 +66,16 @@ def rehearse(
     """Plant defects on copies of good parts, write them into `folder`, and evaluate the detector on them.
 
     good: parts that the detector was not fitted on, two at least. folder: gets `test` and `ground_truth`, in the layout
-    of MVTec AD. per_image: defects planted on each, one a copy; None for about 120 in all. The same seed gives the
-    same defects. Raises DataError, ImageError at the first image that cannot be read.
+    of MVTec AD. per_image: defects planted on each, one a copy; None for about 120 in all, of more images on some. The
+    same seed gives the same defects. Raises DataError, ImageError at the first image that cannot be read.
     """
     if len(good) < 2:
         raise DataError(f"{len(good)} good image(s): at least two are needed to plant defects on")
     if per_image is not None and per_image < 1:
         raise DataError(f"{per_image} defects on each image: at least one is needed")
-    count, waiting = per_image or -(-ENOUGH // len(good)), progress or Silent()
+    if per_image is None:
+        good = good[:: -(-len(good) // ENOUGH)]
+    count, waiting = per_image or round(ENOUGH / len(good)), progress or Silent()
     root = _new_test_set(Path(folder))
     judged = _judged(detector, good[0])
     items, diameters = list[TestItem](), dict[Path, float]()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jaxtyping import UInt8
 
+from energyad import rehearsal
 from energyad.datasets import Category, open_category
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError, ImageError
@@ -107,6 +108,21 @@ def test_a_band_counts_its_defects_and_those_above_the_threshold(evaluation: Eva
     sizes = {Path("a"): 7.9, Path("b"): 8.0, Path("c"): 15.9, Path("d"): 16.0}
     rows = by_size(dataclasses.replace(evaluation, items=items, threshold=0.5), sizes)
     assert [dataclasses.astuple(row) for row in rows] == [(0, 8, 1, 0), (8, 16, 2, 2), (16, 32, 1, 0)]
+
+
+@pytest.mark.parametrize(("count", "planted"), [(2, 12), (5, 10), (9, 9), (30, 10)])
+def test_without_a_number_about_as_many_are_planted_however_many_images_there_are(
+    count: int,
+    planted: int,
+    fitted_detector: AnomalyDetector,
+    good: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rehearsal, "ENOUGH", 12)
+    found = rehearse(fitted_detector, (good * 8)[:count], tmp_path)
+    assert sum(row.images for row in found.sizes) == planted
+    assert found.evaluation.row("good").images == min(count, 10)
 
 
 def test_too_few_and_unreadable_images_are_refused(

@@ -31,7 +31,7 @@ def rehearse(
     per_image: Annotated[
         int | None,
         typer.Option(
-            "--per-image", min=1, metavar="N", help="Defects on each, one a copy; about 120 in all."
+            "--per-image", min=1, metavar="N", help="Defects on each, one a copy; default: about 120 in all."
         ),
     ] = None,
     output: Annotated[
