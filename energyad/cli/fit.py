@@ -242,8 +242,9 @@ def _say_what_next(
     terminal.say(f"threshold  {rule.threshold:.4g}{review}")
     terminal.say(f"           {rule.promise()}")
     terminal.say(f"next       energyad score IMAGES --model {shlex.quote(model)} --heatmaps")
+    words = ["energyad", "rehearse", "OTHER_GOOD_PARTS", "--model", model]
     if data.test:
         words = ["energyad", "evaluate", "--category", data.name]
         words += ["--model", model] if model != data.name else []
         words += ["--data-root", str(data_root)] if data_root is not None else []
-        terminal.say(f"           {shlex.join(words)}")
+    terminal.say(f"           {shlex.join(words)}")
