@@ -287,7 +287,7 @@ def test_held_out_of_a_rehearsal_is_a_run_of_images_and_its_neighbours_are_not_f
 def test_a_change_is_judged_beside_the_default_once_and_without_test_images(
     category: Category, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = tiny_energyad().fit_settings
+    small = replace(tiny_energyad().fit_settings, warmup_iterations=60, discriminator_iterations=50)
     monkeypatch.setattr(choices, "FitSettings", lambda **given: replace(small, **given))
     monkeypatch.setattr(rehearsal, "PLANTED", 12)
     monkeypatch.setattr(choices, "open_anywhere", lambda *_: replace(category, test=()))

@@ -148,7 +148,8 @@ def test_eager_pytorch_agrees_with_the_exported_graph(
     pixels = np.stack([np.asarray(Image.fromarray(image).resize((128, 128))) for image in good_images[:3]])
     ours, theirs = eager.run(pixels), detector.runtime.run(pixels)
     np.testing.assert_allclose(ours.score, theirs.score, rtol=1e-4)
-    np.testing.assert_allclose(ours.heatmap, theirs.heatmap, rtol=1e-4)
+    # A squared distance is a small difference of large products: its rounding is that of the largest
+    np.testing.assert_allclose(ours.heatmap, theirs.heatmap, rtol=1e-4, atol=1e-5 * theirs.heatmap.max())
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.4])

@@ -110,7 +110,7 @@ def test_a_band_counts_its_defects_and_those_above_the_threshold(evaluation: Eva
     assert [dataclasses.astuple(row) for row in rows] == [(0, 8, 1, 0), (8, 16, 2, 2), (16, 32, 1, 0)]
 
 
-@pytest.mark.parametrize(("count", "planted"), [(2, 12), (5, 10), (9, 9), (30, 10)])
+@pytest.mark.parametrize(("count", "planted"), [(5, 10), (30, 10)])
 def test_without_a_number_about_as_many_are_planted_however_many_images_there_are(
     count: int,
     planted: int,
