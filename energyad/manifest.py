@@ -12,8 +12,8 @@ from energyad.calibration import Calibration, Method
 from energyad.tiling import MOST_TILES, Tiles
 
 SCHEMA_VERSION = 10
-"""9: a discriminator. 8: a closer look. 7: an expert for each of several categories. 2: review thresholds, calibration
-history, tiles, area. Version 1 is read as it is."""
+"""10: the closer look names its share. 9: a discriminator. 8: a closer look. 7: an expert for each of several
+categories. 2: review thresholds, calibration history, tiles, area. Version 1 is read as it is."""
 
 
 class _Frozen(BaseModel):

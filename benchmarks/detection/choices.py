@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ CHANGES = (
 def parse(change: str) -> dict[str, Any]:
     """The settings that a change names, as `changed` takes them. Raises SettingsError."""
     found: dict[str, Any] = {}
+    defaults = FitSettings().to_dict()
     for part in [] if change == DEFAULT else change.split():
         name, equals, text = part.partition("=")
         try:
@@ -84,7 +86,7 @@ def parse(change: str) -> dict[str, Any]:
         except ValueError as error:
             raise SettingsError(f"change '{part}': give setting=value, the value in JSON") from error
         section, _, inner = name.rpartition(".")
-        known = FitSettings().to_dict() if not section else FitSettings().to_dict().get(section)
+        known = defaults.get(section) if section else defaults
         if not equals or not isinstance(known, dict) or inner not in known:
             raise SettingsError(f"change '{part}': there is no setting {name}")
         value = tuple(value) if isinstance(value, list) else value
@@ -116,17 +118,17 @@ def measure(
 ) -> Iterator[tuple[str, FitSettings, dict[str, float]]]:
     """Figures of each change, with the settings it came to. Rehearsals are extracted once for all that share one."""
 
-    def extracted(settings: FitSettings) -> tuple[object, ...]:
-        return tuple(getattr(settings, name) for name in EXTRACTED)
+    def extracted(each: tuple[str, FitSettings]) -> str:
+        return str([getattr(each[1], name) for name in EXTRACTED])
 
-    rehearsal, last = None, None
-    for change, settings in sorted(wanted, key=lambda each: str(extracted(each[1]))):
-        if rehearsal is None or extracted(settings) != last:
-            rehearsal, last = rehearse(category, settings, threads=threads), extracted(settings)
-        began = time.process_time()
-        judging = fit(change, rehearsal, settings)
-        cost = {"fit_cpu_seconds": round(time.process_time() - began, 1)}
-        yield change, settings, detect(rehearsal.probe, judging) | cost
+    for _, sharing in groupby(sorted(wanted, key=extracted), key=extracted):
+        rehearsal = None
+        for change, settings in sharing:
+            rehearsal = rehearsal or rehearse(category, settings, threads=threads)
+            began = time.process_time()
+            judging = fit(change, rehearsal, settings)
+            cost = {"fit_cpu_seconds": round(time.process_time() - began, 1)}
+            yield change, settings, detect(rehearsal.probe, judging) | cost
 
 
 def parser() -> argparse.ArgumentParser:
