@@ -88,7 +88,7 @@ class CloserLook(nn.Module):
         """
         patches, at_first = z.reshape(-1, per_image, z.shape[-1]), energies.reshape(-1, per_image)
         strange = at_first if judged is None else at_first * judged
-        places = strange.topk(max(1, round(per_image * self.share)), dim=1, sorted=False).indices
+        places = strange.topk(self.count_of(per_image), dim=1, sorted=False).indices
         chosen = patches.gather(1, places.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
         closer = learned.reshape(-1, per_image).gather(1, places) * self.squared_distance(chosen)
         return at_first.scatter(1, places, closer).reshape(-1, *energies.shape[1:])
@@ -100,6 +100,10 @@ class CloserLook(nn.Module):
         terms = torch.cat([z * self.scale, squares, torch.ones_like(squares)], dim=-1)
         looks = weight.split(self.size, dim=-1)
         return torch.stack([(terms @ look).amin(dim=-1) for look in looks]).mean(dim=0).clamp_min(0)
+
+    def count_of(self, per_image: int) -> int:
+        """Patches that are looked at, of so many."""
+        return max(1, round(per_image * self.share))
 
     @property
     def size(self) -> int:

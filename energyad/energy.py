@@ -109,6 +109,10 @@ class PrototypeEnergy(nn.Module):
         """Repeat the last prototype until there are so many; no distance changes."""
         self.weight = lengthened(self.weight, size)
 
+    def scale_distances(self, factor: float) -> None:
+        """Multiply all squared distances, as if every radius had changed alike."""
+        self.weight.mul_(factor)
+
     def squared_distance(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Squared distance to the nearest prototype, in units of its squared radius."""
         leading = z[..., : self.weight.shape[-2] - 2]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from energyad.closer_look import CloserLook
 from energyad.coreset import Coreset, greedy_coreset, usual_distances
 from energyad.discriminator import DiscriminatedEnergy
-from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
+from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes, whole_and_learned
 from energyad.experts import Expert
 from energyad.extraction import in_area
 from energyad.features_store import release
@@ -29,6 +29,9 @@ MOST_MEASURED = 500  # images whose patches give the radii
 MOST_MEASURED_CLOSER = 125  # the same for each coreset of the closer look
 CHUNK = 65536
 RELEASED_EVERY = 500  # images: 0.14 GB of pages
+MOST_LEVELLED = (
+    2.0  # times; images that are all alike lie at no distance at all from their closest prototypes
+)
 
 
 def gather_patches(
@@ -96,6 +99,11 @@ def fit_expert(
     # Ones of their own: the energy's training draws the same numbers with these and without.
     of_discriminators = torch.Generator().manual_seed(settings.seed)
 
+    def finished(energy: nn.Module) -> Expert:
+        if closer_look is not None:
+            level_looks(energy, closer_look, unseen.view(*good.held_out.shape[:2], -1))
+        return Expert(whitening, energy, closer_look).eval()
+
     def fit_one() -> tuple[nn.Module, TrainedEnergy]:
         prototypes = None
         if settings.num_prototypes > 0:
@@ -117,7 +125,7 @@ def fit_expert(
 
         def look(iteration: int, energy: nn.Module) -> None:
             if observe is not None:
-                observe(iteration, Expert(whitening, wrapped(energy), closer_look))
+                observe(iteration, finished(wrapped(energy)))
 
         trained = train_energy(
             latents, unseen, settings=settings, generator=generator, progress=progress, observe=look
@@ -125,7 +133,7 @@ def fit_expert(
         return wrapped(trained.energy), trained
 
     energies, trainings = zip(*(fit_one() for _ in range(settings.num_energies)), strict=True)
-    return Expert(whitening, _mean(energies), closer_look).eval().requires_grad_(False), list(trainings)
+    return finished(_mean(energies)).requires_grad_(False), list(trainings)
 
 
 def fit_closer_look(
@@ -152,6 +160,26 @@ def fit_closer_look(
         )
         progress.advance()
     return CloserLook.of(whitening.deviations(), coresets, share=settings.closer_share)
+
+
+@torch.no_grad()
+def level_looks(energy: nn.Module, look: CloserLook, unseen: Float[Tensor, "m p k"]) -> None:
+    """Scale first looks so that patches which get a closer look have the same energy in both, at the median.
+
+    They get it for being high at first look, which some are by its luck alone; the closer look finds them a fifth
+    lower. Without the scale the next ones in line, as lucky, would stand out beside them. A scale changes neither
+    which are looked at nor what is found there. unseen: latents of good images that gave no prototypes.
+    """
+    ratios = []
+    for patches in unseen:
+        first, learned = whole_and_learned(energy, patches)
+        highest = first.topk(look.count_of(len(patches))).indices
+        closer = learned[highest] * look.squared_distance(patches[None, highest])[0]
+        ratios.append(closer / first[highest].clamp_min(1e-12))
+    factor = float(torch.cat(ratios).median().clamp(1 / MOST_LEVELLED, MOST_LEVELLED))
+    for each in energy.modules():
+        if isinstance(each, PrototypeEnergy):
+            each.scale_distances(factor)
 
 
 def add_parts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from energyad.energy import AutoencoderEnergy, MeanEnergy
@@ -71,7 +72,43 @@ def test_a_closer_look_leaves_training_as_it_is() -> None:
     with_it, without = fit(settings)[0], fit(replace(settings, num_closer_looks=0))[0]
     assert without.closer_look is None and with_it.closer_look is not None
     states = [expert.energy.state_dict() for expert in (with_it, without)]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+    scaled = {"weight"}  # by one factor, see below
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[1].keys() - scaled)
+    ratios = states[0]["weight"] / states[1]["weight"]
+    torch.testing.assert_close(ratios, ratios.flatten()[0].expand_as(ratios))
+
+
+@pytest.mark.parametrize("num_energies", [1, 3])
+def test_patches_that_get_a_closer_look_have_as_much_energy_in_the_first_at_the_median(
+    num_energies: int,
+) -> None:
+    settings = replace(
+        SETTINGS,
+        num_prototypes=20,
+        num_closer_looks=2,
+        closer_prototypes=80,
+        closer_share=1 / 4,
+        num_energies=num_energies,
+    )
+    expert, _ = fit(settings)
+    unseen = expert.whitening(patches(2, 2).float())
+    first, strange = expert.energy(unseen), unseen.shape[1] // 4
+    seen, places = (expert(patches(2, 2).float(), per_image=GRID.inner**2), first.topk(strange).indices)
+    ratios = (seen / first).gather(1, places)
+    assert abs(float(ratios.median()) - 1) < 1e-4
+
+
+def test_images_that_are_all_alike_leave_a_first_look() -> None:
+    alike = patches(1, 0).expand(6, -1, -1)
+    parts = GoodPatches(own=alike[:5], relit=alike[:0], held_out=alike[5:], planted=NONE_PLANTED)
+    settings = replace(SETTINGS, num_prototypes=4, num_closer_looks=2)
+    one, two = (
+        fit_expert(parts, each, torch.Generator().manual_seed(0), Silent())[0]
+        for each in (settings, replace(settings, num_closer_looks=0))
+    )
+    others = one.whitening(patches(5, 1).float())
+    factor = float((one.energy(others) / two.energy(others)).median())
+    assert 0.4 < factor < 2.1
 
 
 def test_no_prototypes_where_none_are_asked() -> None:
