@@ -10,11 +10,14 @@ from jaxtyping import Bool, Float, Int8
 from torch import Tensor, nn
 
 from energyad.coreset import Coreset
-from energyad.energy import lengthened
+from energyad.energy import PrototypeEnergy, lengthened, whole_and_learned
 
 LARGEST = 127  # of an 8-bit integer
 HEADROOM = 2.0
 """Room for prototypes that are added: held-out parts may go beyond the fitted ones. What goes farther is cut off."""
+
+MOST_LEVELLED = 2.0
+"""Images that are all alike lie at no distance at all from their closest prototypes, or all at the least radius."""
 
 
 class Columns(NamedTuple):
@@ -136,6 +139,26 @@ class CloserLook(nn.Module):
         """The columns of each coreset."""
         by_look = (each.split(self.size, dim=1) for each in (self.points, self.inverse, self.offset))
         return [Columns(*own) for own in zip(*by_look, strict=True)]
+
+
+@torch.no_grad()
+def level_looks(energy: nn.Module, look: CloserLook, unseen: Float[Tensor, "m p k"]) -> None:
+    """Scale first looks so that patches which get a closer look have the same energy in both, at the median.
+
+    They get it for being high at first look, which some are by its luck alone; the closer look finds them a fifth
+    lower. Without the scale the next ones in line, as lucky, would stand out beside them. A scale changes neither
+    which are looked at nor what is found there. unseen: latents of good images that gave no prototypes.
+    """
+    ratios = []
+    for patches in unseen:
+        first, learned = whole_and_learned(energy, patches)
+        highest = first.topk(look.count_of(len(patches))).indices
+        closer = learned[highest] * look.squared_distance(patches[None, highest])[0]
+        ratios.append(closer / first[highest].clamp_min(1e-12))
+    factor = float(torch.cat(ratios).median().clamp(1 / MOST_LEVELLED, MOST_LEVELLED))
+    for each in energy.modules():
+        if isinstance(each, PrototypeEnergy):
+            each.scale_distances(factor)
 
 
 def _columns(coreset: Coreset, grain: Float[Tensor, " k"]) -> Columns:

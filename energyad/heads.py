@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Float16
 from torch import Tensor, nn
 
-from energyad.closer_look import CloserLook
+from energyad.closer_look import CloserLook, level_looks
 from energyad.coreset import Coreset, greedy_coreset, usual_distances
 from energyad.discriminator import DiscriminatedEnergy
-from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes, whole_and_learned
+from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.experts import Expert
 from energyad.extraction import in_area
 from energyad.features_store import release
@@ -29,9 +29,6 @@ MOST_MEASURED = 500  # images whose patches give the radii
 MOST_MEASURED_CLOSER = 125  # the same for each coreset of the closer look
 CHUNK = 65536
 RELEASED_EVERY = 500  # images: 0.14 GB of pages
-MOST_LEVELLED = (
-    2.0  # times; images that are all alike lie at no distance at all from their closest prototypes
-)
 
 
 def gather_patches(
@@ -160,26 +157,6 @@ def fit_closer_look(
         )
         progress.advance()
     return CloserLook.of(whitening.deviations(), coresets, share=settings.closer_share)
-
-
-@torch.no_grad()
-def level_looks(energy: nn.Module, look: CloserLook, unseen: Float[Tensor, "m p k"]) -> None:
-    """Scale first looks so that patches which get a closer look have the same energy in both, at the median.
-
-    They get it for being high at first look, which some are by its luck alone; the closer look finds them a fifth
-    lower. Without the scale the next ones in line, as lucky, would stand out beside them. A scale changes neither
-    which are looked at nor what is found there. unseen: latents of good images that gave no prototypes.
-    """
-    ratios = []
-    for patches in unseen:
-        first, learned = whole_and_learned(energy, patches)
-        highest = first.topk(look.count_of(len(patches))).indices
-        closer = learned[highest] * look.squared_distance(patches[None, highest])[0]
-        ratios.append(closer / first[highest].clamp_min(1e-12))
-    factor = float(torch.cat(ratios).median().clamp(1 / MOST_LEVELLED, MOST_LEVELLED))
-    for each in energy.modules():
-        if isinstance(each, PrototypeEnergy):
-            each.scale_distances(factor)
 
 
 def add_parts(
