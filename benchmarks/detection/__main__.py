@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.detection import rows, sheet
+from benchmarks.detection import rows, scores, sheet
 from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.measure import Cell, Scored, measure
 from benchmarks.detection.methods import open_method
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{describe(cell)} ...", flush=True)
             for row, scored in measure(cell, threads=options.threads):
                 rows.append(options.results, row)
-                keep_heatmaps(options.results, row, scored)
+                keep(options.results, row, scored)
                 print(figures(row), flush=True)
     except EnergyadError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -99,9 +99,11 @@ def is_done(cell: Cell, done: set[rows.Key]) -> bool:
     return keys <= done
 
 
-def keep_heatmaps(results: Path, row: Row, scored: Scored) -> None:
-    """For the picture sheet; of whole runs only, since it shows one of each method."""
+def keep(results: Path, row: Row, scored: Scored) -> None:
+    """Scores for comparing methods image by image, heatmaps for the picture sheet; of whole runs only."""
     if row.shots is None and not row.unified:
+        defective = [item.is_defective for item in scored.category.test]
+        scores.append(scores.beside(results), row, defective=defective, scores=scored.scores)
         sheet.keep(sheet.cache_of(results), row, scored.category, scored.heatmaps)
 
 

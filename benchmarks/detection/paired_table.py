@@ -1,0 +1,123 @@
+"""`python -m benchmarks.detection.paired_table`: whether energyad and others differ by more than luck, from the rows.
+
+Two methods' intervals may overlap and they still differ, since both score the same images: an image that is hard for
+one is hard for the other. So test images are drawn anew for both at once (paired bootstrap).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from benchmarks.detection import rows, scores
+from benchmarks.detection.scores import ScoreRow
+from benchmarks.markdown import Place, table, tabulate
+from energyad.demo import DEMO_NAME
+from energyad.errors import DataError
+
+PLACE = Place.of("paired table")
+OURS = "energyad"
+DRAWS = 4000
+NOTHING = "—"
+
+Seeds: TypeAlias = Mapping[int, ScoreRow]
+Lead: TypeAlias = Float[np.ndarray, "d g"]
+"""How much more of a (defective, good) pair one method ranks right than the other: from -1 to 1."""
+
+
+def render(kept: Sequence[ScoreRow]) -> str:
+    """One line for each method that shares categories and seeds with energyad, the closest rival first."""
+    real = [row for row in kept if row.category != DEMO_NAME]
+    categories = sorted({row.category for row in real})
+    ours = {name: _seeds(real, OURS, name) for name in categories}
+    lines = []
+    for method in sorted({row.method for row in real} - {OURS}):
+        found = {}
+        for name in categories:
+            theirs = _seeds(real, method, name)
+            if ours[name] and theirs.keys() >= ours[name].keys():
+                found[name] = lead(ours[name], theirs)
+        if found:
+            lines.append((method, found, {len(ours[name]) for name in found}))
+    if not lines:
+        return "No rows yet."
+    lines.sort(key=lambda line: sum(each.mean() for each in line[1].values()) / len(line[1]))
+    head = ("energyad beside", *categories, f"mean of {', '.join(categories)}", "seeds")
+    text = table(head, [_line(method, found, categories, seeds) for method, found, seeds in lines])
+    commits = sorted({(row.commit or "unknown")[:9] + ("+" if row.modified else "") for row in real})
+    return (
+        f"{text}\n\nPoints of image AUROC that energyad is ahead (+) or behind (-), with the 95 % interval of {DRAWS} "
+        f"paired draws of test images; AUROC averaged over seeds. Commits {', '.join(commits)}."
+    )
+
+
+def lead(ours: Seeds, theirs: Seeds) -> Lead:
+    """Averaged over our seeds. Raises DataError for scores of other images."""
+    if any(ours[seed].defective != theirs[seed].defective for seed in ours):
+        raise DataError("scores of other test images stand side by side; measure both methods again")
+    return np.mean([won(ours[seed]) - won(theirs[seed]) for seed in ours], axis=0)
+
+
+def won(row: ScoreRow) -> Lead:
+    """Which pairs of a defective and a good image are ranked right; a tie is half. Their mean is the AUROC."""
+    defective, values = np.asarray(row.defective), np.asarray(row.scores)
+    above, below = values[defective][:, None], values[~defective]
+    return (above > below) + 0.5 * (above == below)
+
+
+def draws(of_pairs: Lead, generator: np.random.Generator) -> Float[np.ndarray, " draws"]:
+    """Its mean when good and defective images are each drawn anew."""
+    weights = [
+        generator.multinomial(count, np.full(count, 1 / count), size=DRAWS) / count
+        for count in of_pairs.shape
+    ]
+    return ((weights[0] @ of_pairs) * weights[1]).sum(axis=1)
+
+
+def _line(
+    method: str, found: Mapping[str, Lead], categories: Sequence[str], seeds: set[int]
+) -> tuple[str, ...]:
+    generator = np.random.default_rng(0)
+    drawn = {name: draws(each, generator) for name, each in found.items()}
+    cells = [_cell(found[name].mean(), drawn[name]) if name in found else NOTHING for name in categories]
+    whole = NOTHING
+    if len(found) == len(categories):
+        means = [each.mean() for each in found.values()]
+        whole = _cell(float(np.mean(means)), np.mean([drawn[name] for name in categories], axis=0))
+    return (method, *cells, whole, ", ".join(map(str, sorted(seeds))))
+
+
+def _cell(mean: float, drawn: Float[np.ndarray, " draws"]) -> str:
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _seeds(kept: Sequence[ScoreRow], method: str, category: str) -> Seeds:
+    return {row.seed: row for row in kept if (row.method, row.category) == (method, category)}
+
+
+def read(path: Path) -> list[ScoreRow]:
+    """The scores of the rows that count, those beside these results. Raises DataError."""
+    whole = [row for row in rows.current(rows.read(path)) if row.shots is None and not row.unified]
+    return scores.of_rows(scores.read(scores.beside(path)), whole)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table, or write it into a file, or check that the file has it. Returns the exit status."""
+    return tabulate(
+        lambda path: render(read(path)),
+        PLACE,
+        results=rows.RESULTS,
+        program="benchmarks.detection.paired_table",
+        what=__doc__,
+        arguments=arguments,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

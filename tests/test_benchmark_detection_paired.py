@@ -1,0 +1,107 @@
+"""Laws of comparing two methods on the same images: nothing is measured here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import provenance
+from benchmarks.detection import paired_table, rows, scores
+from benchmarks.detection.scores import ScoreRow
+from energyad import metrics
+from energyad.errors import DataError
+from tests.test_benchmark_detection_rows import a_row
+
+RNG = np.random.default_rng(0)
+DEFECTIVE = tuple(bool(each) for each in np.arange(80) < 40)
+HARD = RNG.normal(size=80) + np.asarray(DEFECTIVE)
+
+
+def scored(values: np.ndarray, method: str = "energyad", **others: object) -> ScoreRow:
+    plain = {
+        "method": method,
+        "category": "screw",
+        "seed": 0,
+        "image_size": 256,
+        "settings_hash": "one",
+        "defective": DEFECTIVE,
+        "scores": tuple(values.tolist()),
+        "commit": "abcdef0123",
+        "modified": False,
+        "date": "2026-01-01",
+    }
+    return ScoreRow(**{**plain, **others})  # type: ignore[arg-type]
+
+
+def auroc(row: ScoreRow) -> float:
+    found = metrics.image_auroc(list(row.defective), list(row.scores))
+    assert found is not None
+    return found
+
+
+def test_a_lead_is_the_difference_of_the_aurocs_over_seeds() -> None:
+    ours = {seed: scored(HARD + seed * RNG.normal(size=80), seed=seed) for seed in range(3)}
+    theirs = {seed: scored(HARD + RNG.normal(size=80), "other", seed=seed) for seed in range(4)}
+    expected = np.mean([auroc(ours[seed]) - auroc(theirs[seed]) for seed in range(3)])
+    assert paired_table.lead(ours, theirs).mean() == pytest.approx(expected)
+    with pytest.raises(DataError, match="other test images"):
+        paired_table.lead(
+            ours, {seed: replace(each, defective=DEFECTIVE[::-1]) for seed, each in theirs.items()}
+        )
+
+
+def test_an_image_that_is_hard_for_both_widens_no_interval() -> None:
+    """The spread of one AUROC is many times that of the difference of two that rank nearly alike."""
+    one, two = scored(HARD), scored(HARD + 0.05 * RNG.normal(size=80), "other")
+    of_one = paired_table.draws(paired_table.won(one), np.random.default_rng(0)).std()
+    of_both = paired_table.draws(paired_table.lead({0: one}, {0: two}), np.random.default_rng(0)).std()
+    assert 0 < of_both < of_one / 4
+
+
+def test_its_interval_holds_the_true_difference_as_often_as_it_says() -> None:
+    inside = 0
+    for trial in range(60):
+        rng = np.random.default_rng(trial)
+        noise = rng.normal(size=(2, 80))
+        alike = [scored(noise[method] + 1.5 * np.asarray(DEFECTIVE)) for method in (0, 1)]
+        drawn = paired_table.draws(paired_table.lead({0: alike[0]}, {0: alike[1]}), rng)
+        low, high = np.quantile(drawn, (0.025, 0.975))
+        inside += low <= 0 <= high
+    assert 52 <= inside <= 60
+
+
+def test_the_closest_rival_stands_first_and_others_of_fewer_seeds_are_left_out() -> None:
+    bad, good = RNG.normal(size=80), HARD + 2 * np.asarray(DEFECTIVE)
+    kept = [scored(HARD, seed=seed, category=name) for seed in (0, 1) for name in ("screw", "tile")]
+    for method, values in (("bad", bad), ("good", good)):
+        kept += [scored(values, method, seed=s, category=c) for s in (0, 1) for c in ("screw", "tile")]
+    kept.append(scored(bad, "few"))
+    kept += [scored(bad, "one-category", seed=seed) for seed in (0, 1)]
+    text = paired_table.render(kept)
+    assert re.findall(r"^\| ([a-z][a-z-]*) \|", text, re.MULTILINE) == ["good", "bad", "one-category"]
+    points = 100 * (auroc(scored(HARD)) - auroc(scored(good)))
+    (line,) = [line for line in text.splitlines() if line.startswith("| good")]
+    assert line.count(f"{points:+.1f} (") == 3
+    assert "| — | — | 2 |" in text
+    assert paired_table.render([scored(bad, "other")]) == "No rows yet."
+
+
+def test_scores_are_those_of_the_rows_that_count(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    kept = scores.beside(results)
+    for date, values in (("2026-01-01", HARD), ("2026-01-02", -HARD)):
+        for method in ("energyad", "other"):
+            row = a_row(method=method, date=date)
+            rows.append(results, row)
+            scores.append(kept, row, defective=DEFECTIVE, scores=values)
+    rows.append(results, a_row(method="other", date="2026-01-03"))  # measured again, its scores lost
+    (only,) = paired_table.read(results)
+    assert (only.method, only.date) == ("energyad", "2026-01-02")
+    np.testing.assert_allclose(only.scores, -HARD, rtol=1e-5)
+    provenance.append_row(kept, asdict(scored(HARD)) | {"scores": [1.0]})
+    with pytest.raises(DataError, match="line 5: no row of scores"):
+        scores.read(kept)
