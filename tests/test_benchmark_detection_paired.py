@@ -105,3 +105,8 @@ def test_scores_are_those_of_the_rows_that_count(tmp_path: Path) -> None:
     provenance.append_row(kept, asdict(scored(HARD)) | {"scores": [1.0]})
     with pytest.raises(DataError, match="line 5: no row of scores"):
         scores.read(kept)
+
+
+def test_the_page_has_the_table_of_its_rows() -> None:
+    page = Path(paired_table.__file__).with_name("README.md")
+    assert paired_table.main(["--into", str(page), "--check"]) == 0
