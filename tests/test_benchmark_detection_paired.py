@@ -74,7 +74,7 @@ def test_its_interval_holds_the_true_difference_as_often_as_it_says() -> None:
     assert 52 <= inside <= 60
 
 
-def test_the_closest_rival_stands_first_and_others_of_fewer_seeds_are_left_out() -> None:
+def test_the_strongest_rival_stands_first_and_others_of_fewer_seeds_are_left_out() -> None:
     bad, good = RNG.normal(size=80), HARD + 2 * np.asarray(DEFECTIVE)
     kept = [scored(HARD, seed=seed, category=name) for seed in (0, 1) for name in ("screw", "tile")]
     for method, values in (("bad", bad), ("good", good)):
@@ -88,6 +88,9 @@ def test_the_closest_rival_stands_first_and_others_of_fewer_seeds_are_left_out()
     assert line.count(f"{points:+.1f} (") == 3
     assert "| — | — | 2 |" in text
     assert paired_table.render([scored(bad, "other")]) == "No rows yet."
+    larger = [replace(row, image_size=512) for row in kept if row.method in ("energyad", "bad")]
+    assert paired_table.render([*kept, *larger]).startswith(text)  # sizes are not mixed
+    assert "512 × 512 pixels" in paired_table.render([*kept, *larger])
 
 
 def test_scores_are_those_of_the_rows_that_count(tmp_path: Path) -> None:

@@ -31,8 +31,15 @@ Lead: TypeAlias = Float[np.ndarray, "d g"]
 
 
 def render(kept: Sequence[ScoreRow]) -> str:
-    """One line for each method that shares categories and seeds with energyad, the closest rival first."""
+    """One line a method that shares categories and seeds with energyad, the strongest rival first; a table a size."""
     real = [row for row in kept if row.category != DEMO_NAME]
+    sizes = sorted({row.image_size for row in real})
+    parts = [(size, _table([row for row in real if row.image_size == size])) for size in sizes]
+    return "\n\n".join(f"{size} × {size} pixels:\n\n{text}" for size, text in parts if text) or "No rows yet."
+
+
+def _table(real: Sequence[ScoreRow]) -> str:
+    """Of one image size; empty where nothing stands beside energyad."""
     categories = sorted({row.category for row in real})
     ours = {name: _seeds(real, OURS, name) for name in categories}
     lines = []
@@ -45,7 +52,7 @@ def render(kept: Sequence[ScoreRow]) -> str:
         if found:
             lines.append((method, found, {len(ours[name]) for name in found}))
     if not lines:
-        return "No rows yet."
+        return ""
     lines.sort(key=lambda line: sum(each.mean() for each in line[1].values()) / len(line[1]))
     head = ("energyad beside", *categories, f"mean of {', '.join(categories)}", "seeds")
     text = table(head, [_line(method, found, categories, seeds) for method, found, seeds in lines])
