@@ -41,19 +41,30 @@ def image_auroc_interval(
     defective: Sequence[bool], scores: Sequence[float], *, generator: np.random.Generator
 ) -> tuple[float, float] | None:
     """95 % bootstrap interval of the image AUROC: good and defective images are each drawn anew."""
-    labels = np.asarray(defective, dtype=bool)
     if len(set(defective)) < 2:
         return None
-    values = np.asarray(scores)
-    above, below = values[labels][:, None], values[~labels]
-    # The AUROC is the share of pairs won (Mann and Whitney 1947); a draw weighs the pairs anew.
-    won = (above > below).astype(np.float32) + 0.5 * (above == below)
-    weights = [
-        generator.multinomial(count, np.full(count, 1 / count), size=_DRAWS) / count for count in won.shape
-    ]
-    draws = ((weights[0] @ won) * weights[1]).sum(axis=1)
-    low, high = np.quantile(draws, (0.025, 0.975))
+    won = pairs_won(defective, scores)
+    low, high = np.quantile(redrawn_means(won, draws=_DRAWS, generator=generator), (0.025, 0.975))
     return float(low), float(high)
+
+
+def pairs_won(defective: Sequence[bool], scores: Sequence[float]) -> Float[np.ndarray, "d g"]:
+    """Which (defective, good) pairs are ranked right, ties half: their mean is the AUROC (Mann and Whitney 1947)."""
+    labels, values = np.asarray(defective, dtype=bool), np.asarray(scores)
+    above, below = values[labels][:, None], values[~labels]
+    won: Float[np.ndarray, "d g"] = (above > below).astype(np.float32) + 0.5 * (above == below)
+    return won
+
+
+def redrawn_means(
+    pairs: Float[np.ndarray, "d g"], *, draws: int, generator: np.random.Generator
+) -> Float[np.ndarray, " draws"]:
+    """Their mean, so many times, with defective and good images each drawn anew: a draw weighs the pairs."""
+    weights = [
+        generator.multinomial(count, np.full(count, 1 / count), size=draws) / count for count in pairs.shape
+    ]
+    means: Float[np.ndarray, " draws"] = ((weights[0] @ pairs) * weights[1]).sum(axis=1)
+    return means
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ def auroc(row: ScoreRow) -> float:
     return found
 
 
+def redrawn(pairs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return metrics.redrawn_means(pairs, draws=paired_table.DRAWS, generator=rng)
+
+
 def test_a_lead_is_the_difference_of_the_aurocs_over_seeds() -> None:
     ours = {seed: scored(HARD + seed * RNG.normal(size=80), seed=seed) for seed in range(3)}
     theirs = {seed: scored(HARD + RNG.normal(size=80), "other", seed=seed) for seed in range(4)}
@@ -57,8 +61,8 @@ def test_a_lead_is_the_difference_of_the_aurocs_over_seeds() -> None:
 def test_an_image_that_is_hard_for_both_widens_no_interval() -> None:
     """The spread of one AUROC is many times that of the difference of two that rank nearly alike."""
     one, two = scored(HARD), scored(HARD + 0.05 * RNG.normal(size=80), "other")
-    of_one = paired_table.draws(paired_table.won(one), np.random.default_rng(0)).std()
-    of_both = paired_table.draws(paired_table.lead({0: one}, {0: two}), np.random.default_rng(0)).std()
+    of_one = redrawn(metrics.pairs_won(one.defective, one.scores), np.random.default_rng(0)).std()
+    of_both = redrawn(paired_table.lead({0: one}, {0: two}), np.random.default_rng(0)).std()
     assert 0 < of_both < of_one / 4
 
 
@@ -68,7 +72,7 @@ def test_its_interval_holds_the_true_difference_as_often_as_it_says() -> None:
         rng = np.random.default_rng(trial)
         noise = rng.normal(size=(2, 80))
         alike = [scored(noise[method] + 1.5 * np.asarray(DEFECTIVE)) for method in (0, 1)]
-        drawn = paired_table.draws(paired_table.lead({0: alike[0]}, {0: alike[1]}), rng)
+        drawn = redrawn(paired_table.lead({0: alike[0]}, {0: alike[1]}), rng)
         low, high = np.quantile(drawn, (0.025, 0.975))
         inside += low <= 0 <= high
     assert 52 <= inside <= 60

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from benchmarks.detection import rows, scores
 from benchmarks.detection.scores import ScoreRow
 from benchmarks.markdown import Place, table, tabulate
+from energyad import metrics
 from energyad.demo import DEMO_NAME
 from energyad.errors import DataError
 
@@ -67,30 +68,16 @@ def lead(ours: Seeds, theirs: Seeds) -> Lead:
     """Averaged over our seeds. Raises DataError for scores of other images."""
     if any(ours[seed].defective != theirs[seed].defective for seed in ours):
         raise DataError("scores of other test images stand side by side; measure both methods again")
-    return np.mean([won(ours[seed]) - won(theirs[seed]) for seed in ours], axis=0)
-
-
-def won(row: ScoreRow) -> Lead:
-    """Which pairs of a defective and a good image are ranked right; a tie is half. Their mean is the AUROC."""
-    defective, values = np.asarray(row.defective), np.asarray(row.scores)
-    above, below = values[defective][:, None], values[~defective]
-    return (above > below) + 0.5 * (above == below)
-
-
-def draws(of_pairs: Lead, generator: np.random.Generator) -> Float[np.ndarray, " draws"]:
-    """Its mean when good and defective images are each drawn anew."""
-    weights = [
-        generator.multinomial(count, np.full(count, 1 / count), size=DRAWS) / count
-        for count in of_pairs.shape
-    ]
-    return ((weights[0] @ of_pairs) * weights[1]).sum(axis=1)
+    return np.mean([_won(ours[seed]) - _won(theirs[seed]) for seed in ours], axis=0)
 
 
 def _line(
     method: str, found: Mapping[str, Lead], categories: Sequence[str], seeds: set[int]
 ) -> tuple[str, ...]:
     generator = np.random.default_rng(0)
-    drawn = {name: draws(each, generator) for name, each in found.items()}
+    drawn = {
+        name: metrics.redrawn_means(each, draws=DRAWS, generator=generator) for name, each in found.items()
+    }
     cells = [_cell(found[name].mean(), drawn[name]) if name in found else NOTHING for name in categories]
     whole = NOTHING
     if len(found) == len(categories):
@@ -102,6 +89,10 @@ def _line(
 def _cell(mean: float, drawn: Float[np.ndarray, " draws"]) -> str:
     low, high = np.quantile(drawn, (0.025, 0.975))
     return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _won(row: ScoreRow) -> Lead:
+    return metrics.pairs_won(row.defective, row.scores)
 
 
 def _seeds(kept: Sequence[ScoreRow], method: str, category: str) -> Seeds:
