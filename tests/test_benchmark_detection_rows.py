@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.detection import rows, table
+from benchmarks.detection import rows, summary, table
 from benchmarks.detection.rows import Row
 from energyad.errors import DataError
 
@@ -84,9 +84,20 @@ def test_the_table_is_put_between_the_markers_and_checked(
     assert "markers" in capsys.readouterr().err
 
 
-def test_the_readme_has_the_table_of_the_committed_rows() -> None:
-    readme = Path(table.__file__).with_name("README.md")
-    assert table.main(["--into", str(readme), "--check"]) == 0
+def test_pages_have_the_tables_of_the_committed_rows() -> None:
+    page = Path(table.__file__).with_name("README.md")
+    assert table.main(["--into", str(page), "--check"]) == 0
+    readme = page.parents[2] / "README.md"
+    assert summary.main(["--into", str(readme), "--check"]) == 0
+
+
+def test_the_summary_is_the_tables_lines_of_its_methods(tmp_path: Path) -> None:
+    results = tmp_path / "rows.jsonl"
+    for method in ("energyad", "energyad-brief", "knn"):
+        rows.append(results, a_row(method=method, image_auroc=0.5 + len(method) / 100))
+    short, whole = (text.splitlines() for text in (summary.render(results), table.render(rows.read(results))))
+    assert [line for line in whole if line not in short] == [line for line in whole if "-brief" in line]
+    assert [line for line in short if line not in whole] == []
 
 
 def test_a_row_of_another_shape_is_refused(tmp_path: Path) -> None:
