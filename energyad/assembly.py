@@ -30,6 +30,9 @@ FIRST_WITH_EXPERTS = 8
 EARLIER = {"closer_share": 1 / 32}
 """Settings that models of an earlier energyad do not name, and what they were then."""
 
+FIRST_EVEN = 11
+"""Of models whose patches weigh as much at the border as in the middle."""
+
 FIRST_SCHEMA = 6
 """Of models whose network is today's; before, distances to prototypes, if any, were not squared."""
 
@@ -62,6 +65,7 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
         "smoothing": settings.smoothing,
         "tiles": settings.cut(),
         "mask": tensors.get("mask"),
+        "even": manifest.schema_version >= FIRST_EVEN,
     }
     if manifest.categories:
         names = [f"expert.experts.{number}." for number in range(len(manifest.categories))]

@@ -24,7 +24,7 @@ LEAST_WEIGHT = 1e-2
 
 
 class Scores(NamedTuple):
-    """score: highest smoothed energy of each image. heatmap: energy at each pixel of the resized image.
+    """score: the heatmap's highest value. heatmap: smoothed energy at each pixel of the resized image.
 
     category: that each image was taken for, as a number; None of a model of one.
     """
@@ -40,10 +40,12 @@ class EnergyHead(nn.Module):
     expert: what judges the patches of a category, or one for each of several.
     smoothing: standard deviation in pixels of the Gaussian applied to the heatmap before its maximum is taken.
     tiles: how the image was cut. mask: pixels of the heatmap that are judged, all where None; elsewhere it is 0.
+    even: whether a patch weighs as much at the border as in the middle, see `border_weights`.
     """
 
     upsampling: Float[Tensor, "h rows*inner"]
     widening: Float[Tensor, "w columns*inner"]
+    border: Float[Tensor, "h w"]
     mask: Bool[Tensor, "h w"] | None
     judged: Bool[Tensor, " p"] | None
 
@@ -55,13 +57,17 @@ class EnergyHead(nn.Module):
         smoothing: float,
         tiles: Tiles | None = None,
         mask: Bool[Tensor, "h w"] | None = None,
+        even: bool = True,
     ) -> None:
         super().__init__()
         self.expert = expert
         self.tiles = tiles or Tiles()
         axes = upsampling_axes(grid, self.tiles, smoothing=smoothing)
-        for name, axis in zip(("upsampling", "widening"), axes, strict=True):
-            self.register_buffer(name, axis, persistent=False)
+        border = border_weights(axes, grid, smoothing=smoothing)
+        if not even:
+            border = torch.ones_like(border)
+        for name, each in zip(("upsampling", "widening", "border"), (*axes, border), strict=True):
+            self.register_buffer(name, each, persistent=False)
         self.register_buffer("mask", mask)
         judged = None if mask is None else judged_patches(mask, axes, self.tiles)
         self.register_buffer("judged", judged, persistent=False)
@@ -76,13 +82,24 @@ class EnergyHead(nn.Module):
         heatmap = self.upsampling @ self._side_by_side(energies) @ self.widening.T
         if self.mask is not None:
             heatmap = torch.where(self.mask, heatmap, 0.0)
-        return Scores(heatmap.amax(dim=(1, 2)), heatmap, category)
+        return to_scores(heatmap, self.border, category)
 
     def _side_by_side(self, energies: Float[Tensor, "b*tiles g g"]) -> Float[Tensor, "b rows*g columns*g"]:
         if self.tiles.count == 1:
             return energies
         g, rows, columns = energies.shape[1], self.tiles.rows, self.tiles.columns
         return energies.reshape(-1, rows, columns, g, g).transpose(2, 3).reshape(-1, rows * g, columns * g)
+
+
+def to_scores(
+    heatmap: Float[Tensor, "b h w"],
+    border: Float[Tensor, "h w"],
+    category: Int[Tensor, " b"] | None = None,
+) -> Scores:
+    """The scores of smoothed energies, which stop at them. border: see `border_weights`."""
+    # One map, not an axis after the other: of maximum, product, maximum in a row OpenVINO makes something else.
+    score = (heatmap * border).amax(dim=(1, 2))
+    return Scores(score, torch.minimum(heatmap, score[:, None, None]), category)
 
 
 class Scorer(nn.Module):
@@ -119,6 +136,20 @@ def upsampling_axes(
         blended(matrix, count, tiles.overlap, margin=first) for count in (tiles.rows, tiles.columns)
     )
     return down, across
+
+
+def border_weights(
+    axes: tuple[Float[Tensor, "h p"], Float[Tensor, "w q"]], grid: Grid, *, smoothing: float
+) -> Float[Tensor, "h w"]:
+    """What each pixel weighs in the score, so that one strange patch counts alike wherever it lies.
+
+    Smoothing shares a patch's energy with its neighbours. Beside the border there are none, the heatmap continues the
+    outermost patch there, and it would keep 1.6 times as much at a side and 2.7 times as much in a corner. axes: of
+    `upsampling_axes`.
+    """
+    usual = upsampling_matrix(grid, smoothing=smoothing)[:, grid.inner // 2].max()
+    down, across = ((usual / axis.amax(dim=1)).clamp_max(1.0) for axis in axes)
+    return down[:, None] * across
 
 
 def judged_patches(

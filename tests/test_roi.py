@@ -72,7 +72,7 @@ def test_energies_outside_have_no_say_in_the_score() -> None:
     outside = head(energies)
     energies[..., 0] = 3.0
     assert torch.equal(outside.score, quiet.score)
-    assert float(head(energies).score) == pytest.approx(3.0)
+    assert 2.5 < float(head(energies).score) <= 3.0  # at the border, see `border_weights`
     assert not bool((outside.heatmap[:, ~mask] != 0).any())
     assert "mask" in head.state_dict() and torch.equal(outside.heatmap.amax((1, 2)), outside.score)
 

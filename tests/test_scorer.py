@@ -72,17 +72,43 @@ def test_scoring_twice_gives_the_same_bits(scorer: Scorer) -> None:
     assert torch.equal(scorer(pixels).heatmap, scorer(pixels).heatmap)
 
 
-def test_a_higher_energy_anywhere_never_lowers_the_score() -> None:
-    class Given(torch.nn.Module):
-        def forward(self, z: torch.Tensor) -> torch.Tensor:
-            return z[..., 0]
+class _Given(torch.nn.Module):
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return z[..., 0]
 
+
+def a_head(*, smoothing: float = 4.0, even: bool = True) -> EnergyHead:
+    """A head whose features are the energies."""
     whitening = Whitening(1, 1)
     whitening.projection.fill_(1.0)
-    head = EnergyHead(Expert(whitening, Given()), grid=GRID, smoothing=4.0)
+    return EnergyHead(Expert(whitening, _Given()), grid=GRID, smoothing=smoothing, even=even)
+
+
+def test_a_higher_energy_anywhere_never_lowers_the_score() -> None:
+    head = a_head()
     energies = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     raised = energies + torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     assert bool((head(raised).score > head(energies).score).all())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 2.0, 4.0])
+def test_one_strange_patch_counts_alike_wherever_it_lies(smoothing: float) -> None:
+    """Smoothing has nothing to share its energy with beyond the border, where the heatmap continues it."""
+    one_each = torch.eye(36).view(36, 1, 6, 6)
+    scores = a_head(smoothing=smoothing)(one_each).score
+    torch.testing.assert_close(scores, scores[14].expand(36), rtol=0.02, atol=0)
+    before = a_head(smoothing=smoothing, even=False)(one_each).score
+    assert float(before[14]) == pytest.approx(float(scores[14]))
+    assert float(before[0]) > 1.1 * float(scores[0])
+
+
+def test_the_heatmap_continues_the_border_and_stops_at_the_score() -> None:
+    energies = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    found, before = a_head()(energies), a_head(even=False)(energies)
+    assert torch.equal(found.heatmap, before.heatmap.minimum(found.score[:, None, None]))
+    assert torch.equal(found.score, found.heatmap.amax(dim=(1, 2)))
+    assert torch.equal(before.score, before.heatmap.amax(dim=(1, 2)))
+    torch.testing.assert_close(a_head()(torch.ones(1, 1, 6, 6)).score, torch.ones(1))
 
 
 def test_no_weight_of_the_upsampling_is_subnormal() -> None:
