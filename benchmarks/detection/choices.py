@@ -67,6 +67,9 @@ CHANGES = (
     "discriminator_strength=0.1",
     "discriminator_strength=0.4",
     # What it is shown, and the heatmap
+    "image_size=256",
+    "image_size=320",
+    "image_size=512",
     "lighting=0",
     "lighting=0.3",
     "strides=[8,16]",
@@ -160,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(category: Category, seed: int, options: argparse.Namespace) -> None:
-    """Rows of one category and seed."""
+    """Rows of one category and seed. Their image_size is the default's, which changes are compared with."""
     base = FitSettings(image_size=options.image_size, seed=seed)
     found = provenance.read_rows(options.results)
     done = {(row["change"], row["category"], row["seed"], row["settings_hash"]) for row in found}
@@ -171,7 +174,13 @@ def run(category: Category, seed: int, options: argparse.Namespace) -> None:
         if (each, category.name, seed, hashed(settings)) not in done
     ]
     for change, settings, figures in measure(category, missing, threads=options.threads):
-        what = {"change": change, "category": category.name, "seed": seed, "settings_hash": hashed(settings)}
+        what = {
+            "change": change,
+            "category": category.name,
+            "seed": seed,
+            "image_size": base.image_size,
+            "settings_hash": hashed(settings),
+        }
         stamp = vars(provenance.stamp(threads=options.threads))
         provenance.append_row(options.results, what | figures | stamp)
         auroc = f"image {figures['image_auroc']:.4f}, pixel {figures['pixel_auroc']:.4f}"
