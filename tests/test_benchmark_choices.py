@@ -47,6 +47,14 @@ def test_a_change_is_compared_with_the_default_of_its_own_commit_and_the_newest_
     assert choices_table.render(rows[5:]).startswith("No rows")
 
 
+def test_changes_of_a_default_of_another_image_size_have_a_table_of_their_own() -> None:
+    rows = [a_row("default", 0, 0.8), a_row("knn", 0, 0.7)]
+    rows += [a_row("default", 0, 0.9, image_size=384), a_row("knn", 0, 0.85, image_size=384)]
+    assert [line.split(" |")[1] for line in lines(rows) if "knn" in line] == [" -5.0", " -10.0"]
+    text = choices_table.render(rows)
+    assert text.index("384 × 384") < text.index("256 × 256")
+
+
 def test_a_figure_that_rows_lack_is_left_open() -> None:
     rows = [a_row("default", 0, 0.8, aupro=0.5), a_row("default", 1, 0.8), a_row("knn", 0, 0.8)]
     _, _, default, rule = lines(rows)

@@ -15,16 +15,29 @@ PLACE = Place.of("choices table")
 FIGURES = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
 NOTHING = "—"
 
+UNNAMED_SIZE = 256
+"""The default's image size of rows that do not name it."""
+
 Pair: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]
 """A row, and the default's that it is compared with."""
 
 
 def render(rows: Iterable[Mapping[str, Any]]) -> str:
+    """A table for each image size of the default, today's first."""
+    by_size: dict[int, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_size.setdefault(int(row.get("image_size", UNNAMED_SIZE)), []).append(row)
+    parts = [(size, _table(of_size)) for size, of_size in sorted(by_size.items(), reverse=True)]
+    told = [f"With a default of {size} × {size} pixels:\n\n{text}" for size, text in parts if text]
+    return "\n\n".join(told) or "No rows yet."
+
+
+def _table(rows: Iterable[Mapping[str, Any]]) -> str:
     """One line a change: by how many points it differs from the default, mean and range of the seeds they share."""
     pairs = beside_defaults(rows)
     categories = sorted({category for change, category, _ in pairs if change == DEFAULT})
     if not categories:
-        return "No rows yet."
+        return ""
     head = ["change", *(f"{name}, {label}" for name in categories for label in FIGURES.values()), "seeds"]
     known = {change for change, _, _ in pairs}
     lines = []
