@@ -70,7 +70,7 @@ class FitSettings:
 
     backbone: str = DEFAULT_BACKBONE
     strides: tuple[int, ...] = DEFAULT_STRIDES
-    image_size: int = 384
+    image_size: int = 256
     white_level: int | None = None
     precision: str = "float32"
     lighting: float = 0.15

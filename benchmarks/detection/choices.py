@@ -67,9 +67,7 @@ CHANGES = (
     "discriminator_strength=0.1",
     "discriminator_strength=0.4",
     # What it is shown, and the heatmap
-    "image_size=256",
-    "image_size=320",
-    "image_size=512",
+    "image_size=384",
     "lighting=0",
     "lighting=0.3",
     "strides=[8,16]",

@@ -76,7 +76,7 @@ def _fit(category: Category, folder: Path, *, seed: int, threads: int | None) ->
             name=category.name,
             settings=FitSettings(
                 seed=seed,
-                image_size=DEMO_SIZE,  # as rendered: enlarged they show no more
+                image_size=DEMO_SIZE,  # as rendered
                 warmup_iterations=WARMUP_ITERATIONS,
                 iterations=ITERATIONS,
             ),

@@ -60,7 +60,7 @@ def fit(
         typer.Option(
             "--image-size",
             metavar="N",
-            help="Pixels a side, a multiple of 32; default 384. 256 is twice as fast and sees less.",
+            help="Pixels a side, a multiple of 32; default 256.",
         ),
     ] = None,
     precision: Annotated[
