@@ -14,6 +14,12 @@ NO_DISTANCE = 1e-3  # of features whose strongest direction varies by 1
 PROJECTED_CHANNELS = 64
 """Random projections that a coreset's distances are of; 128 take several times as long, and choose no better."""
 
+FIRST_THINNED = 256
+"""Chosen patches from which on, each time they have doubled, half of the others may be left out."""
+
+SPARE = 4
+"""Patches left to choose from, in units of how many are to be chosen; not so many are thinned further."""
+
 CHUNK = 65536
 
 
@@ -30,33 +36,43 @@ def greedy_coreset(
     generator: torch.Generator,
     *,
     channels: int = PROJECTED_CHANNELS,
+    stretch: Float[Tensor, " c"] | None = None,
     beside: Float[Tensor, "m c"] | None = None,
+    thinned: bool = False,
 ) -> Int[Tensor, " size"]:
     """Places of at most `size` patches, the greedy solution of the k-centre problem (PatchCore, CVPR 2022, alg. 1).
 
     Unlike a random choice it keeps rare patches, and so covers what good parts may look like and not only what they
     mostly look like. Distances are those of a random projection to so many channels, as in the original; the first
-    patch is drawn. beside: patches that are chosen already: then the choice goes on from them.
+    patch is drawn. stretch: a factor for each channel of `patches`, which is as good as a copy of them all. beside:
+    patches, stretched, that are chosen already: then the choice goes on from them. thinned: of very many patches, leave
+    those out of the choice, half of them now and again, that lie closest to one chosen before; they would be the last.
     """
     projection = torch.randn(patches.shape[1], channels, generator=generator)
-    points = torch.cat([chunk.float() @ projection for chunk in patches.split(CHUNK)])
+    from_patches = projection if stretch is None else stretch[:, None] * projection
+    points = torch.cat([chunk.float() @ from_patches for chunk in patches.split(CHUNK)])
+    places, size = torch.arange(len(points)), min(size, len(points))
     squares = points.square().sum(dim=1)
     nearest = torch.full((len(points),), torch.inf)
     if beside is None:
-        chosen = [int(torch.randint(len(points), (1,), generator=generator))]
+        centre = int(torch.randint(len(points), (1,), generator=generator))
     else:
         known = beside @ projection
         nearest = torch.cat(
             [torch.cdist(chunk, known).amin(dim=1) for chunk in points.split(CHUNK // 8)]
         ).square_()
-        chosen = [int(nearest.argmax())]
-    while len(chosen) < min(size, len(points)):
-        centre = chosen[-1]
+        centre = int(nearest.argmax())
+    chosen = [int(places[centre])]
+    while len(chosen) < size:
         # ‖x − c‖² without ‖c‖², which is the same for all x, and is added to keep minima comparable.
         distances = torch.addmv(squares, points, points[centre], alpha=-2).add_(squares[centre])
         torch.minimum(nearest, distances, out=nearest)
         nearest[centre] = -torch.inf  # rounding may leave it above zero
-        chosen.append(int(nearest.argmax()))
+        if thinned and len(chosen) >= FIRST_THINNED and len(chosen).bit_count() == 1:
+            kept = nearest.topk(min(len(nearest), max(len(nearest) // 2, SPARE * size))).indices.sort().values
+            points, squares, nearest, places = points[kept], squares[kept], nearest[kept], places[kept]
+        centre = int(nearest.argmax())
+        chosen.append(int(places[centre]))
     return torch.tensor(chosen)
 
 

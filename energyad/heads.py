@@ -23,8 +23,7 @@ from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy, train_discriminator, train_energy
 
 MOST_PATCHES = 1_000_000  # of each kind, in training: 0.7 GB as latents
-MOST_CANDIDATES = 100_000  # latents that prototypes are chosen from
-MOST_CANDIDATES_CLOSER = 50_000  # the same for each coreset of the closer look
+MOST_CANDIDATES = 100_000  # latents that the first look's prototypes are chosen from
 MOST_MEASURED = 500  # images whose patches give the radii
 MOST_MEASURED_CLOSER = 125  # the same for each coreset of the closer look
 CHUNK = 65536
@@ -145,14 +144,15 @@ def fit_closer_look(
     generator = torch.Generator().manual_seed(settings.seed)
     coresets = []
     for _ in range(looks):
+        # Of all patches: the rarest among good ones are what good parts would be rejected for.
         coresets.append(
             _draw_coreset(
                 images,
                 whitening,
                 settings.closer_prototypes,
                 generator,
-                MOST_CANDIDATES_CLOSER,
-                MOST_MEASURED_CLOSER,
+                most_candidates=MOST_PATCHES,
+                most_measured=MOST_MEASURED_CLOSER,
             )
         )
         progress.advance()
@@ -175,9 +175,10 @@ def add_parts(
     count = round(look.size * len(parts) / num_fitted)
     stretch, added = expert.whitening.deviations(), []
     for own in look.stretched():
-        drawn = torch.randperm(len(patches), generator=generator)[:MOST_CANDIDATES_CLOSER]
+        drawn = torch.randperm(len(patches), generator=generator)[:MOST_CANDIDATES]
         candidates = expert.whitening(patches[drawn].float()) * stretch
-        added.append(candidates[greedy_coreset(candidates, max(1, count), generator, beside=own)])
+        chosen = greedy_coreset(candidates, max(1, count), generator, beside=own, thinned=True)
+        added.append(candidates[chosen])
     return Expert(expert.whitening, expert.energy, look.extended(added)).eval().requires_grad_(False)
 
 
@@ -190,7 +191,12 @@ def choose_prototypes(
     out for the threshold must not have shaped what judges them.
     """
     coreset = _draw_coreset(
-        images, whitening, settings.num_prototypes, generator, MOST_CANDIDATES, MOST_MEASURED
+        images,
+        whitening,
+        settings.num_prototypes,
+        generator,
+        most_candidates=MOST_CANDIDATES,
+        most_measured=MOST_MEASURED,
     )
     return Prototypes(whitening.deviations(), coreset, settings.prototype_directions)
 
@@ -200,18 +206,20 @@ def _draw_coreset(
     whitening: Whitening,
     size: int,
     generator: torch.Generator,
+    *,
     most_candidates: int,
     most_measured: int,
 ) -> Coreset:
-    stretch, per_image = whitening.deviations(), images.shape[1]
-    drawn = torch.randperm(len(images) * per_image, generator=generator)[:most_candidates]
-    candidates = images[drawn // per_image, drawn % per_image] * stretch
-    chosen = greedy_coreset(candidates, size, generator)
+    stretch, latents = whitening.deviations(), images.flatten(0, 1)
+    candidates, drawn = latents, torch.arange(len(latents))
+    if len(latents) > most_candidates:
+        drawn = torch.randperm(len(latents), generator=generator)[:most_candidates]
+        candidates = latents[drawn]
+    chosen = drawn[greedy_coreset(candidates, size, generator, stretch=stretch, thinned=True)]
+    points = latents[chosen] * stretch
     measured = range(0, len(images), -(-len(images) // most_measured))
     measurable = ((place, images[place] * stretch) for place in measured)
-    return Coreset(
-        candidates[chosen], usual_distances(candidates[chosen], drawn[chosen] // per_image, measurable)
-    )
+    return Coreset(points, usual_distances(points, chosen // images.shape[1], measurable))
 
 
 def _mean(energies: Sequence[nn.Module]) -> nn.Module:

@@ -80,13 +80,13 @@ class FitSettings:
     num_energies: int = 1
     num_prototypes: int = 512
     prototype_directions: int = 96
-    num_closer_looks: int = 4
-    closer_prototypes: int = 2048
-    closer_share: float = 1 / 16
+    num_closer_looks: int = 1
+    closer_prototypes: int = 4096
+    closer_share: float = 1 / 8
     planted_defects: int = 4
     discriminator_width: int = 64
     discriminator_iterations: int = 800
-    discriminator_strength: float = 0.2
+    discriminator_strength: float = 0.1
     warmup_iterations: int = 3000
     warmup_batch_size: int = 512
     warmup_lr: float = 3e-3

@@ -36,6 +36,37 @@ def test_beside_known_patches_the_choice_goes_on_with_those_farthest_from_them()
     assert len(greedy_coreset(patches, 1, generator, beside=torch.cat([known, far]))) == 1
 
 
+def test_thinning_leaves_out_what_would_not_have_been_chosen() -> None:
+    generator = torch.Generator().manual_seed(0)
+    frequent = torch.randn(20000, 8, generator=generator)
+    rare = 6 * torch.nn.functional.normalize(torch.randn(200, 8, generator=generator))
+    points, size = torch.cat([frequent, rare]), 600
+    whole, thinned = (
+        greedy_coreset(points, size, torch.Generator().manual_seed(1), thinned=each) for each in (False, True)
+    )
+    assert len(set(thinned.tolist())) == size
+    assert len(set(thinned.tolist()) & set(whole.tolist())) > 0.98 * size
+    assert int((thinned >= 20000).sum()) > 100  # a hundredth of them all
+
+
+def test_so_few_patches_that_nothing_is_spared_are_not_thinned() -> None:
+    points = torch.randn(2000, 8, generator=torch.Generator().manual_seed(0))
+    whole, thinned = (
+        greedy_coreset(points, 500, torch.Generator().manual_seed(1), thinned=each) for each in (False, True)
+    )
+    assert thinned.equal(whole)
+
+
+def test_stretched_by_the_choice_is_as_stretched_before_it() -> None:
+    points, stretch = (
+        torch.randn(3000, 8, generator=torch.Generator().manual_seed(0)),
+        torch.linspace(0.1, 2, 8),
+    )
+    before = greedy_coreset(points * stretch, 50, torch.Generator().manual_seed(1))
+    assert greedy_coreset(points, 50, torch.Generator().manual_seed(1), stretch=stretch).equal(before)
+    assert not greedy_coreset(points, 50, torch.Generator().manual_seed(1)).equal(before)
+
+
 def test_prototypes_lie_among_the_features() -> None:
     generator = torch.Generator().manual_seed(0)
     scales = torch.tensor([8.0, 4.0, 2.0, 1.0])

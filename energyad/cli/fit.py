@@ -57,11 +57,7 @@ def fit(
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(
-            "--image-size",
-            metavar="N",
-            help="Pixels a side, a multiple of 32; default 256.",
-        ),
+        typer.Option("--image-size", metavar="N", help="Pixels a side, a multiple of 32; default 256."),
     ] = None,
     precision: Annotated[
         str | None,
