@@ -31,11 +31,12 @@ class Columns(NamedTuple):
 class CloserLook(nn.Module):
     """Squared distances to the nearest prototype, in units of its radius, averaged over several coresets.
 
-    One coreset's luck decides much of what lies far from it; many large ones are too dear for every patch, but few
-    patches of an image are strange. E(z) = E'(z) · mean_j min_m ‖s ∘ z − p_jm‖² / r_jm² takes the place of the first
-    look's energy there, as in two-stage search, where candidates are ranked again by a dearer distance. Both are in
-    units of what is usual for good parts, so that they stand side by side in one heatmap. An image's score is its
-    highest smoothed energy, which hardly any but the strangest patches can be; a large defect has more of them.
+    What good parts score is decided by the rarest of their patches, which a few prototypes cannot all hold; thousands
+    are too dear for every patch, but few patches of an image are strange. E(z) = E'(z) · mean_j min_m ‖s ∘ z − p_jm‖² /
+    r_jm² takes the place of the first look's energy there, as in two-stage search, where candidates are ranked again by
+    a dearer distance. Both are in units of what is usual for good parts, so that they stand side by side in one
+    heatmap. An image's score is its highest smoothed energy, which hardly any but the strangest patches can be; a large
+    defect has more of them.
 
     share: of an image's patches that are looked at.
     points: p, one column each, coreset beside coreset, as 8-bit multiples of the grain of each latent.
