@@ -11,6 +11,7 @@ import pytest
 from benchmarks.detection import rows, summary, table
 from benchmarks.detection.rows import Row
 from energyad.errors import DataError
+from energyad.settings import FitSettings
 
 
 def a_row(**values: object) -> Row:
@@ -98,6 +99,13 @@ def test_the_summary_is_the_tables_lines_of_its_methods(tmp_path: Path) -> None:
     short, whole = (text.splitlines() for text in (summary.render(results), table.render(rows.read(results))))
     assert [line for line in whole if line not in short] == [line for line in whole if "-brief" in line]
     assert [line for line in short if line not in whole] == []
+
+
+def test_the_summary_is_of_the_default_image_size(tmp_path: Path) -> None:
+    results, size = tmp_path / "rows.jsonl", FitSettings().image_size
+    for each in (size, 2 * size):
+        rows.append(results, a_row(method="energyad", image_size=each))
+    assert f"### {size} ×" in summary.render(results) and f"### {2 * size} ×" not in summary.render(results)
 
 
 def test_a_row_of_another_shape_is_refused(tmp_path: Path) -> None:

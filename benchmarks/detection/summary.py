@@ -1,4 +1,7 @@
-"""`python -m benchmarks.detection.summary`: what a newcomer compares with, of the tables that `table` makes."""
+"""`python -m benchmarks.detection.summary`: what a newcomer compares with, of the tables that `table` makes.
+
+Main methods at the default image size; all else stands in this folder's README.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.detection import rows, table
 from benchmarks.markdown import Place, tabulate
+from energyad.settings import FitSettings
 
 PLACE = Place.of("detection summary")
 METHODS = frozenset((
@@ -17,8 +21,11 @@ METHODS = frozenset((
 
 
 def render(results: Path) -> str:
-    """The tables, of these methods alone."""
-    return table.render([row for row in rows.read(results) if row.method in METHODS])
+    """The tables, of these methods and the default image size alone."""
+    size = FitSettings().image_size
+    return table.render(
+        [row for row in rows.read(results) if row.method in METHODS and row.image_size == size]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
