@@ -18,7 +18,7 @@ from energyad.discriminator import DiscriminatedEnergy, Discriminator
 from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.errors import ModelError
 from energyad.experts import Expert, Experts, Recognition
-from energyad.features import BORDER_PIXELS, empty_extractor
+from energyad.features import empty_extractor
 from energyad.latents import Whitening
 from energyad.manifest import Manifest
 from energyad.scorer import EnergyHead, Scorer
@@ -31,10 +31,7 @@ EARLIER = {"closer_share": 1 / 32}
 """Settings that models of an earlier energyad do not name, and what they were then."""
 
 FIRST_EVEN = 11
-"""Of models whose patches weigh as much at the border as in the middle, and whose border is today's."""
-
-EARLIER_BORDER = 16
-"""Pixels whose patches were left out before."""
+"""Of models whose patches weigh as much at the border as in the middle."""
 
 FIRST_SCHEMA = 6
 """Of models whose network is today's; before, distances to prototypes, if any, were not squared."""
@@ -58,13 +55,7 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
         )
     settings = FitSettings.from_dict({**EARLIER, **manifest.settings})
     weights = BackboneWeights(**manifest.backbone.model_dump())
-    even = manifest.schema_version >= FIRST_EVEN
-    extractor = empty_extractor(
-        weights,
-        image_size=manifest.input.image_size,
-        strides=settings.strides,
-        border=BORDER_PIXELS if even else EARLIER_BORDER,
-    )
+    extractor = empty_extractor(weights, image_size=manifest.input.image_size, strides=settings.strides)
     _fill(extractor.backbone, _tensors(contents, BACKBONE_FILE), BACKBONE_FILE)
     tensors = _tensors(contents, HEAD_FILE)
     if manifest.schema_version < FIRST_WITH_EXPERTS:
@@ -74,7 +65,7 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
         "smoothing": settings.smoothing,
         "tiles": settings.cut(),
         "mask": tensors.get("mask"),
-        "even": even,
+        "even": manifest.schema_version >= FIRST_EVEN,
     }
     if manifest.categories:
         names = [f"expert.experts.{number}." for number in range(len(manifest.categories))]

@@ -15,11 +15,8 @@ from energyad.backbones import BackboneWeights
 from energyad.errors import BackboneError, SettingsError
 
 DEFAULT_STRIDES = (4, 8, 16)
-BORDER_PIXELS = 8
-"""Width of the border whose patches are left out, one ring at least. Their energy is the nearest inner patch's."""
-
-COARSEST_WITH_BORDER = 16
-"""Stride beyond which a grid has too few rings to leave one out."""
+BORDER_PIXELS = 16
+"""Width of the border whose patches are left out. Their energy is the nearest inner patch's."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class FeatureExtractor(nn.Module):
     coarser than the grid are interpolated without it: their patches reach far as they are, and a mean over three of
     them thins out what is smaller.
     Normalisation is inside, so that every runtime sees the same bytes. Patches of the outermost `margin` rings are
-    left out: they see most of the zeros that convolutions pad with, and would be the strangest of every good image.
+    left out: they see the zeros that convolutions pad with, and would be the strangest of every good image.
     """
 
     scale: Float[Tensor, "1 3 1 1"]
@@ -124,16 +121,12 @@ def choose_stages(name: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...],
     return last, min(reductions[i] for i in last)
 
 
-def make_grid(image_size: int, stride: int, *, border: int = BORDER_PIXELS) -> Grid:
-    """The grid of a backbone's chosen stride. Raises SettingsError for a size that the strides do not divide.
-
-    border: pixels whose patches are left out.
-    """
+def make_grid(image_size: int, stride: int) -> Grid:
+    """The grid of a backbone's chosen stride. Raises SettingsError for a size that the strides do not divide."""
     if image_size < 64 or image_size % 32 != 0:
         near = max(64, 32 * round(image_size / 32))
         raise SettingsError(f"image size {image_size}: must be a multiple of 32, at least 64; try {near}")
-    least = 1 if stride <= COARSEST_WITH_BORDER else 0
-    return Grid(image_size, image_size // stride, max(least, border // stride))
+    return Grid(image_size, image_size // stride, BORDER_PIXELS // stride)
 
 
 def load_extractor(
@@ -153,9 +146,9 @@ def load_extractor(
 
 
 def empty_extractor(
-    weights: BackboneWeights, *, image_size: int, strides: tuple[int, ...], border: int = BORDER_PIXELS
+    weights: BackboneWeights, *, image_size: int, strides: tuple[int, ...]
 ) -> FeatureExtractor:
-    """The same without pretrained weights, for a saved model to fill. border: see `make_grid`."""
+    """The same without pretrained weights, for a saved model to fill."""
     out_indices, stride = choose_stages(weights.name, strides)
     backbone = backbones.empty_backbone(weights.name, out_indices=out_indices, image_size=image_size)
-    return FeatureExtractor(backbone, weights, grid=make_grid(image_size, stride, border=border)).eval()
+    return FeatureExtractor(backbone, weights, grid=make_grid(image_size, stride)).eval()

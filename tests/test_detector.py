@@ -175,8 +175,7 @@ def test_the_threshold_of_very_few_images_is_in_the_units_of_the_scores(
 ) -> None:
     settings = replace(SETTINGS, warmup_iterations=50, iterations=10)
     model = AnomalyDetector.fit(good_images[:count], name="part", settings=settings, threads=1)
-    # The one part held out may itself be an odd one; in other units they would be apart by millions
-    assert 0.02 < model.score(new_part).score / model.threshold < 50
+    assert 0.1 < model.score(new_part).score / model.threshold < 10
 
 
 def test_other_trainings_have_the_same_prototypes(good_images: list[np.ndarray]) -> None:
@@ -224,15 +223,12 @@ def test_the_threshold_rests_on_images_kept_from_training(detector: AnomalyDetec
 def test_of_parts_in_any_direction_a_turned_one_is_a_good_one(good_images: list[np.ndarray]) -> None:
     # Without a discriminator: what it makes of six images would move the thresholds more than the turned copies do
     quick = replace(SETTINGS, image_size=64, warmup_iterations=200, iterations=0, planted_defects=0)
-    parts = [image.copy() for image in good_images]
-    for part in parts:
-        part[60:100, 20:140] = part[60:100, 20:140] // 3  # a bar across, so that they have a direction
     taught, not_taught = (
-        AnomalyDetector.fit(parts[:8], settings=quick, threads=1, any_direction=any_direction)
+        AnomalyDetector.fit(good_images[:8], settings=quick, threads=1, any_direction=any_direction)
         for any_direction in (True, False)
     )
     assert taught.manifest.provenance.num_turned > 0 == not_taught.manifest.provenance.num_turned
-    turned = [np.rot90(part, 1).copy() for part in parts[8:]]
+    turned = [np.rot90(image, 1).copy() for image in good_images[8:]]
     shares = np.array(
         [[each.score(part).score / each.threshold for each in (taught, not_taught)] for part in turned]
     )

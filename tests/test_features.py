@@ -57,7 +57,7 @@ def test_networks_of_every_layout_give_one_grid(name: str) -> None:
 
 def test_features_are_one_vector_an_inner_patch(extractor: FeatureExtractor) -> None:
     pixels = torch.zeros(2, 128, 128, 3, dtype=torch.uint8)
-    assert extractor(pixels).shape == (2, 24 + 40 + 112, 14, 14)
+    assert extractor(pixels).shape == (2, 24 + 40 + 112, 12, 12)
 
 
 def test_no_constant_image_has_a_strange_border(extractor: FeatureExtractor) -> None:
@@ -67,23 +67,17 @@ def test_no_constant_image_has_a_strange_border(extractor: FeatureExtractor) -> 
     inside = (features - centre).norm(dim=0).max()
     whole = FeatureExtractor(extractor.backbone, extractor.weights, grid=Grid(128, 16, 0))
     everywhere = (whole(torch.full((1, 128, 128, 3), 200, dtype=torch.uint8))[0] - centre).norm(dim=0).max()
-    assert inside < 0.85 * everywhere
-
-
-@pytest.mark.parametrize(("stride", "rings"), [(4, 2), (8, 1), (16, 1), (32, 0)])
-def test_a_ring_is_left_out_where_there_are_enough(stride: int, rings: int) -> None:
-    assert make_grid(64, stride).margin == rings
-    assert make_grid(64, stride).inner > 0
+    assert inside < 0.75 * everywhere
 
 
 def test_a_change_in_the_image_changes_the_patches_there_most(extractor: FeatureExtractor) -> None:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (1, 128, 128, 3), dtype=torch.uint8, generator=generator)
     changed = pixels.clone()
-    changed[:, 76:84, 44:52] = 255  # rows 76 to 83, columns 44 to 51: patch (10 - 1, 6 - 1) of the inner grid
+    changed[:, 76:84, 44:52] = 255  # rows 76 to 83, columns 44 to 51: patch (10 - 2, 6 - 2) of the inner grid
     difference = (extractor(changed) - extractor(pixels)).norm(dim=1)[0]
-    row, column = divmod(int(difference.argmax()), 14)
-    assert abs(row - 8.5) <= 1 and abs(column - 4.5) <= 1
+    row, column = divmod(int(difference.argmax()), 12)
+    assert abs(row - 7.5) <= 1 and abs(column - 3.5) <= 1
 
 
 def test_a_batch_is_scored_as_its_images_alone(extractor: FeatureExtractor) -> None:

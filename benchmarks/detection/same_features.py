@@ -29,7 +29,7 @@ from energyad.progress import Silent
 from energyad.runtimes import RawScores
 from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures
-from energyad.scorer import Scores, border_weights, to_scores, upsampling_matrix
+from energyad.scorer import Scores, upsampling_matrix
 from energyad.settings import FitSettings
 
 CORESET_SIZE = 4000
@@ -108,13 +108,13 @@ class FeatureRule:
     def head(self, rule: Rule, grid: Grid) -> Callable[[Float[Tensor, "b c g g"]], Scores]:
         """Feature grids to scores, by a fitted rule."""
         upsampling = upsampling_matrix(grid, smoothing=self.smoothing)
-        border = border_weights((upsampling, upsampling), grid, smoothing=self.smoothing)
 
         @torch.inference_mode()
         def judging(features: Float[Tensor, "b c g g"]) -> Scores:
             patches = features.permute(0, 2, 3, 1)
             distances = rule(patches.flatten(0, 2)).view(patches.shape[:3])
-            return to_scores(upsampling @ distances @ upsampling.T, border)
+            heatmap = upsampling @ distances @ upsampling.T
+            return Scores(heatmap.amax(dim=(1, 2)), heatmap)
 
         return judging
 
