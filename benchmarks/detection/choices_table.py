@@ -23,7 +23,7 @@ Pair: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
 def render(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A table for each image size of the default, today's first."""
+    """A table for each image size of the default, the largest first."""
     by_size: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
         by_size.setdefault(int(row.get("image_size", UNNAMED_SIZE)), []).append(row)

@@ -66,7 +66,6 @@ def _fit(category: Category, folder: Path, *, seed: int, threads: int | None) ->
 
     artifact.require_place(folder)
     from energyad.cli.bar import Bar
-    from energyad.demo import DEMO_SIZE
     from energyad.detector import AnomalyDetector
     from energyad.settings import FitSettings
 
@@ -74,12 +73,7 @@ def _fit(category: Category, folder: Path, *, seed: int, threads: int | None) ->
         detector = AnomalyDetector.fit(
             category.train_good,
             name=category.name,
-            settings=FitSettings(
-                seed=seed,
-                image_size=DEMO_SIZE,  # as rendered
-                warmup_iterations=WARMUP_ITERATIONS,
-                iterations=ITERATIONS,
-            ),
+            settings=FitSettings(seed=seed, warmup_iterations=WARMUP_ITERATIONS, iterations=ITERATIONS),
             threads=threads,
             progress=bar,
         )

@@ -20,12 +20,9 @@ from energyad.demo.part import draw_part, draw_view, expose
 from energyad.errors import DataError, SettingsError
 from energyad.images import write_png
 
-__all__ = ["DEMO_NAME", "DEMO_SIZE", "FLAWS", "render_demo", "render_flawed", "render_good"]
+__all__ = ["DEMO_NAME", "FLAWS", "render_demo", "render_flawed", "render_good"]
 
 DEMO_NAME: Final = "synthetic_bottle"
-DEMO_SIZE: Final = 256
-"""Pixels a side."""
-
 _MARKER: Final = "SYNTHETIC.json"
 _SPLITS: Final = ("train", "test")
 
@@ -37,7 +34,7 @@ def render_demo(
     train: int = 60,
     good: int = 20,
     per_flaw: int = 8,
-    size: int = DEMO_SIZE,
+    size: int = 256,
     name: str = DEMO_NAME,
 ) -> Category:
     """Write the demo category to `<root>/<name>` in the MVTec AD layout; a seed always gives the same bytes.
@@ -76,16 +73,14 @@ def _write_images(folder: Path, *, seed: int, train: int, good: int, per_flaw: i
             write_png(folder / "ground_truth" / flaw / f"{index:03}_mask.png", mask)
 
 
-def render_good(
-    seed: int, split: str, index: int, *, size: int = DEMO_SIZE
-) -> UInt8[np.ndarray, "size size 3"]:
+def render_good(seed: int, split: str, index: int, *, size: int = 256) -> UInt8[np.ndarray, "size size 3"]:
     """Render one good part; `split` is train or test, which never share an image."""
     place, glass, camera, _ = _streams(seed, 0, _SPLITS.index(split), index)
     return expose(draw_part(draw_view(place, size), glass), camera)
 
 
 def render_flawed(
-    seed: int, flaw: str, index: int, *, severity: float, size: int = DEMO_SIZE
+    seed: int, flaw: str, index: int, *, severity: float, size: int = 256
 ) -> tuple[UInt8[np.ndarray, "size size 3"], Bool[np.ndarray, "size size"]]:
     """Render one part with a flaw of `FLAWS`, and the mask of its flaw. `severity` 0 is faint, 1 is plain."""
     place, glass, camera, damage = _streams(seed, 1, sorted(FLAWS).index(flaw), index)
