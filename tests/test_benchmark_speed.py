@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.provenance import append_row
-from benchmarks.speed import figure, memory, table
+from benchmarks.speed import card, figure, memory, table
 from benchmarks.speed.images import prepare
 from benchmarks.speed.throughput import RIVAL, rows
 from benchmarks.speed.timing import Latency, Rate, interleave, latencies
 from energyad import AnomalyDetector
 from energyad.datasets import Category
+from energyad.errors import DataError
+from energyad.prediction import Prediction
 
 STAMP = {"commit": "0" * 40, "modified": False, "processor": "none", "threads": 1, "load": 0.0}
 
@@ -49,6 +52,27 @@ def test_ratios_are_to_the_backbone_of_the_same_engine_and_batch() -> None:
     assert (ours["of_backbone"], ours["of_backbone_cpu"], ours["of_best_backbone_cpu"]) == (0.8, 0.8, 0.64)
     assert (ours["times_patchcore"], ours["times_patchcore_cpu"]) == (10.0, 10.0)
     assert found["energyad (torch)"]["of_backbone"] == 0.8
+
+
+def test_a_card_is_as_far_off_as_its_worst_image_and_pixel() -> None:
+    def prediction(heatmap: np.ndarray) -> Prediction:
+        return Prediction(float(heatmap.max()), heatmap, 1.0, None, 1.0, "ok", ())
+
+    plain = np.array([[0.5, 1.0], [1.5, 2.0]], dtype=np.float32)
+    off_score, off_pixel = plain.copy(), plain.copy()
+    off_score[1, 1], off_pixel[0, 0] = 2.2, 0.1
+    of_card = [prediction(off_score), prediction(off_pixel)]
+    found = card.differences(of_card, [prediction(plain), prediction(plain)])
+    assert found == pytest.approx({"score_difference": 0.1, "heatmap_difference": 0.2})
+
+
+def test_a_machine_without_a_card_is_told_so(
+    demo_category: Category, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    images = prepare(demo_category, tmp_path, count=2, size=64, file_size=64)
+    with pytest.raises(DataError, match="leave the part out"):
+        card.measure(tmp_path, images, threads=1, rounds=1, calls=1)
 
 
 def test_a_category_with_few_images_gives_some_twice(demo_category: Category, tmp_path: Path) -> None:

@@ -31,6 +31,19 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "p95_ms": "p95 ms",
         "p99_ms": "p99 ms",
     },
+    "card": {
+        "subject": "subject",
+        "source": "from",
+        "batch": "batch",
+        "of_backbone": "of the bare backbone",
+        "images_per_second": "images a second",
+        "cpu_ms": "CPU ms an image",
+        "p50_ms": "p50 ms",
+        "p95_ms": "p95 ms",
+        "p99_ms": "p99 ms",
+        "score_difference": "scores apart",
+        "heatmap_difference": "heatmaps apart",
+    },
     "memory": {"subject": "subject", "peak_mb": "peak MB", "fitted_bytes": "fitted bytes"},
     "flat": {
         "count": "images",
@@ -74,9 +87,10 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
 
 
 def where(row: Mapping[str, Any]) -> str:
-    """Machine, load and commit of a row."""
+    """Machine, with its card where that was measured, load and commit of a row."""
     commit = str(row["commit"])[:9] + ("+" if row["modified"] else "")
-    return f"{row['processor']}, {row['threads']} thread(s), load {row['load']}, commit {commit}"
+    card = f"{row['card']}; " if "card" in row else ""
+    return f"{card}{row['processor']}, {row['threads']} thread(s), load {row['load']}, commit {commit}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
