@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from jaxtyping import UInt8
 
 import energyad.runtimes
@@ -146,3 +147,13 @@ def test_auto_takes_the_accelerator_where_there_is_one(
     assert AnomalyDetector.load(model_folder).runtime.name == "onnxruntime"
     monkeypatch.setattr(energyad.runtimes, "has_cuda", lambda: True)
     assert AnomalyDetector.load(model_folder).runtime.name == "torch"
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_a_hidden_card_is_not_asked_for(hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(Path, "exists", lambda _: True)  # of the driver
+    monkeypatch.setenv(energyad.runtimes.VISIBLE_CARDS, "0")
+    assert energyad.runtimes.has_cuda()
+    monkeypatch.setenv(energyad.runtimes.VISIBLE_CARDS, hidden)
+    assert not energyad.runtimes.has_cuda()

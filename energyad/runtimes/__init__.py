@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from energyad.scorer import Scorer
 
 RUNTIMES: Final = ("auto", "onnxruntime", "openvino", "torch")
+VISIBLE_CARDS: Final = "CUDA_VISIBLE_DEVICES"
 
 
 class RawScores(NamedTuple):
@@ -97,7 +99,9 @@ def open_runtime(
 
 
 def has_cuda() -> bool:
-    """Whether PyTorch can use an NVIDIA card; asked without importing torch where the machine has no driver."""
+    """Whether PyTorch can use an NVIDIA card; without a driver, or with all cards hidden, torch is not imported."""
+    if os.environ.get(VISIBLE_CARDS, "all").strip() in ("", "-1"):
+        return False
     if not any(
         Path(place).exists()
         for place in ("/proc/driver/nvidia/version", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
