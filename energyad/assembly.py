@@ -17,17 +17,18 @@ from energyad.detector import BACKBONE_FILE, HEAD_FILE
 from energyad.discriminator import DiscriminatedEnergy, Discriminator
 from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.errors import ModelError
-from energyad.experts import Expert, Experts, Recognition
-from energyad.features import empty_extractor
+from energyad.experts import Expert, Experts, Judge, Recognition
+from energyad.features import FeatureExtractor, empty_extractor
 from energyad.latents import Whitening
 from energyad.manifest import Manifest
+from energyad.scales import judge_of, scales_of
 from energyad.scorer import EnergyHead, Scorer
 from energyad.settings import FitSettings
 
 FIRST_WITH_EXPERTS = 8
 """Of models whose head holds an expert or experts; before, it held their modules itself."""
 
-EARLIER = {"closer_share": 1 / 32}
+EARLIER: Mapping[str, Any] = {"closer_share": 1 / 32, "scale_powers": ()}
 """Settings that models of an earlier energyad do not name, and what they were then."""
 
 FIRST_EVEN = 11
@@ -69,14 +70,26 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
     }
     if manifest.categories:
         names = [f"expert.experts.{number}." for number in range(len(manifest.categories))]
-        experts = [_empty_expert(tensors, name, settings) for name in names]
-        channels = len(experts[0].whitening.mean)
+        experts = [_empty_judge(tensors, name, extractor, settings) for name in names]
+        channels = experts[0].num_channels
         empty = torch.zeros(channels), torch.zeros(channels, len(names)), torch.zeros(len(names))
         head = EnergyHead(Experts(experts, Recognition(*empty), tiles=settings.cut().count), **options)
     else:
-        head = EnergyHead(_empty_expert(tensors, "expert.", settings), **options)
+        head = EnergyHead(_empty_judge(tensors, "expert.", extractor, settings), **options)
     _fill(head, tensors, HEAD_FILE)
     return Scorer(extractor, head).eval().requires_grad_(False)
+
+
+def _empty_judge(
+    tensors: Mapping[str, Tensor], prefix: str, extractor: FeatureExtractor, settings: FitSettings
+) -> Judge:
+    """An expert, or those of the saved scales."""
+    scales = scales_of(extractor.scales, settings)
+    if len(scales) == 1:
+        return _empty_expert(tensors, prefix, settings)
+    names = [f"{prefix}experts.{number}." for number in range(len(scales))]
+    experts = [_empty_expert(tensors, name, settings) for name in names]
+    return judge_of(experts, scales, extractor.grid, settings)
 
 
 def _empty_expert(tensors: Mapping[str, Tensor], prefix: str, settings: FitSettings) -> Expert:
@@ -118,10 +131,13 @@ def _renamed(tensors: Mapping[str, Tensor], *, several: bool) -> dict[str, Tenso
 
 
 def _empty_energy(tensors: Mapping[str, Tensor], name: str, latents: int, settings: FitSettings) -> nn.Module:
-    energy: nn.Module = AutoencoderEnergy(
-        latents, width=settings.energy_width, bottleneck=settings.bottleneck
-    )
     inner = name if settings.num_prototypes == 0 else f"{name}.energy"
+    codes = [
+        each for key, each in tensors.items() if key.startswith(inner) and key.endswith("decoder.0.weight")
+    ]
+    if not codes:
+        raise _misfit(HEAD_FILE)
+    energy: nn.Module = AutoencoderEnergy(latents, width=settings.energy_width, bottleneck=codes[0].shape[1])
     if f"{inner}.discriminator.first.weight" in tensors:  # models of an earlier energyad have none
         energy = DiscriminatedEnergy(energy, Discriminator(latents, width=settings.discriminator_width))
     if settings.num_prototypes == 0:

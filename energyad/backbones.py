@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from energyad.errors import BackboneError
+from energyad.stages import without_last_stack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,14 +90,14 @@ def load_backbone(
         model, weights = _from_wheel(name, options)
     else:
         model, weights = _from_timm(name, options)
-    return freeze(model), weights
+    return freeze(without_last_stack(model)), weights
 
 
 def empty_backbone(name: str, *, out_indices: tuple[int, ...], image_size: int) -> nn.Module:
     """The same network without pretrained weights, for a saved model to fill."""
     check_name(name)
     options = features_options(name, out_indices=out_indices, image_size=image_size)
-    return freeze(timm.create_model(name, pretrained=False, **options))
+    return freeze(without_last_stack(timm.create_model(name, pretrained=False, **options)))
 
 
 def features_options(name: str, *, out_indices: tuple[int, ...], image_size: int) -> dict[str, Any]:

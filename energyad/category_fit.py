@@ -1,4 +1,4 @@
-"""Fitting on the images of one category: what to fit on and what to hold out, its copies, and its expert."""
+"""Fitting on the images of one category: what to fit on and what to hold out, its copies, and what judges it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float16
 
 from energyad import detector
 from energyad.copies import Turned, relit_features, turned_copies
-from energyad.experts import Expert
+from energyad.experts import Judge
 from energyad.extraction import GoodFeatures, extract, require_enough, warn_of_few
-from energyad.features import Grid
-from energyad.heads import GoodPatches, add_parts, fit_expert, gather_patches
+from energyad.features import Grid, Scale
+from energyad.heads import GoodPatches, gather_patches
 from energyad.planted import planted_patches
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
+from energyad.scales import fit_judge, with_parts
 from energyad.scorer import judged_patches, upsampling_axes
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy
@@ -31,15 +32,15 @@ MOST_WATCHED = 100  # held-out images whose patches training looks at
 
 @dataclass(frozen=True, eq=False)
 class CategoryFit:
-    """An expert and what it was fitted on.
+    """What judges a category's patches, and what it was fitted on.
 
     images: those that could be read; held_out: places of those kept for the threshold. good: their features, relit:
     of copies under other light, turned: of turned ones. looks: mean patches of the fitted images and the relit ones.
-    area: patches that are judged, all where None.
+    scales: that have a judge each. area: patches that are judged, all where None.
     """
 
     name: str
-    expert: Expert
+    judge: Judge
     trainings: tuple[TrainedEnergy, ...]
     images: tuple[detector.ImageLike, ...]
     held_out: tuple[int, ...]
@@ -47,6 +48,7 @@ class CategoryFit:
     relit: GoodFeatures
     turned: Turned
     looks: Float[torch.Tensor, "n c"]
+    scales: tuple[Scale, ...]
     area: Bool[torch.Tensor, " p"] | None = None
 
     @property
@@ -62,15 +64,20 @@ class CategoryFit:
     def with_all_parts(self, *, settings: FitSettings) -> Self:
         """The same with prototypes of the images held out for the threshold, too. No energy of any image grows."""
         generator = torch.Generator().manual_seed(settings.seed)
-        kept_back = gather_patches(self.good.features, self.held_out, generator=generator, area=self.area)
+        kept_back = [
+            gather_patches(
+                self.good.features, self.held_out, scale=scale, generator=generator, area=self.area
+            )
+            for scale in self.scales
+        ]
         with single_thread():
-            expert = add_parts(
-                self.expert,
+            judge = with_parts(
+                self.judge,
                 self.turned.beside(kept_back, self.held_out),
                 num_fitted=len(self.images) - len(self.held_out),
                 settings=settings,
             )
-        return replace(self, expert=expert)
+        return replace(self, judge=judge)
 
 
 def fit_category(
@@ -79,6 +86,7 @@ def fit_category(
     session: OnnxFeatures,
     *,
     grid: Grid,
+    scales: Sequence[Scale],
     settings: FitSettings,
     any_direction: bool | None,
     skip_bad: bool,
@@ -87,8 +95,8 @@ def fit_category(
 ) -> CategoryFit:
     """Fit on images of good parts of one category. Raises DataError for fewer than two that can be read, ImageError.
 
-    mask: pixels of the resized image that are judged. What lies beside them is not learned: it would take prototypes
-    from the part, and what a network learns.
+    scales: what is judged by itself. mask: pixels of the resized image that are judged. What lies beside them is not
+    learned: it would take prototypes from the part, and what a network learns.
     """
     area = None
     if mask is not None:
@@ -104,6 +112,7 @@ def fit_category(
         good,
         images,
         session,
+        scales=scales,
         num_fitted=len(fitted),
         any_direction=any_direction,
         settings=settings,
@@ -113,22 +122,40 @@ def fit_category(
     fitted_images = [images[place] for place in fitted]
     relit = relit_features(fitted_images, session, settings=settings, progress=progress)
     planted = planted_patches(
-        fitted_images, session, grid=grid, settings=settings, progress=progress, mask=mask
+        fitted_images, session, grid=grid, scales=scales, settings=settings, progress=progress, mask=mask
     )
-    gather = functools.partial(gather_patches, generator=generator, area=area)
-    patches = GoodPatches(
-        own=turned.beside(gather(good.features, fitted), fitted),
-        relit=gather(relit.features, range(len(relit.kept))),
-        held_out=gather(good.features, held_out[:MOST_WATCHED]),
-        planted=planted,
-    )
+
+    def gather(features: GoodFeatures, places: Sequence[int]) -> list[Float16[torch.Tensor, "n q c"]]:
+        draw = functools.partial(gather_patches, features.features, places, generator=generator, area=area)
+        return [draw(scale=scale) for scale in scales]
+
+    patches = [
+        GoodPatches(*each)
+        for each in zip(
+            turned.beside(gather(good, fitted), fitted),
+            gather(relit, range(len(relit.kept))),
+            gather(good, held_out[:MOST_WATCHED]),
+            planted,
+            strict=True,
+        )
+    ]
     with single_thread():
-        expert, trainings = fit_expert(patches, settings, generator, progress)
+        judge, trainings = fit_judge(patches, scales, grid, settings, generator, progress)
     looks = mean_patches(good, fitted)
     if relit.kept:
         looks = torch.cat([looks, mean_patches(relit, range(len(relit.kept)))])
     return CategoryFit(
-        name, expert, tuple(trainings), tuple(images), tuple(held_out), good, relit, turned, looks, area
+        name,
+        judge,
+        tuple(trainings),
+        tuple(images),
+        tuple(held_out),
+        good,
+        relit,
+        turned,
+        looks,
+        tuple(scales),
+        area,
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from energyad import detector
 from energyad.extraction import GoodFeatures, extract, in_area
+from energyad.features import Scale
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.settings import FitSettings
@@ -50,14 +51,19 @@ def relit_features(
 
 @dataclass(frozen=True)
 class Turned:
-    """Patches of each image's copies, turned to any direction; count: of the copies together."""
+    """Patches of each image's copies, turned to any direction, of each scale; count: of the copies together."""
 
-    patches: Float16[Tensor, "n q c"]
+    patches: tuple[Float16[Tensor, "n q c"], ...]
     count: int
 
-    def beside(self, own: Float16[Tensor, "m p c"], places: Sequence[int]) -> Float16[Tensor, "m p_and_q c"]:
-        """Patches of the images at these places with those of their copies; where there are none, `own` itself."""
-        return torch.cat([own, self.patches[list(places)]], dim=1) if self.count else own
+    def beside(
+        self, own: Sequence[Float16[Tensor, "m p c"]], places: Sequence[int]
+    ) -> list[Float16[Tensor, "m p_and_q c"]]:
+        """Patches of the images at these places, of each scale, with those of their copies where there are some."""
+        if self.count == 0:
+            return list(own)
+        copies = (each[list(places)] for each in self.patches)
+        return [torch.cat(pair, dim=1) for pair in zip(own, copies, strict=True)]
 
 
 def turned_copies(
@@ -65,6 +71,7 @@ def turned_copies(
     good_images: Sequence[detector.ImageLike],
     session: OnnxFeatures,
     *,
+    scales: Sequence[Scale],
     num_fitted: int,
     any_direction: bool | None,
     settings: FitSettings,
@@ -74,10 +81,10 @@ def turned_copies(
     """Turned copies of the images that `good` are features of, where those that are fitted are few.
 
     any_direction: whether the parts come in any direction; None to see for itself. None are made where they do not.
-    area: patches that count, see `in_area`.
+    scales: whose patches. area: patches of the grid that count, see `in_area`.
     """
-    n, channels = len(good_images), good.features.shape[-1]
-    none = Turned(torch.empty(n, 0, channels, dtype=torch.float16), 0)
+    n, grid = len(good_images), good.features.shape[1:]
+    none = Turned((), 0)
     unseen = any_direction is None and n < FEWEST_COMPARED
     if num_fitted >= ENOUGH or any_direction is False or unseen:
         return none
@@ -87,14 +94,23 @@ def turned_copies(
     shown = inscribed(*good.features.shape[1:3])
     in_both = shown & in_area(good.features, area)
     shown = in_both if in_both.any() else shown
-    by_image = found.features.reshape(rounds, n, -1, channels).swapaxes(0, 1)
-    copies = torch.from_numpy(by_image[:, :, shown])
-    found.discard()
+    by_image = torch.from_numpy(found.features).unflatten(0, (rounds, n)).transpose(0, 1)
+    places = torch.from_numpy(shown).view(grid[:2])
     if any_direction is None:
-        own = torch.from_numpy(good.features.reshape(n, -1, channels)[:, shown])
-        if not in_any_direction(own, copies, generator=torch.Generator().manual_seed(settings.seed)):
+        own = torch.from_numpy(good.features)[:, places]
+        generator = torch.Generator().manual_seed(settings.seed)
+        if not in_any_direction(own, by_image[:, :, places], generator=generator):
+            found.discard()
             return none
-    return Turned(copies.flatten(1, 2), len(chosen))
+    patches = tuple(scale.of(by_image)[:, :, whole(places, scale)].half().flatten(1, 2) for scale in scales)
+    found.discard()
+    return Turned(patches, len(chosen))
+
+
+def whole(places: Bool[Tensor, "rows g"], scale: Scale) -> Bool[Tensor, "rows2 g2"]:
+    """The scale's patches that hold none but these; if there is none, those that hold some."""
+    filled = ~scale.any_of(~places)
+    return filled if filled.any() else scale.any_of(places)
 
 
 def inscribed(rows: int, columns: int) -> Bool[np.ndarray, " p"]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,11 +16,12 @@ from torch.func import functional_call, stack_module_state
 
 from energyad.closer_look import CloserLook
 from energyad.energy import PrototypeEnergy, whole_and_learned
+from energyad.features import Scale
 from energyad.latents import Whitening
 
 
 class Expert(nn.Module):
-    """What judges the patches of one category: its latents, their energy, and a closer look at the strangest."""
+    """What judges patches: their latents, these latents' energy, and a closer look at the strangest."""
 
     def __init__(
         self, whitening: Whitening, energy: nn.Module, closer_look: CloserLook | None = None
@@ -27,6 +30,11 @@ class Expert(nn.Module):
         self.whitening = whitening
         self.energy = energy
         self.closer_look = closer_look
+
+    @property
+    def num_channels(self) -> int:
+        """Features of a patch."""
+        return self.whitening.mean.shape[-1]
 
     def forward(
         self, features: Float[Tensor, "b *g c"], per_image: int, judged: Bool[Tensor, " p"] | None = None
@@ -45,6 +53,58 @@ class Expert(nn.Module):
         return closer
 
 
+class ScaleProduct(nn.Module):
+    """An expert of each scale, on that scale's own grid: what they make of a place is multiplied.
+
+    E = ∏_s E_s^{w_s}, E_s the energy of the features of one scale of the backbone, interpolated between its patches:
+    log-energies add up, as in a product of experts (Hinton 2002). In one energy of all of them the scale with most
+    features has most to say, and what one scale alone finds strange is lost among what the others find usual.
+
+    side: patches of the grid, a side. powers: w, of each scale.
+    """
+
+    def __init__(
+        self, experts: Sequence[Expert], scales: Sequence[Scale], *, side: int, powers: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(experts)
+        self.scales, self.side, self.powers = tuple(scales), side, tuple(powers)
+
+    def forward(
+        self, features: Float[Tensor, "b *g c"], per_image: int, judged: Bool[Tensor, " p"] | None = None
+    ) -> Float[Tensor, "b *g"]:
+        """The energy of each patch; see `Expert.forward`."""
+        grids = features.reshape(-1, self.side, self.side, features.shape[-1])
+        product = torch.ones((), device=features.device)
+        for expert, scale, power in zip(self.experts, self.scales, self.powers, strict=True):
+            count = per_image // scale.factor**2
+            counted = None if judged is None else scale.any_of(judged.view(-1, *grids.shape[1:3])).flatten()
+            # As many to an image as there are of its weights, where experts of several categories lend them.
+            own = scale.of(grids).reshape(features.shape[0], -1, scale.stop - scale.start)
+            energies = expert(own, count, counted).reshape(-1, *[self.side // scale.factor] * 2)
+            if scale.factor > 1:  # no buffer: `Experts` would take it for a weight
+                matrix = interpolation_matrix(self.side // scale.factor, self.side).to(energies)
+                energies = matrix @ energies @ matrix.T
+            product = product * (energies if power == 1 else energies**power)
+        return product.reshape(features.shape[:-1])
+
+    @property
+    def num_channels(self) -> int:
+        """Features of a patch."""
+        return self.scales[-1].stop
+
+
+@functools.cache
+def interpolation_matrix(size: int, target: int) -> Float[Tensor, "target size"]:
+    """One axis of a linear interpolation with half-pixel centres, as a matrix whose rows sum to one."""
+    centres = ((torch.arange(target, dtype=torch.float64) + 0.5) * size / target - 0.5).clamp(0, size - 1)
+    away = (centres[:, None] - torch.arange(size)).abs()
+    return (1 - away).clamp_min(0).float()
+
+
+Judge: TypeAlias = Expert | ScaleProduct
+
+
 @dataclass(frozen=True)
 class Recognition:
     """A linear rule that tells categories apart by an image's mean patch: the highest (mean − centre)·axes + offset."""
@@ -55,7 +115,7 @@ class Recognition:
 
 
 class Experts(nn.Module):
-    """One expert of each category, and a rule that finds the one to ask, for each image.
+    """A judge of each category, an expert or one for each scale, and a rule that finds the one to ask, for each image.
 
     An energy that has to hold several kinds of parts holds each of them less well, and where one kind has few images it
     is starved. Experts know nothing of each other: each is what a model of its category alone would be. An image costs
@@ -70,7 +130,7 @@ class Experts(nn.Module):
 
     def __init__(
         self,
-        experts: Sequence[Expert],
+        experts: Sequence[Judge],
         recognition: Recognition,
         *,
         units: Sequence[float] | None = None,
@@ -112,7 +172,7 @@ def _of_each(stacked: Tensor, category: Int[Tensor, " b"]) -> Tensor:
 
 
 def unite(
-    experts: Sequence[Expert], recognition: Recognition, *, units: Sequence[float] | None, tiles: int
+    experts: Sequence[Judge], recognition: Recognition, *, units: Sequence[float] | None, tiles: int
 ) -> Experts:
     """Experts side by side. Where one of them has fewer prototypes, its last is repeated, so that weights are alike."""
     united = Experts(copy.deepcopy(experts), recognition, units=units, tiles=tiles)

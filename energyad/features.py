@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import timm
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from energyad import backbones
@@ -33,6 +34,33 @@ class Grid:
         return self.size - 2 * self.margin
 
 
+@dataclass(frozen=True)
+class Scale:
+    """A part of the features that is judged by itself: channels from `start` to `stop`.
+
+    factor: patches of the grid, a side, that are one patch of this scale, the mean of them. A stage coarser than the
+    grid has no more to tell than its own grid holds.
+    """
+
+    start: int
+    stop: int
+    factor: int = 1
+
+    def of(self, features: Float[Tensor, "*b rows g c"]) -> Float[Tensor, "*b rows2 g2 k"]:
+        """This scale's patches of whole grids, which may lie below one another."""
+        own = features[..., self.start : self.stop]
+        return own if self.factor == 1 else self._blocks(own.float()).mean(dim=(-4, -2))
+
+    def any_of(self, patches: Bool[Tensor, "*b rows g"]) -> Bool[Tensor, "*b rows2 g2"]:
+        """Which of this scale's patches hold one of these."""
+        return (
+            patches if self.factor == 1 else self._blocks(patches[..., None]).any(dim=-4).any(dim=-2)[..., 0]
+        )
+
+    def _blocks(self, grids: Shaped[Tensor, "*b rows g c"]) -> Shaped[Tensor, "*b rows2 f g2 f c"]:
+        return grids.unflatten(-2, (-1, self.factor)).unflatten(-4, (-1, self.factor))
+
+
 class FeatureExtractor(nn.Module):
     """RGB bytes to one grid of patch features: chosen stages, 3 × 3 mean, resized to a common grid, concatenated.
 
@@ -41,6 +69,8 @@ class FeatureExtractor(nn.Module):
     them thins out what is smaller.
     Normalisation is inside, so that every runtime sees the same bytes. Patches of the outermost `margin` rings are
     left out: they see the zeros that convolutions pad with, and would be the strangest of every good image.
+
+    scales: what is judged by itself, see `scales`.
     """
 
     scale: Float[Tensor, "1 3 1 1"]
@@ -62,6 +92,7 @@ class FeatureExtractor(nn.Module):
             ]
         for index, size in enumerate(sizes):
             self.register_buffer(f"resampling_{index}", resampling_matrix(size, grid), persistent=False)
+        self.scales = scales(sizes, self.backbone.feature_info.channels(), grid)  # type: ignore[union-attr, operator]
 
     def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b c g g"]:
         """Features of the inner patches, g = grid.inner. pixels: RGB bytes, h = w = grid.image_size."""
@@ -98,6 +129,18 @@ def resampling_matrix(size: int, grid: Grid) -> Float[Tensor, "inner size"]:
         centres = (torch.arange(grid.size, dtype=torch.float64) + 0.5) * size / grid.size - 0.5
         common = (1 - (centres.clamp(0, size - 1)[:, None] - place).abs()).clamp_min(0)
     return common[grid.margin : grid.size - grid.margin].float()
+
+
+def scales(sizes: Sequence[int], channels: Sequence[int], grid: Grid) -> tuple[Scale, ...]:
+    """Finest first: stages as fine as the grid or finer are one scale, each coarser one its own, on its own grid."""
+    fine = sum(count for size, count in zip(sizes, channels, strict=True) if size >= grid.size)
+    found, start = [Scale(0, fine)] if fine else [], fine
+    for size, count in zip(sizes, channels, strict=True):
+        if size < grid.size:
+            factor = grid.size // size
+            found.append(Scale(start, start + count, factor if grid.inner % factor == 0 else 1))
+            start += count
+    return tuple(found)
 
 
 def choose_stages(name: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...], int]:

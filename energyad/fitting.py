@@ -32,6 +32,7 @@ from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.eager import HeadRuntime
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.runtimes.quantisation import quantise
+from energyad.scales import scales_of
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy
@@ -78,6 +79,7 @@ def fit_model(
             images,
             session,
             grid=extractor.grid,
+            scales=scales_of(extractor.scales, settings),
             settings=settings,
             any_direction=any_direction,
             skip_bad=skip_bad,
@@ -158,9 +160,9 @@ def head_of(
         "mask": None if mask is None else torch.from_numpy(mask),
     }
     if len(fits) == 1:
-        return EnergyHead(fits[0].expert, **options).eval()
+        return EnergyHead(fits[0].judge, **options).eval()
     recognition = fit_recognition([each.looks for each in fits])
-    experts = unite([each.expert for each in fits], recognition, units=units, tiles=settings.cut().count)
+    experts = unite([each.judge for each in fits], recognition, units=units, tiles=settings.cut().count)
     return EnergyHead(experts, **options).eval()
 
 

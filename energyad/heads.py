@@ -16,6 +16,7 @@ from energyad.discriminator import DiscriminatedEnergy
 from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.experts import Expert
 from energyad.extraction import in_area
+from energyad.features import Scale
 from energyad.features_store import release
 from energyad.latents import Whitening, fit_whitening
 from energyad.progress import Progress
@@ -34,22 +35,26 @@ def gather_patches(
     features: Float16[np.ndarray, "n rows g c"],
     images: Sequence[int],
     *,
+    scale: Scale,
     generator: torch.Generator,
     area: Bool[Tensor, " p"] | None = None,
-) -> Float16[Tensor, "n q c"]:
+) -> Float16[Tensor, "n q k"]:
     """All patches of these images, or as many of each as make MOST_PATCHES. Read in order: they may lie on a disk.
 
-    area: those that count, see `in_area`.
+    scale: whose patches. area: those of the grid that count, see `in_area`.
     """
-    counted = in_area(features, area)
-    whole, eligible = len(counted), np.flatnonzero(counted)
-    count = min(MOST_PATCHES // max(1, len(images)), len(eligible))
-    if count == whole:
-        return torch.from_numpy(features[list(images)].reshape(len(images), whole, features.shape[-1]))
-    gathered = torch.empty(len(images), count, features.shape[-1], dtype=torch.float16)
+    if len(images) == 0:
+        return torch.empty(0, 1, scale.stop - scale.start, dtype=torch.float16)
+    counted = scale.any_of(torch.from_numpy(in_area(features, area)).view(features.shape[1:3])).flatten()
+    eligible = counted.nonzero()[:, 0]
+    count = min(MOST_PATCHES // len(images), len(eligible))
+    gathered = torch.empty(len(images), count, scale.stop - scale.start, dtype=torch.float16)
     for place, image in enumerate(images):
-        drawn = eligible[torch.randperm(len(eligible), generator=generator)[:count].numpy()]
-        gathered[place] = torch.from_numpy(features[image].reshape(whole, -1)[drawn])
+        patches = scale.of(torch.from_numpy(features[image])).flatten(0, 1)
+        if count < len(counted):
+            drawn = torch.randperm(len(eligible), generator=generator)[:count]
+            patches = patches[eligible[drawn]]
+        gathered[place] = patches
         if place % RELEASED_EVERY == 0:
             release(features)
     return gathered

@@ -15,7 +15,7 @@ from energyad.augmentation import relight
 from energyad.defect_kinds import KINDS
 from energyad.defects import FINER, drawing_size, plant_defect
 from energyad.extraction import BATCH_SIZE, some_tiles
-from energyad.features import Grid
+from energyad.features import Grid, Scale
 from energyad.pipeline import batches, in_order
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
@@ -25,7 +25,7 @@ FEWEST_COPIES, MOST_COPIES = 64, 300
 """Of few images several each, of very many images some; of tiles likewise."""
 
 COVERED = 0.25
-"""Share of a patch's own pixels. What defects cover less of is neither a good patch nor an example of a bad one."""
+"""Share of a patch's own pixels, less of coarser ones. What defects cover less of is neither good nor an example."""
 
 
 def planted_patches(
@@ -33,24 +33,25 @@ def planted_patches(
     session: OnnxFeatures,
     *,
     grid: Grid,
+    scales: Sequence[Scale],
     settings: FitSettings,
     progress: Progress,
     kinds: Sequence[str] = tuple(KINDS),
     mask: Bool[np.ndarray, "h w"] | None = None,
-) -> Float16[Tensor, "d c"]:
-    """Features of the patches that defects cover, which are planted on copies of the fitted images, tile by tile.
+) -> list[Float16[Tensor, "d c"]]:
+    """Features of the patches that defects cover, of each scale; planted on copies of the fitted images, tile by tile.
 
     The copies lie under other light too, or light would tell good patches from planted ones. kinds: of the defects.
     mask: pixels of the resized image that they may cover; of tiles all, since where the drawn ones lay is not known.
     """
     if settings.planted_defects == 0:
-        return torch.empty(0, 1, dtype=torch.float16)
+        return [torch.empty(0, scale.stop - scale.start, dtype=torch.float16) for scale in scales]
     chosen = range(0, len(fitted_images), -(-len(fitted_images) // MOST_COPIES))
     most_tiles = max(1, MOST_COPIES // len(chosen))
     mask = mask if settings.cut().count == 1 else None
     progress.stage("planted", len(chosen))
 
-    def covered(place: int) -> Float16[np.ndarray, "p c"]:
+    def covered(place: int) -> list[Float16[Tensor, "p c"]]:
         rng = np.random.default_rng((settings.seed, place))
         pixels = images.as_rgb(fitted_images[place], white_level=settings.white_level)
         fields = to_plant_in(pixels, settings=settings, most_tiles=most_tiles)
@@ -60,13 +61,14 @@ def planted_patches(
             for field in fields
             for _ in range(rounds)
         )
-        return np.concatenate([_features(session, batch) for batch in batches(copies, BATCH_SIZE)])
+        found = [_features(session, batch, scales) for batch in batches(copies, BATCH_SIZE)]
+        return [torch.cat(each) for each in zip(*found, strict=True)]
 
     gathered = []
     for patches in in_order(covered, chosen, workers=session.plan.workers):
         gathered.append(patches)
         progress.advance()
-    return torch.from_numpy(np.concatenate(gathered))
+    return [torch.cat(each) for each in zip(*gathered, strict=True)]
 
 
 def to_plant_in(
@@ -109,6 +111,12 @@ def plant(
 def _features(
     session: OnnxFeatures,
     copies: Sequence[tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "g g"]]],
-) -> Float16[np.ndarray, "p c"]:
-    found = session.run(np.stack([image for image, _ in copies])).transpose(0, 2, 3, 1)
-    return found[np.stack([share >= COVERED for _, share in copies])].astype(np.float16)
+    scales: Sequence[Scale],
+) -> list[Float16[Tensor, "p c"]]:
+    features = torch.from_numpy(session.run(np.stack([image for image, _ in copies]))).permute(0, 2, 3, 1)
+    shares = torch.from_numpy(np.stack([share for _, share in copies]))[..., None]
+    found = []
+    for scale in scales:
+        own = Scale(0, 1, scale.factor).of(shares)[..., 0]
+        found.append(scale.of(features)[own >= COVERED / scale.factor].half())
+    return found

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from energyad.experts import Expert, Experts
+from energyad.experts import Experts, Judge
 from energyad.features import FeatureExtractor, Grid
 from energyad.tiling import Tiles, blending_weights, cut_indices, length, starts
 
@@ -51,7 +51,7 @@ class EnergyHead(nn.Module):
 
     def __init__(
         self,
-        expert: Expert | Experts,
+        expert: Judge | Experts,
         *,
         grid: Grid,
         smoothing: float,

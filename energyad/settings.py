@@ -47,7 +47,10 @@ class FitSettings:
         white_level: of 16-bit images whose camera has fewer bits (4095 for 12); None for the full range.
         precision: of the backbone's arithmetic: "float32", or "int8", which is faster and runs on ONNX Runtime alone.
         lighting: how far exposure and gamma of training's relit copies go, as the logarithm of a factor; 0 for none.
-        num_latents: whitened directions kept. energy_width, bottleneck: layers of the energy's autoencoder.
+        scale_powers: of each scale's energy in their product, finest first, see `ScaleProduct`; none for one energy of
+            all features.
+        num_latents: whitened directions kept, of each scale. energy_width, bottleneck: layers of an energy's
+            autoencoder; of few latents the bottleneck is a quarter.
         num_energies: trained from seeds of their own, and averaged.
         num_prototypes: good latents that the energy measures distances from; 0 for the autoencoder alone.
             prototype_directions: leading latents in which these distances are told one by one.
@@ -74,6 +77,7 @@ class FitSettings:
     white_level: int | None = None
     precision: str = "float32"
     lighting: float = 0.15
+    scale_powers: tuple[float, ...] = ()
     num_latents: int = 176
     energy_width: int = 256
     bottleneck: int = 32
@@ -111,6 +115,7 @@ class FitSettings:
         counts = ("num_prototypes", "num_closer_looks", "planted_defects", "warmup_iterations", "iterations")
         for name in ("lighting", *counts, "discriminator_strength", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
+        self._require(all(power > 0 for power in self.scale_powers), "scale_powers", "must be positive")
         self._require(self.warmup_power >= 1, "warmup_power", "must be at least 1")
         self._require(self.precision in PRECISIONS, "precision", f"must be one of {', '.join(PRECISIONS)}")
         self._require(0 < self.holdout < 1, "holdout", "must lie between 0 and 1")

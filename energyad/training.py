@@ -19,6 +19,8 @@ from energyad.progress import Progress
 from energyad.settings import FitSettings
 
 RECORD_EVERY = 50
+LEAST_NARROWING = 4
+"""Latents for each number in the autoencoder's bottleneck. Of a scale with few, a wider one lets everything through."""
 WARM_UP_PATIENCE, DXMI_PATIENCE = 10, 4  # in looks, one every RECORD_EVERY steps
 WATCHED = 4096
 COMPARED = 256  # planted patches at a time, with twice as many good ones
@@ -82,8 +84,10 @@ def train_energy(
     held_out: patches of other good images; they teach nothing, and end the training where it has become memorising.
     observe: called with DxMI's iteration and the energy of that time, first before the game.
     """
+    num_latents = latents.shape[1]
+    bottleneck = min(settings.bottleneck, max(1, num_latents // LEAST_NARROWING))
     autoencoder = AutoencoderEnergy(
-        latents.shape[1], width=settings.energy_width, bottleneck=settings.bottleneck, generator=generator
+        num_latents, width=settings.energy_width, bottleneck=bottleneck, generator=generator
     )
     best = warm_up(autoencoder, latents, held_out, settings=settings, generator=generator, progress=progress)
     set_scale(best, latents, mean_energy=settings.data_energy)

@@ -23,6 +23,7 @@ SETTINGS = FitSettings(
     num_prototypes=20,
     num_closer_looks=0,
     planted_defects=0,
+    scale_powers=(),
 )
 IMAGES = [render_good(0, "train", index, size=64) for index in range(8)]
 

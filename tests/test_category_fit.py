@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from energyad.category_fit import CategoryFit, fit_category
-from energyad.features import Grid
+from energyad.features import Grid, Scale
 from energyad.heads import gather_patches
 from energyad.progress import Silent
 from energyad.runtimes.plan import Plan
@@ -32,6 +32,9 @@ SETTINGS = FitSettings(
 )
 LEFT = np.zeros((64, 64), dtype=bool)
 LEFT[:, :24] = True  # of the inner patches' columns the first, and half of the second weighs in it
+
+WHOLE = Scale(0, 1)
+SCALES = (Scale(0, 2), Scale(2, 3, factor=2))
 
 
 class Colours:
@@ -55,13 +58,19 @@ def scenes(clutter: int) -> list[np.ndarray]:
 def fit(images: list[np.ndarray], mask: np.ndarray | None, **changes: Any) -> CategoryFit:
     session: Any = Colours()
     settings = replace(SETTINGS, **changes)
-    how: dict[str, Any] = {"grid": GRID, "settings": settings, "progress": Silent(), "mask": mask}
+    how: dict[str, Any] = {
+        "grid": GRID,
+        "scales": SCALES,
+        "settings": settings,
+        "progress": Silent(),
+        "mask": mask,
+    }
     fitted = fit_category("part", images, session, any_direction=False, skip_bad=False, **how)
     return fitted.with_all_parts(settings=settings)
 
 
 def judges_alike(one: CategoryFit, other: CategoryFit) -> bool:
-    weights, others = one.expert.state_dict(), other.expert.state_dict()
+    weights, others = one.judge.state_dict(), other.judge.state_dict()
     return all(
         weights[name].shape == others[name].shape and torch.equal(weights[name], others[name])
         for name in weights
@@ -81,18 +90,24 @@ def test_tiles_that_were_drawn_are_learned_as_a_whole() -> None:
     """Where they lay is not known."""
     features = np.arange(3 * 8, dtype=np.float16).reshape(3, 8, 1, 1)
     of_all = torch.tensor([True, False] * 8)
-    assert gather_patches(features, [1], generator=torch.Generator(), area=of_all).numel() == 8
+    assert gather_patches(features, [1], scale=WHOLE, generator=torch.Generator(), area=of_all).numel() == 8
     of_these = torch.tensor([True, False] * 4)
-    found = gather_patches(features, [2, 1], generator=torch.Generator(), area=of_these)
+    found = gather_patches(features, [2, 1], scale=WHOLE, generator=torch.Generator(), area=of_these)
     assert [sorted(image) for image in found.flatten(1).tolist()] == [[16, 18, 20, 22], [8, 10, 12, 14]]
 
 
 def test_turned_copies_show_the_judged_area_alone() -> None:
     session: Any = Colours()
-    how: dict[str, Any] = {"grid": GRID, "settings": SETTINGS, "progress": Silent(), "any_direction": True}
+    how: dict[str, Any] = {
+        "grid": GRID,
+        "scales": SCALES,
+        "settings": SETTINGS,
+        "progress": Silent(),
+        "any_direction": True,
+    }
     of_all, of_left = (
         fit_category("part", scenes(1), session, skip_bad=False, mask=mask, **how).turned
         for mask in (None, LEFT)
     )
     assert of_all.count == of_left.count > 0
-    assert of_left.patches.shape[1] * 2 == of_all.patches.shape[1]
+    assert [each.shape[1] * 2 for each in of_left.patches] == [each.shape[1] for each in of_all.patches]

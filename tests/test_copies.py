@@ -13,6 +13,7 @@ from torch import Tensor
 from energyad import copies
 from energyad.copies import Turned, in_any_direction, inscribed, relit_features, turned_copies
 from energyad.extraction import GoodFeatures, extract
+from energyad.features import Scale
 from energyad.progress import Silent
 from energyad.settings import FitSettings
 
@@ -42,7 +43,13 @@ def turned(count: int, *, num_fitted: int, any_direction: bool | None) -> Turned
     how: dict[str, Any] = {"settings": FitSettings(image_size=64), "progress": Silent()}
     good: GoodFeatures = extract(images(count), session, skip_bad=False, **how)
     return turned_copies(
-        good, images(count), session, num_fitted=num_fitted, any_direction=any_direction, **how
+        good,
+        images(count),
+        session,
+        scales=[Scale(0, 1)],
+        num_fitted=num_fitted,
+        any_direction=any_direction,
+        **how,
     )
 
 
@@ -65,15 +72,15 @@ def test_no_lighting_means_no_copies() -> None:
 
 def test_turned_copies_lie_beside_their_own_image_and_only_of_few() -> None:
     few = turned(5, num_fitted=4, any_direction=True)
-    assert few.count >= copies.ENOUGH and few.patches.shape == (5, few.count // 5, 1)
+    assert few.count >= copies.ENOUGH and few.patches[0].shape == (5, few.count // 5, 1)
     own = torch.tensor([100.0 + place for place in range(5)]).half()
-    assert (few.patches == own[:, None, None]).all()  # of an even grey, turned, nothing changes
+    assert (few.patches[0] == own[:, None, None]).all()  # of an even grey, turned, nothing changes
     for refused in (
         turned(5, num_fitted=4, any_direction=False),
         turned(copies.ENOUGH + 8, num_fitted=copies.ENOUGH, any_direction=True),
         turned(copies.FEWEST_COMPARED - 1, num_fitted=2, any_direction=None),  # too few to see
     ):
-        assert refused.count == 0 and refused.patches.shape[1:] == (0, 1)
+        assert refused.count == 0 == len(refused.patches)
     assert turned(2, num_fitted=1, any_direction=True).count > 0
 
 

@@ -12,7 +12,7 @@ from energyad import planted
 from energyad.defect_kinds import KINDS
 from energyad.defects import PlantedDefect, plant_defect
 from energyad.extraction import extract
-from energyad.features import Grid
+from energyad.features import Grid, Scale
 from energyad.planted import COVERED, FEWEST_COPIES, plant, planted_patches, to_plant_in
 from energyad.progress import Silent
 from energyad.runtimes.plan import Plan
@@ -43,7 +43,9 @@ def greys(count: int, size: int = 64) -> list[np.ndarray]:
 
 def patches(images: list[np.ndarray], session: Brightness, **options: Any) -> torch.Tensor:
     settings = FitSettings(image_size=64, **options)
-    return planted_patches(images, session, grid=GRID, settings=settings, progress=Silent())  # type: ignore[arg-type]
+    how: dict[str, Any] = {"grid": GRID, "scales": [Scale(0, 1)], "progress": Silent()}
+    [found] = planted_patches(images, session, settings=settings, **how)  # type: ignore[arg-type]
+    return found
 
 
 def test_none_are_planted_where_none_are_asked() -> None:
@@ -65,7 +67,12 @@ def test_only_kinds_that_are_asked_for_are_planted(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(planted, "plant_defect", recorded)
     settings = FitSettings(image_size=64)
-    options: dict[str, Any] = {"grid": GRID, "settings": settings, "progress": Silent()}
+    options: dict[str, Any] = {
+        "grid": GRID,
+        "scales": [Scale(0, 1)],
+        "settings": settings,
+        "progress": Silent(),
+    }
     planted_patches(greys(30), Brightness(), kinds=("spot", "stain"), **options)  # type: ignore[arg-type]
     assert {defect.kind for defect in found} == {"spot", "stain"}
     planted_patches(greys(30), Brightness(), **options)  # type: ignore[arg-type]

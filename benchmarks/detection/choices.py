@@ -28,15 +28,24 @@ from benchmarks.detection.same_features import RULES, FeatureRule
 from energyad.category_fit import single_thread
 from energyad.datasets import Category
 from energyad.errors import EnergyadError, SettingsError
-from energyad.heads import add_parts, fit_expert
 from energyad.progress import Silent
+from energyad.scales import fit_judge, with_parts
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 
 RESULTS = Path(__file__).with_name("choices.jsonl")
 DEFAULT = "default"
 
-EXTRACTED = ("backbone", "strides", "image_size", "lighting", "planted_defects", "precision", "seed")
+EXTRACTED = (
+    "backbone",
+    "strides",
+    "scale_powers",
+    "image_size",
+    "lighting",
+    "planted_defects",
+    "precision",
+    "seed",
+)
 """Settings that a rehearsal's features depend on. All others share them."""
 
 CHANGES = (
@@ -99,7 +108,7 @@ def parse(change: str) -> dict[str, Any]:
 
 def settings_of(change: str, base: FitSettings) -> FitSettings:
     """What a change makes of these settings; rules have no settings of their own. Raises SettingsError."""
-    return base if change in RULES else changed(base, parse(change))
+    return replace(base, scale_powers=()) if change in RULES else changed(base, parse(change))
 
 
 def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:
@@ -107,13 +116,13 @@ def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:
     generator = torch.Generator().manual_seed(settings.seed)
     if change in RULES:
         rule = FeatureRule(change, settings)
-        patches = [p.flatten(0, 1) for p in (rehearsal.patches.own, rehearsal.patches.held_out)]
+        patches = [p.flatten(0, 1) for p in (rehearsal.patches[0].own, rehearsal.patches[0].held_out)]
         return rule.head(RULES[change](torch.cat(patches), generator, settings)[0], rehearsal.grid)
     with single_thread():
-        good = rehearsal.patches
-        expert, _ = fit_expert(good, settings, generator, Silent())
-        expert = add_parts(expert, good.held_out, num_fitted=len(good.own), settings=settings)
-    return EnergyHead(expert, grid=rehearsal.grid, smoothing=settings.smoothing)
+        good, held_out = rehearsal.patches, [each.held_out for each in rehearsal.patches]
+        judge, _ = fit_judge(good, rehearsal.scales, rehearsal.grid, settings, generator, Silent())
+        judge = with_parts(judge, held_out, num_fitted=len(good[0].own), settings=settings)
+    return EnergyHead(judge, grid=rehearsal.grid, smoothing=settings.smoothing)
 
 
 def measure(

@@ -102,7 +102,7 @@ def write_timm_folder(folder: Path, image_size: int) -> backbones.BackboneWeight
     """timm's folder of the default backbone (`local-dir:`), with the weights that energyad uses."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     name = backbones.DEFAULT_BACKBONE
-    stages = (0, 1, 2, 3, 4)
+    stages = (0, 1, 2, 3)  # of all, the last stack of blocks would be left out
     extractor, weights = backbones.load_backbone(name, out_indices=stages, image_size=image_size)
     model = timm.create_model(name, pretrained=False)
     model.load_state_dict(extractor.state_dict(), strict=False)

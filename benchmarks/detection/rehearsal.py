@@ -25,11 +25,12 @@ from energyad.defect_kinds import KINDS
 from energyad.defects import plant_defect
 from energyad.errors import DataError
 from energyad.extraction import GoodFeatures, extract
-from energyad.features import Grid
+from energyad.features import Grid, Scale
 from energyad.heads import GoodPatches, gather_patches
 from energyad.planted import planted_patches, to_plant_in
 from energyad.progress import Silent
 from energyad.runtimes.onnx import OnnxFeatures
+from energyad.scales import scales_of
 from energyad.scorer import Scores
 from energyad.settings import FitSettings
 
@@ -55,10 +56,11 @@ class Probe:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What to fit on and what to judge by, of one category and seed."""
+    """What to fit on and what to judge by, of one category and seed. patches: of each scale."""
 
     grid: Grid
-    patches: GoodPatches
+    scales: tuple[Scale, ...]
+    patches: list[GoodPatches]
     probe: Probe
 
 
@@ -68,7 +70,8 @@ Judging: TypeAlias = Callable[[Float[Tensor, "b c g g"]], Scores]
 
 def rehearse(category: Category, settings: FitSettings, *, threads: int) -> Rehearsal:
     """Hold parts and kinds of defects out, others for each seed; extract the rest as a fit does."""
-    grid, graph = FeatureRule("mahalanobis", settings).backbone()
+    grid, scales, graph = FeatureRule("mahalanobis", settings).backbone()
+    scales = scales_of(scales, settings)
     session = OnnxFeatures(graph, threads=threads)
     fitted, held_out = split(category.train_good, settings.seed)
     watched, taught = fitted[::WATCHED_SHARE], [p for i, p in enumerate(fitted) if i % WATCHED_SHARE]
@@ -77,17 +80,20 @@ def rehearse(category: Category, settings: FitSettings, *, threads: int) -> Rehe
     generator = torch.Generator().manual_seed(settings.seed)
     silent = Silent()
 
-    def gathered(good: GoodFeatures) -> Float16[Tensor, "n p c"]:
-        return gather_patches(good.features, range(len(good.kept)), generator=generator)
+    def gathered(good: GoodFeatures) -> list[Float16[Tensor, "n p c"]]:
+        places = range(len(good.kept))
+        return [gather_patches(good.features, places, scale=each, generator=generator) for each in scales]
 
     own, seen = (
         gathered(extract(paths, session, settings=settings, skip_bad=False, progress=silent))
         for paths in (taught, watched)
     )
     relit = gathered(relit_features(taught, session, settings=settings, progress=silent))
-    planted = planted_patches(taught, session, grid=grid, settings=settings, progress=silent, kinds=teaching)
-    patches = GoodPatches(own=own, relit=relit, held_out=seen, planted=planted)
-    return Rehearsal(grid, patches, plant(session, held_out, judging, settings))
+    planted = planted_patches(
+        taught, session, grid=grid, scales=scales, settings=settings, progress=silent, kinds=teaching
+    )
+    patches = [GoodPatches(*each) for each in zip(own, relit, seen, planted, strict=True)]
+    return Rehearsal(grid, scales, patches, plant(session, held_out, judging, settings))
 
 
 def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from energyad.augmentation import relight
 from energyad.copies import turned_copies
 from energyad.coreset import greedy_coreset
 from energyad.extraction import GoodFeatures
-from energyad.features import Grid, load_extractor
+from energyad.features import Grid, Scale, load_extractor
 from energyad.features_store import MemoryRows
 from energyad.latents import fit_whitening
 from energyad.progress import Silent
@@ -41,6 +41,14 @@ UNSMOOTHED = "-unsmoothed"
 RELIT, TURNED = "-relit", "-turned"
 
 Rule = Callable[[Float[Tensor, "n c"]], Float[Tensor, " n"]]
+
+
+class Traced(NamedTuple):
+    """A backbone. scales: of its features."""
+
+    grid: Grid
+    scales: tuple[Scale, ...]
+    graph: bytes
 
 
 @dataclass(frozen=True)
@@ -79,14 +87,14 @@ class FeatureRule:
             settings |= {"coreset_size": CORESET_SIZE, "projected_channels": PROJECTED_CHANNELS}
         return settings
 
-    def backbone(self) -> tuple[Grid, bytes]:
-        """Grid and graph of the backbone."""
+    def backbone(self) -> Traced:
+        """The backbone's graph, and how its features lie."""
         settings = self.fit_settings
-        return backbone_graph(settings.backbone, settings.strides, settings.image_size)
+        return traced(settings.backbone, settings.strides, settings.image_size)
 
     def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
         """Fit the rule on all patches of the good images."""
-        grid, graph = self.backbone()
+        grid, _, graph = self.backbone()
         session = OnnxFeatures(graph, threads=threads)
         batches = [_channel_last(session.run(p)).half() for p in read_batches(good, self.image_size)]
         if self.rule.endswith(RELIT):
@@ -138,19 +146,20 @@ class FeatureRule:
             GoodFeatures(own.numpy(), tuple(range(len(good))), MemoryRows()),
             good,
             session,
+            scales=[Scale(0, own.shape[-1])],
             num_fitted=len(good),
             any_direction=None,
             settings=replace(self.fit_settings, seed=seed),
             progress=Silent(),
         )
-        return turned.patches.flatten(0, 1)
+        return turned.patches[0].flatten(0, 1) if turned.count else own[:0].flatten(0, 2)
 
 
 @functools.cache
-def backbone_graph(name: str, strides: tuple[int, ...], image_size: int) -> tuple[Grid, bytes]:
+def traced(name: str, strides: tuple[int, ...], image_size: int) -> Traced:
     """Tracing takes seconds and is no part of the rules."""
     extractor = load_extractor(name, image_size=image_size, strides=strides)
-    return extractor.grid, extractor_graph(extractor).SerializeToString()
+    return Traced(extractor.grid, extractor.scales, extractor_graph(extractor).SerializeToString())
 
 
 def _channel_last(features: np.ndarray) -> Float[Tensor, "b g g c"]:
@@ -193,6 +202,7 @@ RULES = {
     "knn": _fit_nearest,
     "knn-relit": _fit_nearest,
     "knn-turned": _fit_nearest,
+    "knn-scales": _fit_nearest,
     "knn-whitened": _fit_nearest_latent,
     "mahalanobis": _fit_mahalanobis,
 }

@@ -6,6 +6,7 @@ Detection over DxMI iterations in a rehearsal. No test image is read, so the def
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,8 +24,8 @@ from benchmarks.detection.settle_plot import draw
 from energyad.datasets import Category
 from energyad.errors import EnergyadError
 from energyad.experts import Expert
-from energyad.heads import fit_expert
 from energyad.progress import Silent
+from energyad.scales import fit_judge, judge_of
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 
@@ -34,20 +35,29 @@ Report = Callable[[dict[str, Any]], None]
 
 
 def settle(category: Category, settings: FitSettings, *, every: int, threads: int, report: Report) -> None:
-    """Train once, as a fit does; `report` gets a row before DxMI and after every so many iterations."""
+    """Train once, as a fit does; `report` gets a row before DxMI and after every so many iterations of all scales."""
     rehearsal = rehearse(category, settings, threads=threads)
+    looks: dict[int, dict[int, tuple[Expert, float]]] = {}
     spent, resumed = 0.0, time.process_time()
 
-    def look(iteration: int, expert: Expert) -> None:
+    def look(scale: int, iteration: int, expert: Expert) -> None:
         nonlocal spent, resumed
         spent += time.process_time() - resumed
+        if scale not in looks:
+            looks[scale], spent = {}, 0.0
         if iteration % every == 0 or iteration == settings.iterations:
-            head = EnergyHead(expert, grid=rehearsal.grid, smoothing=settings.smoothing)
-            report({"iteration": iteration, "cpu_seconds": round(spent, 1)} | detect(rehearsal.probe, head))
+            looks[scale][iteration] = copy.deepcopy(expert), spent
         resumed = time.process_time()
 
     generator = torch.Generator().manual_seed(settings.seed)
-    fit_expert(rehearsal.patches, settings, generator, Silent(), observe=look)
+    fit_judge(rehearsal.patches, rehearsal.scales, rehearsal.grid, settings, generator, Silent(), look)
+    for iteration in sorted(set().union(*looks.values())):
+        # A scale that stopped before stays as it was.
+        then = [each[max(at for at in each if at <= iteration)] for each in looks.values()]
+        judge = judge_of([expert for expert, _ in then], rehearsal.scales, rehearsal.grid, settings)
+        head = EnergyHead(judge, grid=rehearsal.grid, smoothing=settings.smoothing)
+        seconds = round(sum(cost for _, cost in then), 1)
+        report({"iteration": iteration, "cpu_seconds": seconds} | detect(rehearsal.probe, head))
 
 
 def parser() -> argparse.ArgumentParser:
