@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from importlib import metadata
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from energyad.errors import SettingsError
 from energyad.files import CACHE_VARIABLE
 from energyad.runtimes import RawScores, kept
 from energyad.runtimes.onnx import OnnxRuntime
-from energyad.runtimes.plan import Lanes, Plan, default_plan
+from energyad.runtimes.plan import Lanes, OneThread, Plan, default_plan
 
 ENGINES = ("onnxruntime", "openvino", "torch")
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 128, 128, 3), dtype=np.uint8)
@@ -157,3 +158,31 @@ def test_a_hidden_card_is_not_asked_for(hidden: str, monkeypatch: pytest.MonkeyP
     assert energyad.runtimes.has_cuda()
     monkeypatch.setenv(energyad.runtimes.VISIBLE_CARDS, hidden)
     assert not energyad.runtimes.has_cuda()
+
+
+def test_what_one_thread_is_for_runs_in_it_whoever_calls_and_errors_reach_the_caller() -> None:
+    ran: list[tuple[int, int]] = []
+
+    def infer(pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
+        if len(pixels) == 0:
+            raise ValueError("nothing to score")
+        ran.append((threading.get_ident(), len(pixels)))
+        return RawScores(pixels[:, 0, 0, 0].astype(np.float32), pixels[..., 0].astype(np.float32))
+
+    call = OneThread(infer)
+    batches = [np.full((count, 2, 2, 3), count, dtype=np.uint8) for count in range(1, 9)]
+    found: dict[int, RawScores] = {}
+    callers = [
+        threading.Thread(target=lambda batch=batch: found.update({len(batch): call(batch)}))
+        for batch in batches
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert {len(scores.score): float(scores.score[0]) for scores in found.values()} == {
+        n: n for n in range(1, 9)
+    }
+    assert len({thread for thread, _ in ran}) == 1 and threading.get_ident() not in dict(ran)
+    with pytest.raises(ValueError, match="nothing to score"):
+        call(np.empty((0, 2, 2, 3), dtype=np.uint8))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from energyad.runtimes import RawScores
-from energyad.runtimes.plan import Lanes, Plan, available_threads
+from energyad.runtimes.plan import Lanes, OneThread, Plan, available_threads
 from energyad.tiling import cut_pixels
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class EagerRuntime:
         batch_size = max(1, BATCH_SIZE // scorer.head.tiles.count)
         self.plan = Plan(batch_size, lanes=1, threads=allowed, allowed=allowed)
         self.scorer = scorer.eval().to(self.device).to(memory_format=torch.channels_last)
-        self._lanes = Lanes(self._infer, self.plan)
+        on_card = self.device.type != "cpu"
+        self._lanes = Lanes(OneThread(self._infer) if on_card else self._infer, self.plan)
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         """Score a batch."""
