@@ -132,13 +132,14 @@ def _renamed(tensors: Mapping[str, Tensor], *, several: bool) -> dict[str, Tenso
 
 def _empty_energy(tensors: Mapping[str, Tensor], name: str, latents: int, settings: FitSettings) -> nn.Module:
     inner = name if settings.num_prototypes == 0 else f"{name}.energy"
-    codes = [
-        each for key, each in tensors.items() if key.startswith(inner) and key.endswith("decoder.0.weight")
-    ]
-    if not codes:
+    discriminated = (
+        f"{inner}.discriminator.first.weight" in tensors
+    )  # models of an earlier energyad have none
+    code = tensors.get(f"{inner}.energy.decoder.0.weight" if discriminated else f"{inner}.decoder.0.weight")
+    if code is None:
         raise _misfit(HEAD_FILE)
-    energy: nn.Module = AutoencoderEnergy(latents, width=settings.energy_width, bottleneck=codes[0].shape[1])
-    if f"{inner}.discriminator.first.weight" in tensors:  # models of an earlier energyad have none
+    energy: nn.Module = AutoencoderEnergy(latents, width=settings.energy_width, bottleneck=code.shape[1])
+    if discriminated:
         energy = DiscriminatedEnergy(energy, Discriminator(latents, width=settings.discriminator_width))
     if settings.num_prototypes == 0:
         return energy

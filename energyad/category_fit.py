@@ -10,18 +10,18 @@ from typing import Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float16
+from jaxtyping import Bool, Float
 
 from energyad import detector
 from energyad.copies import Turned, relit_features, turned_copies
 from energyad.experts import Judge
 from energyad.extraction import GoodFeatures, extract, require_enough, warn_of_few
 from energyad.features import Grid, Scale
-from energyad.heads import GoodPatches, gather_patches
+from energyad.heads import GoodPatches
 from energyad.planted import planted_patches
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
-from energyad.scales import fit_judge, with_parts
+from energyad.scales import fit_judge, gather_scales, with_parts
 from energyad.scorer import judged_patches, upsampling_axes
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy
@@ -64,12 +64,9 @@ class CategoryFit:
     def with_all_parts(self, *, settings: FitSettings) -> Self:
         """The same with prototypes of the images held out for the threshold, too. No energy of any image grows."""
         generator = torch.Generator().manual_seed(settings.seed)
-        kept_back = [
-            gather_patches(
-                self.good.features, self.held_out, scale=scale, generator=generator, area=self.area
-            )
-            for scale in self.scales
-        ]
+        kept_back = gather_scales(
+            self.good.features, self.held_out, self.scales, generator=generator, area=self.area
+        )
         with single_thread():
             judge = with_parts(
                 self.judge,
@@ -124,17 +121,13 @@ def fit_category(
     planted = planted_patches(
         fitted_images, session, grid=grid, scales=scales, settings=settings, progress=progress, mask=mask
     )
-
-    def gather(features: GoodFeatures, places: Sequence[int]) -> list[Float16[torch.Tensor, "n q c"]]:
-        draw = functools.partial(gather_patches, features.features, places, generator=generator, area=area)
-        return [draw(scale=scale) for scale in scales]
-
+    gather = functools.partial(gather_scales, scales=scales, generator=generator, area=area)
     patches = [
         GoodPatches(*each)
         for each in zip(
-            turned.beside(gather(good, fitted), fitted),
-            gather(relit, range(len(relit.kept))),
-            gather(good, held_out[:MOST_WATCHED]),
+            turned.beside(gather(good.features, fitted), fitted),
+            gather(relit.features, range(len(relit.kept))),
+            gather(good.features, held_out[:MOST_WATCHED]),
             planted,
             strict=True,
         )

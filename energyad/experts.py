@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -16,7 +15,7 @@ from torch.func import functional_call, stack_module_state
 
 from energyad.closer_look import CloserLook
 from energyad.energy import PrototypeEnergy, whole_and_learned
-from energyad.features import Scale
+from energyad.features import Scale, interpolation_matrix
 from energyad.latents import Whitening
 
 
@@ -80,7 +79,7 @@ class ScaleProduct(nn.Module):
             count = per_image // scale.factor**2
             counted = None if judged is None else scale.any_of(judged.view(-1, *grids.shape[1:3])).flatten()
             # As many to an image as there are of its weights, where experts of several categories lend them.
-            own = scale.of(grids).reshape(features.shape[0], -1, scale.stop - scale.start)
+            own = scale.of(grids).reshape(features.shape[0], -1, scale.num_channels)
             energies = expert(own, count, counted).reshape(-1, *[self.side // scale.factor] * 2)
             if scale.factor > 1:  # no buffer: `Experts` would take it for a weight
                 matrix = interpolation_matrix(self.side // scale.factor, self.side).to(energies)
@@ -92,14 +91,6 @@ class ScaleProduct(nn.Module):
     def num_channels(self) -> int:
         """Features of a patch."""
         return self.scales[-1].stop
-
-
-@functools.cache
-def interpolation_matrix(size: int, target: int) -> Float[Tensor, "target size"]:
-    """One axis of a linear interpolation with half-pixel centres, as a matrix whose rows sum to one."""
-    centres = ((torch.arange(target, dtype=torch.float64) + 0.5) * size / target - 0.5).clamp(0, size - 1)
-    away = (centres[:, None] - torch.arange(size)).abs()
-    return (1 - away).clamp_min(0).float()
 
 
 Judge: TypeAlias = Expert | ScaleProduct

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,11 @@ class Scale:
     start: int
     stop: int
     factor: int = 1
+
+    @property
+    def num_channels(self) -> int:
+        """Features of a patch."""
+        return self.stop - self.start
 
     def of(self, features: Float[Tensor, "*b rows g c"]) -> Float[Tensor, "*b rows2 g2 k"]:
         """This scale's patches of whole grids, which may lie below one another."""
@@ -126,9 +132,16 @@ def resampling_matrix(size: int, grid: Grid) -> Float[Tensor, "inner size"]:
         share = size // grid.size
         common = torch.eye(grid.size, dtype=torch.float64).repeat_interleave(share, dim=1) / share @ mean
     else:
-        centres = (torch.arange(grid.size, dtype=torch.float64) + 0.5) * size / grid.size - 0.5
-        common = (1 - (centres.clamp(0, size - 1)[:, None] - place).abs()).clamp_min(0)
+        common = interpolation_matrix(size, grid.size)
     return common[grid.margin : grid.size - grid.margin].float()
+
+
+@functools.cache
+def interpolation_matrix(size: int, target: int) -> Float[Tensor, "target size"]:
+    """One axis of a linear interpolation with half-pixel centres, as a matrix whose rows sum to one, in float64."""
+    centres = (torch.arange(target, dtype=torch.float64) + 0.5) * size / target - 0.5
+    place = torch.arange(size, dtype=torch.float64)
+    return (1 - (centres.clamp(0, size - 1)[:, None] - place).abs()).clamp_min(0)
 
 
 def scales(sizes: Sequence[int], channels: Sequence[int], grid: Grid) -> tuple[Scale, ...]:

@@ -44,11 +44,11 @@ def gather_patches(
     scale: whose patches. area: those of the grid that count, see `in_area`.
     """
     if len(images) == 0:
-        return torch.empty(0, 1, scale.stop - scale.start, dtype=torch.float16)
+        return torch.empty(0, 1, scale.num_channels, dtype=torch.float16)
     counted = scale.any_of(torch.from_numpy(in_area(features, area)).view(features.shape[1:3])).flatten()
     eligible = counted.nonzero()[:, 0]
     count = min(MOST_PATCHES // len(images), len(eligible))
-    gathered = torch.empty(len(images), count, scale.stop - scale.start, dtype=torch.float16)
+    gathered = torch.empty(len(images), count, scale.num_channels, dtype=torch.float16)
     for place, image in enumerate(images):
         patches = scale.of(torch.from_numpy(features[image])).flatten(0, 1)
         if count < len(counted):

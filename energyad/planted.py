@@ -45,7 +45,7 @@ def planted_patches(
     mask: pixels of the resized image that they may cover; of tiles all, since where the drawn ones lay is not known.
     """
     if settings.planted_defects == 0:
-        return [torch.empty(0, scale.stop - scale.start, dtype=torch.float16) for scale in scales]
+        return [torch.empty(0, scale.num_channels, dtype=torch.float16) for scale in scales]
     chosen = range(0, len(fitted_images), -(-len(fitted_images) // MOST_COPIES))
     most_tiles = max(1, MOST_COPIES // len(chosen))
     mask = mask if settings.cut().count == 1 else None

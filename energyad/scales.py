@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Float16
+from jaxtyping import Bool, Float16
 from torch import Tensor
 
 from energyad.experts import Expert, Judge, ScaleProduct
 from energyad.features import Grid, Scale
-from energyad.heads import GoodPatches, add_parts, fit_expert
+from energyad.heads import GoodPatches, add_parts, fit_expert, gather_patches
 from energyad.progress import Progress
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy
@@ -23,6 +24,18 @@ Observe = Callable[[int, int, Expert], None]
 def scales_of(scales: tuple[Scale, ...], settings: FitSettings) -> tuple[Scale, ...]:
     """What is judged by itself: a backbone's scales, or all its features as one where the settings name no powers."""
     return scales if settings.scale_powers else (Scale(0, scales[-1].stop),)
+
+
+def gather_scales(
+    features: Float16[np.ndarray, "n rows g c"],
+    images: Sequence[int],
+    scales: Sequence[Scale],
+    *,
+    generator: torch.Generator,
+    area: Bool[Tensor, " p"] | None = None,
+) -> list[Float16[Tensor, "n q k"]]:
+    """Patches of these images, of each scale; see `gather_patches`."""
+    return [gather_patches(features, images, scale=each, generator=generator, area=area) for each in scales]
 
 
 def judge_of(experts: Sequence[Expert], scales: Sequence[Scale], grid: Grid, settings: FitSettings) -> Judge:

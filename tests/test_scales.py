@@ -13,8 +13,8 @@ import torch
 from energyad.backbones import empty_backbone
 from energyad.demo import render_good
 from energyad.detector import AnomalyDetector
-from energyad.experts import Expert, ScaleProduct, interpolation_matrix, unite
-from energyad.features import Grid, Scale, scales
+from energyad.experts import Expert, ScaleProduct, unite
+from energyad.features import Grid, Scale, interpolation_matrix, scales
 from energyad.latents import fit_whitening
 from energyad.scales import scales_of
 from energyad.settings import FitSettings
@@ -93,7 +93,7 @@ def test_energies_of_scales_are_interpolated_and_multiplied() -> None:
 
 
 def test_interpolation_keeps_what_is_even() -> None:
-    matrix = interpolation_matrix(3, 12)
+    matrix = interpolation_matrix(3, 12).float()
     torch.testing.assert_close(matrix.sum(dim=1), torch.ones(12))
     torch.testing.assert_close(matrix @ torch.arange(3.0), torch.clamp(torch.arange(12) / 4 - 0.375, 0, 2))
 

@@ -26,11 +26,11 @@ from energyad.defects import plant_defect
 from energyad.errors import DataError
 from energyad.extraction import GoodFeatures, extract
 from energyad.features import Grid, Scale
-from energyad.heads import GoodPatches, gather_patches
+from energyad.heads import GoodPatches
 from energyad.planted import planted_patches, to_plant_in
 from energyad.progress import Silent
 from energyad.runtimes.onnx import OnnxFeatures
-from energyad.scales import scales_of
+from energyad.scales import gather_scales, scales_of
 from energyad.scorer import Scores
 from energyad.settings import FitSettings
 
@@ -81,8 +81,7 @@ def rehearse(category: Category, settings: FitSettings, *, threads: int) -> Rehe
     silent = Silent()
 
     def gathered(good: GoodFeatures) -> list[Float16[Tensor, "n p c"]]:
-        places = range(len(good.kept))
-        return [gather_patches(good.features, places, scale=each, generator=generator) for each in scales]
+        return gather_scales(good.features, range(len(good.kept)), scales, generator=generator)
 
     own, seen = (
         gathered(extract(paths, session, settings=settings, skip_bad=False, progress=silent))

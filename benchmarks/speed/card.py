@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from jaxtyping import UInt8
 
 from benchmarks.speed.backbone import Stages, stages_of
 from benchmarks.speed.images import Images
-from benchmarks.speed.throughput import BATCHES, our_work, share
+from benchmarks.speed.throughput import bare_work, one_by_one, our_work, share
 from benchmarks.speed.timing import interleave, latencies
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
@@ -35,21 +34,10 @@ def measure(model: Path, images: Images, *, threads: int, rounds: int, calls: in
     detector = AnomalyDetector.load(model, threads=threads, runtime="torch")
     processor = AnomalyDetector.load(model, threads=threads, runtime="onnxruntime")
     bare = on_card(stages_of(detector))
-    work = our_work({"torch, card": detector}, images)
-    for batch in BATCHES:
-        work[BACKBONE, "arrays", batch] = in_batches(bare, images.pixels, batch)
+    ours, others = {"torch, card": detector}, {"torch, card": bare}
+    work = bare_work(others, images) | our_work(ours, images)
     rates = interleave({str(key): each for key, each in work.items()}, rounds=rounds)
-
-    def one(index: int) -> UInt8[np.ndarray, "1 h w 3"]:
-        return images.pixels[index % len(images)][None]
-
-    single = latencies(
-        {
-            SUBJECT: lambda index: detector.score_pixels(list(one(index))),
-            BACKBONE: lambda index: bare(one(index)),
-        },
-        calls=calls,
-    )
+    single = latencies(one_by_one(ours, others, {}, images), calls=calls)
     apart = differences(
         detector.score_pixels(list(images.pixels)), processor.score_pixels(list(images.pixels))
     )
@@ -71,7 +59,7 @@ def measure(model: Path, images: Images, *, threads: int, rounds: int, calls: in
 
 def on_card(stages: Stages) -> Callable[[UInt8[np.ndarray, "b h w 3"]], object]:
     """The bare backbone there, waited for."""
-    module = copy.deepcopy(stages).cuda().to(memory_format=torch.channels_last)
+    module = stages.cuda().to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def run(pixels: UInt8[np.ndarray, "b h w 3"]) -> object:
@@ -81,19 +69,6 @@ def on_card(stages: Stages) -> Callable[[UInt8[np.ndarray, "b h w 3"]], object]:
         return maps
 
     return run
-
-
-def in_batches(
-    run: Callable[[UInt8[np.ndarray, "b h w 3"]], object], pixels: UInt8[np.ndarray, "n h w 3"], batch: int
-) -> Callable[[], int]:
-    """Work on all of them, a batch at a time; how many there were."""
-
-    def work() -> int:
-        for start in range(0, len(pixels), batch):
-            run(pixels[start : start + batch])
-        return len(pixels)
-
-    return work
 
 
 def differences(some: Sequence[Prediction], others: Sequence[Prediction]) -> dict[str, float]:
