@@ -21,15 +21,18 @@ from energyad.experts import Expert, Experts, Judge, Recognition
 from energyad.features import FeatureExtractor, empty_extractor
 from energyad.latents import Whitening
 from energyad.manifest import Manifest
-from energyad.scales import judge_of, scales_of
+from energyad.scales import judge_of
 from energyad.scorer import EnergyHead, Scorer
 from energyad.settings import FitSettings
 
 FIRST_WITH_EXPERTS = 8
 """Of models whose head holds an expert or experts; before, it held their modules itself."""
 
-EARLIER: Mapping[str, Any] = {"closer_share": 1 / 32, "scale_powers": ()}
+EARLIER: Mapping[str, Any] = {"closer_share": 1 / 32, "half_strides": ()}
 """Settings that models of an earlier energyad do not name, and what they were then."""
+
+GONE = "scale_powers"
+"""A setting of models of an earlier energyad."""
 
 FIRST_EVEN = 11
 """Of models whose patches weigh as much at the border as in the middle."""
@@ -54,9 +57,14 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
             f"model '{manifest.name}' is of an earlier energyad, whose network differs: score it with "
             "--runtime onnxruntime, or fit it again"
         )
-    settings = FitSettings.from_dict({**EARLIER, **manifest.settings})
+    settings = FitSettings.from_dict({**EARLIER, **_named_today(manifest)})
     weights = BackboneWeights(**manifest.backbone.model_dump())
-    extractor = empty_extractor(weights, image_size=manifest.input.image_size, strides=settings.strides)
+    extractor = empty_extractor(
+        weights,
+        image_size=manifest.input.image_size,
+        strides=settings.strides,
+        half_strides=settings.half_strides,
+    )
     _fill(extractor.backbone, _tensors(contents, BACKBONE_FILE), BACKBONE_FILE)
     tensors = _tensors(contents, HEAD_FILE)
     if manifest.schema_version < FIRST_WITH_EXPERTS:
@@ -71,7 +79,7 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
     if manifest.categories:
         names = [f"expert.experts.{number}." for number in range(len(manifest.categories))]
         experts = [_empty_judge(tensors, name, extractor, settings) for name in names]
-        channels = experts[0].num_channels
+        channels = extractor.scales[-1].stop
         empty = torch.zeros(channels), torch.zeros(channels, len(names)), torch.zeros(len(names))
         head = EnergyHead(Experts(experts, Recognition(*empty), tiles=settings.cut().count), **options)
     else:
@@ -80,11 +88,21 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
     return Scorer(extractor, head).eval().requires_grad_(False)
 
 
+def _named_today(manifest: Manifest) -> dict[str, Any]:
+    """The settings but those that are gone, which said nothing where they were left as they were."""
+    if manifest.settings.get(GONE):
+        raise ModelError(
+            f"model '{manifest.name}': fitted with {GONE}, which is gone: score it with --runtime onnxruntime, "
+            "or fit it again"
+        )
+    return {name: value for name, value in manifest.settings.items() if name != GONE}
+
+
 def _empty_judge(
     tensors: Mapping[str, Tensor], prefix: str, extractor: FeatureExtractor, settings: FitSettings
 ) -> Judge:
     """An expert, or those of the saved scales."""
-    scales = scales_of(extractor.scales, settings)
+    scales = extractor.scales
     if len(scales) == 1:
         return _empty_expert(tensors, prefix, settings)
     names = [f"{prefix}experts.{number}." for number in range(len(scales))]

@@ -103,10 +103,15 @@ def empty_backbone(name: str, *, out_indices: tuple[int, ...], image_size: int) 
 def features_options(name: str, *, out_indices: tuple[int, ...], image_size: int) -> dict[str, Any]:
     """What timm must be told for feature maps; transformers with position tables also want the image size."""
     options: dict[str, Any] = {"features_only": True, "out_indices": out_indices}
-    cfg = timm.get_pretrained_cfg(name)
-    if cfg is not None and cfg.fixed_input_size:
+    if takes_one_size(name):
         options["img_size"] = image_size
     return options
+
+
+def takes_one_size(name: str) -> bool:
+    """Whether a network of that name is made for images of one size: transformers with position tables are."""
+    cfg = timm.get_pretrained_cfg(name)
+    return cfg is not None and cfg.fixed_input_size
 
 
 def freeze(model: nn.Module) -> nn.Module:

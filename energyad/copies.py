@@ -81,7 +81,7 @@ def turned_copies(
     """Turned copies of the images that `good` are features of, where those that are fitted are few.
 
     any_direction: whether the parts come in any direction; None to see for itself. None are made where they do not.
-    scales: whose patches. area: patches of the grid that count, see `in_area`.
+    scales: whose patches, the grid's own first. area: patches of the grid that count, see `in_area`.
     """
     n, grid = len(good_images), good.features.shape[1:]
     none = Turned((), 0)
@@ -97,9 +97,10 @@ def turned_copies(
     by_image = torch.from_numpy(found.features).unflatten(0, (rounds, n)).transpose(0, 1)
     places = torch.from_numpy(shown).view(grid[:2])
     if any_direction is None:
-        own = torch.from_numpy(good.features)[:, places]
+        finest = scales[0]
+        own = finest.of(torch.from_numpy(good.features))[:, places]
         generator = torch.Generator().manual_seed(settings.seed)
-        if not in_any_direction(own, by_image[:, :, places], generator=generator):
+        if not in_any_direction(own, finest.of(by_image)[:, :, places], generator=generator):
             found.discard()
             return none
     patches = tuple(scale.of(by_image)[:, :, whole(places, scale)].half().flatten(1, 2) for scale in scales)

@@ -18,6 +18,10 @@ from energyad.energy import PrototypeEnergy, whole_and_learned
 from energyad.features import Scale, interpolation_matrix
 from energyad.latents import Whitening
 
+LEAST = 1e-3
+"""Energies below are alike, a hundredth of what is usual for good patches. Of a patch that is the very prototype which
+it is compared with nothing but rounding is left, of which the logarithm would make much."""
+
 
 class Expert(nn.Module):
     """What judges patches: their latents, these latents' energy, and a closer look at the strangest."""
@@ -55,37 +59,51 @@ class Expert(nn.Module):
 class ScaleProduct(nn.Module):
     """An expert of each scale, on that scale's own grid: what they make of a place is multiplied.
 
-    E = ∏_s E_s^{w_s}, E_s the energy of the features of one scale of the backbone, interpolated between its patches:
-    log-energies add up, as in a product of experts (Hinton 2002). In one energy of all of them the scale with most
-    features has most to say, and what one scale alone finds strange is lost among what the others find usual.
+    log E = Σ_s w_s · log E_s, E_s the energy of one scale's features, its logarithm interpolated between its patches,
+    and Σ w = 1: a logarithmic opinion pool (Heskes 1998), a product of experts (Hinton 2002) as steep as one of them.
+    In one energy of all features the scale with most of them has most to say, and what one scale alone finds strange
+    is lost among what the others find usual.
 
-    side: patches of the grid, a side. powers: w, of each scale.
+    side: patches of the grid, a side. shares: w, of each scale.
     """
 
     def __init__(
-        self, experts: Sequence[Expert], scales: Sequence[Scale], *, side: int, powers: Sequence[float]
+        self, experts: Sequence[Expert], scales: Sequence[Scale], *, side: int, shares: Sequence[float]
     ) -> None:
         super().__init__()
         self.experts = nn.ModuleList(experts)
-        self.scales, self.side, self.powers = tuple(scales), side, tuple(powers)
+        self.scales, self.side, self.shares = tuple(scales), side, tuple(shares)
 
     def forward(
         self, features: Float[Tensor, "b *g c"], per_image: int, judged: Bool[Tensor, " p"] | None = None
     ) -> Float[Tensor, "b *g"]:
         """The energy of each patch; see `Expert.forward`."""
+        total = torch.zeros((), device=features.device)
+        for expert, scale, share in zip(self.experts, self.scales, self.shares, strict=True):
+            energies = self._of(expert, scale, features, per_image, judged)
+            total = total + share * energies.clamp_min(LEAST).log()
+        return total.exp()
+
+    def _of(
+        self,
+        expert: nn.Module,
+        scale: Scale,
+        features: Float[Tensor, "b *g c"],
+        per_image: int,
+        judged: Bool[Tensor, " p"] | None,
+    ) -> Float[Tensor, "b *g"]:
+        """The energy of one scale at each of the grid's patches."""
+        if scale.factor == 1:
+            energies: Float[Tensor, "b *g"] = expert(scale.of(features), per_image, judged)
+            return energies
         grids = features.reshape(-1, self.side, self.side, features.shape[-1])
-        product = torch.ones((), device=features.device)
-        for expert, scale, power in zip(self.experts, self.scales, self.powers, strict=True):
-            count = per_image // scale.factor**2
-            counted = None if judged is None else scale.any_of(judged.view(-1, *grids.shape[1:3])).flatten()
-            # As many to an image as there are of its weights, where experts of several categories lend them.
-            own = scale.of(grids).reshape(features.shape[0], -1, scale.num_channels)
-            energies = expert(own, count, counted).reshape(-1, *[self.side // scale.factor] * 2)
-            if scale.factor > 1:  # no buffer: `Experts` would take it for a weight
-                matrix = interpolation_matrix(self.side // scale.factor, self.side).to(energies)
-                energies = matrix @ energies @ matrix.T
-            product = product * (energies if power == 1 else energies**power)
-        return product.reshape(features.shape[:-1])
+        count = per_image // scale.factor**2
+        counted = None if judged is None else scale.any_of(judged.view(-1, *grids.shape[1:3])).flatten()
+        # As many to an image as there are of its weights, where experts of several categories lend them.
+        own = scale.of(grids).reshape(features.shape[0], -1, scale.num_channels)
+        coarse = expert(own, count, counted).reshape(-1, *[self.side // scale.factor] * 2)
+        matrix = interpolation_matrix(self.side // scale.factor, self.side).to(coarse)  # no weight of its own
+        return (matrix @ coarse.clamp_min(LEAST).log() @ matrix.T).exp().reshape(features.shape[:-1])
 
     @property
     def num_channels(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +10,14 @@ import timm
 import torch
 from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from energyad import backbones
 from energyad.backbones import BackboneWeights
 from energyad.errors import BackboneError, SettingsError
 
 DEFAULT_STRIDES = (4, 8, 16)
+DEFAULT_HALF_STRIDES = (8, 16, 32)
 BORDER_PIXELS = 16
 """Width of the border whose patches are left out. Their energy is the nearest inner patch's."""
 
@@ -36,32 +37,51 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """A part of the features that is judged by itself: channels from `start` to `stop`.
+class Stages:
+    """Which feature maps of a backbone are used, and the stride of the grid.
 
-    factor: patches of the grid, a side, that are one patch of this scale, the mean of them. A stage coarser than the
-    grid has no more to tell than its own grid holds.
+    indices: timm's, of all of them. whole, half: places among these, of the image and of the image at half its size.
+    """
+
+    indices: tuple[int, ...]
+    whole: tuple[int, ...]
+    half: tuple[int, ...]
+    stride: int
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A part of the features that is judged by itself: so many from channel `start` on.
+
+    factor: patches of the grid, a side, that are one patch of this scale. Its features are dealt out among them, so
+    that scales of any grid lie side by side in one array: feature n of a coarse patch is channel ⌊n / factor²⌋ of the
+    (n mod factor²)-th of its patches, row by row.
     """
 
     start: int
-    stop: int
+    num_channels: int
     factor: int = 1
 
     @property
-    def num_channels(self) -> int:
-        """Features of a patch."""
-        return self.stop - self.start
+    def stop(self) -> int:
+        """The first channel after it."""
+        return self.start - (-self.num_channels // self.factor**2)
 
     def of(self, features: Float[Tensor, "*b rows g c"]) -> Float[Tensor, "*b rows2 g2 k"]:
         """This scale's patches of whole grids, which may lie below one another."""
         own = features[..., self.start : self.stop]
-        return own if self.factor == 1 else self._blocks(own.float()).mean(dim=(-4, -2))
+        if self.factor == 1:
+            return own
+        together = self._blocks(own).movedim((-4, -2), (-2, -1))
+        return together.flatten(-3)[..., : self.num_channels]
+
+    def mean_of(self, values: Float[Tensor, "*b rows g"]) -> Float[Tensor, "*b rows2 g2"]:
+        """A value of each of the grid's patches as one of this scale's."""
+        return values if self.factor == 1 else self._blocks(values[..., None]).mean(dim=(-4, -2))[..., 0]
 
     def any_of(self, patches: Bool[Tensor, "*b rows g"]) -> Bool[Tensor, "*b rows2 g2"]:
         """Which of this scale's patches hold one of these."""
-        return (
-            patches if self.factor == 1 else self._blocks(patches[..., None]).any(dim=-4).any(dim=-2)[..., 0]
-        )
+        return self.mean_of(patches.float()) > 0
 
     def _blocks(self, grids: Shaped[Tensor, "*b rows g c"]) -> Shaped[Tensor, "*b rows2 f g2 f c"]:
         return grids.unflatten(-2, (-1, self.factor)).unflatten(-4, (-1, self.factor))
@@ -76,41 +96,63 @@ class FeatureExtractor(nn.Module):
     Normalisation is inside, so that every runtime sees the same bytes. Patches of the outermost `margin` rings are
     left out: they see the zeros that convolutions pad with, and would be the strangest of every good image.
 
-    scales: what is judged by itself, see `scales`.
+    Of the image at half its size, an image pyramid's next level (Adelson et al. 1984), stages are taken without the
+    mean, as features of patches twice as wide. scales: where the image's features lie, and those of its half.
     """
 
     scale: Float[Tensor, "1 3 1 1"]
     offset: Float[Tensor, "1 3 1 1"]
 
-    def __init__(self, backbone: nn.Module, weights: BackboneWeights, *, grid: Grid) -> None:
+    def __init__(self, backbone: nn.Module, weights: BackboneWeights, *, grid: Grid, stages: Stages) -> None:
         super().__init__()
         self.backbone = backbone
         self.weights = weights
         self.grid = grid
+        self.stages = stages
         self.register_buffer(
             "scale", 1 / (255 * torch.tensor(weights.std)).view(1, 3, 1, 1), persistent=False
         )
         offset = (torch.tensor(weights.mean) / torch.tensor(weights.std)).view(1, 3, 1, 1)
         self.register_buffer("offset", offset, persistent=False)
+        self.wider = 2 if grid.margin % 2 == grid.inner % 2 == 0 else 1
+        pixels = torch.zeros(1, 3, grid.image_size, grid.image_size)
+        half_grid = Grid(grid.image_size, grid.size // self.wider, grid.margin // self.wider)
         with torch.no_grad():
-            sizes = [
-                stage.shape[-1] for stage in self._stages(torch.zeros(1, 3, grid.image_size, grid.image_size))
-            ]
-        for index, size in enumerate(sizes):
-            self.register_buffer(f"resampling_{index}", resampling_matrix(size, grid), persistent=False)
-        self.scales = scales(sizes, self.backbone.feature_info.channels(), grid)  # type: ignore[union-attr, operator]
+            whole, half = self._maps(pixels)
+        for name, maps, common in (("whole", whole, grid), ("half", half, half_grid)):
+            for index, each in enumerate(maps):
+                matrix = resampling_matrix(each.shape[-1], common, mean=name == "whole")
+                self.register_buffer(f"{name}_{index}", matrix, persistent=False)
+        own, coarse = (sum(each.shape[1] for each in maps) for maps in (whole, half))
+        self.scales = (Scale(0, own), Scale(own, coarse, self.wider)) if half else (Scale(0, own),)
 
     def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b c g g"]:
         """Features of the inner patches, g = grid.inner. pixels: RGB bytes, h = w = grid.image_size."""
         x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.offset
-        resampled = []
-        for index, stage in enumerate(self._stages(x)):
-            matrix = self.get_buffer(f"resampling_{index}")
-            resampled.append(matrix @ (stage @ matrix.T))
-        return torch.cat(resampled, dim=1)
+        whole, half = self._maps(x)
+        features = self._resampled("whole", whole)
+        if not half:
+            return features
+        coarse = self._resampled("half", half)
+        spare = -coarse.shape[1] % self.wider**2
+        padded = F.pad(coarse, (0, 0, 0, 0, 0, spare)) if spare else coarse
+        dealt = F.pixel_shuffle(padded, self.wider)
+        return torch.cat([features, dealt], dim=1)
 
-    def _stages(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c gh gw"]]:
-        """Feature maps, the channel second; some transformers (Swin) give it last."""
+    def _resampled(self, name: str, maps: list[Float[Tensor, "b _ gh gw"]]) -> Float[Tensor, "b c g g"]:
+        matrices = [self.get_buffer(f"{name}_{index}") for index in range(len(maps))]
+        return torch.cat([m @ (each @ m.T) for m, each in zip(matrices, maps, strict=True)], dim=1)
+
+    def _maps(
+        self, x: Float[Tensor, "b 3 h w"]
+    ) -> tuple[list[Float[Tensor, "b _ gh gw"]], list[Float[Tensor, "b _ gh2 gw2"]]]:
+        """The chosen maps of the image, and of it at half its size."""
+        whole = self.maps_of(x)
+        half = self.maps_of(F.avg_pool2d(x, 2)) if self.stages.half else []
+        return [whole[place] for place in self.stages.whole], [half[place] for place in self.stages.half]
+
+    def maps_of(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ gh gw"]]:
+        """All the backbone's maps, the channel second; some transformers (Swin) give it last."""
         channels = self.backbone.feature_info.channels()  # type: ignore[union-attr, operator]
         return [
             stage if stage.shape[1] == count else stage.permute(0, 3, 1, 2)
@@ -118,7 +160,7 @@ class FeatureExtractor(nn.Module):
         ]
 
 
-def resampling_matrix(size: int, grid: Grid) -> Float[Tensor, "inner size"]:
+def resampling_matrix(size: int, grid: Grid, *, mean: bool = True) -> Float[Tensor, "inner size"]:
     """One axis of «3 × 3 mean, then resize to the common grid, then leave out the margin», as a matrix.
 
     All three steps are linear and separable, so a stage becomes R · stage · Rᵀ: two small products instead of passes
@@ -127,10 +169,10 @@ def resampling_matrix(size: int, grid: Grid) -> Float[Tensor, "inner size"]:
     """
     place = torch.arange(size, dtype=torch.float64)
     if size % grid.size == 0:
-        near = ((place[:, None] - place).abs() <= 1).double()
-        mean = near / near.sum(1, keepdim=True)
+        near = ((place[:, None] - place).abs() <= (1 if mean else 0)).double()
+        means = near / near.sum(1, keepdim=True)
         share = size // grid.size
-        common = torch.eye(grid.size, dtype=torch.float64).repeat_interleave(share, dim=1) / share @ mean
+        common = torch.eye(grid.size, dtype=torch.float64).repeat_interleave(share, dim=1) / share @ means
     else:
         common = interpolation_matrix(size, grid.size)
     return common[grid.margin : grid.size - grid.margin].float()
@@ -144,23 +186,12 @@ def interpolation_matrix(size: int, target: int) -> Float[Tensor, "target size"]
     return (1 - (centres.clamp(0, size - 1)[:, None] - place).abs()).clamp_min(0)
 
 
-def scales(sizes: Sequence[int], channels: Sequence[int], grid: Grid) -> tuple[Scale, ...]:
-    """Finest first: stages as fine as the grid or finer are one scale, each coarser one its own, on its own grid."""
-    fine = sum(count for size, count in zip(sizes, channels, strict=True) if size >= grid.size)
-    found, start = [Scale(0, fine)] if fine else [], fine
-    for size, count in zip(sizes, channels, strict=True):
-        if size < grid.size:
-            factor = grid.size // size
-            found.append(Scale(start, start + count, factor if grid.inner % factor == 0 else 1))
-            start += count
-    return tuple(found)
+def choose_stages(name: str, strides: tuple[int, ...], half_strides: tuple[int, ...] = ()) -> Stages:
+    """The stages with these strides, those of the image at half its size, and the grid's stride (the middle one).
 
-
-def choose_stages(name: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-    """The stage indices with these strides, and the grid's stride (the middle one).
-
-    A backbone without them (a plain vision transformer has one stride only) gives its last three stages at
-    their finest stride. Raises BackboneError for a model that cannot give feature maps.
+    A backbone without them (a plain vision transformer has one stride only) gives its last three stages at their
+    finest stride, and none of a smaller image, nor does one that takes images of one size only. Raises BackboneError
+    for a model that cannot give feature maps.
     """
     backbones.check_name(name)
     try:
@@ -171,10 +202,17 @@ def choose_stages(name: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...],
         raise BackboneError(
             f"backbone '{name}' gives no feature maps: choose a convolutional or transformer model"
         ) from error
-    if all(stride in reductions for stride in strides):
-        return tuple(reductions.index(stride) for stride in strides), sorted(strides)[(len(strides) - 1) // 2]
-    last = tuple(range(max(0, len(reductions) - 3), len(reductions)))
-    return last, min(reductions[i] for i in last)
+    if not all(stride in reductions for stride in strides):
+        last = tuple(range(max(0, len(reductions) - 3), len(reductions)))
+        return Stages(last, tuple(range(len(last))), (), min(reductions[i] for i in last))
+    if backbones.takes_one_size(name):
+        half_strides = ()
+    halves = [stride for stride in half_strides if stride in reductions]
+    indices = sorted({reductions.index(stride) for stride in (*strides, *halves)})
+    whole, half = (
+        tuple(indices.index(reductions.index(stride)) for stride in chosen) for chosen in (strides, halves)
+    )
+    return Stages(tuple(indices), whole, half, sorted(strides)[(len(strides) - 1) // 2])
 
 
 def make_grid(image_size: int, stride: int) -> Grid:
@@ -190,21 +228,23 @@ def load_extractor(
     *,
     image_size: int,
     strides: tuple[int, ...] = DEFAULT_STRIDES,
+    half_strides: tuple[int, ...] = (),
     weights_file: Path | None = None,
 ) -> FeatureExtractor:
     """A frozen extractor with pretrained weights. image_size: pixels a side, a multiple of 32."""
-    out_indices, stride = choose_stages(name, strides)
-    grid = make_grid(image_size, stride)
+    stages = choose_stages(name, strides, half_strides)
+    grid = make_grid(image_size, stages.stride)
     backbone, weights = backbones.load_backbone(
-        name, out_indices=out_indices, image_size=image_size, weights_file=weights_file
+        name, out_indices=stages.indices, image_size=image_size, weights_file=weights_file
     )
-    return FeatureExtractor(backbone, weights, grid=grid).eval()
+    return FeatureExtractor(backbone, weights, grid=grid, stages=stages).eval()
 
 
 def empty_extractor(
-    weights: BackboneWeights, *, image_size: int, strides: tuple[int, ...]
+    weights: BackboneWeights, *, image_size: int, strides: tuple[int, ...], half_strides: tuple[int, ...] = ()
 ) -> FeatureExtractor:
     """The same without pretrained weights, for a saved model to fill."""
-    out_indices, stride = choose_stages(weights.name, strides)
-    backbone = backbones.empty_backbone(weights.name, out_indices=out_indices, image_size=image_size)
-    return FeatureExtractor(backbone, weights, grid=make_grid(image_size, stride)).eval()
+    stages = choose_stages(weights.name, strides, half_strides)
+    backbone = backbones.empty_backbone(weights.name, out_indices=stages.indices, image_size=image_size)
+    grid = make_grid(image_size, stages.stride)
+    return FeatureExtractor(backbone, weights, grid=grid, stages=stages).eval()

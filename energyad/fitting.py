@@ -32,7 +32,6 @@ from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.eager import HeadRuntime
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.runtimes.quantisation import quantise
-from energyad.scales import scales_of
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy
@@ -65,6 +64,7 @@ def fit_model(
         settings.backbone,
         image_size=settings.image_size,
         strides=settings.strides,
+        half_strides=settings.half_strides,
         weights_file=backbone_weights,
     )
     backbone_graph = extractor_graph(extractor)
@@ -79,7 +79,7 @@ def fit_model(
             images,
             session,
             grid=extractor.grid,
-            scales=scales_of(extractor.scales, settings),
+            scales=extractor.scales,
             settings=settings,
             any_direction=any_direction,
             skip_bad=skip_bad,

@@ -114,9 +114,5 @@ def _features(
     scales: Sequence[Scale],
 ) -> list[Float16[Tensor, "p c"]]:
     features = torch.from_numpy(session.run(np.stack([image for image, _ in copies]))).permute(0, 2, 3, 1)
-    shares = torch.from_numpy(np.stack([share for _, share in copies]))[..., None]
-    found = []
-    for scale in scales:
-        own = Scale(0, 1, scale.factor).of(shares)[..., 0]
-        found.append(scale.of(features)[own >= COVERED / scale.factor].half())
-    return found
+    shares = torch.from_numpy(np.stack([share for _, share in copies]))
+    return [scale.of(features)[scale.mean_of(shares) >= COVERED / scale.factor].half() for scale in scales]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,11 +22,6 @@ Observe = Callable[[int, int, Expert], None]
 """Called with the number of a scale, DxMI's iteration and that scale's expert of that time."""
 
 
-def scales_of(scales: tuple[Scale, ...], settings: FitSettings) -> tuple[Scale, ...]:
-    """What is judged by itself: a backbone's scales, or all its features as one where the settings name no powers."""
-    return scales if settings.scale_powers else (Scale(0, scales[-1].stop),)
-
-
 def gather_scales(
     features: Float16[np.ndarray, "n rows g c"],
     images: Sequence[int],
@@ -39,12 +35,26 @@ def gather_scales(
 
 
 def judge_of(experts: Sequence[Expert], scales: Sequence[Scale], grid: Grid, settings: FitSettings) -> Judge:
-    """One judge of an expert for each scale. Scales that the settings name no power of have the last one's."""
+    """One judge of an expert for the image, and where there is one for the image at half its size, of both."""
     if len(experts) == 1:
         return experts[0]
-    named = settings.scale_powers[: len(scales)]
-    powers = named + named[-1:] * (len(scales) - len(named))
-    return ScaleProduct(experts, scales, side=grid.inner, powers=powers).eval()
+    shares = (1 - settings.half_share, settings.half_share)
+    return ScaleProduct(experts, scales, side=grid.inner, shares=shares).eval()
+
+
+def as_often(settings: FitSettings, scale: Scale) -> FitSettings:
+    """The same with so many steps of training that each of the scale's patches is seen as often as one of the grid.
+
+    A scale of patches twice as wide has a quarter of them. Of four times the steps nothing was gained.
+    """
+    share = scale.factor**2
+    decay = settings.dxmi.decay_iterations
+    return replace(
+        settings,
+        warmup_iterations=-(-settings.warmup_iterations // share),
+        iterations=-(-settings.iterations // share),
+        dxmi=replace(settings.dxmi, decay_iterations=decay and -(-decay // share)),
+    )
 
 
 def fit_judge(
@@ -60,7 +70,10 @@ def fit_judge(
     experts, trainings = [], []
     for number, patches in enumerate(good):
         look = None if observe is None else functools.partial(observe, number)
-        expert, own = fit_expert(patches, settings, generator, progress, look)
+        of_scale = as_often(settings, scales[number])
+        # One of its own: what a scale draws does not depend on how long another one trains.
+        drawing = generator if number == 0 else torch.Generator().manual_seed(settings.seed)
+        expert, own = fit_expert(patches, of_scale, drawing, progress, look)
         experts.append(expert)
         trainings += own
     return judge_of(experts, scales, grid, settings), trainings
@@ -75,4 +88,4 @@ def with_parts(
         return add(judge, parts[0])
     held = [each for each in judge.experts if isinstance(each, Expert)]
     experts = [add(expert, own) for expert, own in zip(held, parts, strict=True)]
-    return ScaleProduct(experts, judge.scales, side=judge.side, powers=judge.powers).eval()
+    return ScaleProduct(experts, judge.scales, side=judge.side, shares=judge.shares).eval()

@@ -9,7 +9,7 @@ from energyad.backbones import DEFAULT_BACKBONE
 from energyad.calibration import check_rates
 from energyad.dxmi.settings import DxMISettings
 from energyad.errors import SettingsError
-from energyad.features import DEFAULT_STRIDES
+from energyad.features import DEFAULT_HALF_STRIDES, DEFAULT_STRIDES
 from energyad.tiling import Tiles
 
 PRECISIONS = ("float32", "int8")
@@ -43,12 +43,12 @@ class FitSettings:
 
     Attributes:
         backbone: a timm model's name. strides: of the stages whose features are used.
+        half_strides: of those used of the image at half its size, which has an energy of its own; none for one energy.
+        half_share: of that energy in both energies' product, see `ScaleProduct`.
         image_size: pixels a side of the square that images are resized to, a multiple of 32.
         white_level: of 16-bit images whose camera has fewer bits (4095 for 12); None for the full range.
         precision: of the backbone's arithmetic: "float32", or "int8", which is faster and runs on ONNX Runtime alone.
         lighting: how far exposure and gamma of training's relit copies go, as the logarithm of a factor; 0 for none.
-        scale_powers: of each scale's energy in their product, finest first, see `ScaleProduct`; none for one energy of
-            all features.
         num_latents: whitened directions kept, of each scale. energy_width, bottleneck: layers of an energy's
             autoencoder; of few latents the bottleneck is a quarter.
         num_energies: trained from seeds of their own, and averaged.
@@ -73,11 +73,12 @@ class FitSettings:
 
     backbone: str = DEFAULT_BACKBONE
     strides: tuple[int, ...] = DEFAULT_STRIDES
+    half_strides: tuple[int, ...] = DEFAULT_HALF_STRIDES
+    half_share: float = 1 / 3
     image_size: int = 256
     white_level: int | None = None
     precision: str = "float32"
     lighting: float = 0.15
-    scale_powers: tuple[float, ...] = ()
     num_latents: int = 176
     energy_width: int = 256
     bottleneck: int = 32
@@ -115,7 +116,7 @@ class FitSettings:
         counts = ("num_prototypes", "num_closer_looks", "planted_defects", "warmup_iterations", "iterations")
         for name in ("lighting", *counts, "discriminator_strength", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
-        self._require(all(power > 0 for power in self.scale_powers), "scale_powers", "must be positive")
+        self._require(0 < self.half_share < 1, "half_share", "must lie between 0 and 1")
         self._require(self.warmup_power >= 1, "warmup_power", "must be at least 1")
         self._require(self.precision in PRECISIONS, "precision", f"must be one of {', '.join(PRECISIONS)}")
         self._require(0 < self.holdout < 1, "holdout", "must lie between 0 and 1")

@@ -23,7 +23,7 @@ SETTINGS = FitSettings(
     num_prototypes=20,
     num_closer_looks=0,
     planted_defects=0,
-    scale_powers=(),
+    half_strides=(),
 )
 IMAGES = [render_good(0, "train", index, size=64) for index in range(8)]
 
@@ -101,3 +101,16 @@ def test_a_model_of_before_keeps_the_scores_that_its_threshold_was_made_from() -
     assert torch.equal(then.score, then.heatmap.amax(dim=(1, 2)))
     assert bool((now.score < then.score).any())
     assert torch.equal(now.heatmap, then.heatmap.minimum(now.score[:, None, None]))
+
+
+@pytest.mark.filterwarnings("ignore:only")
+def test_a_model_of_before_has_one_energy_and_a_setting_that_is_gone_is_named() -> None:
+    model = AnomalyDetector.fit(IMAGES, settings=SETTINGS, any_direction=False, threads=1)
+    before = {n: v for n, v in model.manifest.settings.items() if not n.startswith("half_")}
+    kept, gone = (
+        model.manifest.model_copy(update={"settings": before | {"scale_powers": powers}})
+        for powers in ([], [1.0, 0.5])
+    )
+    assert isinstance(assemble_scorer(kept, model.contents).head.expert, Expert)
+    with pytest.raises(ModelError, match="fitted with scale_powers, which is gone: score it with --runtime"):
+        assemble_scorer(gone, model.contents)

@@ -13,8 +13,8 @@ from anomalib.models.components.sampling import KCenterGreedy
 from benchmarks.detection import peers, rows
 from benchmarks.detection.ours import CHANGES, Energyad, changed, energyad_method
 from benchmarks.detection.peers import PrunedGreedy, _numpy_seed, write_timm_folder
-from benchmarks.detection.same_features import FeatureRule, nearest_distance
-from energyad.features import load_extractor
+from benchmarks.detection.same_features import FeatureRule, nearest_distance, side_by_side
+from energyad.features import Scale, load_extractor
 from energyad.settings import FitSettings
 
 SIZE = 96
@@ -51,6 +51,13 @@ def test_nearest_distance_is_exact() -> None:
     torch.testing.assert_close(
         nearest_distance(queries, bank), torch.cdist(queries, bank).amin(dim=1), atol=1e-4, rtol=1e-4
     )
+
+
+def test_a_patch_has_the_features_of_the_coarse_one_that_it_lies_in_beside_its_own() -> None:
+    grids = torch.arange(4 * 4 * 2.0).view(1, 4, 4, 2)
+    found = side_by_side(grids, [Scale(0, 1), Scale(1, 4, factor=2)])
+    assert torch.equal(found[..., :1], grids[..., :1])
+    assert torch.equal(found[0, 2, 1, 1:], grids[0, 2:, :2, 1].flatten())
 
 
 def test_opponents_keep_their_smoothing_whatever_ours_is() -> None:

@@ -115,3 +115,26 @@ def test_corners_of_a_turned_image_teach_nothing() -> None:
 
 def test_found_out_from_the_images_themselves() -> None:
     assert turned(8, num_fitted=6, any_direction=None).count > 0  # an even grey has no direction
+
+
+class MeanGreyBesideDrift(MeanGrey):
+    """Another channel that is unlike at every look: patches of a coarser scale have other features each."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        self.looks += 1
+        own = super().run(pixels)
+        return np.concatenate([own, np.full_like(own, 500 * self.looks)], axis=1)
+
+
+def test_the_finest_scale_tells_whether_parts_come_in_any_direction() -> None:
+    session: Any = MeanGreyBesideDrift()
+    how: dict[str, Any] = {"settings": FitSettings(image_size=64), "progress": Silent()}
+    good = extract(images(8), session, skip_bad=False, **how)
+    options: dict[str, Any] = how | {"num_fitted": 6, "any_direction": None}
+    found = turned_copies(good, images(8), session, scales=[Scale(0, 1), Scale(1, 1)], **options)
+    assert found.count > 0 and len(found.patches) == 2
+    whole = turned_copies(good, images(8), session, scales=[Scale(0, 2)], **options)
+    assert whole.count == 0

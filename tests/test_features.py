@@ -10,6 +10,7 @@ from energyad.errors import BackboneError, SettingsError
 from energyad.features import (
     FeatureExtractor,
     Grid,
+    Stages,
     choose_stages,
     empty_extractor,
     load_extractor,
@@ -26,13 +27,13 @@ def extractor() -> FeatureExtractor:
 
 
 def test_strides_choose_stages_and_the_middle_one_the_grid() -> None:
-    assert choose_stages(NAME, (4, 8, 16)) == ((1, 2, 4 - 1), 8)
-    assert choose_stages("resnet18", (8, 16)) == ((2, 3), 8)
+    assert choose_stages(NAME, (4, 8, 16)) == Stages((1, 2, 4 - 1), (0, 1, 2), (), 8)
+    assert choose_stages("resnet18", (8, 16)) == Stages((2, 3), (0, 1), (), 8)
 
 
 def test_a_transformer_of_one_stride_gives_its_last_stages() -> None:
-    stages, stride = choose_stages("vit_tiny_patch16_224", (4, 8, 16))
-    assert len(stages) == 3 and stride == 16
+    stages = choose_stages("vit_tiny_patch16_224", (4, 8, 16), (8, 16, 32))
+    assert len(stages.indices) == 3 and stages.stride == 16 and stages.half == ()
 
 
 def test_a_model_without_feature_maps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,11 +48,11 @@ def test_a_model_without_feature_maps_is_refused(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
 def test_networks_of_every_layout_give_one_grid(name: str) -> None:
     strides, image_size = (4, 8, 16), 224
-    stages, _ = choose_stages(name, strides)
+    stages = choose_stages(name, strides)
     weights = BackboneWeights(name, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "none", "")
     extractor = empty_extractor(weights, image_size=image_size, strides=strides)
     features = extractor(torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8))
-    channels = sum(extractor.backbone.feature_info.channels()[-len(stages) :])
+    channels = sum(extractor.backbone.feature_info.channels()[-len(stages.indices) :])
     assert features.shape == (1, channels, extractor.grid.inner, extractor.grid.inner)
 
 
@@ -65,7 +66,9 @@ def test_no_constant_image_has_a_strange_border(extractor: FeatureExtractor) -> 
     features = extractor(torch.full((1, 128, 128, 3), 200, dtype=torch.uint8))[0]
     centre = features[:, 6:7, 6:7]
     inside = (features - centre).norm(dim=0).max()
-    whole = FeatureExtractor(extractor.backbone, extractor.weights, grid=Grid(128, 16, 0))
+    whole = FeatureExtractor(
+        extractor.backbone, extractor.weights, grid=Grid(128, 16, 0), stages=extractor.stages
+    )
     everywhere = (whole(torch.full((1, 128, 128, 3), 200, dtype=torch.uint8))[0] - centre).norm(dim=0).max()
     assert inside < 0.75 * everywhere
 

@@ -1,7 +1,8 @@
-"""Laws of several scales: what is one, on which grid it is judged, and what a product of their energies is."""
+"""Laws of scales: the image and the image at half its size, on which grids they are judged, their energies' product."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +10,25 @@ import numpy as np
 import pytest
 import timm
 import torch
+from torch.nn import functional as F
 
 from energyad.backbones import empty_backbone
 from energyad.demo import render_good
 from energyad.detector import AnomalyDetector
-from energyad.experts import Expert, ScaleProduct, unite
-from energyad.features import Grid, Scale, interpolation_matrix, scales
+from energyad.experts import LEAST, Expert, ScaleProduct, unite
+from energyad.features import Grid, Scale, Stages, choose_stages, interpolation_matrix, load_extractor
+from energyad.heads import GoodPatches
 from energyad.latents import fit_whitening
-from energyad.scales import scales_of
+from energyad.progress import Silent
+from energyad.scales import as_often, fit_judge
 from energyad.settings import FitSettings
 from energyad.stages import BlockStacks, without_last_stack
 from tests.test_experts import mean_decides
 
-FINE, COARSE = Scale(0, 2), Scale(2, 5, factor=2)
-SIDE = 4
+FINE, COARSE = Scale(0, 2), Scale(2, 7, factor=2)
+CHANNELS, SIDE = 4, 4
 SETTINGS = FitSettings(
     image_size=96,
-    strides=(4, 8, 16, 32),
-    scale_powers=(1.0, 1.0, 0.5),
     num_latents=12,
     energy_width=16,
     num_prototypes=20,
@@ -36,6 +38,7 @@ SETTINGS = FitSettings(
     warmup_iterations=20,
     iterations=2,
 )
+NAME = "tf_efficientnet_lite0"
 
 
 class MeanSquare(torch.nn.Module):
@@ -52,7 +55,7 @@ def an_expert(channels: int, seed: int = 0) -> Expert:
 
 def a_product(seed: int = 0) -> ScaleProduct:
     return ScaleProduct(
-        [an_expert(2, seed), an_expert(3, seed)], [FINE, COARSE], side=SIDE, powers=(1.0, 0.5)
+        [an_expert(2, seed), an_expert(7, seed)], [FINE, COARSE], side=SIDE, shares=(0.75, 0.25)
     )
 
 
@@ -60,20 +63,12 @@ def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_stages_as_fine_as_the_grid_are_one_scale_and_each_coarser_one_its_own() -> None:
-    grid = Grid(image_size=256, size=32, margin=2)
-    found = scales([64, 32, 16, 8], [24, 40, 112, 192], grid)
-    assert found == (Scale(0, 64), Scale(64, 176, factor=2), Scale(176, 368, factor=4))
-    assert scales([32, 32], [5, 6], grid) == (Scale(0, 11),)
-    assert scales_of(found, FitSettings()) == (Scale(0, 368),)
-    assert scales_of(found, SETTINGS) == found
-
-
-def test_a_coarse_patch_is_the_mean_of_the_grids_that_it_covers_tile_by_tile() -> None:
-    grids = drawn(3, 2 * SIDE, SIDE, 5)  # two tiles below one another
-    found = COARSE.of(grids)
-    assert found.shape == (3, SIDE, SIDE // 2, 3)
-    torch.testing.assert_close(found[1, 3, 0], grids[1, 6:8, 0:2, 2:].mean(dim=(0, 1)))
+def test_a_coarse_patch_has_its_features_from_the_patches_that_it_covers_tile_by_tile() -> None:
+    coarse = drawn(3, 7, SIDE, SIDE // 2)  # two tiles below one another
+    dealt = F.pixel_shuffle(F.pad(coarse, (0, 0, 0, 0, 0, 1)), 2).permute(0, 2, 3, 1)
+    grids = torch.cat([drawn(3, 2 * SIDE, SIDE, 2), dealt], dim=-1)
+    assert grids.shape[-1] == COARSE.stop == CHANNELS
+    assert torch.equal(COARSE.of(grids), coarse.permute(0, 2, 3, 1))
     assert torch.equal(FINE.of(grids), grids[..., :2])
 
 
@@ -82,14 +77,72 @@ def test_a_coarse_patch_counts_where_any_of_its_own_does() -> None:
     patches[1, 2] = True
     assert COARSE.any_of(patches).tolist() == [[False, True], [False, False]]
     assert torch.equal(FINE.any_of(patches), patches)
+    assert COARSE.mean_of(patches.float()).tolist() == [[0, 0.25], [0, 0]]
 
 
-def test_energies_of_scales_are_interpolated_and_multiplied() -> None:
-    product, features = a_product(), drawn(2, SIDE, SIDE, 5)
+def test_log_energies_of_scales_are_interpolated_and_averaged_by_their_shares() -> None:
+    product, features = a_product(), drawn(2, SIDE, SIDE, CHANNELS)
     fine = product.experts[0](features[..., :2], SIDE**2)
-    coarse = product.experts[1](COARSE.of(features), SIDE)
-    upsampled = torch.nn.functional.interpolate(coarse[:, None], scale_factor=2, mode="bilinear")[:, 0]
-    torch.testing.assert_close(product(features, SIDE**2), fine * upsampled.sqrt())
+    coarse = product.experts[1](COARSE.of(features), SIDE).log()
+    upsampled = F.interpolate(coarse[:, None], scale_factor=2, mode="bilinear")[:, 0].exp()
+    torch.testing.assert_close(product(features, SIDE**2), fine**0.75 * upsampled**0.25)
+
+
+def test_of_next_to_no_energy_rounding_is_not_told() -> None:
+    product, features = a_product(), drawn(2, SIDE, SIDE, CHANNELS)
+    features[:, 0, 0, :2] = product.experts[0].whitening.mean + torch.tensor([[1e-3], [1e-2]])
+    fine = product.experts[0](features[..., :2], SIDE**2)[:, 0, 0]
+    assert 0 < fine[0] < fine[1] < LEAST
+    features[..., 2:] = features[:1, ..., 2:]
+    energies = product(features, SIDE**2)[:, 0, 0]
+    assert torch.equal(energies[0], energies[1]) and energies[0] > 0
+
+
+def test_of_the_image_at_half_its_size_stages_are_dealt_out_as_they_are() -> None:
+    plain = load_extractor(NAME, image_size=64)
+    both = load_extractor(NAME, image_size=64, half_strides=(8, 32))
+    assert plain.scales == (Scale(0, 176),)
+    assert both.scales == (Scale(0, 176), Scale(176, 40 + 192, factor=2))
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), generator=torch.Generator().manual_seed(0)).byte()
+    with torch.no_grad():
+        found = both(pixels)
+        torch.testing.assert_close(found[:, :176], plain(pixels))
+        halved = F.avg_pool2d(pixels.permute(0, 3, 1, 2) / 127.5 - 1, 2)
+        stages = both.backbone(halved)
+    wide = F.interpolate(stages[-1], size=(4, 4), mode="bilinear")
+    expected = torch.cat([stages[1], wide], dim=1)[:, :, 1:-1, 1:-1].permute(0, 2, 3, 1)
+    torch.testing.assert_close(both.scales[1].of(found.permute(0, 2, 3, 1)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_for_images_of_one_size_sees_no_smaller_ones() -> None:
+    assert choose_stages("swin_tiny_patch4_window7_224", (4, 8, 16), (8, 16, 32)).half == ()
+    assert choose_stages("resnet18", (8, 16), (8, 16, 32)) == Stages((2, 3, 4), (0, 1), (0, 1, 2), 8)
+
+
+def test_patches_of_every_scale_are_seen_as_often() -> None:
+    settings = FitSettings(warmup_iterations=30, iterations=8)
+    wide = as_often(settings, COARSE)
+    assert (wide.warmup_iterations, wide.iterations, wide.dxmi.decay_iterations) == (8, 2, 100)
+    assert as_often(settings, FINE) == settings
+    ends: dict[int, int] = {}
+    good = [
+        GoodPatches(
+            drawn(4, 16, each.num_channels).half(), *[drawn(1, 16, each.num_channels).half()] * 2, drawn(0, 7)
+        )
+        for each in (FINE, COARSE)
+    ]
+    small = replace(SETTINGS, iterations=8, planted_defects=0)
+    grid = Grid(image_size=32, size=4, margin=0)
+    fit_judge(
+        good,
+        (FINE, COARSE),
+        grid,
+        small,
+        torch.Generator().manual_seed(0),
+        Silent(),
+        lambda scale, iteration, _: ends.update({scale: iteration}),
+    )
+    assert ends == {0: 8, 1: 2}
 
 
 def test_interpolation_keeps_what_is_even() -> None:
@@ -102,8 +155,8 @@ def test_interpolation_keeps_what_is_even() -> None:
 def test_of_several_categories_each_is_judged_by_its_own_product(tiles: int) -> None:
     products = [a_product(seed) for seed in range(2)]
     numbers = torch.tensor([1, 0, 1])
-    features = drawn(3 * tiles, SIDE, SIDE, 5) + numbers.repeat_interleave(tiles)[:, None, None, None]
-    experts = unite(products, mean_decides_of(5), units=None, tiles=tiles).requires_grad_(False)
+    features = drawn(3 * tiles, SIDE, SIDE, CHANNELS) + numbers.repeat_interleave(tiles)[:, None, None, None]
+    experts = unite(products, mean_decides_of(CHANNELS), units=None, tiles=tiles).requires_grad_(False)
     energies, category = experts(features)
     assert category.tolist() == numbers.tolist()
     for place, number in enumerate(numbers):
@@ -142,9 +195,8 @@ def test_a_model_of_scales_survives_its_folder_and_scores_alike_on_every_engine(
 
 
 def test_the_last_stack_of_an_efficientnet_is_left_out_where_another_has_its_stride() -> None:
-    name, how = "tf_efficientnet_lite0", {"image_size": 64}
-    model = empty_backbone(name, out_indices=(1, 2, 3, 4), **how).eval()
-    plain = timm.create_model(name, features_only=True, out_indices=(1, 2, 3, 4)).eval()
+    model = empty_backbone(NAME, out_indices=(1, 2, 3, 4), image_size=64).eval()
+    plain = timm.create_model(NAME, features_only=True, out_indices=(1, 2, 3, 4)).eval()
     assert isinstance(model, BlockStacks)
     plain.load_state_dict(model.state_dict(), strict=False)
     x = drawn(1, 3, 64, 64)
@@ -155,6 +207,6 @@ def test_the_last_stack_of_an_efficientnet_is_left_out_where_another_has_its_str
         torch.testing.assert_close(plain.blocks[-1](found[3]), expected[3])
     assert [each.shape[1] for each in found] == model.feature_info.channels() == [24, 40, 112, 192]
     assert model.feature_info.reduction() == [4, 8, 16, 32]
-    fine = timm.create_model(name, features_only=True, out_indices=(1, 2, 3))
+    fine = timm.create_model(NAME, features_only=True, out_indices=(1, 2, 3))
     other = timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3, 4))
     assert without_last_stack(fine) is fine and without_last_stack(other) is other

@@ -39,7 +39,7 @@ DEFAULT = "default"
 EXTRACTED = (
     "backbone",
     "strides",
-    "scale_powers",
+    "half_strides",
     "image_size",
     "lighting",
     "planted_defects",
@@ -82,6 +82,9 @@ CHANGES = (
     "lighting=0",
     "lighting=0.3",
     "strides=[8,16]",
+    "half_strides=[]",
+    "half_share=0.2",
+    "half_share=0.5",
     "smoothing=0",
     "smoothing=8",
 )
@@ -108,7 +111,7 @@ def parse(change: str) -> dict[str, Any]:
 
 def settings_of(change: str, base: FitSettings) -> FitSettings:
     """What a change makes of these settings; rules have no settings of their own. Raises SettingsError."""
-    return replace(base, scale_powers=()) if change in RULES else changed(base, parse(change))
+    return replace(base, half_strides=()) if change in RULES else changed(base, parse(change))
 
 
 def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:

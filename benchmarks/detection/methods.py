@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from benchmarks.detection.method import Method
-from benchmarks.detection.ours import CHANGES, SCALES, energyad_method
+from benchmarks.detection.ours import CHANGES, energyad_method
 from benchmarks.detection.peers import Peer
-from benchmarks.detection.same_features import RULES, UNSMOOTHED, FeatureRule
+from benchmarks.detection.same_features import HALF, RULES, UNSMOOTHED, FeatureRule
 from energyad.errors import SettingsError
 from energyad.settings import FitSettings
 
@@ -19,8 +20,8 @@ def open_method(name: str, *, image_size: int) -> Method:
     if name in CHANGES:
         return energyad_method(name, image_size=image_size)
     if name.removesuffix(UNSMOOTHED) in RULES:
-        features = {"strides": SCALES["strides"]} if name.endswith("-scales") else {}
-        rule = FeatureRule(name, FitSettings(image_size=image_size, **features))
+        settings = FitSettings(image_size=image_size)
+        rule = FeatureRule(name, settings if name.endswith(HALF) else replace(settings, half_strides=()))
         rule.backbone()  # traced here, outside of what is timed
         return rule
     if name == "padim":

@@ -18,9 +18,6 @@ from energyad.settings import FitSettings
 SHARED = "-shared"
 """After a name: one energy for all categories of a unified model, in place of an expert for each."""
 
-SCALES: Mapping[str, Any] = {"strides": (4, 8, 16, 32), "scale_powers": (1.0, 1.0, 0.5)}
-"""An energy of each scale of the backbone, one more of them, and their product."""
-
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "energyad": {},
     "energyad-tau0": {"dxmi": {"temperature": 0.0}},
@@ -36,9 +33,9 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     },
     "energyad-longer": {"iterations": 0, "warmup_iterations": 5000},  # DxMI's time, in the warm-up
     "energyad-autoencoder": {"num_prototypes": 0},  # the energy without the distance to good patches
-    "energyad-scales": SCALES,
-    "energyad-scales-tau0": dict(SCALES) | {"dxmi": {"temperature": 0.0}},
-    "energyad-scales-init": dict(SCALES) | {"iterations": 0},
+    "energyad-whole": {"half_strides": ()},  # no energy of the image at half its size
+    "energyad-whole-tau0": {"half_strides": (), "dxmi": {"temperature": 0.0}},
+    "energyad-whole-init": {"half_strides": (), "iterations": 0},
     "energyad-int8": {"precision": "int8"},  # the backbone in 8-bit integers
     "energyad-x3": {"num_energies": 3},
     "energyad-unplanted": {"planted_defects": 0},  # no discriminator

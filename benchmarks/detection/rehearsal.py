@@ -30,7 +30,7 @@ from energyad.heads import GoodPatches
 from energyad.planted import planted_patches, to_plant_in
 from energyad.progress import Silent
 from energyad.runtimes.onnx import OnnxFeatures
-from energyad.scales import gather_scales, scales_of
+from energyad.scales import gather_scales
 from energyad.scorer import Scores
 from energyad.settings import FitSettings
 
@@ -71,7 +71,6 @@ Judging: TypeAlias = Callable[[Float[Tensor, "b c g g"]], Scores]
 def rehearse(category: Category, settings: FitSettings, *, threads: int) -> Rehearsal:
     """Hold parts and kinds of defects out, others for each seed; extract the rest as a fit does."""
     grid, scales, graph = FeatureRule("mahalanobis", settings).backbone()
-    scales = scales_of(scales, settings)
     session = OnnxFeatures(graph, threads=threads)
     fitted, held_out = split(category.train_good, settings.seed)
     watched, taught = fitted[::WATCHED_SHARE], [p for i, p in enumerate(fitted) if i % WATCHED_SHARE]

@@ -39,6 +39,8 @@ QUERY_CHUNK = 2048
 
 UNSMOOTHED = "-unsmoothed"
 RELIT, TURNED = "-relit", "-turned"
+HALF = "-half"
+"""After a name: features of the image at half its size beside those of the image, of each patch."""
 
 Rule = Callable[[Float[Tensor, "n c"]], Float[Tensor, " n"]]
 
@@ -78,6 +80,8 @@ class FeatureRule:
         """What features, rule and heatmap depend on."""
         shared = ("backbone", "strides", "image_size")
         settings = {name: getattr(self.fit_settings, name) for name in shared}
+        if self.fit_settings.half_strides:
+            settings["half_strides"] = self.fit_settings.half_strides
         settings["smoothing"] = self.smoothing
         if self.rule.endswith(RELIT):
             settings["lighting"] = self.fit_settings.lighting
@@ -90,17 +94,17 @@ class FeatureRule:
     def backbone(self) -> Traced:
         """The backbone's graph, and how its features lie."""
         settings = self.fit_settings
-        return traced(settings.backbone, settings.strides, settings.image_size)
+        return traced(settings.backbone, settings.strides, settings.half_strides, settings.image_size)
 
     def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
         """Fit the rule on all patches of the good images."""
-        grid, _, graph = self.backbone()
+        grid, scales, graph = self.backbone()
         session = OnnxFeatures(graph, threads=threads)
         batches = [_channel_last(session.run(p)).half() for p in read_batches(good, self.image_size)]
         if self.rule.endswith(RELIT):
             batches += self._relit(good, session, seed=seed)
         own = torch.cat(batches)
-        patches = own.flatten(0, 2)
+        patches = side_by_side(own, scales).flatten(0, 2)
         if self.rule.endswith(TURNED):
             patches = torch.cat([patches, self._turned(good, own, session, seed=seed)])
         generator = torch.Generator().manual_seed(seed)
@@ -115,11 +119,12 @@ class FeatureRule:
 
     def head(self, rule: Rule, grid: Grid) -> Callable[[Float[Tensor, "b c g g"]], Scores]:
         """Feature grids to scores, by a fitted rule."""
+        scales = self.backbone().scales
         upsampling = upsampling_matrix(grid, smoothing=self.smoothing)
 
         @torch.inference_mode()
         def judging(features: Float[Tensor, "b c g g"]) -> Scores:
-            patches = features.permute(0, 2, 3, 1)
+            patches = side_by_side(features.permute(0, 2, 3, 1), scales)
             distances = rule(patches.flatten(0, 2)).view(patches.shape[:3])
             heatmap = upsampling @ distances @ upsampling.T
             return Scores(heatmap.amax(dim=(1, 2)), heatmap)
@@ -146,7 +151,7 @@ class FeatureRule:
             GoodFeatures(own.numpy(), tuple(range(len(good))), MemoryRows()),
             good,
             session,
-            scales=[Scale(0, own.shape[-1])],
+            scales=self.backbone().scales,
             num_fitted=len(good),
             any_direction=None,
             settings=replace(self.fit_settings, seed=seed),
@@ -156,10 +161,19 @@ class FeatureRule:
 
 
 @functools.cache
-def traced(name: str, strides: tuple[int, ...], image_size: int) -> Traced:
+def traced(name: str, strides: tuple[int, ...], half_strides: tuple[int, ...], image_size: int) -> Traced:
     """Tracing takes seconds and is no part of the rules."""
-    extractor = load_extractor(name, image_size=image_size, strides=strides)
+    extractor = load_extractor(name, image_size=image_size, strides=strides, half_strides=half_strides)
     return Traced(extractor.grid, extractor.scales, extractor_graph(extractor).SerializeToString())
+
+
+def side_by_side(grids: Float[Tensor, "b g g c"], scales: Sequence[Scale]) -> Float[Tensor, "b g g k"]:
+    """Features of all scales of each patch; a coarser one's are those of the patch that it lies in."""
+    own = (
+        scale.of(grids).repeat_interleave(scale.factor, 1).repeat_interleave(scale.factor, 2)
+        for scale in scales
+    )
+    return torch.cat([*own], dim=-1)
 
 
 def _channel_last(features: np.ndarray) -> Float[Tensor, "b g g c"]:
@@ -202,7 +216,7 @@ RULES = {
     "knn": _fit_nearest,
     "knn-relit": _fit_nearest,
     "knn-turned": _fit_nearest,
-    "knn-scales": _fit_nearest,
+    "knn-half": _fit_nearest,
     "knn-whitened": _fit_nearest_latent,
     "mahalanobis": _fit_mahalanobis,
 }

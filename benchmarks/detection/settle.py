@@ -25,7 +25,7 @@ from energyad.datasets import Category
 from energyad.errors import EnergyadError
 from energyad.experts import Expert
 from energyad.progress import Silent
-from energyad.scales import fit_judge, judge_of
+from energyad.scales import as_often, fit_judge, judge_of
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 
@@ -35,7 +35,10 @@ Report = Callable[[dict[str, Any]], None]
 
 
 def settle(category: Category, settings: FitSettings, *, every: int, threads: int, report: Report) -> None:
-    """Train once, as a fit does; `report` gets a row before DxMI and after every so many iterations of all scales."""
+    """Train once, as a fit does; `report` gets a row before DxMI and after every so many iterations.
+
+    They are the finest scale's; another's count as many as its patches are fewer.
+    """
     rehearsal = rehearse(category, settings, threads=threads)
     looks: dict[int, dict[int, tuple[Expert, float]]] = {}
     spent, resumed = 0.0, time.process_time()
@@ -45,8 +48,10 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
         spent += time.process_time() - resumed
         if scale not in looks:
             looks[scale], spent = {}, 0.0
-        if iteration % every == 0 or iteration == settings.iterations:
-            looks[scale][iteration] = copy.deepcopy(expert), spent
+        patches = rehearsal.scales[scale]
+        at = min(iteration * patches.factor**2, settings.iterations)
+        if at % every == 0 or iteration == as_often(settings, patches).iterations:
+            looks[scale][at] = copy.deepcopy(expert), spent
         resumed = time.process_time()
 
     generator = torch.Generator().manual_seed(settings.seed)

@@ -31,9 +31,9 @@ class Stages(nn.Module):
         self.extractor = extractor
 
     def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> tuple[Float[Tensor, "b c gh gw"], ...]:
-        """Feature maps of the chosen stages."""
+        """Feature maps of the chosen stages, of the image alone."""
         x = pixels.permute(0, 3, 1, 2).to(torch.float32) * self.extractor.scale - self.extractor.offset
-        return tuple(self.extractor._stages(x))
+        return tuple(self.extractor.maps_of(x))
 
 
 def stages_of(detector: AnomalyDetector) -> Stages:

@@ -39,9 +39,12 @@ def quantise(
     Raises BackboneError where ONNX Runtime cannot quantise it.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        ready, target = Path(folder) / "ready.onnx", Path(folder) / "int8.onnx"
+        source, ready, target = (Path(folder) / f"{stage}.onnx" for stage in ("float32", "ready", "int8"))
         try:
-            quant_pre_process(backbone, ready, skip_symbolic_shape=True)
+            onnx.save(
+                backbone, source
+            )  # of a graph in memory it would take constants out that shapes depend on
+            quant_pre_process(source, ready, skip_symbolic_shape=True)
             quantization.quantize_static(
                 ready,
                 target,
