@@ -43,7 +43,12 @@ def test_a_backbone_is_traced_once(
     extractor_graph(extractor)
     other = load_extractor("tf_efficientnet_lite0", image_size=64, strides=(8,))
     extractor_graph(other)
-    assert len(traced) == 3, "another grid or another stage is another graph"
+    for half_strides in ((8,), (4, 8)):
+        both = load_extractor(
+            "tf_efficientnet_lite0", image_size=64, strides=(4, 8), half_strides=half_strides
+        )
+        extractor_graph(both)
+    assert len(traced) == 5, "another grid or another stage is another graph, of the image or of its half"
 
 
 def test_a_broken_or_unwritable_cache_costs_time_only(

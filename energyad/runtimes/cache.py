@@ -35,7 +35,7 @@ def extractor_graph(extractor: FeatureExtractor) -> onnx.ModelProto:
 
 
 def _key(extractor: FeatureExtractor) -> str:
-    """Changes with anything the graph depends on: weights, structure, grid, normalisation, exporter."""
+    """Changes with anything the graph depends on: weights, structure, chosen stages, grid, normalisation, exporter."""
     weights, grid = extractor.weights, extractor.grid
     tensors = {name: tuple(tensor.shape) for name, tensor in extractor.backbone.state_dict().items()}
     stages = extractor.backbone.feature_info.get_dicts()  # type: ignore[union-attr, operator]
@@ -45,6 +45,7 @@ def _key(extractor: FeatureExtractor) -> str:
         onnx.__version__,
         vars(weights),
         vars(grid),
+        vars(extractor.stages),
         str(stages),
         str(tensors),
         sources,
