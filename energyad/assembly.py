@@ -107,7 +107,7 @@ def _empty_judge(
         return _empty_expert(tensors, prefix, settings)
     names = [f"{prefix}experts.{number}." for number in range(len(scales))]
     experts = [_empty_expert(tensors, name, settings) for name in names]
-    return judge_of(experts, scales, extractor.grid, settings)
+    return judge_of(experts, scales, extractor.grid, settings.half_share)
 
 
 def _empty_expert(tensors: Mapping[str, Tensor], prefix: str, settings: FitSettings) -> Expert:

@@ -132,8 +132,13 @@ def fit_category(
             strict=True,
         )
     ]
+    # A patch twice as wide sees most of a part: a few parts show it in too few directions, and turned copies beside
+    # what lay beyond the border.
+    half_share = 0.0 if turned.count else settings.half_share
     with single_thread():
-        judge, trainings = fit_judge(patches, scales, grid, settings, generator, progress)
+        judge, trainings = fit_judge(
+            patches, scales, grid, settings, generator, progress, half_share=half_share
+        )
     looks = mean_patches(good, fitted)
     if relit.kept:
         looks = torch.cat([looks, mean_patches(relit, range(len(relit.kept)))])

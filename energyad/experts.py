@@ -67,21 +67,24 @@ class ScaleProduct(nn.Module):
     side: patches of the grid, a side. shares: w, of each scale.
     """
 
+    shares: Float[Tensor, "*b n"]
+
     def __init__(
         self, experts: Sequence[Expert], scales: Sequence[Scale], *, side: int, shares: Sequence[float]
     ) -> None:
         super().__init__()
         self.experts = nn.ModuleList(experts)
-        self.scales, self.side, self.shares = tuple(scales), side, tuple(shares)
+        self.scales, self.side = tuple(scales), side
+        self.register_buffer("shares", torch.tensor(shares))
 
     def forward(
         self, features: Float[Tensor, "b *g c"], per_image: int, judged: Bool[Tensor, " p"] | None = None
     ) -> Float[Tensor, "b *g"]:
         """The energy of each patch; see `Expert.forward`."""
         total = torch.zeros((), device=features.device)
-        for expert, scale, share in zip(self.experts, self.scales, self.shares, strict=True):
+        for number, (expert, scale) in enumerate(zip(self.experts, self.scales, strict=True)):
             energies = self._of(expert, scale, features, per_image, judged)
-            total = total + share * energies.clamp_min(LEAST).log()
+            total = total + self.shares[..., number] * energies.clamp_min(LEAST).log()
         return total.exp()
 
     def _of(

@@ -34,12 +34,11 @@ def gather_scales(
     return [gather_patches(features, images, scale=each, generator=generator, area=area) for each in scales]
 
 
-def judge_of(experts: Sequence[Expert], scales: Sequence[Scale], grid: Grid, settings: FitSettings) -> Judge:
+def judge_of(experts: Sequence[Expert], scales: Sequence[Scale], grid: Grid, half_share: float) -> Judge:
     """One judge of an expert for the image, and where there is one for the image at half its size, of both."""
     if len(experts) == 1:
         return experts[0]
-    shares = (1 - settings.half_share, settings.half_share)
-    return ScaleProduct(experts, scales, side=grid.inner, shares=shares).eval()
+    return ScaleProduct(experts, scales, side=grid.inner, shares=(1 - half_share, half_share)).eval()
 
 
 def as_often(settings: FitSettings, scale: Scale) -> FitSettings:
@@ -65,8 +64,12 @@ def fit_judge(
     generator: torch.Generator,
     progress: Progress,
     observe: Observe | None = None,
+    half_share: float | None = None,
 ) -> tuple[Judge, list[TrainedEnergy]]:
-    """Fit what judges patches, an expert for each scale; also how all their trainings went. good: patches of each."""
+    """Fit what judges patches, an expert for each scale; also how all their trainings went.
+
+    good: patches of each. half_share: of the image at half its size, the settings' where None.
+    """
     experts, trainings = [], []
     for number, patches in enumerate(good):
         look = None if observe is None else functools.partial(observe, number)
@@ -76,7 +79,8 @@ def fit_judge(
         expert, own = fit_expert(patches, of_scale, drawing, progress, look)
         experts.append(expert)
         trainings += own
-    return judge_of(experts, scales, grid, settings), trainings
+    share = settings.half_share if half_share is None else half_share
+    return judge_of(experts, scales, grid, share), trainings
 
 
 def with_parts(
@@ -88,4 +92,4 @@ def with_parts(
         return add(judge, parts[0])
     held = [each for each in judge.experts if isinstance(each, Expert)]
     experts = [add(expert, own) for expert, own in zip(held, parts, strict=True)]
-    return ScaleProduct(experts, judge.scales, side=judge.side, shares=judge.shares).eval()
+    return ScaleProduct(experts, judge.scales, side=judge.side, shares=judge.shares.tolist()).eval()

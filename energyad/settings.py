@@ -44,7 +44,7 @@ class FitSettings:
     Attributes:
         backbone: a timm model's name. strides: of the stages whose features are used.
         half_strides: of those used of the image at half its size, which has an energy of its own; none for one energy.
-        half_share: of that energy in both energies' product, see `ScaleProduct`.
+        half_share: of that energy in both energies' product, see `ScaleProduct`; none where turned copies are taught.
         image_size: pixels a side of the square that images are resized to, a multiple of 32.
         white_level: of 16-bit images whose camera has fewer bits (4095 for 12); None for the full range.
         precision: of the backbone's arithmetic: "float32", or "int8", which is faster and runs on ONNX Runtime alone.

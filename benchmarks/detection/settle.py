@@ -59,7 +59,9 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
     for iteration in sorted(set().union(*looks.values())):
         # A scale that stopped before stays as it was.
         then = [each[max(at for at in each if at <= iteration)] for each in looks.values()]
-        judge = judge_of([expert for expert, _ in then], rehearsal.scales, rehearsal.grid, settings)
+        judge = judge_of(
+            [expert for expert, _ in then], rehearsal.scales, rehearsal.grid, settings.half_share
+        )
         head = EnergyHead(judge, grid=rehearsal.grid, smoothing=settings.smoothing)
         seconds = round(sum(cost for _, cost in then), 1)
         report({"iteration": iteration, "cpu_seconds": seconds} | detect(rehearsal.probe, head))
