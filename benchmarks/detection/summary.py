@@ -15,7 +15,7 @@ from energyad.settings import FitSettings
 
 PLACE = Place.of("detection summary")
 METHODS = frozenset((
-    "energyad", "energyad-init", "energyad-tau0", "energyad-unplanted", "energyad-x3", "knn", "knn-turned",
+    "energyad", "energyad-init", "energyad-tau0", "energyad-whole", "knn", "knn-half", "knn-turned",
     "knn-whitened", "mahalanobis", "padim", "patchcore-0.01", "patchcore-0.1",
 ))  # fmt: skip
 
