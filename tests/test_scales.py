@@ -54,9 +54,8 @@ def an_expert(channels: int, seed: int = 0) -> Expert:
 
 
 def a_product(seed: int = 0) -> ScaleProduct:
-    return ScaleProduct(
-        [an_expert(2, seed), an_expert(7, seed)], [FINE, COARSE], side=SIDE, shares=(0.75, 0.25)
-    )
+    experts, shares = [an_expert(2, seed), an_expert(7, seed)], ((0.75, 0.25), (1.0, 0.0))[seed]
+    return ScaleProduct(experts, [FINE, COARSE], side=SIDE, shares=shares)
 
 
 def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
