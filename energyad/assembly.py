@@ -150,9 +150,8 @@ def _renamed(tensors: Mapping[str, Tensor], *, several: bool) -> dict[str, Tenso
 
 def _empty_energy(tensors: Mapping[str, Tensor], name: str, latents: int, settings: FitSettings) -> nn.Module:
     inner = name if settings.num_prototypes == 0 else f"{name}.energy"
-    discriminated = (
-        f"{inner}.discriminator.first.weight" in tensors
-    )  # models of an earlier energyad have none
+    # Models of an earlier energyad have none.
+    discriminated = f"{inner}.discriminator.first.weight" in tensors
     code = tensors.get(f"{inner}.energy.decoder.0.weight" if discriminated else f"{inner}.decoder.0.weight")
     if code is None:
         raise _misfit(HEAD_FILE)

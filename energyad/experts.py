@@ -34,11 +34,6 @@ class Expert(nn.Module):
         self.energy = energy
         self.closer_look = closer_look
 
-    @property
-    def num_channels(self) -> int:
-        """Features of a patch."""
-        return self.whitening.mean.shape[-1]
-
     def forward(
         self, features: Float[Tensor, "b *g c"], per_image: int, judged: Bool[Tensor, " p"] | None = None
     ) -> Float[Tensor, "b *g"]:
@@ -83,11 +78,11 @@ class ScaleProduct(nn.Module):
         """The energy of each patch; see `Expert.forward`."""
         total = torch.zeros((), device=features.device)
         for number, (expert, scale) in enumerate(zip(self.experts, self.scales, strict=True)):
-            energies = self._of(expert, scale, features, per_image, judged)
-            total = total + self.shares[..., number] * energies.clamp_min(LEAST).log()
+            logs = self._log_energies(expert, scale, features, per_image, judged)
+            total = total + self.shares[..., number] * logs
         return total.exp()
 
-    def _of(
+    def _log_energies(
         self,
         expert: nn.Module,
         scale: Scale,
@@ -95,10 +90,10 @@ class ScaleProduct(nn.Module):
         per_image: int,
         judged: Bool[Tensor, " p"] | None,
     ) -> Float[Tensor, "b *g"]:
-        """The energy of one scale at each of the grid's patches."""
+        """One scale's, at each patch of the grid."""
         if scale.factor == 1:
             energies: Float[Tensor, "b *g"] = expert(scale.of(features), per_image, judged)
-            return energies
+            return energies.clamp_min(LEAST).log()
         grids = features.reshape(-1, self.side, self.side, features.shape[-1])
         count = per_image // scale.factor**2
         counted = None if judged is None else scale.any_of(judged.view(-1, *grids.shape[1:3])).flatten()
@@ -106,12 +101,7 @@ class ScaleProduct(nn.Module):
         own = scale.of(grids).reshape(features.shape[0], -1, scale.num_channels)
         coarse = expert(own, count, counted).reshape(-1, *[self.side // scale.factor] * 2)
         matrix = interpolation_matrix(self.side // scale.factor, self.side).to(coarse)  # no weight of its own
-        return (matrix @ coarse.clamp_min(LEAST).log() @ matrix.T).exp().reshape(features.shape[:-1])
-
-    @property
-    def num_channels(self) -> int:
-        """Features of a patch."""
-        return self.scales[-1].stop
+        return (matrix @ coarse.clamp_min(LEAST).log() @ matrix.T).reshape(features.shape[:-1])
 
 
 Judge: TypeAlias = Expert | ScaleProduct

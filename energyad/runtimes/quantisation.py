@@ -41,9 +41,8 @@ def quantise(
     with tempfile.TemporaryDirectory() as folder, _quiet():
         source, ready, target = (Path(folder) / f"{stage}.onnx" for stage in ("float32", "ready", "int8"))
         try:
-            onnx.save(
-                backbone, source
-            )  # of a graph in memory it would take constants out that shapes depend on
+            # Of a graph in memory it would take constants out that shapes depend on.
+            onnx.save(backbone, source)
             quant_pre_process(source, ready, skip_symbolic_shape=True)
             quantization.quantize_static(
                 ready,
