@@ -28,7 +28,7 @@ from energyad.settings import FitSettings
 FIRST_WITH_EXPERTS = 8
 """Of models whose head holds an expert or experts; before, it held their modules itself."""
 
-EARLIER: Mapping[str, Any] = {"closer_share": 1 / 32, "half_strides": ()}
+EARLIER: Mapping[str, Any] = {"closer_share": 1 / 32, "half_strides": (), "border": 16}
 """Settings that models of an earlier energyad do not name, and what they were then."""
 
 GONE = "scale_powers"
@@ -64,6 +64,7 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
         image_size=manifest.input.image_size,
         strides=settings.strides,
         half_strides=settings.half_strides,
+        border=settings.border,
     )
     _fill(extractor.backbone, _tensors(contents, BACKBONE_FILE), BACKBONE_FILE)
     tensors = _tensors(contents, HEAD_FILE)

@@ -16,7 +16,7 @@ from energyad import detector
 from energyad.copies import Turned, relit_features, turned_copies
 from energyad.experts import Judge
 from energyad.extraction import GoodFeatures, extract, require_enough, warn_of_few
-from energyad.features import Grid, Scale
+from energyad.grids import Grid, Scale
 from energyad.heads import GoodPatches
 from energyad.planted import planted_patches
 from energyad.progress import Progress
@@ -36,7 +36,8 @@ class CategoryFit:
 
     images: those that could be read; held_out: places of those kept for the threshold. good: their features, relit:
     of copies under other light, turned: of turned ones. looks: mean patches of the fitted images and the relit ones.
-    scales: that have a judge each. area: patches that are judged, all where None.
+    scales: that have a judge each, not all where turned copies are taught. area: patches that are judged, all where
+    None.
     """
 
     name: str
@@ -109,13 +110,17 @@ def fit_category(
         good,
         images,
         session,
-        scales=scales,
+        scale=scales[0],
         num_fitted=len(fitted),
         any_direction=any_direction,
         settings=settings,
         progress=progress,
         area=area,
     )
+    if turned.count:
+        # A patch twice as wide sees most of a part: a few parts show it in too few directions, and turned copies beside
+        # what lay beyond the border.
+        scales = scales[:1]
     fitted_images = [images[place] for place in fitted]
     relit = relit_features(fitted_images, session, settings=settings, progress=progress)
     planted = planted_patches(
@@ -132,13 +137,8 @@ def fit_category(
             strict=True,
         )
     ]
-    # A patch twice as wide sees most of a part: a few parts show it in too few directions, and turned copies beside
-    # what lay beyond the border.
-    half_share = 0.0 if turned.count else settings.half_share
     with single_thread():
-        judge, trainings = fit_judge(
-            patches, scales, grid, settings, generator, progress, half_share=half_share
-        )
+        judge, trainings = fit_judge(patches, scales, grid, settings, generator, progress)
     looks = mean_patches(good, fitted)
     if relit.kept:
         looks = torch.cat([looks, mean_patches(relit, range(len(relit.kept)))])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energyad import detector
 from energyad.extraction import GoodFeatures, extract, in_area
-from energyad.features import Scale
+from energyad.grids import Scale
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.settings import FitSettings
@@ -51,19 +51,19 @@ def relit_features(
 
 @dataclass(frozen=True)
 class Turned:
-    """Patches of each image's copies, turned to any direction, of each scale; count: of the copies together."""
+    """Patches of each image's copies, turned to any direction; count: of the copies together."""
 
-    patches: tuple[Float16[Tensor, "n q c"], ...]
+    patches: Float16[Tensor, "n q c"]
     count: int
 
     def beside(
         self, own: Sequence[Float16[Tensor, "m p c"]], places: Sequence[int]
     ) -> list[Float16[Tensor, "m p_and_q c"]]:
-        """Patches of the images at these places, of each scale, with those of their copies where there are some."""
+        """Patches of these images, of each scale, the first's with those of their copies, where there are some."""
         if self.count == 0:
             return list(own)
-        copies = (each[list(places)] for each in self.patches)
-        return [torch.cat(pair, dim=1) for pair in zip(own, copies, strict=True)]
+        first, *others = own
+        return [torch.cat([first, self.patches[list(places)]], dim=1), *others]
 
 
 def turned_copies(
@@ -71,7 +71,7 @@ def turned_copies(
     good_images: Sequence[detector.ImageLike],
     session: OnnxFeatures,
     *,
-    scales: Sequence[Scale],
+    scale: Scale,
     num_fitted: int,
     any_direction: bool | None,
     settings: FitSettings,
@@ -81,10 +81,10 @@ def turned_copies(
     """Turned copies of the images that `good` are features of, where those that are fitted are few.
 
     any_direction: whether the parts come in any direction; None to see for itself. None are made where they do not.
-    scales: whose patches, the grid's own first. area: patches of the grid that count, see `in_area`.
+    scale: whose patches, one of the grid's own. area: patches of the grid that count, see `in_area`.
     """
-    n, grid = len(good_images), good.features.shape[1:]
-    none = Turned((), 0)
+    n = len(good_images)
+    none = Turned(torch.empty(n, 0, scale.num_channels, dtype=torch.float16), 0)
     unseen = any_direction is None and n < FEWEST_COMPARED
     if num_fitted >= ENOUGH or any_direction is False or unseen:
         return none
@@ -94,24 +94,18 @@ def turned_copies(
     shown = inscribed(*good.features.shape[1:3])
     in_both = shown & in_area(good.features, area)
     shown = in_both if in_both.any() else shown
-    by_image = torch.from_numpy(found.features).unflatten(0, (rounds, n)).transpose(0, 1)
-    places = torch.from_numpy(shown).view(grid[:2])
+    by_image = scale.of(torch.from_numpy(found.features).unflatten(0, (rounds, n)).transpose(0, 1))
+    places = torch.from_numpy(shown).view(good.features.shape[1:3])
+    patches = by_image[:, :, places]
     if any_direction is None:
-        finest = scales[0]
-        own = finest.of(torch.from_numpy(good.features))[:, places]
+        own = scale.of(torch.from_numpy(good.features))[:, places]
         generator = torch.Generator().manual_seed(settings.seed)
-        if not in_any_direction(own, finest.of(by_image)[:, :, places], generator=generator):
+        if not in_any_direction(own, patches, generator=generator):
             found.discard()
             return none
-    patches = tuple(scale.of(by_image)[:, :, whole(places, scale)].half().flatten(1, 2) for scale in scales)
+    patches = patches.half().flatten(1, 2)
     found.discard()
     return Turned(patches, len(chosen))
-
-
-def whole(places: Bool[Tensor, "rows g"], scale: Scale) -> Bool[Tensor, "rows2 g2"]:
-    """The scale's patches that hold none but these; if there is none, those that hold some."""
-    filled = ~scale.any_of(~places)
-    return filled if filled.any() else scale.any_of(places)
 
 
 def inscribed(rows: int, columns: int) -> Bool[np.ndarray, " p"]:

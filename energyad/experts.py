@@ -15,7 +15,7 @@ from torch.func import functional_call, stack_module_state
 
 from energyad.closer_look import CloserLook
 from energyad.energy import PrototypeEnergy, whole_and_learned
-from energyad.features import Scale, interpolation_matrix
+from energyad.grids import Scale, interpolation_matrix
 from energyad.latents import Whitening
 
 LEAST = 1e-3
@@ -95,12 +95,13 @@ class ScaleProduct(nn.Module):
             energies: Float[Tensor, "b *g"] = expert(scale.of(features), per_image, judged)
             return energies.clamp_min(LEAST).log()
         grids = features.reshape(-1, self.side, self.side, features.shape[-1])
-        count = per_image // scale.factor**2
+        side = scale.side(self.side)
+        count = per_image // self.side**2 * side**2
         counted = None if judged is None else scale.any_of(judged.view(-1, *grids.shape[1:3])).flatten()
         # As many to an image as there are of its weights, where experts of several categories lend them.
         own = scale.of(grids).reshape(features.shape[0], -1, scale.num_channels)
-        coarse = expert(own, count, counted).reshape(-1, *[self.side // scale.factor] * 2)
-        matrix = interpolation_matrix(self.side // scale.factor, self.side).to(coarse)  # no weight of its own
+        coarse = expert(own, count, counted).reshape(-1, side, side)
+        matrix = interpolation_matrix(side, self.side, margin=scale.margin).to(coarse)  # no weight of its own
         return (matrix @ coarse.clamp_min(LEAST).log() @ matrix.T).reshape(features.shape[:-1])
 
 
@@ -176,14 +177,32 @@ def _of_each(stacked: Tensor, category: Int[Tensor, " b"]) -> Tensor:
 def unite(
     experts: Sequence[Judge], recognition: Recognition, *, units: Sequence[float] | None, tiles: int
 ) -> Experts:
-    """Experts side by side. Where one of them has fewer prototypes, its last is repeated, so that weights are alike."""
-    united = Experts(copy.deepcopy(experts), recognition, units=units, tiles=tiles)
+    """Experts side by side, their weights alike.
+
+    Where one of them has fewer prototypes, its last is repeated. Where one has not all scales, it gets another's, which
+    do not count.
+    """
+    united = Experts(copy.deepcopy(_of_all_scales(experts)), recognition, units=units, tiles=tiles)
     for kind in (PrototypeEnergy, CloserLook):
         held = [each for each in united.modules() if isinstance(each, kind)]
         most = max((each.size for each in held), default=0)
         for each in held:
             each.repeat_last(most)
     return united
+
+
+def _of_all_scales(judges: Sequence[Judge]) -> Sequence[Judge]:
+    most = next((each for each in judges if isinstance(each, ScaleProduct)), None)
+    if most is None:
+        return judges
+    others = [each for each in most.experts[1:] if isinstance(each, Expert)]
+    shares = (1.0, *[0.0] * len(others))
+    return [
+        ScaleProduct([each, *others], most.scales, side=most.side, shares=shares).eval()
+        if isinstance(each, Expert)
+        else each
+        for each in judges
+    ]
 
 
 def fit_recognition(looks: Sequence[Float[Tensor, "_ c"]]) -> Recognition:

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 import timm
 import torch
-from jaxtyping import Bool, Float, Shaped, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energyad import backbones
 from energyad.backbones import BackboneWeights
-from energyad.errors import BackboneError, SettingsError
+from energyad.errors import BackboneError
+from energyad.grids import Grid, Scale, make_grid, resampling_matrix
 
 DEFAULT_STRIDES = (4, 8, 16)
 DEFAULT_HALF_STRIDES = (8, 16, 32)
-BORDER_PIXELS = 16
-"""Width of the border whose patches are left out. Their energy is the nearest inner patch's."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where patches lie: `size` a side over `image_size` pixels, the outer `margin` of them unused."""
-
-    image_size: int
-    size: int
-    margin: int
-
-    @property
-    def inner(self) -> int:
-        """Patches a side that are used."""
-        return self.size - 2 * self.margin
+DEFAULT_BORDER = 8
 
 
 @dataclass(frozen=True)
@@ -49,44 +34,6 @@ class Stages:
     stride: int
 
 
-@dataclass(frozen=True)
-class Scale:
-    """A part of the features that is judged by itself: so many from channel `start` on.
-
-    factor: patches of the grid, a side, that are one patch of this scale. Its features are dealt out among them, so
-    that scales of any grid lie side by side in one array: feature n of a coarse patch is channel ⌊n / factor²⌋ of the
-    (n mod factor²)-th of its patches, row by row.
-    """
-
-    start: int
-    num_channels: int
-    factor: int = 1
-
-    @property
-    def stop(self) -> int:
-        """The first channel after it."""
-        return self.start - (-self.num_channels // self.factor**2)
-
-    def of(self, features: Float[Tensor, "*b rows g c"]) -> Float[Tensor, "*b rows2 g2 k"]:
-        """This scale's patches of whole grids, which may lie below one another."""
-        own = features[..., self.start : self.stop]
-        if self.factor == 1:
-            return own
-        together = self._blocks(own).movedim((-4, -2), (-2, -1))
-        return together.flatten(-3)[..., : self.num_channels]
-
-    def mean_of(self, values: Float[Tensor, "*b rows g"]) -> Float[Tensor, "*b rows2 g2"]:
-        """A value of each of the grid's patches as one of this scale's."""
-        return values if self.factor == 1 else self._blocks(values[..., None]).mean(dim=(-4, -2))[..., 0]
-
-    def any_of(self, patches: Bool[Tensor, "*b rows g"]) -> Bool[Tensor, "*b rows2 g2"]:
-        """Which of this scale's patches hold one of these."""
-        return self.mean_of(patches.float()) > 0
-
-    def _blocks(self, grids: Shaped[Tensor, "*b rows g c"]) -> Shaped[Tensor, "*b rows2 f g2 f c"]:
-        return grids.unflatten(-2, (-1, self.factor)).unflatten(-4, (-1, self.factor))
-
-
 class FeatureExtractor(nn.Module):
     """RGB bytes to one grid of patch features: chosen stages, 3 × 3 mean, resized to a common grid, concatenated.
 
@@ -94,7 +41,7 @@ class FeatureExtractor(nn.Module):
     coarser than the grid are interpolated without it: their patches reach far as they are, and a mean over three of
     them thins out what is smaller.
     Normalisation is inside, so that every runtime sees the same bytes. Patches of the outermost `margin` rings are
-    left out: they see the zeros that convolutions pad with, and would be the strangest of every good image.
+    left out: they see little but the zeros that convolutions pad with.
 
     Of the image at half its size, an image pyramid's next level (Adelson et al. 1984), stages are taken without the
     mean, as features of patches twice as wide. scales: where the image's features lie, and those of its half.
@@ -114,9 +61,8 @@ class FeatureExtractor(nn.Module):
         )
         offset = (torch.tensor(weights.mean) / torch.tensor(weights.std)).view(1, 3, 1, 1)
         self.register_buffer("offset", offset, persistent=False)
-        self.wider = 2 if grid.margin % 2 == grid.inner % 2 == 0 else 1
         pixels = torch.zeros(1, 3, grid.image_size, grid.image_size)
-        half_grid = Grid(grid.image_size, grid.size // self.wider, grid.margin // self.wider)
+        half_grid = grid.coarser()
         with torch.no_grad():
             whole, half = self._maps(pixels)
         for name, maps, common in (("whole", whole, grid), ("half", half, half_grid)):
@@ -124,7 +70,11 @@ class FeatureExtractor(nn.Module):
                 matrix = resampling_matrix(each.shape[-1], common, mean=name == "whole")
                 self.register_buffer(f"{name}_{index}", matrix, persistent=False)
         own, coarse = (sum(each.shape[1] for each in maps) for maps in (whole, half))
-        self.scales = (Scale(0, own), Scale(own, coarse, self.wider)) if half else (Scale(0, own),)
+        wider = grid.size // half_grid.size
+        beyond = wider * half_grid.margin - grid.margin
+        self.scales: tuple[Scale, ...] = (Scale(0, own),)
+        if half:
+            self.scales += (Scale(own, coarse, wider, beyond),)
 
     def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b c g g"]:
         """Features of the inner patches, g = grid.inner. pixels: RGB bytes, h = w = grid.image_size."""
@@ -134,10 +84,11 @@ class FeatureExtractor(nn.Module):
         if not half:
             return features
         coarse = self._resampled("half", half)
-        spare = -coarse.shape[1] % self.wider**2
+        scale = self.scales[1]
+        spare, beyond = -coarse.shape[1] % scale.factor**2, scale.margin
         padded = F.pad(coarse, (0, 0, 0, 0, 0, spare)) if spare else coarse
-        dealt = F.pixel_shuffle(padded, self.wider)
-        return torch.cat([features, dealt], dim=1)
+        dealt = F.pixel_shuffle(padded, scale.factor)
+        return torch.cat([features, F.pad(dealt, (beyond,) * 4) if beyond else dealt], dim=1)
 
     def _resampled(self, name: str, maps: list[Float[Tensor, "b _ gh gw"]]) -> Float[Tensor, "b c g g"]:
         matrices = [self.get_buffer(f"{name}_{index}") for index in range(len(maps))]
@@ -158,32 +109,6 @@ class FeatureExtractor(nn.Module):
             stage if stage.shape[1] == count else stage.permute(0, 3, 1, 2)
             for stage, count in zip(self.backbone(x), channels, strict=True)
         ]
-
-
-def resampling_matrix(size: int, grid: Grid, *, mean: bool = True) -> Float[Tensor, "inner size"]:
-    """One axis of «3 × 3 mean, then resize to the common grid, then leave out the margin», as a matrix.
-
-    All three steps are linear and separable, so a stage becomes R · stage · Rᵀ: two small products instead of passes
-    over the whole map. Stages at least as fine as the grid: means, at the border over the neighbours that exist, then
-    averaged down. Coarser ones: no mean, interpolated up with half-pixel centres. Rows sum to one.
-    """
-    place = torch.arange(size, dtype=torch.float64)
-    if size % grid.size == 0:
-        near = ((place[:, None] - place).abs() <= (1 if mean else 0)).double()
-        means = near / near.sum(1, keepdim=True)
-        share = size // grid.size
-        common = torch.eye(grid.size, dtype=torch.float64).repeat_interleave(share, dim=1) / share @ means
-    else:
-        common = interpolation_matrix(size, grid.size)
-    return common[grid.margin : grid.size - grid.margin].float()
-
-
-@functools.cache
-def interpolation_matrix(size: int, target: int) -> Float[Tensor, "target size"]:
-    """One axis of a linear interpolation with half-pixel centres, as a matrix whose rows sum to one, in float64."""
-    centres = (torch.arange(target, dtype=torch.float64) + 0.5) * size / target - 0.5
-    place = torch.arange(size, dtype=torch.float64)
-    return (1 - (centres.clamp(0, size - 1)[:, None] - place).abs()).clamp_min(0)
 
 
 def choose_stages(name: str, strides: tuple[int, ...], half_strides: tuple[int, ...] = ()) -> Stages:
@@ -215,25 +140,18 @@ def choose_stages(name: str, strides: tuple[int, ...], half_strides: tuple[int, 
     return Stages(tuple(indices), whole, half, sorted(strides)[(len(strides) - 1) // 2])
 
 
-def make_grid(image_size: int, stride: int) -> Grid:
-    """The grid of a backbone's chosen stride. Raises SettingsError for a size that the strides do not divide."""
-    if image_size < 64 or image_size % 32 != 0:
-        near = max(64, 32 * round(image_size / 32))
-        raise SettingsError(f"image size {image_size}: must be a multiple of 32, at least 64; try {near}")
-    return Grid(image_size, image_size // stride, BORDER_PIXELS // stride)
-
-
 def load_extractor(
     name: str,
     *,
     image_size: int,
     strides: tuple[int, ...] = DEFAULT_STRIDES,
     half_strides: tuple[int, ...] = (),
+    border: int = DEFAULT_BORDER,
     weights_file: Path | None = None,
 ) -> FeatureExtractor:
-    """A frozen extractor with pretrained weights. image_size: pixels a side, a multiple of 32."""
+    """A frozen extractor with pretrained weights. image_size: pixels a side, a multiple of 32. border: pixels."""
     stages = choose_stages(name, strides, half_strides)
-    grid = make_grid(image_size, stages.stride)
+    grid = make_grid(image_size, stages.stride, border=border)
     backbone, weights = backbones.load_backbone(
         name, out_indices=stages.indices, image_size=image_size, weights_file=weights_file
     )
@@ -241,10 +159,15 @@ def load_extractor(
 
 
 def empty_extractor(
-    weights: BackboneWeights, *, image_size: int, strides: tuple[int, ...], half_strides: tuple[int, ...] = ()
+    weights: BackboneWeights,
+    *,
+    image_size: int,
+    strides: tuple[int, ...],
+    half_strides: tuple[int, ...] = (),
+    border: int = DEFAULT_BORDER,
 ) -> FeatureExtractor:
     """The same without pretrained weights, for a saved model to fill."""
     stages = choose_stages(weights.name, strides, half_strides)
     backbone = backbones.empty_backbone(weights.name, out_indices=stages.indices, image_size=image_size)
-    grid = make_grid(image_size, stages.stride)
+    grid = make_grid(image_size, stages.stride, border=border)
     return FeatureExtractor(backbone, weights, grid=grid, stages=stages).eval()

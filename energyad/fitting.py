@@ -6,6 +6,7 @@ import datetime
 import functools
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,15 @@ from energyad.card import model_card
 from energyad.category_fit import CategoryFit, fit_category, single_thread
 from energyad.errors import DataError
 from energyad.experts import fit_recognition, unite
-from energyad.extraction import require_enough, some_pixels, work_on
-from energyad.features import Grid, load_extractor
+from energyad.extraction import require_enough, work_on
+from energyad.frozen import open_backbone
+from energyad.grids import Grid
 from energyad.manifest import BackboneSpec, CalibrationSpec, InputSpec, Manifest, Provenance, TileSpec
 from energyad.progress import OfCategory, Progress, Silent
 from energyad.roi import AreaSource, judge
 from energyad.runtimes import export
-from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.eager import HeadRuntime
 from energyad.runtimes.onnx import OnnxFeatures
-from energyad.runtimes.quantisation import quantise
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 from energyad.training import TrainedEnergy
@@ -60,18 +60,10 @@ def fit_model(
     for category, images in groups.items():
         require_enough(len(images), of=category)
     progress.stage("backbone", 1)
-    extractor = load_extractor(
-        settings.backbone,
-        image_size=settings.image_size,
-        strides=settings.strides,
-        half_strides=settings.half_strides,
-        weights_file=backbone_weights,
+    open_for = functools.partial(
+        open_backbone, good_images, weights_file=backbone_weights, threads=threads, skip_bad=skip_bad
     )
-    backbone_graph = extractor_graph(extractor)
-    if settings.precision == "int8":
-        pixels = some_pixels(good_images, settings=settings, skip_bad=skip_bad)
-        backbone_graph = quantise(backbone_graph, pixels, name=settings.backbone)
-    session = OnnxFeatures(backbone_graph.SerializeToString(), threads=threads or 0)
+    extractor, backbone_graph, session = open_for(settings)
     progresses = of_each_category(progress, list(groups))
     fits = tuple(
         fit_category(
@@ -88,6 +80,9 @@ def fit_model(
         )
         for (category, images), told in zip(groups.items(), progresses, strict=True)
     )
+    if num_channels(fits) < extractor.scales[-1].stop:  # what nobody is judged by need not be computed
+        settings = replace(settings, half_strides=())
+        extractor, backbone_graph, session = open_for(settings)
     head = head_of(fits, extractor.grid, settings, mask=judged.mask)
     with single_thread():
         units, calibration, parts = calibrate_on(fits, head, session, settings, progress)
@@ -95,7 +90,7 @@ def fit_model(
     fits = tuple(each.with_all_parts(settings=settings) for each in fits)
     head = head_of(fits, extractor.grid, settings, units=units, mask=judged.mask)
     tiled = export.with_tiles(backbone_graph, settings.cut(), side=settings.image_size)
-    graph = export.join(tiled, export.export_head(head, num_channels=fits[0].looks.shape[1]))
+    graph = export.join(tiled, export.export_head(head, num_channels=num_channels(fits)))
     for each in fits:
         each.discard()
     contents = {
@@ -118,6 +113,11 @@ def fit_model(
         update["categories"] = tuple(groups)
     manifest = manifest.model_copy(update=update)
     return manifest, contents | {detector.CARD_FILE: model_card(manifest).encode()}
+
+
+def num_channels(fits: Sequence[CategoryFit]) -> int:
+    """Channels that any of these categories is judged by, the first ones of all."""
+    return max(each.scales[-1].stop for each in fits)
 
 
 def by_category(
@@ -161,7 +161,7 @@ def head_of(
     }
     if len(fits) == 1:
         return EnergyHead(fits[0].judge, **options).eval()
-    recognition = fit_recognition([each.looks for each in fits])
+    recognition = fit_recognition([each.looks[:, : num_channels(fits)] for each in fits])
     experts = unite([each.judge for each in fits], recognition, units=units, tiles=settings.cut().count)
     return EnergyHead(experts, **options).eval()
 

@@ -16,8 +16,8 @@ from energyad.discriminator import DiscriminatedEnergy
 from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.experts import Expert
 from energyad.extraction import in_area
-from energyad.features import Scale
 from energyad.features_store import release
+from energyad.grids import Scale
 from energyad.latents import Whitening, fit_whitening
 from energyad.progress import Progress
 from energyad.settings import FitSettings

@@ -15,7 +15,7 @@ from energyad.augmentation import relight
 from energyad.defect_kinds import KINDS
 from energyad.defects import FINER, drawing_size, plant_defect
 from energyad.extraction import BATCH_SIZE, some_tiles
-from energyad.features import Grid, Scale
+from energyad.grids import Grid, Scale
 from energyad.pipeline import batches, in_order
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures

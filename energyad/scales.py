@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float16
 from torch import Tensor
 
 from energyad.experts import Expert, Judge, ScaleProduct
-from energyad.features import Grid, Scale
+from energyad.grids import Grid, Scale
 from energyad.heads import GoodPatches, add_parts, fit_expert, gather_patches
 from energyad.progress import Progress
 from energyad.settings import FitSettings
@@ -64,11 +64,10 @@ def fit_judge(
     generator: torch.Generator,
     progress: Progress,
     observe: Observe | None = None,
-    half_share: float | None = None,
 ) -> tuple[Judge, list[TrainedEnergy]]:
     """Fit what judges patches, an expert for each scale; also how all their trainings went.
 
-    good: patches of each. half_share: of the image at half its size, the settings' where None.
+    good: patches of each.
     """
     experts, trainings = [], []
     for number, patches in enumerate(good):
@@ -79,8 +78,7 @@ def fit_judge(
         expert, own = fit_expert(patches, of_scale, drawing, progress, look)
         experts.append(expert)
         trainings += own
-    share = settings.half_share if half_share is None else half_share
-    return judge_of(experts, scales, grid, share), trainings
+    return judge_of(experts, scales, grid, settings.half_share), trainings
 
 
 def with_parts(

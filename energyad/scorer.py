@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from energyad.experts import Experts, Judge
-from energyad.features import FeatureExtractor, Grid
+from energyad.features import FeatureExtractor
+from energyad.grids import Grid
 from energyad.tiling import Tiles, blending_weights, cut_indices, length, starts
 
 SMOOTHING_REACH = 6

@@ -9,7 +9,7 @@ from energyad.backbones import DEFAULT_BACKBONE
 from energyad.calibration import check_rates
 from energyad.dxmi.settings import DxMISettings
 from energyad.errors import SettingsError
-from energyad.features import DEFAULT_HALF_STRIDES, DEFAULT_STRIDES
+from energyad.features import DEFAULT_BORDER, DEFAULT_HALF_STRIDES, DEFAULT_STRIDES
 from energyad.tiling import Tiles
 
 PRECISIONS = ("float32", "int8")
@@ -44,7 +44,10 @@ class FitSettings:
     Attributes:
         backbone: a timm model's name. strides: of the stages whose features are used.
         half_strides: of those used of the image at half its size, which has an energy of its own; none for one energy.
-        half_share: of that energy in both energies' product, see `ScaleProduct`; none where turned copies are taught.
+            Where turned copies are taught there is none.
+        half_share: of that energy in both energies' product, see `ScaleProduct`.
+        border: pixels at each side whose patches are left out, one ring of them at least; they see the backbone's
+            padding. Their energy is the nearest judged patch's.
         image_size: pixels a side of the square that images are resized to, a multiple of 32.
         white_level: of 16-bit images whose camera has fewer bits (4095 for 12); None for the full range.
         precision: of the backbone's arithmetic: "float32", or "int8", which is faster and runs on ONNX Runtime alone.
@@ -75,6 +78,7 @@ class FitSettings:
     strides: tuple[int, ...] = DEFAULT_STRIDES
     half_strides: tuple[int, ...] = DEFAULT_HALF_STRIDES
     half_share: float = 1 / 3
+    border: int = DEFAULT_BORDER
     image_size: int = 256
     white_level: int | None = None
     precision: str = "float32"
@@ -114,7 +118,7 @@ class FitSettings:
         for name in (*sizes, *others, "discriminator_iterations"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
         counts = ("num_prototypes", "num_closer_looks", "planted_defects", "warmup_iterations", "iterations")
-        for name in ("lighting", *counts, "discriminator_strength", "smoothing", "seed"):
+        for name in ("border", "lighting", *counts, "discriminator_strength", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         self._require(0 < self.half_share < 1, "half_share", "must lie between 0 and 1")
         self._require(self.warmup_power >= 1, "warmup_power", "must be at least 1")

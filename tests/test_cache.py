@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from energyad.features import Grid, load_extractor
+from energyad.features import load_extractor
 from energyad.files import CACHE_VARIABLE
+from energyad.grids import Grid
 from energyad.runtimes import export
 from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures

@@ -11,7 +11,7 @@ from energyad.closer_look import CloserLook
 from energyad.coreset import Coreset
 from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes, whole_and_learned
 from energyad.experts import Expert
-from energyad.features import Grid
+from energyad.grids import Grid
 from energyad.latents import Whitening
 from energyad.scorer import EnergyHead
 from energyad.tiling import Tiles

@@ -13,7 +13,7 @@ from torch import Tensor
 from energyad import copies
 from energyad.copies import Turned, in_any_direction, inscribed, relit_features, turned_copies
 from energyad.extraction import GoodFeatures, extract
-from energyad.features import Scale
+from energyad.grids import Scale
 from energyad.progress import Silent
 from energyad.settings import FitSettings
 
@@ -46,7 +46,7 @@ def turned(count: int, *, num_fitted: int, any_direction: bool | None) -> Turned
         good,
         images(count),
         session,
-        scales=[Scale(0, 1)],
+        scale=Scale(0, 1),
         num_fitted=num_fitted,
         any_direction=any_direction,
         **how,
@@ -72,15 +72,15 @@ def test_no_lighting_means_no_copies() -> None:
 
 def test_turned_copies_lie_beside_their_own_image_and_only_of_few() -> None:
     few = turned(5, num_fitted=4, any_direction=True)
-    assert few.count >= copies.ENOUGH and few.patches[0].shape == (5, few.count // 5, 1)
+    assert few.count >= copies.ENOUGH and few.patches.shape == (5, few.count // 5, 1)
     own = torch.tensor([100.0 + place for place in range(5)]).half()
-    assert (few.patches[0] == own[:, None, None]).all()  # of an even grey, turned, nothing changes
+    assert (few.patches == own[:, None, None]).all()  # of an even grey, turned, nothing changes
     for refused in (
         turned(5, num_fitted=4, any_direction=False),
         turned(copies.ENOUGH + 8, num_fitted=copies.ENOUGH, any_direction=True),
         turned(copies.FEWEST_COMPARED - 1, num_fitted=2, any_direction=None),  # too few to see
     ):
-        assert refused.count == 0 == len(refused.patches)
+        assert refused.count == 0 == refused.patches.numel()
     assert turned(2, num_fitted=1, any_direction=True).count > 0
 
 
@@ -118,7 +118,7 @@ def test_found_out_from_the_images_themselves() -> None:
 
 
 class MeanGreyBesideDrift(MeanGrey):
-    """Another channel that is unlike at every look: patches of a coarser scale have other features each."""
+    """Another channel that is unlike at every look."""
 
     def __init__(self) -> None:
         self.looks = 0
@@ -129,12 +129,20 @@ class MeanGreyBesideDrift(MeanGrey):
         return np.concatenate([own, np.full_like(own, 500 * self.looks)], axis=1)
 
 
-def test_the_finest_scale_tells_whether_parts_come_in_any_direction() -> None:
+def test_one_scale_tells_whether_parts_come_in_any_direction() -> None:
     session: Any = MeanGreyBesideDrift()
     how: dict[str, Any] = {"settings": FitSettings(image_size=64), "progress": Silent()}
     good = extract(images(8), session, skip_bad=False, **how)
     options: dict[str, Any] = how | {"num_fitted": 6, "any_direction": None}
-    found = turned_copies(good, images(8), session, scales=[Scale(0, 1), Scale(1, 1)], **options)
-    assert found.count > 0 and len(found.patches) == 2
-    whole = turned_copies(good, images(8), session, scales=[Scale(0, 2)], **options)
-    assert whole.count == 0
+    found = turned_copies(good, images(8), session, scale=Scale(0, 1), **options)
+    assert found.count > 0 and found.patches.shape[-1] == 1
+    both = turned_copies(good, images(8), session, scale=Scale(0, 2), **options)
+    assert both.count == 0
+
+
+def test_copies_lie_beside_patches_of_the_first_scale_alone() -> None:
+    own = [torch.zeros(3, 4, 2).half(), torch.zeros(3, 1, 5).half()]
+    copies = torch.arange(4.0).half()[:, None, None].expand(4, 6, 2)
+    first, other = Turned(copies, 4).beside(own, [3, 0, 2])
+    assert torch.equal(first[:, :4], own[0]) and first[:, 4:, 0].tolist() == [[3.0] * 6, [0.0] * 6, [2.0] * 6]
+    assert other is own[1]

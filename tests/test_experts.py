@@ -23,7 +23,7 @@ from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prot
 from energyad.errors import DataError, ModelError
 from energyad.evaluation import evaluate
 from energyad.experts import Expert, Experts, Recognition, fit_recognition, unite
-from energyad.features import Grid
+from energyad.grids import Grid
 from energyad.images import as_rgb, resize
 from energyad.latents import fit_whitening
 from energyad.manifest import Observation

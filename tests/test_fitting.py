@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from energyad import heads
-from energyad.features import Scale
+from energyad.grids import Scale
 from energyad.heads import gather_patches
 
 WHOLE = Scale(0, 1)

@@ -9,7 +9,7 @@ import torch
 
 from energyad.energy import AutoencoderEnergy, MeanEnergy
 from energyad.experts import Expert
-from energyad.features import Grid
+from energyad.grids import Grid
 from energyad.heads import GoodPatches, add_parts, fit_expert
 from energyad.progress import Silent
 from energyad.settings import FitSettings

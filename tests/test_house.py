@@ -12,12 +12,13 @@ import energyad
 ROOT = Path(energyad.__file__).parent
 ORDER = (
     "errors", "progress", "files", "pipeline", "image_files", "decoding", "images", "augmentation", "tiling",
-    "datasets", "defect_kinds", "defects", "demo", "stages", "backbones", "features", "latents", "coreset", "energy",
-    "closer_look", "discriminator", "dxmi", "experts", "calibration", "settings", "training",
+    "datasets", "defect_kinds", "defects", "demo", "stages", "backbones", "grids", "features", "latents", "coreset",
+    "energy", "closer_look", "discriminator", "dxmi", "experts", "calibration", "settings", "training",
     "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "observation", "drift", "artifact", "prediction",
-    "results", "detector", "features_store", "extraction", "copies", "planted", "provenance", "card", "recalibration",
-    "heads", "scales", "category_fit", "fitting", "assembly", "exports", "inspection", "journal", "followed", "watch",
-    "webhook", "evaluation", "rehearsal", "overlays", "sheet", "page_style", "report", "service", "cli",
+    "results", "detector", "features_store", "extraction", "frozen", "copies", "planted", "provenance", "card",
+    "recalibration", "heads", "scales", "category_fit", "fitting", "assembly", "exports", "inspection", "journal",
+    "followed", "watch", "webhook", "evaluation", "rehearsal", "overlays", "sheet", "page_style", "report",
+    "service", "cli",
 )  # fmt: skip
 FREE = {"__init__", "__main__"}
 

@@ -15,7 +15,7 @@ from energyad.coreset import Coreset
 from energyad.discriminator import DiscriminatedEnergy, Discriminator
 from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
 from energyad.experts import Expert
-from energyad.features import Grid
+from energyad.grids import Grid
 from energyad.latents import fit_whitening
 from energyad.runtimes import export, layout
 from energyad.scorer import EnergyHead

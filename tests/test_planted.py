@@ -12,7 +12,7 @@ from energyad import planted
 from energyad.defect_kinds import KINDS
 from energyad.defects import PlantedDefect, plant_defect
 from energyad.extraction import extract
-from energyad.features import Grid, Scale
+from energyad.grids import Grid, Scale
 from energyad.planted import COVERED, FEWEST_COPIES, plant, planted_patches, to_plant_in
 from energyad.progress import Silent
 from energyad.runtimes.plan import Plan

@@ -11,7 +11,7 @@ import torch
 
 from energyad.errors import DataError, ImageError, SettingsError
 from energyad.experts import Expert
-from energyad.features import Grid
+from energyad.grids import Grid
 from energyad.images import write_png
 from energyad.latents import Whitening
 from energyad.roi import judge, open_area

@@ -16,7 +16,8 @@ from energyad.backbones import empty_backbone
 from energyad.demo import render_good
 from energyad.detector import AnomalyDetector
 from energyad.experts import LEAST, Expert, ScaleProduct, unite
-from energyad.features import Grid, Scale, Stages, choose_stages, interpolation_matrix, load_extractor
+from energyad.features import Stages, choose_stages, load_extractor
+from energyad.grids import Grid, Scale, interpolation_matrix
 from energyad.heads import GoodPatches
 from energyad.latents import fit_whitening
 from energyad.progress import Silent
@@ -26,6 +27,7 @@ from energyad.stages import BlockStacks, without_last_stack
 from tests.test_experts import mean_decides
 
 FINE, COARSE = Scale(0, 2), Scale(2, 7, factor=2)
+INNER = Scale(2, 7, factor=2, margin=1)
 CHANNELS, SIDE = 4, 4
 SETTINGS = FitSettings(
     image_size=96,
@@ -71,6 +73,16 @@ def test_a_coarse_patch_has_its_features_from_the_patches_that_it_covers_tile_by
     assert torch.equal(FINE.of(grids), grids[..., :2])
 
 
+def test_beyond_its_margin_a_scale_has_no_patches_tile_by_tile() -> None:
+    grids = drawn(3, 2 * (SIDE + 2), SIDE + 2, CHANNELS)
+    inner = torch.cat([grids[:, 1:5, 1:-1], grids[:, 7:11, 1:-1]], dim=1)
+    assert torch.equal(INNER.of(grids), COARSE.of(inner))
+    marked = torch.zeros(SIDE + 2, SIDE + 2, dtype=torch.bool)
+    marked[0] = marked[:, -1] = marked[2, 1] = True
+    assert INNER.any_of(marked).tolist() == [[True, False], [False, False]]
+    assert INNER.side(SIDE + 2) == COARSE.side(SIDE) == 2
+
+
 def test_a_coarse_patch_counts_where_any_of_its_own_does() -> None:
     patches = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     patches[1, 2] = True
@@ -87,6 +99,18 @@ def test_log_energies_of_scales_are_interpolated_and_averaged_by_their_shares() 
     torch.testing.assert_close(product(features, SIDE**2), fine**0.75 * upsampled**0.25)
 
 
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_beyond_its_margin_a_scale_has_its_outermost_patch_s_energy(tiles: int) -> None:
+    side = SIDE + 2
+    product = ScaleProduct([an_expert(2), an_expert(7)], [FINE, INNER], side=side, shares=(0.75, 0.25))
+    features = drawn(2 * tiles, side, side, CHANNELS)
+    fine = product.experts[0](features[..., :2], tiles * side**2)
+    coarse = product.experts[1](INNER.of(features), tiles * 4).log()
+    upsampled = F.interpolate(coarse[:, None], scale_factor=2, mode="bilinear")
+    edged = F.pad(upsampled, (1, 1, 1, 1), mode="replicate")[:, 0].exp()
+    torch.testing.assert_close(product(features, tiles * side**2), fine**0.75 * edged**0.25)
+
+
 def test_of_next_to_no_energy_rounding_is_not_told() -> None:
     product, features = a_product(), drawn(2, SIDE, SIDE, CHANNELS)
     features[:, 0, 0, :2] = product.experts[0].whitening.mean + torch.tensor([[1e-3], [1e-2]])
@@ -101,7 +125,7 @@ def test_of_the_image_at_half_its_size_stages_are_dealt_out_as_they_are() -> Non
     plain = load_extractor(NAME, image_size=64)
     both = load_extractor(NAME, image_size=64, half_strides=(8, 32))
     assert plain.scales == (Scale(0, 176),)
-    assert both.scales == (Scale(0, 176), Scale(176, 40 + 192, factor=2))
+    assert both.scales == (Scale(0, 176), Scale(176, 40 + 192, factor=2, margin=1))
     pixels = torch.randint(0, 256, (2, 64, 64, 3), generator=torch.Generator().manual_seed(0)).byte()
     with torch.no_grad():
         found = both(pixels)
@@ -111,6 +135,10 @@ def test_of_the_image_at_half_its_size_stages_are_dealt_out_as_they_are() -> Non
     wide = F.interpolate(stages[-1], size=(4, 4), mode="bilinear")
     expected = torch.cat([stages[1], wide], dim=1)[:, :, 1:-1, 1:-1].permute(0, 2, 3, 1)
     torch.testing.assert_close(both.scales[1].of(found.permute(0, 2, 3, 1)), expected, rtol=1e-4, atol=1e-4)
+    wide_border = load_extractor(NAME, image_size=64, half_strides=(8, 32), border=16)
+    assert wide_border.scales[1] == Scale(176, 40 + 192, factor=2)
+    with torch.no_grad():
+        torch.testing.assert_close(wide_border(pixels), found[:, :, 1:-1, 1:-1])
 
 
 def test_a_network_for_images_of_one_size_sees_no_smaller_ones() -> None:
@@ -161,6 +189,17 @@ def test_of_several_categories_each_is_judged_by_its_own_product(tiles: int) -> 
     for place, number in enumerate(numbers):
         own = slice(place * tiles, (place + 1) * tiles)
         torch.testing.assert_close(energies[own], products[number](features[own], tiles * SIDE**2))
+
+
+def test_beside_a_category_of_more_scales_one_is_judged_as_by_itself() -> None:
+    judges = [an_expert(2), a_product().eval()]
+    features = drawn(2, SIDE, SIDE, CHANNELS) + torch.tensor([0.0, 1.0])[:, None, None, None]
+    experts = unite(judges, mean_decides_of(CHANNELS), units=None, tiles=1).requires_grad_(False)
+    energies, category = experts(features)
+    assert category.tolist() == [0, 1]
+    alone = judges[0](features[:1, ..., :2], SIDE**2).clamp_min(LEAST)
+    torch.testing.assert_close(energies[:1], alone)
+    torch.testing.assert_close(energies[1:], judges[1](features[1:], SIDE**2))
 
 
 def mean_decides_of(channels: int) -> Any:

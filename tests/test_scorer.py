@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from energyad.energy import AutoencoderEnergy
 from energyad.experts import Expert
-from energyad.features import Grid, load_extractor
+from energyad.features import load_extractor
+from energyad.grids import Grid
 from energyad.latents import Whitening, fit_whitening
 from energyad.scorer import EnergyHead, Scorer, upsampling_matrix
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from energyad.errors import SettingsError
 from energyad.experts import Expert
 from energyad.extraction import some_tiles
-from energyad.features import Grid
+from energyad.grids import Grid
 from energyad.latents import Whitening
 from energyad.scorer import EnergyHead, blended, cut, upsampling_matrix
 from energyad.settings import FitSettings

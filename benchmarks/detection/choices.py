@@ -24,7 +24,7 @@ from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.ours import changed
 from benchmarks.detection.rehearsal import Judging, Rehearsal, detect, rehearse
 from benchmarks.detection.rows import settings_hash
-from benchmarks.detection.same_features import RULES, FeatureRule
+from benchmarks.detection.same_features import RULES, FeatureRule, settings_for
 from energyad.category_fit import single_thread
 from energyad.datasets import Category
 from energyad.errors import EnergyadError, SettingsError
@@ -40,6 +40,7 @@ EXTRACTED = (
     "backbone",
     "strides",
     "half_strides",
+    "border",
     "image_size",
     "lighting",
     "planted_defects",
@@ -85,6 +86,7 @@ CHANGES = (
     "half_strides=[]",
     "half_share=0.2",
     "half_share=0.5",
+    "border=16",
     "smoothing=0",
     "smoothing=8",
 )
@@ -111,7 +113,7 @@ def parse(change: str) -> dict[str, Any]:
 
 def settings_of(change: str, base: FitSettings) -> FitSettings:
     """What a change makes of these settings; rules have no settings of their own. Raises SettingsError."""
-    return replace(base, half_strides=()) if change in RULES else changed(base, parse(change))
+    return settings_for(change, base) if change in RULES else changed(base, parse(change))
 
 
 def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from benchmarks.detection.method import Method
 from benchmarks.detection.ours import CHANGES, energyad_method
 from benchmarks.detection.peers import Peer
-from benchmarks.detection.same_features import HALF, RULES, UNSMOOTHED, FeatureRule
+from benchmarks.detection.same_features import EDGE, RULES, UNSMOOTHED, FeatureRule, settings_for
 from energyad.errors import SettingsError
 from energyad.settings import FitSettings
 
@@ -19,9 +18,8 @@ def open_method(name: str, *, image_size: int) -> Method:
     """The method of that name; `patchcore-<ratio>` takes any coreset ratio. Raises SettingsError."""
     if name in CHANGES:
         return energyad_method(name, image_size=image_size)
-    if name.removesuffix(UNSMOOTHED) in RULES:
-        settings = FitSettings(image_size=image_size)
-        rule = FeatureRule(name, settings if name.endswith(HALF) else replace(settings, half_strides=()))
+    if name.removesuffix(UNSMOOTHED).removesuffix(EDGE) in RULES:
+        rule = FeatureRule(name, settings_for(name, FitSettings(image_size=image_size)))
         rule.backbone()  # traced here, outside of what is timed
         return rule
     if name == "padim":

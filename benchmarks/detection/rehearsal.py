@@ -25,7 +25,7 @@ from energyad.defect_kinds import KINDS
 from energyad.defects import plant_defect
 from energyad.errors import DataError
 from energyad.extraction import GoodFeatures, extract
-from energyad.features import Grid, Scale
+from energyad.grids import Grid, Scale
 from energyad.heads import GoodPatches
 from energyad.planted import planted_patches, to_plant_in
 from energyad.progress import Silent

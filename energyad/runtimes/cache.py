@@ -17,7 +17,8 @@ from energyad.files import cache_folder, write_whole
 from energyad.runtimes import export
 
 _SOURCES = [
-    Path(__file__).parents[1] / name for name in ("features.py", "runtimes/export.py", "runtimes/layout.py")
+    Path(__file__).parents[1] / name
+    for name in ("grids.py", "features.py", "runtimes/export.py", "runtimes/layout.py")
 ]
 
 
