@@ -18,7 +18,7 @@ from energyad.grids import Grid, Scale, make_grid, resampling_matrix
 
 DEFAULT_STRIDES = (4, 8, 16)
 DEFAULT_HALF_STRIDES = (8, 16, 32)
-DEFAULT_BORDER = 8
+DEFAULT_BORDER = 16
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def tiny_energyad() -> Energyad:
         "bottleneck": 8,
         "warmup_iterations": 300,
         "planted_defects": 1,
+        "half_strides": (),
     }
     return Energyad(FitSettings(image_size=SIZE, iterations=3, dxmi=dxmi, **small))  # type: ignore[arg-type]
 

@@ -159,7 +159,14 @@ def negative(path: Path) -> Image.Image:
 @pytest.fixture(scope="module")
 def settings(quick_settings: FitSettings) -> FitSettings:
     """Of a rate that held-out parts of both categories certify together, and of neither alone."""
-    return replace(quick_settings, warmup_iterations=30, iterations=0, num_prototypes=50, review_rate=0.2)
+    return replace(
+        quick_settings,
+        half_strides=(),
+        warmup_iterations=30,
+        iterations=0,
+        num_prototypes=50,
+        review_rate=0.2,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ FLAWED = [
 
 @pytest.fixture(scope="module")
 def quantised() -> AnomalyDetector:
-    return AnomalyDetector.fit(GOOD, name="part", settings=SETTINGS, threads=1)
+    return AnomalyDetector.fit(GOOD, name="part", settings=SETTINGS, any_direction=False, threads=1)
 
 
 def test_the_backbones_convolutions_are_in_integers_and_the_heads_in_floats(
@@ -60,9 +60,8 @@ def test_a_fit_on_quantised_features_still_tells_flaws_from_good_parts(quantised
 
 
 def test_the_backbone_is_much_smaller_than_in_floats(quantised: AnomalyDetector) -> None:
-    floats = AnomalyDetector.fit(
-        GOOD[:8], settings=FitSettings(image_size=64, iterations=0, warmup_iterations=1, planted_defects=0)
-    )
+    settings = FitSettings(image_size=64, iterations=0, warmup_iterations=1, planted_defects=0)
+    floats = AnomalyDetector.fit(GOOD[:8], settings=settings, any_direction=False, threads=1)
     small, large = (
         sum(
             len(each.raw_data)
@@ -132,5 +131,5 @@ def test_a_graph_that_cannot_be_quantised_is_one_clear_error() -> None:
 
 
 def test_the_same_images_give_the_same_quantised_backbone(quantised: AnomalyDetector) -> None:
-    again = AnomalyDetector.fit(GOOD, name="part", settings=SETTINGS, threads=1)
+    again = AnomalyDetector.fit(GOOD, name="part", settings=SETTINGS, any_direction=False, threads=1)
     assert again.contents[GRAPH_FILE] == quantised.contents[GRAPH_FILE]

@@ -73,7 +73,13 @@ def run_line(command: str, runner: CliRunner, port: int, background: list[subpro
 def test_every_other_command_and_the_python_example_work(
     house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = {"image_size": 64, "warmup_iterations": 60, "iterations": 5, "energy_width": 32}
+    quick = {
+        "image_size": 64,
+        "warmup_iterations": 60,
+        "iterations": 5,
+        "energy_width": 32,
+        "half_strides": (),
+    }
     for name, value in quick.items():
         monkeypatch.setitem(FitSettings.__init__.__kwdefaults__, name, value)
     monkeypatch.chdir(house)

@@ -86,7 +86,7 @@ CHANGES = (
     "half_strides=[]",
     "half_share=0.2",
     "half_share=0.5",
-    "border=16",
+    "border=8",
     "smoothing=0",
     "smoothing=8",
 )

@@ -7,7 +7,7 @@ import re
 from benchmarks.detection.method import Method
 from benchmarks.detection.ours import CHANGES, energyad_method
 from benchmarks.detection.peers import Peer
-from benchmarks.detection.same_features import EDGE, RULES, UNSMOOTHED, FeatureRule, settings_for
+from benchmarks.detection.same_features import RULES, UNSMOOTHED, FeatureRule, settings_for
 from energyad.errors import SettingsError
 from energyad.settings import FitSettings
 
@@ -18,7 +18,7 @@ def open_method(name: str, *, image_size: int) -> Method:
     """The method of that name; `patchcore-<ratio>` takes any coreset ratio. Raises SettingsError."""
     if name in CHANGES:
         return energyad_method(name, image_size=image_size)
-    if name.removesuffix(UNSMOOTHED).removesuffix(EDGE) in RULES:
+    if name.removesuffix(UNSMOOTHED) in RULES:
         rule = FeatureRule(name, settings_for(name, FitSettings(image_size=image_size)))
         rule.backbone()  # traced here, outside of what is timed
         return rule

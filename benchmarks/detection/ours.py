@@ -36,7 +36,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "energyad-whole": {"half_strides": ()},  # no energy of the image at half its size
     "energyad-whole-tau0": {"half_strides": (), "dxmi": {"temperature": 0.0}},
     "energyad-whole-init": {"half_strides": (), "iterations": 0},
-    "energyad-two-rings": {"border": 16},
+    "energyad-one-ring": {"border": 8},  # of patches left out at the border
     "energyad-int8": {"precision": "int8"},  # the backbone in 8-bit integers
     "energyad-x3": {"num_energies": 3},
     "energyad-unplanted": {"planted_defects": 0},  # no discriminator

@@ -38,15 +38,10 @@ PROJECTED_CHANNELS = 128  # as in patchcore-inspection's approximate greedy core
 SMOOTHING = 4.0  # pixels; PatchCore's and PaDiM's own
 QUERY_CHUNK = 2048
 
-BORDER = 16
-"""Pixels, two rings of patches: the nearest neighbour has a better image AUROC with two left out than with one."""
-
 UNSMOOTHED = "-unsmoothed"
 RELIT, TURNED = "-relit", "-turned"
 HALF = "-half"
 """After a name: features of the image at half its size beside those of the image, of each patch."""
-EDGE = "-edge"
-"""After a name: energyad's own border, one ring of patches."""
 
 Rule = Callable[[Float[Tensor, "n c"]], Float[Tensor, " n"]]
 
@@ -74,7 +69,7 @@ class FeatureRule:
     @property
     def rule(self) -> str:
         """Its name in `RULES`."""
-        return self.name.removesuffix(UNSMOOTHED).removesuffix(EDGE)
+        return self.name.removesuffix(UNSMOOTHED)
 
     @property
     def image_size(self) -> int:
@@ -88,8 +83,6 @@ class FeatureRule:
         settings = {name: getattr(self.fit_settings, name) for name in shared}
         if self.fit_settings.half_strides:
             settings["half_strides"] = self.fit_settings.half_strides
-        if self.fit_settings.border != BORDER:
-            settings["border"] = self.fit_settings.border
         settings["smoothing"] = self.smoothing
         if self.rule.endswith(RELIT):
             settings["lighting"] = self.fit_settings.lighting
@@ -176,11 +169,7 @@ class FeatureRule:
 
 def settings_for(name: str, settings: FitSettings) -> FitSettings:
     """These settings with what features a rule of that name is given."""
-    return replace(
-        settings,
-        half_strides=settings.half_strides if name.endswith(HALF) else (),
-        border=settings.border if name.removesuffix(UNSMOOTHED).endswith(EDGE) else BORDER,
-    )
+    return settings if name.endswith(HALF) else replace(settings, half_strides=())
 
 
 @functools.cache

@@ -47,7 +47,7 @@ def program(house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 @pytest.fixture
 def quick_fit(quick_settings: FitSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits take a second."""
-    quick: dict[str, Any] = {"warmup_iterations": 20, "iterations": 2}
+    quick: dict[str, Any] = {"warmup_iterations": 20, "iterations": 2, "half_strides": ()}
     quick |= {
         key: getattr(quick_settings, key)
         for key in (
