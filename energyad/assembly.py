@@ -58,15 +58,7 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
             "--runtime onnxruntime, or fit it again"
         )
     settings = FitSettings.from_dict({**EARLIER, **_named_today(manifest)})
-    weights = BackboneWeights(**manifest.backbone.model_dump())
-    extractor = empty_extractor(
-        weights,
-        image_size=manifest.input.image_size,
-        strides=settings.strides,
-        half_strides=settings.half_strides,
-        border=settings.border,
-    )
-    _fill(extractor.backbone, _tensors(contents, BACKBONE_FILE), BACKBONE_FILE)
+    extractor = _filled_extractor(manifest, contents, settings)
     tensors = _tensors(contents, HEAD_FILE)
     if manifest.schema_version < FIRST_WITH_EXPERTS:
         tensors = _renamed(tensors, several=bool(manifest.categories))
@@ -87,6 +79,25 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
         head = EnergyHead(_empty_judge(tensors, "expert.", extractor, settings), **options)
     _fill(head, tensors, HEAD_FILE)
     return Scorer(extractor, head).eval().requires_grad_(False)
+
+
+def _filled_extractor(
+    manifest: Manifest, contents: Mapping[str, bytes], settings: FitSettings
+) -> FeatureExtractor:
+    extractor = empty_extractor(
+        BackboneWeights(**manifest.backbone.model_dump()),
+        image_size=manifest.input.image_size,
+        strides=settings.strides,
+        half_strides=settings.half_strides,
+        border=settings.border,
+    )
+    if "border" not in manifest.settings and extractor.scales[-1].margin > 0:
+        raise ModelError(
+            f"model '{manifest.name}' is of an earlier energyad, whose half-size patches lay elsewhere: score it with "
+            "--runtime onnxruntime, or fit it again"
+        )
+    _fill(extractor.backbone, _tensors(contents, BACKBONE_FILE), BACKBONE_FILE)
+    return extractor
 
 
 def _named_today(manifest: Manifest) -> dict[str, Any]:

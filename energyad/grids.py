@@ -26,10 +26,9 @@ class Grid:
         return self.size - 2 * self.margin
 
     def coarser(self) -> Grid:
-        """The grid of patches twice as wide, the same where they would not fill the image; none beyond this margin."""
-        if self.size % 2 == 1:
-            return self
-        return Grid(self.image_size, self.size // 2, -(-self.margin // 2))
+        """The grid of patches twice as wide, none of them beyond this margin; the same where such do not fit in."""
+        coarse = Grid(self.image_size, self.size // 2, -(-self.margin // 2))
+        return coarse if self.size % 2 == 0 and coarse.inner > 0 else self
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,15 @@ class Scale:
 
 
 def make_grid(image_size: int, stride: int, *, border: int) -> Grid:
-    """The grid of a backbone's chosen stride. border: pixels, of which all patches are left out, one ring at least.
+    """The grid of a backbone's chosen stride. border: pixels; patches that lie in it are left out.
 
     Raises SettingsError for a size that the strides do not divide, and a border that leaves no patch.
     """
     if image_size < 64 or image_size % 32 != 0:
         near = max(64, 32 * round(image_size / 32))
         raise SettingsError(f"image size {image_size}: must be a multiple of 32, at least 64; try {near}")
-    margin = max(1, border // stride) if border > 0 else 0
-    if 2 * (margin + 1) > image_size // stride:
+    margin = border // stride
+    if 2 * margin >= image_size // stride:
         raise SettingsError(f"border {border}: leaves nothing of {image_size} pixels; make it smaller")
     return Grid(image_size, image_size // stride, margin)
 

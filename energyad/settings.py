@@ -46,9 +46,8 @@ class FitSettings:
         half_strides: of those used of the image at half its size, which has an energy of its own; none for one energy.
             Where turned copies are taught there is none.
         half_share: of that energy in both energies' product, see `ScaleProduct`.
-        border: pixels at each side whose patches are left out, one ring of them at least; they see the backbone's
-            padding. Their energy is the nearest judged patch's. With 8 heatmaps see more there, and good parts of
-            which few were fitted on look strange.
+        border: pixels at each side whose patches are left out, since they see the backbone's padding; their energy is
+            the nearest judged patch's. With 8 heatmaps see more there, and of few images good parts look strange.
         image_size: pixels a side of the square that images are resized to, a multiple of 32.
         white_level: of 16-bit images whose camera has fewer bits (4095 for 12); None for the full range.
         precision: of the backbone's arithmetic: "float32", or "int8", which is faster and runs on ONNX Runtime alone.

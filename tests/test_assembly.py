@@ -114,3 +114,14 @@ def test_a_model_of_before_has_one_energy_and_a_setting_that_is_gone_is_named() 
     assert isinstance(assemble_scorer(kept, model.contents).head.expert, Expert)
     with pytest.raises(ModelError, match="fitted with scale_powers, which is gone: score it with --runtime"):
         assemble_scorer(gone, model.contents)
+
+
+@pytest.mark.filterwarnings("ignore:only")
+def test_half_size_patches_of_before_lay_elsewhere_where_the_border_is_an_odd_number_of_rings() -> None:
+    own = replace(SETTINGS, image_size=128, half_strides=(16, 32), strides=(16, 32))
+    model = AnomalyDetector.fit(IMAGES, settings=own, any_direction=False, threads=1)
+    assemble_scorer(model.manifest, model.contents)
+    before = {name: value for name, value in model.manifest.settings.items() if name != "border"}
+    manifest = model.manifest.model_copy(update={"settings": before})
+    with pytest.raises(ModelError, match="half-size patches lay elsewhere: score it with --runtime"):
+        assemble_scorer(manifest, model.contents)
