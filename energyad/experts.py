@@ -182,7 +182,8 @@ def unite(
     Where one of them has fewer prototypes, its last is repeated. Where one has not all scales, it gets another's, which
     do not count.
     """
-    united = Experts(copy.deepcopy(_of_all_scales(experts)), recognition, units=units, tiles=tiles)
+    own = [copy.deepcopy(each) for each in _of_all_scales(experts)]  # one by one: files hold no weight twice
+    united = Experts(own, recognition, units=units, tiles=tiles)
     for kind in (PrototypeEnergy, CloserLook):
         held = [each for each in united.modules() if isinstance(each, kind)]
         most = max((each.size for each in held), default=0)

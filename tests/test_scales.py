@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import timm
 import torch
 from torch.nn import functional as F
@@ -197,6 +198,7 @@ def test_beside_a_category_of_more_scales_one_is_judged_as_by_itself() -> None:
     experts = unite(judges, mean_decides_of(CHANNELS), units=None, tiles=1).requires_grad_(False)
     energies, category = experts(features)
     assert category.tolist() == [0, 1]
+    assert safetensors.torch.save(dict(experts.state_dict()))  # which refuses weights that share their memory
     alone = judges[0](features[:1, ..., :2], SIDE**2).clamp_min(LEAST)
     torch.testing.assert_close(energies[:1], alone)
     torch.testing.assert_close(energies[1:], judges[1](features[1:], SIDE**2))
