@@ -103,13 +103,23 @@ def test_log_energies_of_scales_are_interpolated_and_averaged_by_their_shares() 
 @pytest.mark.parametrize("tiles", [1, 2])
 def test_beyond_its_margin_a_scale_has_its_outermost_patch_s_energy(tiles: int) -> None:
     side = SIDE + 2
-    product = ScaleProduct([an_expert(2), an_expert(7)], [FINE, INNER], side=side, shares=(0.75, 0.25))
+    experts = [an_expert(2), an_expert(7)]
+    looked_at: list[int] = []
+
+    def look(z: torch.Tensor, energies: torch.Tensor, *, per_image: int, **_: Any) -> torch.Tensor:
+        looked_at.append(per_image)
+        return energies
+
+    experts[1].closer_look = look  # type: ignore[assignment]
+    product = ScaleProduct(experts, [FINE, INNER], side=side, shares=(0.75, 0.25))
     features = drawn(2 * tiles, side, side, CHANNELS)
     fine = product.experts[0](features[..., :2], tiles * side**2)
     coarse = product.experts[1](INNER.of(features), tiles * 4).log()
     upsampled = F.interpolate(coarse[:, None], scale_factor=2, mode="bilinear")
     edged = F.pad(upsampled, (1, 1, 1, 1), mode="replicate")[:, 0].exp()
+    looked_at.clear()
     torch.testing.assert_close(product(features, tiles * side**2), fine**0.75 * edged**0.25)
+    assert looked_at == [tiles * 4]
 
 
 def test_of_next_to_no_energy_rounding_is_not_told() -> None:
