@@ -28,9 +28,11 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Backbone graphs are traced once a session, and nothing is written to the user's own cache."""
+    """Backbone graphs are traced once for all of a run's processes; nothing is written to the user's own cache."""
+    own = tmp_path_factory.getbasetemp()
+    of_run = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ENERGYAD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("ENERGYAD_CACHE", str(of_run / "cache"))
         yield
 
 

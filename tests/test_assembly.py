@@ -104,7 +104,7 @@ def test_a_model_of_before_keeps_the_scores_that_its_threshold_was_made_from() -
 
 
 @pytest.mark.filterwarnings("ignore:only")
-def test_a_model_of_before_has_one_energy_and_a_setting_that_is_gone_is_named() -> None:
+def test_a_model_of_before_has_one_energy_and_what_is_gone_is_named() -> None:
     model = AnomalyDetector.fit(IMAGES, settings=SETTINGS, any_direction=False, threads=1)
     before = {n: v for n, v in model.manifest.settings.items() if not n.startswith("half_")}
     kept, gone = (
@@ -114,14 +114,10 @@ def test_a_model_of_before_has_one_energy_and_a_setting_that_is_gone_is_named() 
     assert isinstance(assemble_scorer(kept, model.contents).head.expert, Expert)
     with pytest.raises(ModelError, match="fitted with scale_powers, which is gone: score it with --runtime"):
         assemble_scorer(gone, model.contents)
-
-
-@pytest.mark.filterwarnings("ignore:only")
-def test_half_size_patches_of_before_lay_elsewhere_where_the_border_is_an_odd_number_of_rings() -> None:
-    own = replace(SETTINGS, image_size=128, half_strides=(16, 32), strides=(16, 32))
-    model = AnomalyDetector.fit(IMAGES, settings=own, any_direction=False, threads=1)
-    assemble_scorer(model.manifest, model.contents)
-    before = {name: value for name, value in model.manifest.settings.items() if name != "border"}
-    manifest = model.manifest.model_copy(update={"settings": before})
+    odd = before | {"strides": [16, 32], "half_strides": [16, 32]}
+    odd.pop("border")
+    elsewhere = model.manifest.model_copy(
+        update={"settings": odd, "input": model.manifest.input.model_copy(update={"image_size": 128})}
+    )
     with pytest.raises(ModelError, match="half-size patches lay elsewhere: score it with --runtime"):
-        assemble_scorer(manifest, model.contents)
+        assemble_scorer(elsewhere, model.contents)

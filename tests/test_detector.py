@@ -31,7 +31,12 @@ SETTINGS = FitSettings(
     discriminator_iterations=100,
 )
 OF_TWO_ENERGIES = replace(
-    SETTINGS, image_size=64, half_strides=(8, 32), warmup_iterations=20, iterations=5, num_prototypes=100
+    SETTINGS,
+    image_size=64,
+    half_strides=FitSettings().half_strides,
+    warmup_iterations=20,
+    iterations=5,
+    num_prototypes=100,
 )
 SIZE = 160
 
