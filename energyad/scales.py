@@ -65,10 +65,7 @@ def fit_judge(
     progress: Progress,
     observe: Observe | None = None,
 ) -> tuple[Judge, list[TrainedEnergy]]:
-    """Fit what judges patches, an expert for each scale; also how all their trainings went.
-
-    good: patches of each.
-    """
+    """Fit what judges patches, an expert for each scale; also how all their trainings went. good: patches of each."""
     experts, trainings = [], []
     for number, patches in enumerate(good):
         look = None if observe is None else functools.partial(observe, number)
