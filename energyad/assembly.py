@@ -37,6 +37,9 @@ GONE = "scale_powers"
 FIRST_EVEN = 11
 """Of models whose patches weigh as much at the border as in the middle."""
 
+FIRST_WITH_HEATMAP_SHARES = 12
+"""Of models whose heatmap may show another product of energies than the one that is scored."""
+
 FIRST_SCHEMA = 6
 """Of models whose network is today's; before, distances to prototypes, if any, were not squared."""
 
@@ -57,11 +60,13 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
             f"model '{manifest.name}' is of an earlier energyad, whose network differs: score it with "
             "--runtime onnxruntime, or fit it again"
         )
-    settings = FitSettings.from_dict({**EARLIER, **_named_today(manifest)})
+    settings = _todays(manifest)
     extractor = _filled_extractor(manifest, contents, settings)
     tensors = _tensors(contents, HEAD_FILE)
     if manifest.schema_version < FIRST_WITH_EXPERTS:
         tensors = _renamed(tensors, several=bool(manifest.categories))
+    if manifest.schema_version < FIRST_WITH_HEATMAP_SHARES:
+        tensors = _with_heatmap_shares(tensors)
     options: dict[str, Any] = {
         "grid": extractor.grid,
         "smoothing": settings.smoothing,
@@ -100,6 +105,14 @@ def _filled_extractor(
     return extractor
 
 
+def _todays(manifest: Manifest) -> FitSettings:
+    """The settings, those that earlier models do not name as they were then."""
+    named = {**EARLIER, **_named_today(manifest)}
+    if "half_share" in named:  # before, heatmaps showed what was scored
+        named.setdefault("heatmap_half_share", named["half_share"])
+    return FitSettings.from_dict(named)
+
+
 def _named_today(manifest: Manifest) -> dict[str, Any]:
     """The settings but those that are gone, which said nothing where they were left as they were."""
     if manifest.settings.get(GONE):
@@ -119,7 +132,7 @@ def _empty_judge(
         return _empty_expert(tensors, prefix, settings)
     names = [f"{prefix}experts.{number}." for number in range(len(scales))]
     experts = [_empty_expert(tensors, name, settings) for name in names]
-    return judge_of(experts, scales, extractor.grid, settings.half_share)
+    return judge_of(experts, scales, extractor.grid, settings)
 
 
 def _empty_expert(tensors: Mapping[str, Tensor], prefix: str, settings: FitSettings) -> Expert:
@@ -157,6 +170,15 @@ def _renamed(tensors: Mapping[str, Tensor], *, several: bool) -> dict[str, Tenso
     return {
         name if name == "mask" else f"expert.{name.removeprefix('energy.') if several else name}": each
         for name, each in tensors.items()
+    }
+
+
+def _with_heatmap_shares(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a head whose heatmap showed what was scored, and what shares that is."""
+    shares = {name: each for name, each in tensors.items() if name.endswith(".shares")}
+    return {
+        **tensors,
+        **{f"{name.removesuffix('shares')}heatmap_shares": each for name, each in shares.items()},
     }
 
 

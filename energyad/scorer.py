@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from energyad.energy import Energies
 from energyad.experts import Experts, Judge
 from energyad.features import FeatureExtractor
 from energyad.grids import Grid
@@ -80,10 +81,11 @@ class EnergyHead(nn.Module):
             energies, category = self.expert(patches, self.judged)
         else:
             energies = self.expert(patches, self.tiles.count * patches.shape[1] ** 2, self.judged)
+        return to_scores(energies.each(self._smoothed), self.border, category)
+
+    def _smoothed(self, energies: Float[Tensor, "b*tiles g g"]) -> Float[Tensor, "b h w"]:
         heatmap = self.upsampling @ self._side_by_side(energies) @ self.widening.T
-        if self.mask is not None:
-            heatmap = torch.where(self.mask, heatmap, 0.0)
-        return to_scores(heatmap, self.border, category)
+        return heatmap if self.mask is None else torch.where(self.mask, heatmap, 0.0)
 
     def _side_by_side(self, energies: Float[Tensor, "b*tiles g g"]) -> Float[Tensor, "b rows*g columns*g"]:
         if self.tiles.count == 1:
@@ -93,14 +95,23 @@ class EnergyHead(nn.Module):
 
 
 def to_scores(
-    heatmap: Float[Tensor, "b h w"],
+    energies: Energies,
     border: Float[Tensor, "h w"],
     category: Int[Tensor, " b"] | None = None,
 ) -> Scores:
-    """The scores of smoothed energies, which stop at them. border: see `border_weights`."""
+    """Scores and heatmaps of smoothed energies, [b h w]; a heatmap stops at the score.
+
+    border: see `border_weights`. Where a heatmap shows another energy than the one that is scored, it says where, and
+    the score how strange: it is told in such units that its highest value, weighed as the score's, is the score.
+    """
+    scored, mapped = energies
     # One map, not an axis after the other: of maximum, product, maximum in a row OpenVINO makes something else.
-    score = (heatmap * border).amax(dim=(1, 2))
-    return Scores(score, torch.minimum(heatmap, score[:, None, None]), category)
+    score = (scored * border).amax(dim=(1, 2))
+    limit = score[:, None, None]
+    if mapped is None:
+        return Scores(score, torch.minimum(scored, limit), category)
+    highest = (mapped * border).amax(dim=(1, 2), keepdim=True)
+    return Scores(score, (mapped / highest).clamp_max(1.0) * limit, category)
 
 
 class Scorer(nn.Module):

@@ -45,7 +45,8 @@ class FitSettings:
         backbone: a timm model's name. strides: of the stages whose features are used.
         half_strides: of those used of the image at half its size, which has an energy of its own; none for one energy.
             Where turned copies are taught there is none.
-        half_share: of that energy in both energies' product, see `ScaleProduct`.
+        half_share: of that energy in both energies' product that scores are of, see `ScaleProduct`.
+            heatmap_half_share: in the one that heatmaps show. It is less sure where a defect is than that there is one.
         border: pixels at each side whose patches are left out, since they see the backbone's padding; their energy is
             the nearest judged patch's. With 8 heatmaps see more there, and of few images good parts look strange.
         image_size: pixels a side of the square that images are resized to, a multiple of 32.
@@ -78,6 +79,7 @@ class FitSettings:
     strides: tuple[int, ...] = DEFAULT_STRIDES
     half_strides: tuple[int, ...] = DEFAULT_HALF_STRIDES
     half_share: float = 1 / 3
+    heatmap_half_share: float = 1 / 6
     border: int = DEFAULT_BORDER
     image_size: int = 256
     white_level: int | None = None
@@ -121,6 +123,9 @@ class FitSettings:
         for name in ("border", "lighting", *counts, "discriminator_strength", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         self._require(0 < self.half_share < 1, "half_share", "must lie between 0 and 1")
+        self._require(
+            0 <= self.heatmap_half_share < 1, "heatmap_half_share", "must be at least 0 and below 1"
+        )
         self._require(self.warmup_power >= 1, "warmup_power", "must be at least 1")
         self._require(self.precision in PRECISIONS, "precision", f"must be one of {', '.join(PRECISIONS)}")
         self._require(0 < self.holdout < 1, "holdout", "must lie between 0 and 1")

@@ -13,7 +13,7 @@ from energyad.assembly import assemble_scorer
 from energyad.demo import render_good
 from energyad.detector import HEAD_FILE, AnomalyDetector
 from energyad.errors import ModelError
-from energyad.experts import Expert
+from energyad.experts import Expert, ScaleProduct
 from energyad.settings import FitSettings
 
 SETTINGS = FitSettings(
@@ -101,6 +101,30 @@ def test_a_model_of_before_keeps_the_scores_that_its_threshold_was_made_from() -
     assert torch.equal(then.score, then.heatmap.amax(dim=(1, 2)))
     assert bool((now.score < then.score).any())
     assert torch.equal(now.heatmap, then.heatmap.minimum(now.score[:, None, None]))
+
+
+@pytest.mark.filterwarnings("ignore:only")
+def test_heatmaps_of_a_model_of_before_show_what_is_scored() -> None:
+    """Until schema 11; that there is another share its tensors do not say, nor its settings."""
+    parts = [render_good(0, "train", index, size=96) for index in range(8)]
+    both = replace(SETTINGS, image_size=96, half_strides=FitSettings().half_strides, half_share=0.5)
+    model = AnomalyDetector.fit(parts, settings=both, any_direction=False, threads=1)
+    tensors = safetensors.torch.load(model.contents[HEAD_FILE])
+    before = {name: each for name, each in tensors.items() if "heatmap_shares" not in name}
+    assert len(before) == len(tensors) - 1
+    contents = dict(model.contents) | {HEAD_FILE: safetensors.torch.save(before)}
+    settings = {n: v for n, v in model.manifest.settings.items() if n != "heatmap_half_share"}
+    manifest = model.manifest.model_copy(update={"schema_version": 11, "settings": settings})
+    today, then = (
+        assemble_scorer(*each) for each in ((model.manifest, model.contents), (manifest, contents))
+    )
+    pixels = torch.from_numpy(np.stack(parts[:2]))
+    with torch.no_grad():
+        now, found = today(pixels), then(pixels)
+    assert torch.equal(found.score, now.score)
+    products = [each for each in then.modules() if isinstance(each, ScaleProduct)]
+    assert products and all(each.heatmap_shares.tolist() == [0.5, 0.5] for each in products)
+    assert float((found.heatmap - now.heatmap).abs().max()) > 0.01 * float(now.score.max())
 
 
 @pytest.mark.filterwarnings("ignore:only")

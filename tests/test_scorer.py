@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from energyad.energy import AutoencoderEnergy
+from energyad.energy import AutoencoderEnergy, Energies
 from energyad.experts import Expert
 from energyad.features import load_extractor
 from energyad.grids import Grid
 from energyad.latents import Whitening, fit_whitening
-from energyad.scorer import EnergyHead, Scorer, upsampling_matrix
+from energyad.scorer import EnergyHead, Scorer, to_scores, upsampling_matrix
 
 GRID = Grid(image_size=64, size=8, margin=1)
 
@@ -110,6 +110,22 @@ def test_the_heatmap_continues_the_border_and_stops_at_the_score() -> None:
     assert torch.equal(found.score, found.heatmap.amax(dim=(1, 2)))
     assert torch.equal(before.score, before.heatmap.amax(dim=(1, 2)))
     torch.testing.assert_close(a_head()(torch.ones(1, 1, 6, 6)).score, torch.ones(1))
+
+
+def test_a_heatmap_of_other_energies_says_where_and_the_score_how_strange() -> None:
+    scored, mapped = torch.rand(2, 20, 64, 64, generator=torch.Generator().manual_seed(0))
+    border = torch.ones(64, 64)
+    border[:8] = 0.5
+    found = to_scores(Energies(scored, mapped), border)
+    assert torch.equal(found.score, to_scores(Energies(scored), border).score)
+    assert torch.equal(found.score, found.heatmap.amax(dim=(1, 2)))
+    rescaled = to_scores(Energies(scored, 7 * mapped), border)
+    torch.testing.assert_close(rescaled.heatmap, found.heatmap)
+    ratios = found.heatmap[:, 8:] / mapped[:, 8:]
+    torch.testing.assert_close(ratios, ratios.amin(dim=(1, 2), keepdim=True).expand_as(ratios))
+    assert bool((found.heatmap.flatten(1).argmax(1) != scored.flatten(1).argmax(1)).any())
+    same = to_scores(Energies(scored, scored), border)
+    torch.testing.assert_close(same.heatmap, to_scores(Energies(scored), border).heatmap)
 
 
 def test_no_weight_of_the_upsampling_is_subnormal() -> None:

@@ -59,9 +59,7 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
     for iteration in sorted(set().union(*looks.values())):
         # A scale that stopped before stays as it was.
         then = [each[max(at for at in each if at <= iteration)] for each in looks.values()]
-        judge = judge_of(
-            [expert for expert, _ in then], rehearsal.scales, rehearsal.grid, settings.half_share
-        )
+        judge = judge_of([expert for expert, _ in then], rehearsal.scales, rehearsal.grid, settings)
         head = EnergyHead(judge, grid=rehearsal.grid, smoothing=settings.smoothing)
         seconds = round(sum(cost for _, cost in then), 1)
         report({"iteration": iteration, "cpu_seconds": seconds} | detect(rehearsal.probe, head))
