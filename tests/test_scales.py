@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -231,7 +232,7 @@ def mean_decides_of(channels: int) -> Any:
 @pytest.mark.filterwarnings("ignore:only")
 @pytest.mark.parametrize("categories", [None, ["one", "two"] * 4])
 def test_a_model_of_scales_survives_its_folder_and_scores_alike_on_every_engine(
-    categories: list[str] | None, tmp_path: Path
+    categories: list[str] | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts = [render_good(0, "train", index, size=96) for index in range(8)]
     area = np.zeros((96, 96), dtype=bool)
@@ -239,6 +240,8 @@ def test_a_model_of_scales_survives_its_folder_and_scores_alike_on_every_engine(
     model = AnomalyDetector.fit(
         parts, categories=categories, settings=SETTINGS, any_direction=False, threads=1, roi=area
     )
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not told, "exporters' notes are for their own developers"
     model.save(tmp_path / "model")
     engines = [
         AnomalyDetector.load(tmp_path / "model", runtime=name, threads=1) for name in ("onnxruntime", "torch")
