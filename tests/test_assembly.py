@@ -28,33 +28,38 @@ SETTINGS = FitSettings(
 IMAGES = [render_good(0, "train", index, size=64) for index in range(8)]
 
 
+@pytest.fixture(scope="module")
+def of_one() -> AnomalyDetector:
+    """A model of one category."""
+    return AnomalyDetector.fit(IMAGES, settings=SETTINGS, any_direction=False, threads=1)
+
+
 @pytest.mark.filterwarnings("ignore:only")
-@pytest.mark.parametrize("categories", [None, ["one", "two"] * 4])
-def test_a_head_of_schema_7_is_filled_by_its_names(categories: list[str] | None) -> None:
-    model = AnomalyDetector.fit(
-        IMAGES, categories=categories, settings=SETTINGS, any_direction=False, threads=1
+def test_a_head_of_schema_7_is_filled_by_its_names(of_one: AnomalyDetector) -> None:
+    of_two = AnomalyDetector.fit(
+        IMAGES, categories=["one", "two"] * 4, settings=SETTINGS, any_direction=False, threads=1
     )
-    today = safetensors.torch.load(model.contents[HEAD_FILE])
-    inside = "energy." if categories else ""
-    before = {f"{inside}{name.removeprefix('expert.')}": each for name, each in today.items()}
-    assert not before.keys() & today.keys()
-    contents = dict(model.contents) | {HEAD_FILE: safetensors.torch.save(before)}
-    manifest = model.manifest.model_copy(update={"schema_version": 7})
-    filled = assemble_scorer(manifest, contents).head.state_dict()
-    assert filled.keys() == today.keys()
-    assert all(torch.equal(filled[name], each) for name, each in today.items())
+    for model, inside in ((of_one, ""), (of_two, "energy.")):
+        today = safetensors.torch.load(model.contents[HEAD_FILE])
+        before = {f"{inside}{name.removeprefix('expert.')}": each for name, each in today.items()}
+        assert not before.keys() & today.keys()
+        contents = dict(model.contents) | {HEAD_FILE: safetensors.torch.save(before)}
+        manifest = model.manifest.model_copy(update={"schema_version": 7})
+        filled = assemble_scorer(manifest, contents).head.state_dict()
+        assert filled.keys() == today.keys()
+        assert all(torch.equal(filled[name], each) for name, each in today.items())
 
 
 @pytest.mark.filterwarnings("ignore:only")
-@pytest.mark.parametrize("looks", [0, 3])
-def test_a_closer_look_of_other_settings_is_refused(looks: int) -> None:
+def test_a_closer_look_of_other_settings_is_refused() -> None:
     own = replace(SETTINGS, num_closer_looks=2, closer_prototypes=10)
     model = AnomalyDetector.fit(IMAGES, settings=own, any_direction=False, threads=1)
-    manifest = model.manifest.model_copy(
-        update={"settings": model.manifest.settings | {"num_closer_looks": looks}}
-    )
-    with pytest.raises(ModelError, match=f"{HEAD_FILE}: its tensors do not fit"):
-        assemble_scorer(manifest, model.contents)
+    for looks in (0, 3):
+        manifest = model.manifest.model_copy(
+            update={"settings": model.manifest.settings | {"num_closer_looks": looks}}
+        )
+        with pytest.raises(ModelError, match=f"{HEAD_FILE}: its tensors do not fit"):
+            assemble_scorer(manifest, model.contents)
 
 
 @pytest.mark.filterwarnings("ignore:only")
@@ -90,11 +95,10 @@ def test_a_closer_look_is_at_the_share_that_the_model_was_fitted_with_and_before
 
 
 @pytest.mark.filterwarnings("ignore:only")
-def test_a_model_of_before_keeps_the_scores_that_its_threshold_was_made_from() -> None:
+def test_a_model_of_before_keeps_the_scores_that_its_threshold_was_made_from(of_one: AnomalyDetector) -> None:
     """Until schema 10 the border weighed more; its saved graph says so still."""
-    model = AnomalyDetector.fit(IMAGES, settings=SETTINGS, any_direction=False, threads=1)
-    manifest = model.manifest.model_copy(update={"schema_version": 10})
-    today, before = (assemble_scorer(each, model.contents) for each in (model.manifest, manifest))
+    manifest = of_one.manifest.model_copy(update={"schema_version": 10})
+    today, before = (assemble_scorer(each, of_one.contents) for each in (of_one.manifest, manifest))
     pixels = torch.from_numpy(np.stack(IMAGES))
     with torch.no_grad():
         now, then = today(pixels), before(pixels)
@@ -128,8 +132,8 @@ def test_heatmaps_of_a_model_of_before_show_what_is_scored() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:only")
-def test_a_model_of_before_has_one_energy_and_what_is_gone_is_named() -> None:
-    model = AnomalyDetector.fit(IMAGES, settings=SETTINGS, any_direction=False, threads=1)
+def test_a_model_of_before_has_one_energy_and_what_is_gone_is_named(of_one: AnomalyDetector) -> None:
+    model = of_one
     before = {n: v for n, v in model.manifest.settings.items() if not n.startswith("half_")}
     kept, gone = (
         model.manifest.model_copy(update={"settings": before | {"scale_powers": powers}})
