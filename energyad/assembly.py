@@ -60,7 +60,7 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
             f"model '{manifest.name}' is of an earlier energyad, whose network differs: score it with "
             "--runtime onnxruntime, or fit it again"
         )
-    settings = _todays(manifest)
+    settings = FitSettings.from_dict({**EARLIER, **_named_today(manifest)})
     extractor = _filled_extractor(manifest, contents, settings)
     tensors = _tensors(contents, HEAD_FILE)
     if manifest.schema_version < FIRST_WITH_EXPERTS:
@@ -103,14 +103,6 @@ def _filled_extractor(
         )
     _fill(extractor.backbone, _tensors(contents, BACKBONE_FILE), BACKBONE_FILE)
     return extractor
-
-
-def _todays(manifest: Manifest) -> FitSettings:
-    """The settings, those that earlier models do not name as they were then."""
-    named = {**EARLIER, **_named_today(manifest)}
-    if "half_share" in named:  # before, heatmaps showed what was scored
-        named.setdefault("heatmap_half_share", named["half_share"])
-    return FitSettings.from_dict(named)
 
 
 def _named_today(manifest: Manifest) -> dict[str, Any]:
