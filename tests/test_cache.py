@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from energyad.features import load_extractor
@@ -15,15 +16,20 @@ from energyad.runtimes.onnx import OnnxFeatures
 PIXELS = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
 
 
+@pytest.fixture(scope="module")
+def graph() -> onnx.ModelProto:
+    """A backbone's real trace."""
+    return export.export_extractor(load_extractor("tf_efficientnet_lite0", image_size=64, strides=(4,)))
+
+
 @pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def traced(graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts how often a backbone is really traced; the trace itself is a stand-in."""
     calls: list[int] = []
-    real = export.export_extractor(load_extractor("tf_efficientnet_lite0", image_size=64, strides=(4,)))
 
     def count(extractor: object) -> object:
         calls.append(1)
-        return real
+        return graph
 
     monkeypatch.setattr(export, "export_extractor", count)
     return calls
