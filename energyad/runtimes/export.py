@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import onnx
@@ -17,6 +14,7 @@ from torch import Tensor, nn
 from energyad.experts import Experts
 from energyad.features import FeatureExtractor
 from energyad.runtimes import layout
+from energyad.runtimes.quiet import quiet
 from energyad.scorer import EnergyHead, cut
 from energyad.tiling import Tiles
 
@@ -98,7 +96,8 @@ def _export(
     module: nn.Module, example: Tensor, input_name: str, output_names: list[str], *, multiple: int = 1
 ) -> onnx.ModelProto:
     batch = torch.export.Dim("batch")
-    with _quiet(), torch.no_grad():
+    with quiet(), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module.eval(),
             (example,),
@@ -112,17 +111,3 @@ def _export(
         raise RuntimeError("torch.onnx.export gave no program")
     model: Any = program.model_proto
     return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporters print notes for their own developers; a user fitting a model can do nothing about them."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)

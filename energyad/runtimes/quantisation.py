@@ -9,10 +9,8 @@ scores differ by percents.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +19,7 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from energyad.errors import BackboneError
+from energyad.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +37,7 @@ def quantise(
     pixels: some images at the network's size, whose activations set the ranges. name: of the backbone, for the message.
     Raises BackboneError where ONNX Runtime cannot quantise it.
     """
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         source, ready, target = (Path(folder) / f"{stage}.onnx" for stage in ("float32", "ready", "int8"))
         try:
             # Of a graph in memory it would take constants out that shapes depend on.
@@ -70,14 +69,3 @@ class _Pixels(quantization.CalibrationDataReader):
     def get_next(self) -> dict[str, UInt8[np.ndarray, "1 h w 3"]] | None:
         image = next(self._pixels, None)
         return None if image is None else {"pixels": image[None]}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """It advises, through the root logger, what is done here already."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(disabled)
