@@ -117,11 +117,18 @@ class FitSettings:
         """Refuse illegal values, naming each."""
         sizes = ("num_latents", "energy_width", "bottleneck", "image_size")
         others = ("num_energies", "prototype_directions", "closer_prototypes", "discriminator_width")
-        for name in (*sizes, *others, "discriminator_iterations"):
+        for name in (*sizes, *others, "discriminator_iterations", "warmup_batch_size"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
         counts = ("num_prototypes", "num_closer_looks", "planted_defects", "warmup_iterations", "iterations")
         for name in ("border", "lighting", *counts, "discriminator_strength", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
+        for name in ("warmup_lr", "data_energy"):
+            self._require(getattr(self, name) > 0, name, "must be positive")
+        self._require(len(self.strides) > 0, "strides", "must name at least one stage")
+        for name in ("strides", "half_strides"):
+            given = getattr(self, name)
+            distinct = len(set(given)) == len(given) and all(stride >= 1 for stride in given)
+            self._require(distinct, name, "must be different numbers from 1 up")
         self._require(0 < self.half_share < 1, "half_share", "must lie between 0 and 1")
         self._require(
             0 <= self.heatmap_half_share < 1, "heatmap_half_share", "must be at least 0 and below 1"

@@ -13,7 +13,7 @@ ROOT = Path(energyad.__file__).parent
 ORDER = (
     "errors", "progress", "files", "pipeline", "image_files", "decoding", "images", "augmentation", "tiling",
     "datasets", "defect_kinds", "defects", "demo", "stages", "backbones", "grids", "features", "latents", "coreset",
-    "energy", "closer_look", "discriminator", "dxmi", "experts", "calibration", "settings", "training",
+    "energy", "closer_look", "discriminator", "dxmi", "experts", "calibration", "settings", "overrides", "training",
     "scorer", "runtimes", "regions", "metrics", "manifest", "roi", "observation", "drift", "artifact", "prediction",
     "results", "detector", "features_store", "extraction", "frozen", "copies", "planted", "provenance", "card",
     "recalibration", "heads", "scales", "category_fit", "fitting", "assembly", "exports", "inspection", "journal",

@@ -1,33 +1,31 @@
 """`python -m benchmarks.detection.choices`: what the defaults are chosen by.
 
 Each change of the default settings is fitted and judged in a rehearsal, beside the default: no test image is read. A
-change is `setting=value`, several in one by spaces, those of DxMI as `dxmi.setting=value`; values are JSON. Rules on
-the same features (`knn`, `mahalanobis`, ...) stand beside them by their names.
+change is `setting=value` as `energyad.overrides` reads it, several in one by spaces. Rules on the same features
+(`knn`, `mahalanobis`, ...) stand beside them by their names.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks import provenance
 from benchmarks.detection.data import open_anywhere
-from benchmarks.detection.ours import changed
 from benchmarks.detection.rehearsal import Judging, Rehearsal, detect, rehearse
 from benchmarks.detection.rows import settings_hash
 from benchmarks.detection.same_features import RULES, FeatureRule, settings_for
 from energyad.category_fit import single_thread
 from energyad.datasets import Category
-from energyad.errors import EnergyadError, SettingsError
+from energyad.errors import EnergyadError
+from energyad.overrides import overridden
 from energyad.progress import Silent
 from energyad.scales import fit_judge, with_parts
 from energyad.scorer import EnergyHead
@@ -94,28 +92,11 @@ CHANGES = (
 )
 
 
-def parse(change: str) -> dict[str, Any]:
-    """The settings that a change names, as `changed` takes them. Raises SettingsError."""
-    found: dict[str, Any] = {}
-    defaults = FitSettings().to_dict()
-    for part in [] if change == DEFAULT else change.split():
-        name, equals, text = part.partition("=")
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise SettingsError(f"change '{part}': give setting=value, the value in JSON") from error
-        section, _, inner = name.rpartition(".")
-        known = defaults.get(section) if section else defaults
-        if not equals or not isinstance(known, dict) or inner not in known:
-            raise SettingsError(f"change '{part}': there is no setting {name}")
-        value = tuple(value) if isinstance(value, list) else value
-        (found.setdefault(section, {}) if section else found)[inner] = value
-    return found
-
-
 def settings_of(change: str, base: FitSettings) -> FitSettings:
     """What a change makes of these settings; rules have no settings of their own. Raises SettingsError."""
-    return settings_for(change, base) if change in RULES else changed(base, parse(change))
+    if change in RULES:
+        return settings_for(change, base)
+    return overridden(base, [] if change == DEFAULT else change.split())
 
 
 def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:

@@ -12,37 +12,35 @@ from jaxtyping import UInt8
 
 from benchmarks.detection.method import Fitted
 from energyad.detector import HEAD_FILE, AnomalyDetector
+from energyad.overrides import overridden
 from energyad.runtimes import RawScores
 from energyad.settings import FitSettings
 
 SHARED = "-shared"
 """After a name: one energy for all categories of a unified model, in place of an expert for each."""
 
-CHANGES: Mapping[str, Mapping[str, Any]] = {
-    "energyad": {},
-    "energyad-tau0": {"dxmi": {"temperature": 0.0}},
-    "energyad-init": {"iterations": 0},  # the energy before DxMI
-    "energyad-scratch": {"warmup_iterations": 0},  # DxMI from random initialisation
+CHANGES: Mapping[str, str] = {
+    "energyad": "",
+    "energyad-tau0": "dxmi.temperature=0",
+    "energyad-init": "iterations=0",  # the energy before DxMI
+    "energyad-scratch": "warmup_iterations=0",  # DxMI from random initialisation
     # A start that is not settled, and from there DxMI for as long as it takes
-    "energyad-brief": {"warmup_iterations": 300, "iterations": 1500, "dxmi": {"decay_iterations": 1500}},
-    "energyad-brief-init": {"warmup_iterations": 300, "iterations": 0},
-    "energyad-brief-tau0": {
-        "warmup_iterations": 300,
-        "iterations": 1500,
-        "dxmi": {"decay_iterations": 1500, "temperature": 0.0},
-    },
-    "energyad-longer": {"iterations": 0, "warmup_iterations": 5000},  # DxMI's time, in the warm-up
-    "energyad-autoencoder": {"num_prototypes": 0},  # the energy without the distance to good patches
-    "energyad-whole": {"half_strides": ()},  # no energy of the image at half its size
-    "energyad-whole-tau0": {"half_strides": (), "dxmi": {"temperature": 0.0}},
-    "energyad-whole-init": {"half_strides": (), "iterations": 0},
-    "energyad-one-ring": {"border": 8},  # of patches left out at the border
-    "energyad-int8": {"precision": "int8"},  # the backbone in 8-bit integers
-    "energyad-x3": {"num_energies": 3},
-    "energyad-unplanted": {"planted_defects": 0},  # no discriminator
-    "energyad-one-light": {"lighting": 0.0},  # no relit copies
-    "energyad-shared": {"num_prototypes": 3072},  # of all categories together
+    "energyad-brief": "warmup_iterations=300 iterations=1500 dxmi.decay_iterations=1500",
+    "energyad-brief-init": "warmup_iterations=300 iterations=0",
+    "energyad-brief-tau0": "warmup_iterations=300 iterations=1500 dxmi.decay_iterations=1500 dxmi.temperature=0",
+    "energyad-longer": "iterations=0 warmup_iterations=5000",  # DxMI's time, in the warm-up
+    "energyad-autoencoder": "num_prototypes=0",  # the energy without the distance to good patches
+    "energyad-whole": "half_strides=[]",  # no energy of the image at half its size
+    "energyad-whole-tau0": "half_strides=[] dxmi.temperature=0",
+    "energyad-whole-init": "half_strides=[] iterations=0",
+    "energyad-one-ring": "border=8",  # of patches left out at the border
+    "energyad-int8": "precision=int8",  # the backbone in 8-bit integers
+    "energyad-x3": "num_energies=3",
+    "energyad-unplanted": "planted_defects=0",  # no discriminator
+    "energyad-one-light": "lighting=0",  # no relit copies
+    "energyad-shared": "num_prototypes=3072",  # of all categories together
 }
+"""As `energyad.overrides` reads them."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,4 @@ class Energyad:
 
 def energyad_method(name: str, *, image_size: int) -> Energyad:
     """The method of that name, one of `CHANGES`."""
-    return Energyad(changed(FitSettings(image_size=image_size), CHANGES[name]))
-
-
-def changed(settings: FitSettings, changes: Mapping[str, Any]) -> FitSettings:
-    """Settings with some values replaced; those of "dxmi" are replaced one by one."""
-    plain = {name: value for name, value in changes.items() if name != "dxmi"}
-    return replace(settings, dxmi=replace(settings.dxmi, **changes.get("dxmi", {})), **plain)
+    return Energyad(overridden(FitSettings(image_size=image_size), CHANGES[name].split()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 
 from energyad.cli import terminal
 from energyad.cli.calibrate import ReviewRate, TargetRate
-from energyad.cli.options import AnyDirection, DataRoot, Debug, Download, Quiet, SkipBad, Threads
+from energyad.cli.options import AnyDirection, DataRoot, Debug, Download, Overrides, Quiet, SkipBad, Threads
 
 if TYPE_CHECKING:
     from energyad.datasets import Category
@@ -61,11 +62,7 @@ def fit(
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(
-            "--precision",
-            metavar="NAME",
-            help="Of the backbone: float32, or int8, which is faster (ONNX Runtime alone).",
-        ),
+        typer.Option("--precision", metavar="NAME", help="float32, or int8: faster, ONNX Runtime alone."),
     ] = None,
     white_level: Annotated[
         int | None,
@@ -87,6 +84,7 @@ def fit(
             "--energies", min=1, metavar="N", help="Averaged; three see more than one, and train for longer."
         ),
     ] = None,
+    overrides: Overrides = None,
     target_frr: TargetRate = None,
     review_frr: ReviewRate = None,
     tiles: Annotated[
@@ -114,7 +112,7 @@ def fit(
       energyad fit --category bottle
       energyad fit --images good_parts/ --name gasket
       energyad fit --images good_parts/ --name gasket --roi part.json --target-frr 0.005
-      energyad fit --images sheets/ --tiles 8x1
+      energyad fit --images sheets/ --tiles 8x1 --set border=8
       energyad fit --category all                one model of every category, scored without being told which
 
     The model lands in models/NAME/. An earlier one of that name is replaced only when the new one is whole.
@@ -142,6 +140,7 @@ def fit(
         label,
         folder,
         options=options,
+        overrides=overrides or (),
         roi=roi,
         ignore=ignore,
         any_direction=any_direction,
@@ -184,6 +183,7 @@ def _fit(
     folder: Path,
     *,
     options: dict[str, Any],
+    overrides: Sequence[str],
     roi: Path | None,
     ignore: Path | None,
     any_direction: bool | None,
@@ -197,8 +197,7 @@ def _fit(
     from energyad.cli.bar import Bar
     from energyad.detector import AnomalyDetector
 
-    given = {key: value for key, value in options.items() if value is not None}
-    settings = _settings(given)
+    settings = _settings({key: value for key, value in options.items() if value is not None}, overrides)
     terminal.say(f"fitting '{name}' on {len(data.train_good)} good images from {data.root}")
     with Bar() as bar:
         detector = AnomalyDetector.fit(
@@ -218,13 +217,14 @@ def _fit(
     return detector
 
 
-def _settings(given: dict[str, Any]) -> FitSettings:
+def _settings(given: dict[str, Any], overrides: Sequence[str]) -> FitSettings:
+    from energyad.overrides import overridden
     from energyad.settings import FitSettings
 
     review = FitSettings().review_rate
     if review is not None and given.get("false_reject_rate", 0) > review:  # then no room is left for a review
         given = {"review_rate": None, **given}
-    return FitSettings(**given)
+    return overridden(FitSettings(**given), overrides)
 
 
 def _say_what_next(

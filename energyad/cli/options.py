@@ -52,4 +52,8 @@ AnyDirection: TypeAlias = Annotated[
         help="How parts come: of few images, turned copies are taught as well or not; found out by default.",
     ),
 ]
+Overrides: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any other of energyad.FitSettings; may be repeated."),
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]

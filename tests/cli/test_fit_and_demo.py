@@ -24,8 +24,10 @@ def test_fit_puts_a_model_where_it_says_and_says_what_to_type_next(
     program: Program, house: Path, demo_category: Category
 ) -> None:
     images = demo_category.root / "train" / "good"
-    outcome = program("fit", "--images", images, "--name", "gasket", "--seed", 3, "--threads", 1)
+    sets = ("--set", "border=24", "--set", "dxmi.temperature=0.5")
+    outcome = program("fit", "--images", images, "--name", "gasket", "--seed", 3, "--threads", 1, *sets)
     manifest = read_manifest(house / "models" / "gasket")
+    assert manifest.settings["border"] == 24 and manifest.settings["dxmi"]["temperature"] == 0.5
     assert (outcome.status, outcome.out) == (0, "")
     assert (manifest.name, manifest.provenance.seed, manifest.input.image_size) == ("gasket", 3, 128)
     assert "models/gasket" in outcome.err and "energyad score IMAGES --model gasket" in outcome.err
@@ -89,6 +91,7 @@ def test_fit_refuses_what_cannot_be_fitted(program: Program, house: Path, demo_c
     assert is_one_line_error(program("fit", "--images", "one", "--output", "one"), "one", "--output")
     many = demo_category.root / "train" / "good"
     assert is_one_line_error(program("fit", "--images", many, "-q", "--backbone", "resnet81"), "resnet18")
+    assert is_one_line_error(program("fit", "--images", many, "--set", "boarder=8"), "border")
     weights = program("fit", "--images", many, "-q", "--backbone-weights", "w.safetensors")
     assert is_one_line_error(weights, "w.safetensors")
 

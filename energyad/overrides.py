@@ -1,0 +1,59 @@
+"""Settings of a fit as a person types them: `border=8`, `half_strides=[]`, `dxmi.temperature=0.05`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from energyad.dxmi.settings import DxMISettings
+from energyad.errors import SettingsError, first_fault
+from energyad.settings import FitSettings
+
+DXMI = "dxmi."
+FINITE = ConfigDict(allow_inf_nan=False)
+
+
+def overridden(settings: FitSettings, overrides: Sequence[str]) -> FitSettings:
+    """Settings with some values replaced, each by a text `NAME=VALUE`; the last one of a name counts.
+
+    The value is JSON (`8`, `0.5`, `null`, `[8, 16]`) or a bare word; names of `DxMISettings` begin with `dxmi.`.
+    Raises SettingsError, naming the text.
+    """
+    outer: dict[str, Any] = {}
+    inner: dict[str, Any] = {}
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise SettingsError(f"setting '{text}': give NAME=VALUE, as in border=8 or half_strides=[]")
+        if name.startswith(DXMI):
+            inner[name.removeprefix(DXMI)] = _value(settings.dxmi, name, value)
+        else:
+            outer[name] = _value(settings, name, value)
+    return replace(settings, dxmi=replace(settings.dxmi, **inner), **outer)
+
+
+def _value(owner: FitSettings | DxMISettings, name: str, text: str) -> Any:
+    hints = get_type_hints(type(owner))
+    hints.pop("dxmi", None)  # is set value by value
+    own = name.removeprefix(DXMI) if isinstance(owner, DxMISettings) else name
+    if own not in hints:
+        near = difflib.get_close_matches(own, hints, n=1)
+        prefix = name.removesuffix(own)
+        hint = f"; did you mean {prefix}{near[0]}?" if near else ": energyad.FitSettings lists them"
+        raise SettingsError(f"there is no setting '{name}'{hint}")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    try:
+        return TypeAdapter(hints[own], config=FINITE).validate_python(value)
+    except ValidationError as error:
+        fault = first_fault(error)[1]
+        raise SettingsError(
+            f"setting {name} = {text}: {fault[0].lower()}{fault[1:]} (values are JSON: 8, 0.5, null, [8, 16])"
+        ) from error
