@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from energyad.datasets import Category
 from energyad.demo import render_demo
@@ -26,13 +27,18 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Backbone graphs are traced once for all of a run's processes; nothing is written to the user's own cache."""
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all of a run's processes have."""
     own = tmp_path_factory.getbasetemp()
-    of_run = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session", autouse=True)
+def graph_cache(shared: Path) -> Iterator[None]:
+    """Backbone graphs are traced once for all processes; nothing is written to the user's own cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ENERGYAD_CACHE", str(of_run / "cache"))
+        patch.setenv("ENERGYAD_CACHE", str(shared / "cache"))
         yield
 
 
@@ -44,6 +50,8 @@ def quick_settings() -> FitSettings:
         num_latents=48,
         energy_width=64,
         bottleneck=16,
+        num_prototypes=128,
+        closer_prototypes=512,
         planted_defects=1,
         discriminator_iterations=100,
         warmup_iterations=300,
@@ -58,15 +66,19 @@ def demo_category(tmp_path_factory: pytest.TempPathFactory) -> Category:
 
 
 @pytest.fixture(scope="session")
-def fitted_detector(demo_category: Category, quick_settings: FitSettings) -> AnomalyDetector:
-    """Fitted on `demo_category`; not to be changed."""
-    return AnomalyDetector.fit(
-        demo_category.train_good,
-        name=demo_category.name,
-        settings=quick_settings,
-        any_direction=False,  # as it would find out, in seconds
-        threads=1,
-    )
+def fitted_detector(demo_category: Category, quick_settings: FitSettings, shared: Path) -> AnomalyDetector:
+    """Fitted on `demo_category`, by the first process that asks; not to be changed."""
+    folder = shared / "fitted"
+    with FileLock(shared / "fitted.lock"):
+        if not folder.exists():
+            AnomalyDetector.fit(
+                demo_category.train_good,
+                name=demo_category.name,
+                settings=quick_settings,
+                any_direction=False,  # as it would find out, in seconds
+                threads=1,
+            ).save(folder)
+    return AnomalyDetector.load(folder, threads=1)
 
 
 @pytest.fixture(scope="session")

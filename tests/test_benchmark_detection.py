@@ -72,6 +72,8 @@ def tiny_energyad() -> Energyad:
         "energy_width": 32,
         "bottleneck": 8,
         "warmup_iterations": 300,
+        "num_prototypes": 128,
+        "closer_prototypes": 512,
         "planted_defects": 1,
         "half_strides": (),
     }

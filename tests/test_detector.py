@@ -27,6 +27,8 @@ SETTINGS = FitSettings(
     half_strides=(),
     warmup_iterations=600,
     iterations=40,
+    num_prototypes=128,
+    closer_prototypes=512,
     planted_defects=1,
     discriminator_iterations=100,
 )

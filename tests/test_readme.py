@@ -78,6 +78,10 @@ def test_every_other_command_and_the_python_example_work(
         "warmup_iterations": 60,
         "iterations": 5,
         "energy_width": 32,
+        "num_prototypes": 64,
+        "closer_prototypes": 128,
+        "planted_defects": 1,
+        "discriminator_iterations": 50,
         "half_strides": (),
     }
     for name, value in quick.items():

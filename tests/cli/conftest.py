@@ -55,6 +55,8 @@ def quick_fit(quick_settings: FitSettings, monkeypatch: pytest.MonkeyPatch) -> N
             "num_latents",
             "energy_width",
             "bottleneck",
+            "num_prototypes",
+            "closer_prototypes",
             "planted_defects",
             "discriminator_iterations",
         )
