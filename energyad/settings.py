@@ -124,6 +124,7 @@ class FitSettings:
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         for name in ("warmup_lr", "data_energy"):
             self._require(getattr(self, name) > 0, name, "must be positive")
+        self._require(self.seed < 2**63, "seed", "must be below 2^63")
         self._require(len(self.strides) > 0, "strides", "must name at least one stage")
         for name in ("strides", "half_strides"):
             given = getattr(self, name)

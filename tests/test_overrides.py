@@ -65,6 +65,11 @@ def test_a_number_is_of_its_settings_kind_so_that_one_value_has_one_hash() -> No
         ("warmup_lr=0", ("warmup_lr", "positive")),
         ("data_energy=-1", ("data_energy", "positive")),
         ("warmup_batch_size=0", ("warmup_batch_size", "at least 1")),
+        ("seed=9223372036854775808", ("seed", "2^63")),
+        ("dxmi.chains_per_update=0", ("chains_per_update", "at least 1")),
+        ("dxmi.decay_iterations=0", ("decay_iterations", "at least 1")),
+        ("dxmi.hidden_widths=[64,0]", ("hidden_widths", "at least 1")),
+        ("dxmi.final_lr_fraction=-1", ("final_lr_fraction", "[0, 1]")),
     ],
 )
 def test_what_cannot_be_set_is_refused_in_one_line(text: str, words: tuple[str, ...]) -> None:

@@ -71,6 +71,13 @@ class DxMISettings:
         """Refuse illegal values, naming each."""
         for name in ("num_steps", "batch_size", "sampler_steps_per_iteration"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
+        for name in ("chains_per_update", "decay_iterations"):
+            value = getattr(self, name)
+            self._require(value is None or value >= 1, name, "must be at least 1, or None")
+        self._require(
+            all(width >= 1 for width in self.hidden_widths), "hidden_widths", "must each be at least 1"
+        )
+        self._require(0 <= self.final_lr_fraction <= 1, "final_lr_fraction", "must be in [0, 1]")
         for name in ("temperature", "energy_regularization", "running_cost_weight", "pretrain_iterations"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         for name in ("energy_lr", "sampler_lr", "value_lr", "pretrain_lr"):
