@@ -199,10 +199,11 @@ def unite(
     own = [copy.deepcopy(each) for each in _of_all_scales(experts)]  # one by one: files hold no weight twice
     united = Experts(own, recognition, units=units, tiles=tiles)
     for kind in (PrototypeEnergy, CloserLook):
-        held = [each for each in united.modules() if isinstance(each, kind)]
-        most = max((each.size for each in held), default=0)
-        for each in held:
-            each.repeat_last(most)
+        held = [[each for each in expert.modules() if isinstance(each, kind)] for expert in own]
+        for alike in zip(*held, strict=True):
+            most = max(each.size for each in alike)
+            for each in alike:
+                each.repeat_last(most)
     return united
 
 

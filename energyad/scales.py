@@ -48,15 +48,15 @@ def judge_of(experts: Sequence[Expert], scales: Sequence[Scale], grid: Grid, set
     ).eval()
 
 
-def as_often(settings: FitSettings, scale: Scale) -> FitSettings:
-    """The same with so many steps of training that each of the scale's patches is seen as often as one of the grid.
-
-    A scale of patches twice as wide has a quarter of them. Of four times the steps nothing was gained.
+def for_scale(settings: FitSettings, scale: Scale) -> FitSettings:
+    """The same for a scale of patches twice as wide, of which there are a quarter: a quarter of the training's steps,
+    so that each is seen as often as one of the grid, and half the prototypes. Of more of either nothing was gained.
     """
     share = scale.factor**2
     decay = settings.dxmi.decay_iterations
     return replace(
         settings,
+        num_prototypes=-(-settings.num_prototypes // scale.factor),
         warmup_iterations=-(-settings.warmup_iterations // share),
         iterations=-(-settings.iterations // share),
         dxmi=replace(settings.dxmi, decay_iterations=decay and -(-decay // share)),
@@ -76,10 +76,10 @@ def fit_judge(
     experts, trainings = [], []
     for number, patches in enumerate(good):
         look = None if observe is None else functools.partial(observe, number)
-        of_scale = as_often(settings, scales[number])
+        own_settings = for_scale(settings, scales[number])
         # One of its own: what a scale draws does not depend on how long another one trains.
         drawing = generator if number == 0 else torch.Generator().manual_seed(settings.seed)
-        expert, own = fit_expert(patches, of_scale, drawing, progress, look)
+        expert, own = fit_expert(patches, own_settings, drawing, progress, look)
         experts.append(expert)
         trainings += own
     return judge_of(experts, scales, grid, settings), trainings

@@ -56,8 +56,9 @@ class FitSettings:
         num_latents: whitened directions kept, of each scale. energy_width, bottleneck: layers of an energy's
             autoencoder; of few latents the bottleneck is a quarter.
         num_energies: trained from seeds of their own, and averaged.
-        num_prototypes: good latents that the energy measures distances from; 0 for the autoencoder alone.
-            prototype_directions: leading latents in which these distances are told one by one.
+        num_prototypes: good latents that the energy measures distances from, half as many of the image at half its
+            size; 0 for the autoencoder alone. prototype_directions: leading latents in which these distances are told
+            one by one.
         num_closer_looks: coresets of `closer_prototypes` good latents each, which an image's strangest patches are
             compared with once more; 0 for the first look alone. closer_share: of the patches that are.
         planted_defects: on each copy of a good image that a discriminator learns from, whose log-odds the energy is
@@ -89,7 +90,7 @@ class FitSettings:
     energy_width: int = 256
     bottleneck: int = 32
     num_energies: int = 1
-    num_prototypes: int = 512
+    num_prototypes: int = 1024
     prototype_directions: int = 96
     num_closer_looks: int = 1
     closer_prototypes: int = 4096

@@ -23,7 +23,7 @@ from energyad.grids import Grid, Scale, interpolation_matrix
 from energyad.heads import GoodPatches
 from energyad.latents import fit_whitening
 from energyad.progress import Silent
-from energyad.scales import as_often, fit_judge
+from energyad.scales import fit_judge, for_scale
 from energyad.settings import FitSettings
 from energyad.stages import BlockStacks, without_last_stack
 from tests.test_experts import mean_decides
@@ -161,11 +161,15 @@ def test_a_network_for_images_of_one_size_sees_no_smaller_ones() -> None:
     assert choose_stages("resnet18", (8, 16), (8, 16, 32)) == Stages((2, 3, 4), (0, 1), (0, 1, 2), 8)
 
 
-def test_patches_of_every_scale_are_seen_as_often() -> None:
-    settings = FitSettings(warmup_iterations=30, iterations=8)
-    wide = as_often(settings, COARSE)
+def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototypes() -> None:
+    settings = FitSettings(warmup_iterations=30, iterations=8, num_prototypes=101)
+    wide = for_scale(settings, COARSE)
+    assert (
+        wide.num_prototypes == 51
+        and for_scale(replace(settings, num_prototypes=0), COARSE).num_prototypes == 0
+    )
     assert (wide.warmup_iterations, wide.iterations, wide.dxmi.decay_iterations) == (8, 2, 100)
-    assert as_often(settings, FINE) == settings
+    assert for_scale(settings, FINE) == settings
     ends: dict[int, int] = {}
     good = [
         GoodPatches(

@@ -64,7 +64,8 @@ CHANGES = (
     "num_energies=3",
     # Distances
     "num_prototypes=0",
-    "num_prototypes=1024",
+    "num_prototypes=512",
+    "num_prototypes=2048",
     "prototype_directions=176",
     "num_closer_looks=0",
     "num_closer_looks=4 closer_prototypes=2048",

@@ -25,7 +25,7 @@ from energyad.datasets import Category
 from energyad.errors import EnergyadError
 from energyad.experts import Expert
 from energyad.progress import Silent
-from energyad.scales import as_often, fit_judge, judge_of
+from energyad.scales import fit_judge, for_scale, judge_of
 from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 
@@ -50,7 +50,7 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
             looks[scale], spent = {}, 0.0
         patches = rehearsal.scales[scale]
         at = min(iteration * patches.factor**2, settings.iterations)
-        if at % every == 0 or iteration == as_often(settings, patches).iterations:
+        if at % every == 0 or iteration == for_scale(settings, patches).iterations:
             looks[scale][at] = copy.deepcopy(expert), spent
         resumed = time.process_time()
 
