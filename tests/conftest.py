@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from energyad.datasets import Category
 from energyad.demo import render_demo
 from energyad.detector import AnomalyDetector
 from energyad.evaluation import Evaluation, evaluate
+from energyad.runtimes import export
+from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 
 # Scores of the processor are the same to the last digit in any batch, and many tests say so; a card's are not. Before
@@ -40,6 +43,32 @@ def graph_cache(shared: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENERGYAD_CACHE", str(shared / "cache"))
         yield
+
+
+class _Highest(torch.nn.Module):
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        heatmap = features.amax(dim=1)
+        return heatmap.amax(dim=(1, 2)), heatmap
+
+
+@pytest.fixture
+def no_head_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For fits of which tensors, manifest or backbone are looked at: a head's graph is half of a small fit's time."""
+
+    def export_head(head: EnergyHead, *, num_channels: int) -> Any:
+        program = torch.onnx.export(
+            _Highest(),
+            (torch.zeros(2, num_channels, *[head.upsampling.shape[1]] * 2),),
+            input_names=["features"],
+            output_names=["score", "heatmap"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        return program.model_proto
+
+    monkeypatch.setattr(export, "export_head", export_head)
 
 
 @pytest.fixture(scope="session")

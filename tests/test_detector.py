@@ -193,8 +193,9 @@ def test_the_threshold_of_very_few_images_is_in_the_units_of_the_scores(
     assert 0.1 < model.score(new_part).score / model.threshold < 10
 
 
+@pytest.mark.usefixtures("no_head_graph")
 def test_other_trainings_have_the_same_prototypes(good_images: list[np.ndarray]) -> None:
-    def prototypes(iterations: int) -> torch.Tensor:
+    def prototypes(iterations: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         settings = replace(
             SETTINGS,
             half_strides=FitSettings().half_strides,
@@ -204,12 +205,16 @@ def test_other_trainings_have_the_same_prototypes(good_images: list[np.ndarray])
         )
         model = AnomalyDetector.fit(good_images, settings=settings, any_direction=False, threads=1)
         head = assemble_scorer(model.manifest, model.contents).head
-        held = [each for each in head.modules() if isinstance(each, PrototypeEnergy | CloserLook)]
-        assert len(held) == 4  # of the image, and of it at half its size
-        weights = (each.weight if isinstance(each, PrototypeEnergy) else each.points for each in held)
-        return torch.cat([each.flatten().float() for each in weights])
+        first = [each.weight for each in head.modules() if isinstance(each, PrototypeEnergy)]
+        closer = [each.points for each in head.modules() if isinstance(each, CloserLook)]
+        assert len(first) == len(closer) == 2  # of the image, and of it at half its size
+        return [
+            each / each.norm() for each in first
+        ], closer  # the unit of the first look is that of the energies
 
-    assert torch.equal(prototypes(0), prototypes(10))
+    (first, closer), (other_first, other_closer) = prototypes(0), prototypes(10)
+    assert all(torch.equal(*pair) for pair in zip(closer, other_closer, strict=True))
+    torch.testing.assert_close(first, other_first, rtol=1e-5, atol=0)
 
 
 def test_a_model_of_earlier_features_is_scored_by_its_own_graph_or_not_at_all(
@@ -224,6 +229,7 @@ def test_a_model_of_earlier_features_is_scored_by_its_own_graph_or_not_at_all(
         AnomalyDetector.load(folder, threads=1, runtime="torch").score(new_part)
 
 
+@pytest.mark.usefixtures("no_head_graph")
 def test_the_same_seed_gives_the_same_model_bit_for_bit(good_images: list[np.ndarray]) -> None:
     quick = OF_TWO_ENERGIES
     first, second = (AnomalyDetector.fit(good_images, settings=quick, threads=1) for _ in range(2))
@@ -281,6 +287,7 @@ def test_eight_threads_get_the_scores_of_one(
     assert [found[index] for index in range(8)] == expected
 
 
+@pytest.mark.usefixtures("no_head_graph")
 def test_one_image_is_refused_and_few_are_warned_about(good_images: list[np.ndarray]) -> None:
     quick = replace(SETTINGS, image_size=64, warmup_iterations=5, iterations=0, planted_defects=0)
     with pytest.raises(DataError, match="at least 2"):
@@ -290,6 +297,7 @@ def test_one_image_is_refused_and_few_are_warned_about(good_images: list[np.ndar
     assert few.threshold > 0
 
 
+@pytest.mark.usefixtures("no_head_graph")
 def test_a_bad_image_stops_the_fit_unless_told_to_skip_it(
     good_images: list[np.ndarray], tmp_path: Path
 ) -> None:
@@ -316,6 +324,7 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
     assert output.strip() == "[]"
 
 
+@pytest.mark.usefixtures("no_head_graph")
 def test_a_rendered_category_trains_from_its_files(tmp_path: Path) -> None:
     category = render_demo(tmp_path, train=8, good=1, per_flaw=1, size=64)
     quick = replace(SETTINGS, image_size=64, warmup_iterations=5, iterations=0, planted_defects=0)

@@ -61,6 +61,7 @@ def test_a_fit_on_quantised_features_still_tells_flaws_from_good_parts(quantised
     assert auroc > 0.9
 
 
+@pytest.mark.usefixtures("no_head_graph")
 def test_the_backbone_is_much_smaller_than_in_floats(quantised: AnomalyDetector) -> None:
     settings = FitSettings(image_size=64, iterations=0, warmup_iterations=1, planted_defects=0)
     floats = AnomalyDetector.fit(GOOD[:8], settings=settings, any_direction=False, threads=1)

@@ -24,10 +24,10 @@ def test_fit_puts_a_model_where_it_says_and_says_what_to_type_next(
     program: Program, house: Path, demo_category: Category
 ) -> None:
     images = demo_category.root / "train" / "good"
-    sets = ("--set", "border=24", "--set", "dxmi.temperature=0.5")
+    sets = ("--set", "smoothing=3", "--set", "dxmi.temperature=0.5")
     outcome = program("fit", "--images", images, "--name", "gasket", "--seed", 3, "--threads", 1, *sets)
     manifest = read_manifest(house / "models" / "gasket")
-    assert manifest.settings["border"] == 24 and manifest.settings["dxmi"]["temperature"] == 0.5
+    assert manifest.settings["smoothing"] == 3 and manifest.settings["dxmi"]["temperature"] == 0.5
     assert (outcome.status, outcome.out) == (0, "")
     assert (manifest.name, manifest.provenance.seed, manifest.input.image_size) == ("gasket", 3, 128)
     assert "models/gasket" in outcome.err and "energyad score IMAGES --model gasket" in outcome.err
@@ -40,7 +40,7 @@ def test_fit_puts_a_model_where_it_says_and_says_what_to_type_next(
     assert program("score", images / "000.png", "--model", "here").status in {0, 1}
 
 
-@pytest.mark.usefixtures("quick_fit")
+@pytest.mark.usefixtures("quick_fit", "no_head_graph")
 def test_the_directions_of_parts_are_found_out_or_told(
     program: Program, house: Path, demo_category: Category
 ) -> None:
@@ -54,7 +54,7 @@ def test_the_directions_of_parts_are_found_out_or_told(
     assert f"{made['any']} copies turned" in card
 
 
-@pytest.mark.usefixtures("quick_fit")
+@pytest.mark.usefixtures("quick_fit", "no_head_graph")
 def test_fit_warns_below_eight_images_and_stops_at_a_bad_one_unless_told_to_skip(
     program: Program, house: Path, demo_category: Category
 ) -> None:
