@@ -157,7 +157,7 @@ def test_eager_pytorch_agrees_with_the_exported_graph(
     num_energies: int, detector: AnomalyDetector, good_images: list[np.ndarray]
 ) -> None:
     if num_energies > 1:
-        settings = replace(SETTINGS, num_energies=num_energies)
+        settings = replace(SETTINGS, num_energies=num_energies, warmup_iterations=50, iterations=5)
         detector = AnomalyDetector.fit(good_images, settings=settings, any_direction=False, threads=1)
     eager = EagerRuntime(assemble_scorer(detector.manifest, detector.contents))
     pixels = np.stack([np.asarray(Image.fromarray(image).resize((128, 128))) for image in good_images[:3]])
