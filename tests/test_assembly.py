@@ -16,6 +16,8 @@ from energyad.errors import ModelError
 from energyad.experts import Expert, ScaleProduct
 from energyad.settings import FitSettings
 
+pytestmark = pytest.mark.usefixtures("no_head_graph")  # the scorer is made of tensors
+
 SETTINGS = FitSettings(
     image_size=64,
     warmup_iterations=5,
