@@ -24,36 +24,31 @@ def overridden(settings: FitSettings, overrides: Sequence[str]) -> FitSettings:
     The value is JSON (`8`, `0.5`, `null`, `[8, 16]`) or a bare word; names of `DxMISettings` begin with `dxmi.`.
     Raises SettingsError, naming the text.
     """
-    outer: dict[str, Any] = {}
-    inner: dict[str, Any] = {}
+    given: dict[str, dict[str, Any]] = {"": {}, DXMI: {}}
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals:
             raise SettingsError(f"setting '{text}': give NAME=VALUE, as in border=8 or half_strides=[]")
-        if name.startswith(DXMI):
-            inner[name.removeprefix(DXMI)] = _value(settings.dxmi, name, value)
-        else:
-            outer[name] = _value(settings, name, value)
-    return replace(settings, dxmi=replace(settings.dxmi, **inner), **outer)
+        prefix = DXMI if name.startswith(DXMI) else ""
+        own = name.removeprefix(prefix)
+        given[prefix][own] = _value(settings.dxmi if prefix else settings, own, value, prefix=prefix)
+    return replace(settings, dxmi=replace(settings.dxmi, **given[DXMI]), **given[""])
 
 
-def _value(owner: FitSettings | DxMISettings, name: str, text: str) -> Any:
+def _value(owner: FitSettings | DxMISettings, name: str, text: str, *, prefix: str) -> Any:
     hints = get_type_hints(type(owner))
     hints.pop("dxmi", None)  # is set value by value
-    own = name.removeprefix(DXMI) if isinstance(owner, DxMISettings) else name
-    if own not in hints:
-        near = difflib.get_close_matches(own, hints, n=1)
-        prefix = name.removesuffix(own)
+    if name not in hints:
+        near = difflib.get_close_matches(name, hints, n=1)
         hint = f"; did you mean {prefix}{near[0]}?" if near else ": energyad.FitSettings lists them"
-        raise SettingsError(f"there is no setting '{name}'{hint}")
+        raise SettingsError(f"there is no setting '{prefix}{name}'{hint}")
     try:
         value = json.loads(text)
     except ValueError:
         value = text
     try:
-        return TypeAdapter(hints[own], config=FINITE).validate_python(value)
+        return TypeAdapter(hints[name], config=FINITE).validate_python(value)
     except ValidationError as error:
         fault = first_fault(error)[1]
-        raise SettingsError(
-            f"setting {name} = {text}: {fault[0].lower()}{fault[1:]} (values are JSON: 8, 0.5, null, [8, 16])"
-        ) from error
+        rule = f"{fault[0].lower()}{fault[1:]} (values are JSON: 8, 0.5, null, [8, 16])"
+        raise SettingsError(f"setting {prefix}{name} = {text}: {rule}") from error

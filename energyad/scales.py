@@ -49,8 +49,10 @@ def judge_of(experts: Sequence[Expert], scales: Sequence[Scale], grid: Grid, set
 
 
 def for_scale(settings: FitSettings, scale: Scale) -> FitSettings:
-    """The same for a scale of patches twice as wide, of which there are a quarter: a quarter of the training's steps,
-    so that each is seen as often as one of the grid, and half the prototypes. Of more of either nothing was gained.
+    """The same for a scale with fewer patches: fewer steps of training, and fewer prototypes.
+
+    A scale of patches twice as wide has a quarter of them. It trains for a quarter of the steps, so that each is seen
+    as often as one of the grid, and has half the prototypes. Of more of either nothing was gained.
     """
     share = scale.factor**2
     decay = settings.dxmi.decay_iterations

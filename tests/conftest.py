@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import onnx
 import pytest
 import torch
 from filelock import FileLock
@@ -55,18 +55,9 @@ class _Highest(torch.nn.Module):
 def no_head_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """For fits of which tensors, manifest or backbone are looked at: a head's graph is half of a small fit's time."""
 
-    def export_head(head: EnergyHead, *, num_channels: int) -> Any:
-        program = torch.onnx.export(
-            _Highest(),
-            (torch.zeros(2, num_channels, *[head.upsampling.shape[1]] * 2),),
-            input_names=["features"],
-            output_names=["score", "heatmap"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            verbose=False,
-        )
-        assert program is not None
-        return program.model_proto
+    def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:
+        features = torch.zeros(2, num_channels, *[head.upsampling.shape[1]] * 2)
+        return export._export(_Highest(), features, "features", ["score", "heatmap"])
 
     monkeypatch.setattr(export, "export_head", export_head)
 

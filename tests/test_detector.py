@@ -208,9 +208,8 @@ def test_other_trainings_have_the_same_prototypes(good_images: list[np.ndarray])
         first = [each.weight for each in head.modules() if isinstance(each, PrototypeEnergy)]
         closer = [each.points for each in head.modules() if isinstance(each, CloserLook)]
         assert len(first) == len(closer) == 2  # of the image, and of it at half its size
-        return [
-            each / each.norm() for each in first
-        ], closer  # the unit of the first look is that of the energies
+        # Training gives the first look its unit: the two looks are levelled by what it makes of good parts.
+        return [each / each.norm() for each in first], closer
 
     (first, closer), (other_first, other_closer) = prototypes(0), prototypes(10)
     assert all(torch.equal(*pair) for pair in zip(closer, other_closer, strict=True))
