@@ -28,17 +28,19 @@ from energyad.settings import FitSettings
 FIRST_WITH_EXPERTS = 8
 """Of models whose head holds an expert or experts; before, it held their modules itself."""
 
-EARLIER: Mapping[str, Any] = {"closer_share": 1 / 32, "half_strides": (), "border": 16}
+EARLIER: Mapping[str, Any] = {
+    "closer_share": 1 / 32,
+    "half_strides": (),
+    "border": 16,
+    "heatmap_contrast": 1.0,
+}
 """Settings that models of an earlier energyad do not name, and what they were then."""
 
-GONE = "scale_powers"
-"""A setting of models of an earlier energyad."""
+GONE: Mapping[str, str] = {"scale_powers": "scale_powers", "heatmap_half_share": "half_strides"}
+"""Settings of models of an earlier energyad, and the one that says whether each of them meant anything."""
 
 FIRST_EVEN = 11
 """Of models whose patches weigh as much at the border as in the middle."""
-
-FIRST_WITH_HEATMAP_SHARES = 12
-"""Of models whose heatmap may show another product of energies than the one that is scored."""
 
 FIRST_SCHEMA = 6
 """Of models whose network is today's; before, distances to prototypes, if any, were not squared."""
@@ -65,11 +67,10 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
     tensors = _tensors(contents, HEAD_FILE)
     if manifest.schema_version < FIRST_WITH_EXPERTS:
         tensors = _renamed(tensors, several=bool(manifest.categories))
-    if manifest.schema_version < FIRST_WITH_HEATMAP_SHARES:
-        tensors = _with_heatmap_shares(tensors)
     options: dict[str, Any] = {
         "grid": extractor.grid,
         "smoothing": settings.smoothing,
+        "contrast": settings.heatmap_contrast,
         "tiles": settings.cut(),
         "mask": tensors.get("mask"),
         "even": manifest.schema_version >= FIRST_EVEN,
@@ -106,13 +107,15 @@ def _filled_extractor(
 
 
 def _named_today(manifest: Manifest) -> dict[str, Any]:
-    """The settings but those that are gone, which said nothing where they were left as they were."""
-    if manifest.settings.get(GONE):
-        raise ModelError(
-            f"model '{manifest.name}': fitted with {GONE}, which is gone: score it with --runtime onnxruntime, "
-            "or fit it again"
-        )
-    return {name: value for name, value in manifest.settings.items() if name != GONE}
+    """The settings but those that are gone. Raises ModelError where one of these meant something."""
+    named = manifest.settings
+    for name, meant in GONE.items():
+        if name in named and named.get(meant):
+            raise ModelError(
+                f"model '{manifest.name}': fitted with {name}, which is gone: score it with --runtime onnxruntime, "
+                "or fit it again"
+            )
+    return {name: value for name, value in named.items() if name not in GONE}
 
 
 def _empty_judge(
@@ -124,7 +127,7 @@ def _empty_judge(
         return _empty_expert(tensors, prefix, settings)
     names = [f"{prefix}experts.{number}." for number in range(len(scales))]
     experts = [_empty_expert(tensors, name, settings) for name in names]
-    return judge_of(experts, scales, extractor.grid, settings)
+    return judge_of(experts, scales, extractor.grid, settings.half_share)
 
 
 def _empty_expert(tensors: Mapping[str, Tensor], prefix: str, settings: FitSettings) -> Expert:
@@ -162,15 +165,6 @@ def _renamed(tensors: Mapping[str, Tensor], *, several: bool) -> dict[str, Tenso
     return {
         name if name == "mask" else f"expert.{name.removeprefix('energy.') if several else name}": each
         for name, each in tensors.items()
-    }
-
-
-def _with_heatmap_shares(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a head whose heatmap showed what was scored, and what shares that is."""
-    shares = {name: each for name, each in tensors.items() if name.endswith(".shares")}
-    return {
-        **tensors,
-        **{f"{name.removesuffix('shares')}heatmap_shares": each for name, each in shares.items()},
     }
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -19,17 +18,6 @@ MAGNITUDE_FLOOR = 2.0
 
 COMPARED = 256
 """Prototypes at once: the products with more of them leave the processor's cache before their least is found."""
-
-
-class Energies(NamedTuple):
-    """Of patches. scored: what the image's score is made of. mapped: what its heatmap shows, the same where None."""
-
-    scored: Float[Tensor, "b *g"]
-    mapped: Float[Tensor, "b *g"] | None = None
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> Energies:
-        """The same, both changed."""
-        return Energies(change(self.scored), None if self.mapped is None else change(self.mapped))
 
 
 class AutoencoderEnergy(nn.Module):

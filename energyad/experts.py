@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from energyad.closer_look import CloserLook
-from energyad.energy import Energies, PrototypeEnergy, whole_and_learned
+from energyad.energy import PrototypeEnergy, whole_and_learned
 from energyad.grids import Scale, interpolation_matrix
 from energyad.latents import Whitening
 
@@ -36,16 +36,19 @@ class Expert(nn.Module):
 
     def forward(
         self, features: Float[Tensor, "b *g c"], per_image: int, judged: Bool[Tensor, " p"] | None = None
-    ) -> Energies:
+    ) -> Float[Tensor, "b *g"]:
         """The energy of each patch, the channel last.
 
         per_image: patches that an image has. judged: those of them that are worth a closer look, all where None.
         """
         z = self.whitening(features)
         energies, learned = whole_and_learned(self.energy, z)
-        if self.closer_look is not None:
-            energies = self.closer_look(z, energies, learned=learned, per_image=per_image, judged=judged)
-        return Energies(energies)
+        if self.closer_look is None:
+            return energies
+        closer: Float[Tensor, "b *g"] = self.closer_look(
+            z, energies, learned=learned, per_image=per_image, judged=judged
+        )
+        return closer
 
 
 class ScaleProduct(nn.Module):
@@ -56,39 +59,28 @@ class ScaleProduct(nn.Module):
     In one energy of all features the scale with most of them has most to say, and what one scale alone finds strange
     is lost among what the others find usual.
 
-    A coarse scale tells better how strange an image is than where: it may have a smaller share in the heatmap.
-
-    side: patches of the grid, a side. shares: w of each scale in the score; heatmap_shares: in the heatmap, the same
-    where None.
+    side: patches of the grid, a side. shares: w, of each scale.
     """
 
     shares: Float[Tensor, "*b n"]
-    heatmap_shares: Float[Tensor, "*b n"]
 
     def __init__(
-        self,
-        experts: Sequence[Expert],
-        scales: Sequence[Scale],
-        *,
-        side: int,
-        shares: Sequence[float],
-        heatmap_shares: Sequence[float] | None = None,
+        self, experts: Sequence[Expert], scales: Sequence[Scale], *, side: int, shares: Sequence[float]
     ) -> None:
         super().__init__()
         self.experts = nn.ModuleList(experts)
         self.scales, self.side = tuple(scales), side
         self.register_buffer("shares", torch.tensor(shares))
-        self.register_buffer("heatmap_shares", torch.tensor(heatmap_shares or shares))
 
     def forward(
         self, features: Float[Tensor, "b *g c"], per_image: int, judged: Bool[Tensor, " p"] | None = None
-    ) -> Energies:
-        """The energies of each patch; see `Expert.forward`."""
-        logs = [
-            self._log_energies(expert, scale, features, per_image, judged)
-            for expert, scale in zip(self.experts, self.scales, strict=True)
-        ]
-        return Energies(_product(logs, self.shares), _product(logs, self.heatmap_shares))
+    ) -> Float[Tensor, "b *g"]:
+        """The energy of each patch; see `Expert.forward`."""
+        total = torch.zeros((), device=features.device)
+        for number, (expert, scale) in enumerate(zip(self.experts, self.scales, strict=True)):
+            logs = self._log_energies(expert, scale, features, per_image, judged)
+            total = total + self.shares[..., number] * logs
+        return total.exp()
 
     def _log_energies(
         self,
@@ -100,7 +92,7 @@ class ScaleProduct(nn.Module):
     ) -> Float[Tensor, "b *g"]:
         """One scale's, at each patch of the grid."""
         if scale.factor == 1:
-            energies: Float[Tensor, "b *g"] = expert(scale.of(features), per_image, judged).scored
+            energies: Float[Tensor, "b *g"] = expert(scale.of(features), per_image, judged)
             return energies.clamp_min(LEAST).log()
         grids = features.reshape(-1, self.side, self.side, features.shape[-1])
         side = scale.side(self.side)
@@ -108,16 +100,9 @@ class ScaleProduct(nn.Module):
         counted = None if judged is None else scale.any_of(judged.view(-1, *grids.shape[1:3])).flatten()
         # As many to an image as there are of its weights, where experts of several categories lend them.
         own = scale.of(grids).reshape(features.shape[0], -1, scale.num_channels)
-        coarse = expert(own, count, counted).scored.reshape(-1, side, side)
+        coarse = expert(own, count, counted).reshape(-1, side, side)
         matrix = interpolation_matrix(side, self.side, margin=scale.margin).to(coarse)  # no weight of its own
         return (matrix @ coarse.clamp_min(LEAST).log() @ matrix.T).reshape(features.shape[:-1])
-
-
-def _product(logs: Sequence[Float[Tensor, "b *g"]], shares: Float[Tensor, "*b n"]) -> Float[Tensor, "b *g"]:
-    total = torch.zeros((), device=shares.device)
-    for number, each in enumerate(logs):
-        total = total + shares[..., number] * each
-    return total.exp()
 
 
 Judge: TypeAlias = Expert | ScaleProduct
@@ -163,14 +148,15 @@ class Experts(nn.Module):
 
     def forward(
         self, features: Float[Tensor, "b*tiles g g c"], judged: Bool[Tensor, " p"] | None = None
-    ) -> tuple[Energies, Int[Tensor, " b"]]:
-        """The energies of each patch, as the expert for its image sees it; and the category of each image."""
+    ) -> tuple[Float[Tensor, "b*tiles g g"], Int[Tensor, " b"]]:
+        """The energy of each patch, as the expert for its image sees it; and the category of each image."""
         patches = features.reshape(-1, self.tiles * features.shape[1] * features.shape[2], features.shape[3])
         category = self.recognise(patches)
         own = {name: _of_each(value, category) for name, value in self._stacked().items()}
-        found: Energies = functional_call(self.experts[0], own, (patches, patches.shape[1], judged))
-        units = self.units[category][:, None]
-        return found.each(lambda energies: (energies / units).reshape(features.shape[:3])), category
+        energies: Float[Tensor, "b p"] = functional_call(
+            self.experts[0], own, (patches, patches.shape[1], judged)
+        )
+        return (energies / self.units[category][:, None]).reshape(features.shape[:3]), category
 
     def recognise(self, patches: Float[Tensor, "b p c"]) -> Int[Tensor, " b"]:
         """The category of each image, as a number."""

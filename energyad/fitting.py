@@ -156,6 +156,7 @@ def head_of(
     options: dict[str, Any] = {
         "grid": grid,
         "smoothing": settings.smoothing,
+        "contrast": settings.heatmap_contrast,
         "tiles": settings.cut(),
         "mask": None if mask is None else torch.from_numpy(mask),
     }

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from energyad.calibration import Calibration, Method
 from energyad.tiling import MOST_TILES, Tiles
 
-SCHEMA_VERSION = 12
-"""12: shares in the heatmap. 11: the border weighs as much as the middle. 10: the closer look names its share. 9: a
-discriminator. 8: a closer look. 7: an expert for each of several categories. 2: review thresholds, calibration history,
-tiles, area. Version 1 is read as it is."""
+SCHEMA_VERSION = 13
+"""13: the heatmap names its contrast. 12: it had shares of its own, which are gone. 11: the border weighs as much as
+the middle. 10: the closer look names its share. 9: a discriminator. 8: a closer look. 7: an expert for each of several
+categories. 2: review thresholds, calibration history, tiles, area. Version 1 is read as it is."""
 
 
 class _Frozen(BaseModel):

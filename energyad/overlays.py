@@ -25,7 +25,7 @@ _FAINTEST, _STRONGEST = 0.30, 0.72  # how much of the image the colour covers, c
 
 @dataclass(frozen=True)
 class ColourScale:
-    """Energy → colour, fixed by the model's threshold alone: the same energy has the same colour in every image.
+    """Value of a heatmap → colour, fixed by the model's threshold alone: a colour is one value in every image.
 
     The scale runs from 0 to twice the threshold; what lies beyond takes the colour of the end.
     """

@@ -21,7 +21,8 @@ class Region:
     """A connected region (8 neighbours) of pixels above the threshold that its image exceeds.
 
     polygon: corners (x, y) of its outer border, pixel indices; holes are not in it, nor in `area`.
-    box: x, y, width, height. area: pixels; area_percent: of the image. peak: highest energy, at `peak_at` (x, y).
+    box: x, y, width, height. area: pixels; area_percent: of the image. peak: highest value of the heatmap, at
+        `peak_at` (x, y).
     p_value: that of an image whose score is this peak.
     """
 

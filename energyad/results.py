@@ -47,7 +47,7 @@ class RegionResult(_Frozen):
     box: Box
     area: int = Field(ge=1, description="pixels")
     area_percent: float = Field(ge=0, le=100, description="of the image")
-    peak: float = Field(description="highest energy in it")
+    peak: float = Field(description="highest value of the heatmap in it")
     peak_at: Point
     p_value: Probability = Field(description="of an image whose score is this peak")
 

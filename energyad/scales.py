@@ -34,18 +34,11 @@ def gather_scales(
     return [gather_patches(features, images, scale=each, generator=generator, area=area) for each in scales]
 
 
-def judge_of(experts: Sequence[Expert], scales: Sequence[Scale], grid: Grid, settings: FitSettings) -> Judge:
+def judge_of(experts: Sequence[Expert], scales: Sequence[Scale], grid: Grid, half_share: float) -> Judge:
     """One judge of an expert for the image, and where there is one for the image at half its size, of both."""
     if len(experts) == 1:
         return experts[0]
-    in_score, in_heatmap = settings.half_share, settings.heatmap_half_share
-    return ScaleProduct(
-        experts,
-        scales,
-        side=grid.inner,
-        shares=(1 - in_score, in_score),
-        heatmap_shares=(1 - in_heatmap, in_heatmap),
-    ).eval()
+    return ScaleProduct(experts, scales, side=grid.inner, shares=(1 - half_share, half_share)).eval()
 
 
 def for_scale(settings: FitSettings, scale: Scale) -> FitSettings:
@@ -84,7 +77,7 @@ def fit_judge(
         expert, own = fit_expert(patches, own_settings, drawing, progress, look)
         experts.append(expert)
         trainings += own
-    return judge_of(experts, scales, grid, settings), trainings
+    return judge_of(experts, scales, grid, settings.half_share), trainings
 
 
 def with_parts(
@@ -96,10 +89,4 @@ def with_parts(
         return add(judge, parts[0])
     held = [each for each in judge.experts if isinstance(each, Expert)]
     experts = [add(expert, own) for expert, own in zip(held, parts, strict=True)]
-    return ScaleProduct(
-        experts,
-        judge.scales,
-        side=judge.side,
-        shares=judge.shares.tolist(),
-        heatmap_shares=judge.heatmap_shares.tolist(),
-    ).eval()
+    return ScaleProduct(experts, judge.scales, side=judge.side, shares=judge.shares.tolist()).eval()

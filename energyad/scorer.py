@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from energyad.energy import Energies
 from energyad.experts import Experts, Judge
 from energyad.features import FeatureExtractor
 from energyad.grids import Grid
@@ -20,6 +19,9 @@ from energyad.tiling import Tiles, blending_weights, cut_indices, length, starts
 
 SMOOTHING_REACH = 6
 """Standard deviations. Beyond, weights become subnormal numbers, which cost a head a quarter of its time."""
+
+LEAST_SCORE = 1e-12
+"""To divide by, of images without any energy."""
 
 LEAST_WEIGHT = 1e-2
 """Pixels. Of a patch that weighs less in what is judged of an image, nothing is seen there."""
@@ -41,6 +43,7 @@ class EnergyHead(nn.Module):
 
     expert: what judges the patches of a category, or one for each of several.
     smoothing: standard deviation in pixels of the Gaussian applied to the heatmap before its maximum is taken.
+    contrast: of the heatmap, see `to_scores`.
     tiles: how the image was cut. mask: pixels of the heatmap that are judged, all where None; elsewhere it is 0.
     even: whether a patch weighs as much at the border as in the middle, see `border_weights`.
     """
@@ -60,9 +63,11 @@ class EnergyHead(nn.Module):
         tiles: Tiles | None = None,
         mask: Bool[Tensor, "h w"] | None = None,
         even: bool = True,
+        contrast: float = 1.0,
     ) -> None:
         super().__init__()
         self.expert = expert
+        self.contrast = contrast
         self.tiles = tiles or Tiles()
         axes = upsampling_axes(grid, self.tiles, smoothing=smoothing)
         border = border_weights(axes, grid, smoothing=smoothing)
@@ -81,11 +86,10 @@ class EnergyHead(nn.Module):
             energies, category = self.expert(patches, self.judged)
         else:
             energies = self.expert(patches, self.tiles.count * patches.shape[1] ** 2, self.judged)
-        return to_scores(energies.each(self._smoothed), self.border, category)
-
-    def _smoothed(self, energies: Float[Tensor, "b*tiles g g"]) -> Float[Tensor, "b h w"]:
-        heatmap = self.upsampling @ self._side_by_side(energies) @ self.widening.T
-        return heatmap if self.mask is None else torch.where(self.mask, heatmap, 0.0)
+        smoothed = self.upsampling @ self._side_by_side(energies) @ self.widening.T
+        if self.mask is not None:
+            smoothed = torch.where(self.mask, smoothed, 0.0)
+        return to_scores(smoothed, self.border, category, contrast=self.contrast)
 
     def _side_by_side(self, energies: Float[Tensor, "b*tiles g g"]) -> Float[Tensor, "b rows*g columns*g"]:
         if self.tiles.count == 1:
@@ -95,23 +99,24 @@ class EnergyHead(nn.Module):
 
 
 def to_scores(
-    energies: Energies,
+    smoothed: Float[Tensor, "b h w"],
     border: Float[Tensor, "h w"],
     category: Int[Tensor, " b"] | None = None,
+    *,
+    contrast: float = 1.0,
 ) -> Scores:
-    """Scores and heatmaps of smoothed energies, [b h w]; a heatmap stops at the score.
+    """Scores of smoothed energies, and heatmaps, which stop at the scores. border: see `border_weights`.
 
-    border: see `border_weights`. Where a heatmap shows another energy than the one that is scored, it says where, and
-    the score how strange: it is told in such units that its highest value, weighed as the score's, is the score.
+    contrast: c of heatmap = score · (energy / score)^c. Around a strange place the energies of good patches are raised
+    as well, as the backbone's patches overlap; where c > 1 that is told less. The score stays what it is, which pixel
+    has it, and which of two pixels of an image is the stranger one.
     """
-    scored, mapped = energies
     # One map, not an axis after the other: of maximum, product, maximum in a row OpenVINO makes something else.
-    score = (scored * border).amax(dim=(1, 2))
+    score = (smoothed * border).amax(dim=(1, 2))
     limit = score[:, None, None]
-    if mapped is None:
-        return Scores(score, torch.minimum(scored, limit), category)
-    highest = (mapped * border).amax(dim=(1, 2), keepdim=True)
-    return Scores(score, (mapped / highest).clamp_max(1.0) * limit, category)
+    if contrast == 1:
+        return Scores(score, torch.minimum(smoothed, limit), category)
+    return Scores(score, (smoothed / limit.clamp_min(LEAST_SCORE)).clamp(0, 1) ** contrast * limit, category)
 
 
 class Scorer(nn.Module):

@@ -45,8 +45,7 @@ class FitSettings:
         backbone: a timm model's name. strides: of the stages whose features are used.
         half_strides: of those used of the image at half its size, which has an energy of its own; none for one energy.
             Where turned copies are taught there is none.
-        half_share: of that energy in both energies' product that scores are of, see `ScaleProduct`.
-            heatmap_half_share: in the one that heatmaps show. It is less sure where a defect is than that there is one.
+        half_share: of that energy in both energies' product, see `ScaleProduct`.
         border: pixels at each side whose patches are left out, since they see the backbone's padding; their energy is
             the nearest judged patch's. With 8 heatmaps see more there, and of few images good parts look strange.
         image_size: pixels a side of the square that images are resized to, a multiple of 32.
@@ -67,7 +66,8 @@ class FitSettings:
         warmup_iterations: steps of plain reconstruction before DxMI. warmup_power: of the mean of patches' errors that
             they lower; beyond 1 rare patches weigh more. iterations: DxMI iterations.
         data_energy: mean energy of the data when DxMI begins.
-        smoothing: standard deviation in pixels of the heatmap's Gaussian.
+        smoothing: standard deviation in pixels of the heatmap's Gaussian. heatmap_contrast: power of a pixel's share of
+            the score; beyond 1 the surroundings of a strange place stand out less, at 1 heatmaps are energies.
         tiles: rows and columns that large images are cut into, (1, 1) for none. tile_overlap: of neighbours, a share.
         holdout: share of the good images kept from training, for the threshold; beyond 20 images half of it. What
             they add is prototypes of closer looks, when the threshold stands.
@@ -80,7 +80,6 @@ class FitSettings:
     strides: tuple[int, ...] = DEFAULT_STRIDES
     half_strides: tuple[int, ...] = DEFAULT_HALF_STRIDES
     half_share: float = 1 / 3
-    heatmap_half_share: float = 1 / 6
     border: int = DEFAULT_BORDER
     image_size: int = 256
     white_level: int | None = None
@@ -107,6 +106,7 @@ class FitSettings:
     iterations: int = 400
     dxmi: DxMISettings = field(default_factory=_default_dxmi)
     smoothing: float = 4.0
+    heatmap_contrast: float = 4 / 3
     tiles: tuple[int, int] = (1, 1)
     tile_overlap: float = 0.25
     holdout: float = 0.2
@@ -123,7 +123,7 @@ class FitSettings:
         counts = ("num_prototypes", "num_closer_looks", "planted_defects", "warmup_iterations", "iterations")
         for name in ("border", "lighting", *counts, "discriminator_strength", "smoothing", "seed"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
-        for name in ("warmup_lr", "data_energy"):
+        for name in ("warmup_lr", "data_energy", "heatmap_contrast"):
             self._require(getattr(self, name) > 0, name, "must be positive")
         self._require(self.seed < 2**63, "seed", "must be below 2^63")
         self._require(len(self.strides) > 0, "strides", "must name at least one stage")
@@ -132,9 +132,6 @@ class FitSettings:
             distinct = len(set(given)) == len(given) and all(stride >= 1 for stride in given)
             self._require(distinct, name, "must be different numbers from 1 up")
         self._require(0 < self.half_share < 1, "half_share", "must lie between 0 and 1")
-        self._require(
-            0 <= self.heatmap_half_share < 1, "heatmap_half_share", "must be at least 0 and below 1"
-        )
         self._require(self.warmup_power >= 1, "warmup_power", "must be at least 1")
         self._require(self.precision in PRECISIONS, "precision", f"must be one of {', '.join(PRECISIONS)}")
         self._require(0 < self.holdout < 1, "holdout", "must lie between 0 and 1")

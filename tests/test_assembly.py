@@ -13,7 +13,7 @@ from energyad.assembly import assemble_scorer
 from energyad.demo import render_good
 from energyad.detector import HEAD_FILE, AnomalyDetector
 from energyad.errors import ModelError
-from energyad.experts import Expert, ScaleProduct
+from energyad.experts import Expert
 from energyad.settings import FitSettings
 
 pytestmark = pytest.mark.usefixtures("no_head_graph")  # the scorer is made of tensors
@@ -99,8 +99,10 @@ def test_a_closer_look_is_at_the_share_that_the_model_was_fitted_with_and_before
 @pytest.mark.filterwarnings("ignore:only")
 def test_a_model_of_before_keeps_the_scores_that_its_threshold_was_made_from(of_one: AnomalyDetector) -> None:
     """Until schema 10 the border weighed more; its saved graph says so still."""
-    manifest = of_one.manifest.model_copy(update={"schema_version": 10})
-    today, before = (assemble_scorer(each, of_one.contents) for each in (of_one.manifest, manifest))
+    settings = of_one.manifest.settings | {"heatmap_contrast": 1.0}
+    evenly = of_one.manifest.model_copy(update={"settings": settings})
+    manifest = evenly.model_copy(update={"schema_version": 10})
+    today, before = (assemble_scorer(each, of_one.contents) for each in (evenly, manifest))
     pixels = torch.from_numpy(np.stack(IMAGES))
     with torch.no_grad():
         now, then = today(pixels), before(pixels)
@@ -110,27 +112,18 @@ def test_a_model_of_before_keeps_the_scores_that_its_threshold_was_made_from(of_
 
 
 @pytest.mark.filterwarnings("ignore:only")
-def test_heatmaps_of_a_model_of_before_show_what_is_scored() -> None:
-    """Until schema 11; that there is another share its tensors do not say, nor its settings."""
-    parts = [render_good(0, "train", index, size=96) for index in range(8)]
-    both = replace(SETTINGS, image_size=96, half_strides=FitSettings().half_strides, half_share=0.5)
-    model = AnomalyDetector.fit(parts, settings=both, any_direction=False, threads=1)
-    tensors = safetensors.torch.load(model.contents[HEAD_FILE])
-    before = {name: each for name, each in tensors.items() if "heatmap_shares" not in name}
-    assert len(before) == len(tensors) - 1
-    contents = dict(model.contents) | {HEAD_FILE: safetensors.torch.save(before)}
-    settings = {n: v for n, v in model.manifest.settings.items() if n != "heatmap_half_share"}
-    manifest = model.manifest.model_copy(update={"schema_version": 11, "settings": settings})
-    today, then = (
-        assemble_scorer(*each) for each in ((model.manifest, model.contents), (manifest, contents))
-    )
-    pixels = torch.from_numpy(np.stack(parts[:2]))
+def test_heatmaps_of_a_model_of_before_are_its_energies(of_one: AnomalyDetector) -> None:
+    """Until schema 12; that there is a contrast its settings do not say."""
+    settings = {n: v for n, v in of_one.manifest.settings.items() if n != "heatmap_contrast"}
+    manifest = of_one.manifest.model_copy(update={"schema_version": 11, "settings": settings})
+    today, before = (assemble_scorer(each, of_one.contents) for each in (of_one.manifest, manifest))
+    pixels = torch.from_numpy(np.stack(IMAGES))
     with torch.no_grad():
-        now, found = today(pixels), then(pixels)
-    assert torch.equal(found.score, now.score)
-    products = [each for each in then.modules() if isinstance(each, ScaleProduct)]
-    assert products and all(each.heatmap_shares.tolist() == [0.5, 0.5] for each in products)
-    assert float((found.heatmap - now.heatmap).abs().max()) > 0.01 * float(now.score.max())
+        now, then = today(pixels), before(pixels)
+    assert torch.equal(now.score, then.score)
+    score = then.score[:, None, None]
+    torch.testing.assert_close(now.heatmap, (then.heatmap / score) ** (4 / 3) * score)
+    assert float((then.heatmap - now.heatmap).max()) > 0.05 * float(then.score.max())
 
 
 @pytest.mark.filterwarnings("ignore:only")
@@ -144,6 +137,15 @@ def test_a_model_of_before_has_one_energy_and_what_is_gone_is_named(of_one: Anom
     assert isinstance(assemble_scorer(kept, model.contents).head.expert, Expert)
     with pytest.raises(ModelError, match="fitted with scale_powers, which is gone: score it with --runtime"):
         assemble_scorer(gone, model.contents)
+    alone, beside = (
+        model.manifest.model_copy(
+            update={"settings": before | {"heatmap_half_share": 0.2, "half_strides": own}}
+        )
+        for own in ([], [8, 16])
+    )
+    assert isinstance(assemble_scorer(alone, model.contents).head.expert, Expert)
+    with pytest.raises(ModelError, match="fitted with heatmap_half_share, which is gone: score it with"):
+        assemble_scorer(beside, model.contents)
     odd = before | {"strides": [16, 32], "half_strides": [16, 32]}
     odd.pop("border")
     elsewhere = model.manifest.model_copy(

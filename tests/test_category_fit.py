@@ -120,11 +120,10 @@ def test_where_turned_copies_are_taught_the_image_at_half_its_size_does_not_coun
 ) -> None:
     session: Any = Colours()
     how: dict[str, Any] = {"grid": GRID, "scales": SCALES, "skip_bad": False, "progress": Silent()}
-    settings = replace(SETTINGS, half_share=0.25, heatmap_half_share=0.125, planted_defects=0)
+    settings = replace(SETTINGS, half_share=0.25, planted_defects=0)
     fitted = fit_category("part", scenes(1), session, any_direction=any_direction, settings=settings, **how)
     for judge in (fitted.judge, fitted.with_all_parts(settings=settings).judge):
         assert isinstance(judge, ScaleProduct) != any_direction
         if isinstance(judge, ScaleProduct):
             assert judge.shares.tolist() == [0.75, 0.25]
-            assert judge.heatmap_shares.tolist() == [0.875, 0.125]
     assert fitted.scales == (SCALES[:1] if any_direction else SCALES)

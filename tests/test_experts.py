@@ -79,15 +79,15 @@ def test_each_image_is_judged_by_its_expert_alone_in_any_batch(energies: int, ti
     features = drawn + torch.tensor(numbers).repeat_interleave(tiles)[:, None, None, None]
     units = torch.tensor([1.0, 2.0, 5.0])[numbers].repeat_interleave(tiles)[:, None, None]
     own = [
-        made[number](features[place * tiles : (place + 1) * tiles], per_image=tiles * SIDE**2).scored
+        made[number](features[place * tiles : (place + 1) * tiles], per_image=tiles * SIDE**2)
         for place, number in enumerate(numbers)
     ]
     expected = torch.cat(own) / units
     experts = unite(made, mean_decides(3), units=(1.0, 2.0, 5.0), tiles=tiles).eval().requires_grad_(False)
-    found, category = experts(features)
-    torch.testing.assert_close(found.scored, expected, rtol=1e-4, atol=1e-5)
+    energies, category = experts(features)
+    torch.testing.assert_close(energies, expected, rtol=1e-4, atol=1e-5)
     assert category.tolist() == numbers
-    torch.testing.assert_close(experts(features[:tiles])[0].scored, expected[:tiles], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(experts(features[:tiles])[0], expected[:tiles], rtol=1e-4, atol=1e-5)
 
     grid = Grid(image_size=32, size=SIDE, margin=0)
     head = EnergyHead(experts, grid=grid, smoothing=1.0, tiles=Tiles(rows=tiles)).eval()

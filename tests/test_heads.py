@@ -54,7 +54,7 @@ def test_added_parts_are_known_to_the_closer_look_and_no_energy_grows() -> None:
     larger = add_parts(expert, added, num_fitted=5, settings=settings)
     assert float(closer(larger, torch.cat([fitted, added])).max()) < 1e-2
     assert float(closer(expert, added).min()) > 1e-2  # the first one is left as it was
-    one, two = (each(others.float(), per_image=GRID.inner**2).scored for each in (expert, larger))
+    one, two = (each(others.float(), per_image=GRID.inner**2) for each in (expert, larger))
     assert bool((two <= one).all()) and float((one - two).max()) > 1e-3
     assert larger.energy is expert.energy
 
@@ -93,8 +93,7 @@ def test_patches_that_get_a_closer_look_have_as_much_energy_in_the_first_at_the_
     expert, _ = fit(settings)
     unseen = expert.whitening(patches(2, 2).float())
     first, strange = expert.energy(unseen), unseen.shape[1] // 4
-    seen = expert(patches(2, 2).float(), per_image=GRID.inner**2).scored
-    places = first.topk(strange).indices
+    seen, places = (expert(patches(2, 2).float(), per_image=GRID.inner**2), first.topk(strange).indices)
     ratios = (seen / first).gather(1, places)
     assert abs(float(ratios.median()) - 1) < 1e-4
 
@@ -136,11 +135,7 @@ def test_patches_like_planted_ones_have_the_more_energy_and_training_is_as_it_wa
         each[..., 0] = 2 + each[..., 0] / 4
     with_it, without = fit(settings, planted)[0], fit(settings)[0]
     raised = [
-        float(
-            (
-                with_it(images.float(), GRID.inner**2).scored / without(images.float(), GRID.inner**2).scored
-            ).mean()
-        )
+        float((with_it(images.float(), GRID.inner**2) / without(images.float(), GRID.inner**2)).mean())
         for images in (like_good, like_planted)
     ]
     assert raised[1] > 1.1 * raised[0] and 0.8 < raised[0] < 1.2

@@ -59,8 +59,7 @@ def an_expert(channels: int, seed: int = 0) -> Expert:
 
 def a_product(seed: int = 0) -> ScaleProduct:
     experts, shares = [an_expert(2, seed), an_expert(7, seed)], ((0.75, 0.25), (1.0, 0.0))[seed]
-    in_heatmap = ((0.5, 0.5), (0.875, 0.125))[seed]
-    return ScaleProduct(experts, [FINE, COARSE], side=SIDE, shares=shares, heatmap_shares=in_heatmap)
+    return ScaleProduct(experts, [FINE, COARSE], side=SIDE, shares=shares)
 
 
 def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -96,12 +95,10 @@ def test_a_coarse_patch_counts_where_any_of_its_own_does() -> None:
 
 def test_log_energies_of_scales_are_interpolated_and_averaged_by_their_shares() -> None:
     product, features = a_product(), drawn(2, SIDE, SIDE, CHANNELS)
-    fine = product.experts[0](features[..., :2], SIDE**2).scored
-    coarse = product.experts[1](COARSE.of(features), SIDE).scored.log()
+    fine = product.experts[0](features[..., :2], SIDE**2)
+    coarse = product.experts[1](COARSE.of(features), SIDE).log()
     upsampled = F.interpolate(coarse[:, None], scale_factor=2, mode="bilinear")[:, 0].exp()
-    found = product(features, SIDE**2)
-    torch.testing.assert_close(found.scored, fine**0.75 * upsampled**0.25)
-    torch.testing.assert_close(found.mapped, fine**0.5 * upsampled**0.5)
+    torch.testing.assert_close(product(features, SIDE**2), fine**0.75 * upsampled**0.25)
 
 
 @pytest.mark.parametrize("tiles", [1, 2])
@@ -117,22 +114,22 @@ def test_beyond_its_margin_a_scale_has_its_outermost_patch_s_energy(tiles: int) 
     experts[1].closer_look = look  # type: ignore[assignment]
     product = ScaleProduct(experts, [FINE, INNER], side=side, shares=(0.75, 0.25))
     features = drawn(2 * tiles, side, side, CHANNELS)
-    fine = product.experts[0](features[..., :2], tiles * side**2).scored
-    coarse = product.experts[1](INNER.of(features), tiles * 4).scored.log()
+    fine = product.experts[0](features[..., :2], tiles * side**2)
+    coarse = product.experts[1](INNER.of(features), tiles * 4).log()
     upsampled = F.interpolate(coarse[:, None], scale_factor=2, mode="bilinear")
     edged = F.pad(upsampled, (1, 1, 1, 1), mode="replicate")[:, 0].exp()
     looked_at.clear()
-    torch.testing.assert_close(product(features, tiles * side**2).scored, fine**0.75 * edged**0.25)
+    torch.testing.assert_close(product(features, tiles * side**2), fine**0.75 * edged**0.25)
     assert looked_at == [tiles * 4]
 
 
 def test_of_next_to_no_energy_rounding_is_not_told() -> None:
     product, features = a_product(), drawn(2, SIDE, SIDE, CHANNELS)
     features[:, 0, 0, :2] = product.experts[0].whitening.mean + torch.tensor([[1e-3], [1e-2]])
-    fine = product.experts[0](features[..., :2], SIDE**2).scored[:, 0, 0]
+    fine = product.experts[0](features[..., :2], SIDE**2)[:, 0, 0]
     assert 0 < fine[0] < fine[1] < LEAST
     features[..., 2:] = features[:1, ..., 2:]
-    energies = product(features, SIDE**2).scored[:, 0, 0]
+    energies = product(features, SIDE**2)[:, 0, 0]
     assert torch.equal(energies[0], energies[1]) and energies[0] > 0
 
 
@@ -207,9 +204,7 @@ def test_of_several_categories_each_is_judged_by_its_own_product(tiles: int) -> 
     assert category.tolist() == numbers.tolist()
     for place, number in enumerate(numbers):
         own = slice(place * tiles, (place + 1) * tiles)
-        alone = products[number](features[own], tiles * SIDE**2)
-        for found, expected in zip(energies, alone, strict=True):
-            torch.testing.assert_close(found[own], expected)
+        torch.testing.assert_close(energies[own], products[number](features[own], tiles * SIDE**2))
 
 
 def test_beside_a_category_of_more_scales_one_is_judged_as_by_itself() -> None:
@@ -219,11 +214,9 @@ def test_beside_a_category_of_more_scales_one_is_judged_as_by_itself() -> None:
     energies, category = experts(features)
     assert category.tolist() == [0, 1]
     assert safetensors.torch.save(dict(experts.state_dict()))  # which refuses weights that share their memory
-    alone = judges[0](features[:1, ..., :2], SIDE**2).scored.clamp_min(LEAST)
-    other = judges[1](features[1:], SIDE**2)
-    for found, expected in zip(energies, other, strict=True):
-        torch.testing.assert_close(found[:1], alone)
-        torch.testing.assert_close(found[1:], expected)
+    alone = judges[0](features[:1, ..., :2], SIDE**2).clamp_min(LEAST)
+    torch.testing.assert_close(energies[:1], alone)
+    torch.testing.assert_close(energies[1:], judges[1](features[1:], SIDE**2))
 
 
 def mean_decides_of(channels: int) -> Any:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from energyad.energy import AutoencoderEnergy, Energies
+from energyad.energy import AutoencoderEnergy
 from energyad.experts import Expert
 from energyad.features import load_extractor
 from energyad.grids import Grid
 from energyad.latents import Whitening, fit_whitening
-from energyad.scorer import EnergyHead, Scorer, to_scores, upsampling_matrix
+from energyad.scorer import EnergyHead, Scorer, upsampling_matrix
 
 GRID = Grid(image_size=64, size=8, margin=1)
 
@@ -78,11 +80,12 @@ class _Given(torch.nn.Module):
         return z[..., 0]
 
 
-def a_head(*, smoothing: float = 4.0, even: bool = True) -> EnergyHead:
+def a_head(*, smoothing: float = 4.0, even: bool = True, contrast: float = 1.0) -> EnergyHead:
     """A head whose features are the energies."""
     whitening = Whitening(1, 1)
     whitening.projection.fill_(1.0)
-    return EnergyHead(Expert(whitening, _Given()), grid=GRID, smoothing=smoothing, even=even)
+    options: dict[str, Any] = {"smoothing": smoothing, "even": even, "contrast": contrast}
+    return EnergyHead(Expert(whitening, _Given()), grid=GRID, **options)
 
 
 def test_a_higher_energy_anywhere_never_lowers_the_score() -> None:
@@ -112,20 +115,19 @@ def test_the_heatmap_continues_the_border_and_stops_at_the_score() -> None:
     torch.testing.assert_close(a_head()(torch.ones(1, 1, 6, 6)).score, torch.ones(1))
 
 
-def test_a_heatmap_of_other_energies_says_where_and_the_score_how_strange() -> None:
-    scored, mapped = torch.rand(2, 20, 64, 64, generator=torch.Generator().manual_seed(0))
-    border = torch.ones(64, 64)
-    border[:8] = 0.5
-    found = to_scores(Energies(scored, mapped), border)
-    assert torch.equal(found.score, to_scores(Energies(scored), border).score)
+@pytest.mark.parametrize("contrast", [0.5, 4 / 3, 2.0])
+def test_contrast_moves_neither_scores_nor_what_is_stranger_in_an_image(contrast: float) -> None:
+    energies = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    plain, found = (a_head(contrast=each)(energies) for each in (1.0, contrast))
+    assert torch.equal(found.score, plain.score)
     assert torch.equal(found.score, found.heatmap.amax(dim=(1, 2)))
-    rescaled = to_scores(Energies(scored, 7 * mapped), border)
-    torch.testing.assert_close(rescaled.heatmap, found.heatmap)
-    ratios = found.heatmap[:, 8:] / mapped[:, 8:]
-    torch.testing.assert_close(ratios, ratios.amin(dim=(1, 2), keepdim=True).expand_as(ratios))
-    assert bool((found.heatmap.flatten(1).argmax(1) != scored.flatten(1).argmax(1)).any())
-    same = to_scores(Energies(scored, scored), border)
-    torch.testing.assert_close(same.heatmap, to_scores(Energies(scored), border).heatmap)
+    score = plain.score[:, None, None]
+    torch.testing.assert_close(found.heatmap / score, (plain.heatmap / score) ** contrast)
+    assert bool((found.heatmap <= plain.heatmap).all()) == (contrast > 1)
+    # In units of another category, or of none at all: the same picture.
+    rescaled = a_head(contrast=contrast)(7 * energies)
+    torch.testing.assert_close(rescaled.heatmap, 7 * found.heatmap)
+    assert not bool(a_head(contrast=contrast)(torch.zeros(1, 1, 6, 6)).heatmap.any())
 
 
 def test_no_weight_of_the_upsampling_is_subnormal() -> None:

@@ -24,6 +24,7 @@ from energyad.datasets import Category
 from energyad.defect_kinds import KINDS
 from energyad.defects import plant_defect
 from energyad.errors import DataError
+from energyad.experts import Judge
 from energyad.extraction import GoodFeatures, extract
 from energyad.grids import Grid, Scale
 from energyad.heads import GoodPatches
@@ -31,7 +32,7 @@ from energyad.planted import planted_patches, to_plant_in
 from energyad.progress import Silent
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scales import gather_scales
-from energyad.scorer import Scores
+from energyad.scorer import EnergyHead, Scores
 from energyad.settings import FitSettings
 
 HELD_OUT = 0.3
@@ -137,13 +138,24 @@ def run_backbone(
     )
 
 
+def head_to_judge(judge: Judge, grid: Grid, settings: FitSettings) -> EnergyHead:
+    """What a fit with these settings makes of a judge of patches, in one unit."""
+    return EnergyHead(judge, grid=grid, smoothing=settings.smoothing, contrast=settings.heatmap_contrast)
+
+
 @torch.no_grad()
 def detect(probe: Probe, judging: Judging) -> dict[str, float]:
-    """Image and pixel AUROC, and AUPRO."""
+    """Image and pixel AUROC, and AUPRO.
+
+    Pixels of good images count for as many images as were planted in, or a heatmap that says less of how strange an
+    image is would win by there being hardly any good one.
+    """
     found = [judging(features) for features in probe.features.split(BATCH_SIZE)]
     scores = torch.cat([scores.score for scores in found]).numpy()
     heatmaps = torch.cat([scores.heatmap for scores in found]).numpy()
-    tally = tally_pixels(heatmaps, probe.masks)
+    often = max(1, round(probe.defective.sum() / (~probe.defective).sum()))
+    counted = np.repeat(np.arange(len(heatmaps)), np.where(probe.defective, 1, often))
+    tally = tally_pixels(heatmaps[counted], probe.masks[counted])
     figures = {
         "image_auroc": metrics.image_auroc(probe.defective.tolist(), scores.tolist()),
         "pixel_auroc": metrics.pixel_auroc([tally]),

@@ -177,7 +177,7 @@ def _legend(scale: ColourScale) -> str:
     picture = cv2.cvtColor(colour_bar(scale, length=420, thickness=14), cv2.COLOR_RGB2BGR)
     bar = _embedded(cv2.imencode(".jpg", picture)[1].tobytes(), "energy from cold to hot")
     marks = f"<span><i>0</i><i>threshold {scale.threshold:.3g}</i><i>{scale.top:.3g} and more</i></span>"
-    text = "The same energy has the same colour in every heatmap; lines enclose the regions of parts that are not ok."
+    text = "A colour is one value in every heatmap; lines enclose the regions of parts that are not ok."
     return f'<div class="scale">{bar}{marks}</div><p class="faint">{text}</p>'
 
 
