@@ -81,7 +81,7 @@ def fit(
     energies: Annotated[
         int | None,
         typer.Option(
-            "--energies", min=1, metavar="N", help="Averaged; three see more than one, and train for longer."
+            "--energies", min=1, metavar="N", help="Averaged; of little gain, at as many times the training."
         ),
     ] = None,
     overrides: Overrides = None,
