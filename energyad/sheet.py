@@ -80,7 +80,7 @@ def picture_sheet(
             _draw_example(canvas, example, scale, left=_LABEL + column * (triple + 3 * _GAP), top=top)
     _draw_legend(canvas, scale, left=_LABEL)
     note = (
-        "From left: image, heatmap, mask. One energy, one colour everywhere; "
+        "From left: image, heatmap, mask. One value, one colour everywhere; "
         "white lines enclose what is above the threshold."
     )
     draw.text((_LABEL + _BAR + 40, canvas.height - _FOOTER + 15), note, font=_font(13), fill=_FAINT)
