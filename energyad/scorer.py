@@ -108,8 +108,8 @@ def to_scores(
     """Scores of smoothed energies, and heatmaps, which stop at the scores. border: see `border_weights`.
 
     contrast: c of heatmap = score · (energy / score)^c. Around a strange place the energies of good patches are raised
-    as well, as the backbone's patches overlap; where c > 1 that is told less. The score stays what it is, which pixel
-    has it, and which of two pixels of an image is the stranger one.
+    as well, as the backbone's patches overlap; with c > 1 less of that is shown. The score, the hottest pixel and the
+    order of an image's pixels stay as they are.
     """
     # One map, not an axis after the other: of maximum, product, maximum in a row OpenVINO makes something else.
     score = (smoothed * border).amax(dim=(1, 2))
