@@ -65,6 +65,14 @@ def test_a_table_never_mixes_settings_modes_or_sizes() -> None:
     assert "| a | 0.5500 / 0.5000 |" in text
 
 
+def test_one_model_for_all_stands_beside_the_same_seeds_of_one_each() -> None:
+    both = [a_row(categories=("screw", "tile"), seed=s, image_auroc=0.8) for s in (0, 1)]
+    alone = [a_row(seed=s, image_auroc=0.6 + 0.1 * s) for s in range(4)]
+    text = table.render([*both, *alone])
+    (line,) = [line for line in text.splitlines() if line.startswith("| a | screw | 0.8")]
+    assert "| 0.6500 ± 0.0707 |" in line and line.endswith("| 2, 2 |")
+
+
 def test_the_table_is_put_between_the_markers_and_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

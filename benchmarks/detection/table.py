@@ -102,7 +102,9 @@ def _unified_table(group: tuple[str, ...], unified: Sequence[Row], whole: Sequen
     for method, found in _by_method([row for row in unified if row.categories == group]):
         for category in group:
             alone = method.removesuffix(SHARED)
-            one, each = _of(found, category), [r for r in _of(whole, category) if r.method == alone]
+            one = _of(found, category)
+            seeds = {row.seed for row in one}
+            each = [r for r in _of(whole, category) if r.method == alone and r.seed in seeds]
             cells = [_spread(some, figure) for figure in FIGURES for some in (one, each)]
             lines.append((method, category, *cells, f"{len(one)}, {len(each)}"))
     names = ("image AUROC", "pixel AUROC", "AUPRO")
