@@ -67,22 +67,9 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
     tensors = _tensors(contents, HEAD_FILE)
     if manifest.schema_version < FIRST_WITH_EXPERTS:
         tensors = _renamed(tensors, several=bool(manifest.categories))
-    options: dict[str, Any] = {
-        "grid": extractor.grid,
-        "smoothing": settings.smoothing,
-        "contrast": settings.heatmap_contrast,
-        "tiles": settings.cut(),
-        "mask": tensors.get("mask"),
-        "even": manifest.schema_version >= FIRST_EVEN,
-    }
-    if manifest.categories:
-        names = [f"expert.experts.{number}." for number in range(len(manifest.categories))]
-        experts = [_empty_judge(tensors, name, extractor, settings) for name in names]
-        channels = extractor.scales[-1].stop
-        empty = torch.zeros(channels), torch.zeros(channels, len(names)), torch.zeros(len(names))
-        head = EnergyHead(Experts(experts, Recognition(*empty), tiles=settings.cut().count), **options)
-    else:
-        head = EnergyHead(_empty_judge(tensors, "expert.", extractor, settings), **options)
+    tiles, expert = settings.cut(), _empty_expert_or_experts(tensors, manifest, extractor, settings)
+    even = manifest.schema_version >= FIRST_EVEN
+    head = EnergyHead.of(expert, extractor.grid, settings, tiles=tiles, mask=tensors.get("mask"), even=even)
     _fill(head, tensors, HEAD_FILE)
     return Scorer(extractor, head).eval().requires_grad_(False)
 
@@ -116,6 +103,19 @@ def _named_today(manifest: Manifest) -> dict[str, Any]:
                 "or fit it again"
             )
     return {name: value for name, value in named.items() if name not in GONE}
+
+
+def _empty_expert_or_experts(
+    tensors: Mapping[str, Tensor], manifest: Manifest, extractor: FeatureExtractor, settings: FitSettings
+) -> Judge | Experts:
+    """What judges patches: of a model of one category its judge, of several their experts."""
+    if not manifest.categories:
+        return _empty_judge(tensors, "expert.", extractor, settings)
+    names = [f"expert.experts.{number}." for number in range(len(manifest.categories))]
+    experts = [_empty_judge(tensors, name, extractor, settings) for name in names]
+    channels = extractor.scales[-1].stop
+    empty = torch.zeros(channels), torch.zeros(channels, len(names)), torch.zeros(len(names))
+    return Experts(experts, Recognition(*empty), tiles=settings.cut().count)
 
 
 def _empty_judge(

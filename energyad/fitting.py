@@ -22,7 +22,7 @@ from energyad.calibration import Calibration, calibrate, calibrate_together
 from energyad.card import model_card
 from energyad.category_fit import CategoryFit, fit_category, single_thread
 from energyad.errors import DataError
-from energyad.experts import fit_recognition, unite
+from energyad.experts import Experts, Judge, fit_recognition, unite
 from energyad.extraction import require_enough, work_on
 from energyad.frozen import open_backbone
 from energyad.grids import Grid
@@ -153,18 +153,12 @@ def head_of(
     mask: Bool[np.ndarray, "h w"] | None = None,
 ) -> EnergyHead:
     """The head of one category's expert, or of several and the rule that tells which to ask; see `Experts`."""
-    options: dict[str, Any] = {
-        "grid": grid,
-        "smoothing": settings.smoothing,
-        "contrast": settings.heatmap_contrast,
-        "tiles": settings.cut(),
-        "mask": None if mask is None else torch.from_numpy(mask),
-    }
-    if len(fits) == 1:
-        return EnergyHead(fits[0].judge, **options).eval()
-    recognition = fit_recognition([each.looks[:, : num_channels(fits)] for each in fits])
-    experts = unite([each.judge for each in fits], recognition, units=units, tiles=settings.cut().count)
-    return EnergyHead(experts, **options).eval()
+    tiles, judged = settings.cut(), None if mask is None else torch.from_numpy(mask)
+    expert: Judge | Experts = fits[0].judge
+    if len(fits) > 1:
+        recognition = fit_recognition([each.looks[:, : num_channels(fits)] for each in fits])
+        expert = unite([each.judge for each in fits], recognition, units=units, tiles=tiles.count)
+    return EnergyHead.of(expert, grid, settings, tiles=tiles, mask=judged).eval()
 
 
 def describe(

@@ -6,7 +6,7 @@ Deterministic: no sampling, no autograd. Whatever is learned is in its buffers a
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from energyad.experts import Experts, Judge
 from energyad.features import FeatureExtractor
 from energyad.grids import Grid
+from energyad.settings import FitSettings
 from energyad.tiling import Tiles, blending_weights, cut_indices, length, starts
 
 SMOOTHING_REACH = 6
@@ -78,6 +79,23 @@ class EnergyHead(nn.Module):
         self.register_buffer("mask", mask)
         judged = None if mask is None else judged_patches(mask, axes, self.tiles)
         self.register_buffer("judged", judged, persistent=False)
+
+    @classmethod
+    def of(
+        cls,
+        expert: Judge | Experts,
+        grid: Grid,
+        settings: FitSettings,
+        *,
+        tiles: Tiles | None = None,
+        mask: Bool[Tensor, "h w"] | None = None,
+        even: bool = True,
+    ) -> Self:
+        """With heatmaps as these settings ask."""
+        smoothing, contrast = settings.smoothing, settings.heatmap_contrast
+        return cls(
+            expert, grid=grid, smoothing=smoothing, contrast=contrast, tiles=tiles, mask=mask, even=even
+        )
 
     def forward(self, features: Float[Tensor, "b*tiles c g g"]) -> Scores:
         """Score feature grids, those of an image's tiles row by row."""

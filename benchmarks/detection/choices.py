@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import provenance
 from benchmarks.detection.data import open_anywhere
-from benchmarks.detection.rehearsal import Judging, Rehearsal, detect, head_to_judge, rehearse
+from benchmarks.detection.rehearsal import Judging, Rehearsal, detect, rehearse
 from benchmarks.detection.rows import settings_hash
 from benchmarks.detection.same_features import RULES, FeatureRule, settings_for
 from energyad.category_fit import single_thread
@@ -28,6 +28,7 @@ from energyad.errors import EnergyadError
 from energyad.overrides import overridden
 from energyad.progress import Silent
 from energyad.scales import fit_judge, with_parts
+from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 
 RESULTS = Path(__file__).with_name("choices.jsonl")
@@ -111,7 +112,7 @@ def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:
         good, held_out = rehearsal.patches, [each.held_out for each in rehearsal.patches]
         judge, _ = fit_judge(good, rehearsal.scales, rehearsal.grid, settings, generator, Silent())
         judge = with_parts(judge, held_out, num_fitted=len(good[0].own), settings=settings)
-    return head_to_judge(judge, rehearsal.grid, settings)
+    return EnergyHead.of(judge, rehearsal.grid, settings)
 
 
 def measure(

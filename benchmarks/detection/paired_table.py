@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from benchmarks.detection import rows, scores
 from benchmarks.detection.scores import ScoreRow
-from benchmarks.markdown import Place, table, tabulate
+from benchmarks.markdown import Place, mean_and_deviation, table, tabulate
 from energyad import metrics
 from energyad.demo import DEMO_NAME
 from energyad.errors import DataError
@@ -104,7 +104,8 @@ def _line(method: str, found: Mapping[str, Mapping[int, Lead]], categories: Sequ
 def _spread(differences: Sequence[float]) -> str:
     if len(differences) < 2:
         return NOTHING
-    return f"{100 * np.mean(differences):+.2f} ± {100 * np.std(differences, ddof=1):.2f}"
+    text = mean_and_deviation([100 * each for each in differences], 2)
+    return text if text.startswith("-") else f"+{text}"
 
 
 def _cell(mean: float, drawn: Float[np.ndarray, " draws"]) -> str:

@@ -24,7 +24,6 @@ from energyad.datasets import Category
 from energyad.defect_kinds import KINDS
 from energyad.defects import plant_defect
 from energyad.errors import DataError
-from energyad.experts import Judge
 from energyad.extraction import GoodFeatures, extract
 from energyad.grids import Grid, Scale
 from energyad.heads import GoodPatches
@@ -32,7 +31,7 @@ from energyad.planted import planted_patches, to_plant_in
 from energyad.progress import Silent
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scales import gather_scales
-from energyad.scorer import EnergyHead, Scores
+from energyad.scorer import Scores
 from energyad.settings import FitSettings
 
 HELD_OUT = 0.3
@@ -136,11 +135,6 @@ def run_backbone(
     return torch.from_numpy(
         np.concatenate([session.run(np.stack(pixels[start : start + BATCH_SIZE])) for start in starts])
     )
-
-
-def head_to_judge(judge: Judge, grid: Grid, settings: FitSettings) -> EnergyHead:
-    """What a fit with these settings makes of a judge of patches, in one unit."""
-    return EnergyHead(judge, grid=grid, smoothing=settings.smoothing, contrast=settings.heatmap_contrast)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import provenance
 from benchmarks.detection.data import open_anywhere
-from benchmarks.detection.rehearsal import detect, head_to_judge, rehearse
+from benchmarks.detection.rehearsal import detect, rehearse
 from benchmarks.detection.rows import settings_hash
 from benchmarks.detection.settle_plot import draw
 from energyad.datasets import Category
@@ -26,6 +26,7 @@ from energyad.errors import EnergyadError
 from energyad.experts import Expert
 from energyad.progress import Silent
 from energyad.scales import fit_judge, for_scale, judge_of
+from energyad.scorer import EnergyHead
 from energyad.settings import FitSettings
 
 RESULTS = Path(__file__).with_name("settle.jsonl")
@@ -61,7 +62,7 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
         judge = judge_of(
             [expert for expert, _ in then], rehearsal.scales, rehearsal.grid, settings.half_share
         )
-        head = head_to_judge(judge, rehearsal.grid, settings)
+        head = EnergyHead.of(judge, rehearsal.grid, settings)
         seconds = round(sum(cost for _, cost in then), 1)
         report({"iteration": iteration, "cpu_seconds": seconds} | detect(rehearsal.probe, head))
 
