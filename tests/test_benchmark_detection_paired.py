@@ -14,7 +14,7 @@ from benchmarks.detection import paired_table, rows, scores
 from benchmarks.detection.scores import ScoreRow
 from energyad import metrics
 from energyad.errors import DataError
-from tests.test_benchmark_detection_rows import a_row
+from tests.test_benchmark_detection_rows import of_today
 
 RNG = np.random.default_rng(0)
 DEFECTIVE = tuple(bool(each) for each in np.arange(80) < 40)
@@ -122,11 +122,11 @@ def test_scores_are_those_of_the_rows_that_count(tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     kept = scores.beside(results)
     for date, values in (("2026-01-01", HARD), ("2026-01-02", -HARD)):
-        for method in ("energyad", "other"):
-            row = a_row(method=method, date=date)
+        for method in ("energyad", "knn"):
+            row = of_today(method, date=date)
             rows.append(results, row)
             scores.append(kept, row, defective=DEFECTIVE, scores=values)
-    rows.append(results, a_row(method="other", date="2026-01-03"))  # measured again, its scores lost
+    rows.append(results, of_today("knn", date="2026-01-03"))  # measured again, its scores lost
     (only,) = paired_table.read(results)
     assert (only.method, only.date) == ("energyad", "2026-01-02")
     np.testing.assert_allclose(only.scores, -HARD, rtol=1e-5)

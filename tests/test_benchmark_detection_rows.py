@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.detection import rows, summary, table
+from benchmarks.detection import rows, standing, summary, table
+from benchmarks.detection.ours import energyad_method
 from benchmarks.detection.rows import Row
+from benchmarks.detection.same_features import rule_named
 from energyad.errors import DataError
 from energyad.settings import FitSettings
 
@@ -33,6 +35,13 @@ def a_row(**values: object) -> Row:
         "settings": {},
     }
     return Row(**{**plain, **values})  # type: ignore[arg-type]
+
+
+def of_today(method: str, *, image_size: int = 256, **values: object) -> Row:
+    """A row of energyad, of a variant or of a rule with the settings that it has today."""
+    named = energyad_method if method.startswith("energyad") else rule_named
+    found = rows.settings_hash(named(method, image_size=image_size).settings)
+    return a_row(method=method, image_size=image_size, settings_hash=found, **values)
 
 
 def test_the_table_comes_from_rows_alone() -> None:
@@ -77,7 +86,7 @@ def test_the_table_is_put_between_the_markers_and_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "rows.jsonl"
-    rows.append(results, a_row())
+    rows.append(results, a_row(method="padim"))
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{table.PLACE.start}\n{table.PLACE.end}\nafter\n")
     shared = ["--results", str(results), "--into", str(readme)]
@@ -87,7 +96,7 @@ def test_the_table_is_put_between_the_markers_and_checked(
     text = readme.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "| a | 0.5000 |" in text
+    assert "| padim | 0.5000 |" in text
     readme.write_text("no markers")
     assert table.main(shared) == 2
     assert "markers" in capsys.readouterr().err
@@ -103,7 +112,7 @@ def test_pages_have_the_tables_of_the_committed_rows() -> None:
 def test_the_summary_is_the_tables_lines_of_its_methods(tmp_path: Path) -> None:
     results = tmp_path / "rows.jsonl"
     for method in ("energyad", "energyad-brief", "knn"):
-        rows.append(results, a_row(method=method, image_auroc=0.5 + len(method) / 100))
+        rows.append(results, of_today(method, image_auroc=0.5 + len(method) / 100))
     short, whole = (text.splitlines() for text in (summary.render(results), table.render(rows.read(results))))
     assert [line for line in whole if line not in short] == [line for line in whole if "-brief" in line]
     assert [line for line in short if line not in whole] == []
@@ -112,8 +121,17 @@ def test_the_summary_is_the_tables_lines_of_its_methods(tmp_path: Path) -> None:
 def test_the_summary_is_of_the_default_image_size(tmp_path: Path) -> None:
     results, size = tmp_path / "rows.jsonl", FitSettings().image_size
     for each in (size, 2 * size):
-        rows.append(results, a_row(method="energyad", image_size=each))
+        rows.append(results, of_today("energyad", image_size=each))
     assert f"### {size} ×" in summary.render(results) and f"### {2 * size} ×" not in summary.render(results)
+
+
+def test_a_table_has_no_settings_of_before_and_no_method_that_is_gone(tmp_path: Path) -> None:
+    results = tmp_path / "rows.jsonl"
+    today = [of_today("energyad", image_size=384), of_today("knn-unsmoothed"), a_row(method="patchcore-0.25")]
+    gone = [a_row(method=name) for name in ("energyad", "energyad-init", "knn", "energyad-of-old", "other")]
+    for row in [*today, *gone]:
+        rows.append(results, row)
+    assert standing.read(results) == today
 
 
 def test_a_row_of_another_shape_is_refused(tmp_path: Path) -> None:

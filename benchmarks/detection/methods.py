@@ -7,9 +7,8 @@ import re
 from benchmarks.detection.method import Method
 from benchmarks.detection.ours import CHANGES, energyad_method
 from benchmarks.detection.peers import Peer
-from benchmarks.detection.same_features import RULES, UNSMOOTHED, FeatureRule, settings_for
+from benchmarks.detection.same_features import RULES, is_rule, rule_named
 from energyad.errors import SettingsError
-from energyad.settings import FitSettings
 
 PATCHCORE = re.compile(r"patchcore-(0\.\d+|1)")
 
@@ -18,8 +17,8 @@ def open_method(name: str, *, image_size: int) -> Method:
     """The method of that name; `patchcore-<ratio>` takes any coreset ratio. Raises SettingsError."""
     if name in CHANGES:
         return energyad_method(name, image_size=image_size)
-    if name.removesuffix(UNSMOOTHED) in RULES:
-        rule = FeatureRule(name, settings_for(name, FitSettings(image_size=image_size)))
+    if is_rule(name):
+        rule = rule_named(name, image_size=image_size)
         rule.backbone()  # traced here, outside of what is timed
         return rule
     if name == "padim":

@@ -23,16 +23,16 @@ CHANGES: Mapping[str, str] = {
     "energyad": "",
     "energyad-tau0": "dxmi.temperature=0",
     "energyad-init": "iterations=0",  # the energy before DxMI
-    "energyad-scratch": "warmup_iterations=0",  # DxMI from random initialisation
+    # DxMI from random initialisation, and what it starts from
+    "energyad-scratch": "warmup_iterations=0",
+    "energyad-scratch-init": "warmup_iterations=0 iterations=0",
+    "energyad-scratch-tau0": "warmup_iterations=0 dxmi.temperature=0",
     # A start that is not settled, and from there DxMI for as long as it takes
     "energyad-brief": "warmup_iterations=300 iterations=1500 dxmi.decay_iterations=1500",
     "energyad-brief-init": "warmup_iterations=300 iterations=0",
     "energyad-brief-tau0": "warmup_iterations=300 iterations=1500 dxmi.decay_iterations=1500 dxmi.temperature=0",
-    "energyad-longer": "iterations=0 warmup_iterations=5000",  # DxMI's time, in the warm-up
     "energyad-autoencoder": "num_prototypes=0",  # the energy without the distance to good patches
     "energyad-whole": "half_strides=[]",  # no energy of the image at half its size
-    "energyad-whole-tau0": "half_strides=[] dxmi.temperature=0",
-    "energyad-whole-init": "half_strides=[] iterations=0",
     "energyad-one-ring": "border=8",  # of patches left out at the border
     "energyad-int8": "precision=int8",  # the backbone in 8-bit integers
     "energyad-x3": "num_energies=3",

@@ -7,15 +7,17 @@ variants share what a seed draws, too, so their difference is also told seed by 
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.detection import rows, scores
+from benchmarks.detection import rows, scores, standing
 from benchmarks.detection.scores import ScoreRow
 from benchmarks.markdown import Place, mean_and_deviation, table, tabulate
 from energyad import metrics
@@ -32,6 +34,24 @@ NOTHING = "—"
 Seeds: TypeAlias = Mapping[int, ScoreRow]
 Lead: TypeAlias = Float[np.ndarray, "d g"]
 """How much more of a (defective, good) pair one method ranks right than the other: from -1 to 1."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """energyad beside a method. found: its lead, of each category and seed that both have."""
+
+    method: str
+    found: Mapping[str, Mapping[int, Lead]]
+
+    @functools.cached_property
+    def averaged(self) -> Mapping[str, Lead]:
+        """Of each category, over its seeds."""
+        return {name: np.mean(list(each.values()), axis=0) for name, each in self.found.items()}
+
+    @functools.cached_property
+    def ahead(self) -> float:
+        """The mean of the categories' leads in AUROC."""
+        return float(np.mean([each.mean() for each in self.averaged.values()]))
 
 
 def render(kept: Sequence[ScoreRow]) -> str:
@@ -58,13 +78,13 @@ def _table(real: Sequence[ScoreRow]) -> str:
             if ours[name] and len(shared) >= min(FEWEST_SEEDS, len(ours[name])):
                 found[name] = leads({seed: ours[name][seed] for seed in shared}, theirs)
         if found:
-            lines.append((method, found))
+            lines.append(Compared(method, found))
     if not lines:
         return ""
-    lines.sort(key=lambda line: np.mean([_mean(each).mean() for each in line[1].values()]))
+    lines.sort(key=lambda line: line.ahead)
     whole = f"mean of {', '.join(categories)}"
     head = ("energyad beside", *categories, whole, "seed by seed", "seeds")
-    text = table(head, [_line(method, found, categories) for method, found in lines])
+    text = table(head, [_line(line, categories) for line in lines])
     commits = sorted({(row.commit or "unknown")[:9] + ("+" if row.modified else "") for row in real})
     return (
         f"{text}\n\nPoints of image AUROC that energyad is ahead (+) or behind (-), with the 95 % interval of {DRAWS} "
@@ -80,25 +100,22 @@ def leads(ours: Seeds, theirs: Seeds) -> Mapping[int, Lead]:
     return {seed: _won(ours[seed]) - _won(theirs[seed]) for seed in sorted(ours)}
 
 
-def _mean(by_seed: Mapping[int, Lead]) -> Lead:
-    return np.mean(list(by_seed.values()), axis=0)
-
-
-def _line(method: str, found: Mapping[str, Mapping[int, Lead]], categories: Sequence[str]) -> tuple[str, ...]:
-    generator = np.random.default_rng(0)
-    averaged = {name: _mean(each) for name, each in found.items()}
+def _line(line: Compared, categories: Sequence[str]) -> tuple[str, ...]:
+    generator, found = np.random.default_rng(0), line.found
     drawn = {
-        name: metrics.redrawn_means(each, draws=DRAWS, generator=generator) for name, each in averaged.items()
+        name: metrics.redrawn_means(each, draws=DRAWS, generator=generator)
+        for name, each in line.averaged.items()
     }
-    cells = [_cell(averaged[name].mean(), drawn[name]) if name in found else NOTHING for name in categories]
+    cells = [
+        _cell(line.averaged[name].mean(), drawn[name]) if name in found else NOTHING for name in categories
+    ]
     whole, by_seed = NOTHING, NOTHING
     if len(found) == len(categories):
-        means = [each.mean() for each in averaged.values()]
-        whole = _cell(float(np.mean(means)), np.mean([drawn[name] for name in categories], axis=0))
+        whole = _cell(line.ahead, np.mean([drawn[name] for name in categories], axis=0))
         shared = set.intersection(*(set(each) for each in found.values()))
         by_seed = _spread([float(np.mean([each[seed].mean() for each in found.values()])) for seed in shared])
     seeds = sorted({len(each) for each in found.values()})
-    return (method, *cells, whole, by_seed, ", ".join(map(str, seeds)))
+    return (line.method, *cells, whole, by_seed, ", ".join(map(str, seeds)))
 
 
 def _spread(differences: Sequence[float]) -> str:
@@ -123,7 +140,7 @@ def _seeds(kept: Sequence[ScoreRow], method: str, category: str) -> Seeds:
 
 def read(path: Path) -> list[ScoreRow]:
     """The scores of the rows that count, those beside these results. Raises DataError."""
-    whole = [row for row in rows.current(rows.read(path)) if row.shots is None and not row.unified]
+    whole = [row for row in standing.read(path) if row.shots is None and not row.unified]
     return scores.of_rows(scores.read(scores.beside(path)), whole)
 
 

@@ -167,6 +167,16 @@ class FeatureRule:
         return turned.patches.flatten(0, 1)
 
 
+def is_rule(name: str) -> bool:
+    """Whether that is a rule's name, smoothed or not."""
+    return name.removesuffix(UNSMOOTHED) in RULES
+
+
+def rule_named(name: str, *, image_size: int) -> FeatureRule:
+    """The rule of that name."""
+    return FeatureRule(name, settings_for(name, FitSettings(image_size=image_size)))
+
+
 def settings_for(name: str, settings: FitSettings) -> FitSettings:
     """These settings with what features a rule of that name is given."""
     return settings if name.endswith(HALF) else replace(settings, half_strides=())

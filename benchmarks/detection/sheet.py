@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float16, UInt8
 
-from benchmarks.detection import rows
+from benchmarks.detection import rows, standing
 from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.rows import Row
 from energyad import images
@@ -122,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m benchmarks.detection.sheet", description=__doc__)
     p.add_argument("--data-root", action="append", type=Path)
     p.add_argument("--category", required=True)
-    p.add_argument("--methods", nargs="+", help="default: all that have current rows")
+    p.add_argument("--methods", nargs="+", help="default: all that have rows of today")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--results", type=Path, default=rows.RESULTS)
     p.add_argument("--output", type=Path, help="default: cache/<category>.png beside the results")
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     folder = cache_of(options.results)
     try:
-        measured = [row for row in rows.current(rows.read(options.results)) if row.seed == options.seed]
+        measured = [row for row in standing.read(options.results) if row.seed == options.seed]
         whole = [row for row in measured if row.shots is None and not row.unified]
         methods = options.methods or [row.method for row in whole if row.category == options.category]
         kept = [load(folder, options.category, method, options.seed) for method in methods]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.detection import rows, table
+from benchmarks.detection import rows, standing, table
 from benchmarks.markdown import Place, tabulate
 from energyad.settings import FitSettings
 
@@ -24,7 +24,7 @@ def render(results: Path) -> str:
     """The tables, of these methods and the default image size alone."""
     size = FitSettings().image_size
     return table.render(
-        [row for row in rows.read(results) if row.method in METHODS and row.image_size == size]
+        [row for row in standing.read(results) if row.method in METHODS and row.image_size == size]
     )
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
-from benchmarks.detection import rows
+from benchmarks.detection import rows, standing
 from benchmarks.detection.ours import SHARED
 from benchmarks.detection.rows import Row
 from benchmarks.markdown import Place, mean_and_deviation, table, tabulate
@@ -177,7 +177,7 @@ def _seed(row: Row) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables, or write them into a file, or check that the file has them. Returns the exit status."""
     return tabulate(
-        lambda path: render(rows.read(path)),
+        lambda path: render(standing.read(path)),
         PLACE,
         results=rows.RESULTS,
         program="benchmarks.detection.table",
