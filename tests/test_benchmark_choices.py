@@ -27,9 +27,9 @@ def test_a_change_is_compared_with_the_default_seed_by_seed() -> None:
     rows = [a_row("default", 0, 0.8), a_row("default", 1, 0.9), a_row("default", 2, 0.5)]
     rows += [a_row("smoothing=8", 0, 0.83, 0.89), a_row("smoothing=8", 1, 0.91, 0.91), a_row("knn", 2, 0.55)]
     _, _, default, rule, change = lines(rows)
-    assert default == "| default | 0.733 ± 0.208 | 0.900 ± 0.000 | — | 3 |"
-    assert change == "| smoothing=8 | +2.0 (+1.0 to +3.0) | 0.0 (-1.0 to +1.0) | — | 2 |"
-    assert rule == "| knn | +5.0 | 0.0 | — | 1 |"
+    assert default == "| default | 0.733 ± 0.208 | 0.900 ± 0.000 | — | 3 | today's |"
+    assert change == "| smoothing=8 | +2.0 (+1.0 to +3.0) | 0.0 (-1.0 to +1.0) | — | 2 | today's |"
+    assert rule == "| knn | +5.0 | 0.0 | — | 1 | today's |"
 
 
 def test_a_change_is_compared_with_the_default_of_its_own_commit_and_the_newest_counts() -> None:
@@ -58,7 +58,17 @@ def test_changes_of_a_default_of_another_image_size_have_a_table_of_their_own() 
 def test_a_figure_that_rows_lack_is_left_open() -> None:
     rows = [a_row("default", 0, 0.8, aupro=0.5), a_row("default", 1, 0.8), a_row("knn", 0, 0.8)]
     _, _, default, rule = lines(rows)
-    assert default.endswith("| 0.500 | 2 |") and rule.endswith("| — | 1 |")
+    assert default.endswith("| 0.500 | 2 | today's |") and rule.endswith("| — | 1 | today's |")
+
+
+def test_a_line_says_whether_it_stands_beside_todays_default_and_todays_alone_count() -> None:
+    rows = [a_row("default", 0, 0.7, commit="old", settings_hash="old"), a_row("default", 1, 0.8)]
+    rows += [a_row(change, 0, 0.71, commit="old") for change in ("knn", "smoothing=8")]
+    rows += [a_row("smoothing=8", 1, 0.82), rows[-1] | {"change": "setting_of_old=1"}]
+    _, _, default, rule, change = lines(rows)
+    assert default.startswith("| default | 0.800 |") and default.endswith("| 1 | today's |")
+    assert rule.startswith("| knn | +1.0 |") and rule.endswith("| 1 | earlier |")
+    assert change.startswith("| smoothing=8 | +2.0 |") and change.endswith("| 1 | today's |")
 
 
 def test_a_seed_is_no_setting_that_tells_rows_apart() -> None:
@@ -77,6 +87,6 @@ def test_the_table_goes_between_its_markers(tmp_path: Path, capsys: pytest.Captu
     assert choices_table.main(shared) == 2 and "no markers" in capsys.readouterr().err
 
 
-def test_the_readme_has_the_table_of_the_committed_rows() -> None:
-    page = Path(choices_table.__file__).with_name("README.md")
+def test_the_page_has_the_table_of_the_committed_rows() -> None:
+    page = Path(choices_table.__file__).with_name("choices.md")
     assert choices_table.main(["--into", str(page), "--check"]) == 0

@@ -24,7 +24,7 @@ from benchmarks.detection.rows import settings_hash
 from benchmarks.detection.same_features import RULES, FeatureRule, settings_for
 from energyad.category_fit import single_thread
 from energyad.datasets import Category
-from energyad.errors import EnergyadError
+from energyad.errors import EnergyadError, SettingsError
 from energyad.overrides import overridden
 from energyad.progress import Silent
 from energyad.scales import fit_judge, with_parts
@@ -99,6 +99,15 @@ def settings_of(change: str, base: FitSettings) -> FitSettings:
     if change in RULES:
         return settings_for(change, base)
     return overridden(base, [] if change == DEFAULT else change.split())
+
+
+def is_known(change: str) -> bool:
+    """Whether there is such a rule, or such settings still."""
+    try:
+        settings_of(change, FitSettings())
+    except SettingsError:
+        return False
+    return True
 
 
 def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from benchmarks import provenance
-from benchmarks.detection.choices import CHANGES, DEFAULT, RESULTS
+from benchmarks.detection.choices import CHANGES, DEFAULT, RESULTS, hashed, is_known
 from benchmarks.markdown import Place, mean_and_deviation, table, tabulate
+from energyad.settings import FitSettings
 
 PLACE = Place.of("choices table")
 FIGURES = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
@@ -20,6 +21,10 @@ UNNAMED_SIZE = 256
 
 Pair: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]
 """A row, and the default's that it is compared with."""
+Key: TypeAlias = tuple[str, str, int]
+"""Change, category, seed."""
+AGES = {False: "earlier", True: "today's"}
+"""Of the default that a line stands beside."""
 
 
 def render(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -27,18 +32,29 @@ def render(rows: Iterable[Mapping[str, Any]]) -> str:
     by_size: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
         by_size.setdefault(int(row.get("image_size", UNNAMED_SIZE)), []).append(row)
-    parts = [(size, _table(of_size)) for size, of_size in sorted(by_size.items(), reverse=True)]
+    parts = [
+        (size, _table(of_size, today=hashed(FitSettings(image_size=size))))
+        for size, of_size in sorted(by_size.items(), reverse=True)
+    ]
     told = [f"With a default of {size} × {size} pixels:\n\n{text}" for size, text in parts if text]
     return "\n\n".join(told) or "No rows yet."
 
 
-def _table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """One line a change: by how many points it differs from the default, mean and range of the seeds they share."""
-    pairs = beside_defaults(rows)
+def _table(rows: Iterable[Mapping[str, Any]], *, today: str) -> str:
+    """One line a change: by how many points it differs from the default, mean and range of the seeds they share.
+
+    today: digits of today's default. A line of an earlier one says so.
+    """
+    pairs = of_today(beside_defaults(rows), today)
     categories = sorted({category for change, category, _ in pairs if change == DEFAULT})
     if not categories:
         return ""
-    head = ["change", *(f"{name}, {label}" for name in categories for label in FIGURES.values()), "seeds"]
+    head = [
+        "change",
+        *(f"{name}, {label}" for name in categories for label in FIGURES.values()),
+        "seeds",
+        "default",
+    ]
     known = {change for change, _, _ in pairs}
     lines = []
     for change in [*(c for c in CHANGES if c in known), *sorted(known - {*CHANGES})]:
@@ -50,22 +66,37 @@ def _table(rows: Iterable[Mapping[str, Any]]) -> str:
             for name in categories
         }
         seeds = ", ".join(str(len(own[name])) for name in categories)
-        lines.append([change, *(told(own[name], figure) for name in categories for figure in FIGURES), seeds])
+        cells = (told(own[name], figure) for name in categories for figure in FIGURES)
+        ages = {_is_of(pair, today) for name in categories for pair in own[name]}
+        lines.append([change, *cells, seeds, " and ".join(AGES[each] for each in sorted(ages))])
     return f"{table(head, lines)}\n\n{origin(row for pair in pairs.values() for row in pair)}"
 
 
-def beside_defaults(rows: Iterable[Mapping[str, Any]]) -> Mapping[tuple[str, str, int], Pair]:
-    """The newest row of each change, category and seed that has a default of the same commit beside it."""
+def beside_defaults(rows: Iterable[Mapping[str, Any]]) -> Mapping[Key, Pair]:
+    """The newest row of each change, category and seed that has a default of the same commit beside it.
+
+    Changes of settings that are gone are left out.
+    """
     ordered = sorted(rows, key=lambda row: str(row["date"]))
     places = {
         (row["commit"], row["category"], row["seed"]): row for row in ordered if row["change"] == DEFAULT
     }
-    pairs: dict[tuple[str, str, int], Pair] = {}
-    for row in ordered:
+    pairs: dict[Key, Pair] = {}
+    for row in (row for row in ordered if is_known(row["change"])):
         default = places.get((row["commit"], row["category"], row["seed"]))
         if default is not None:
             pairs[row["change"], row["category"], row["seed"]] = (row, default)
     return pairs
+
+
+def of_today(pairs: Mapping[Key, Pair], today: str) -> Mapping[Key, Pair]:
+    """Of each change and category the pairs of today's default; where there are none, those of earlier ones."""
+    measured = {key[:2] for key, pair in pairs.items() if _is_of(pair, today)}
+    return {key: pair for key, pair in pairs.items() if _is_of(pair, today) or key[:2] not in measured}
+
+
+def _is_of(pair: Pair, today: str) -> bool:
+    return bool(pair[1]["settings_hash"] == today)
 
 
 def cell(pairs: Sequence[Pair], figure: str) -> str:

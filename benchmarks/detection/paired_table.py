@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -26,6 +26,8 @@ from energyad.errors import DataError
 
 PLACE = Place.of("paired table")
 OURS = "energyad"
+STARTS = ("energyad-brief", "energyad-scratch")
+"""DxMI from other starts: each beside its own start and its own game without entropy."""
 DRAWS = 4000
 FEWEST_SEEDS = 3
 """That both must have, where energyad has as many."""
@@ -57,37 +59,47 @@ class Compared:
 def render(kept: Sequence[ScoreRow]) -> str:
     """One line a method that shares categories and seeds with energyad, the strongest rival first; a table a size.
 
-    Compared over the seeds that both have.
+    Compared over the seeds that both have. Below it DxMI from other starts.
     """
     real = [row for row in kept if row.category != DEMO_NAME]
-    sizes = sorted({row.image_size for row in real})
-    parts = [(size, _table([row for row in real if row.image_size == size])) for size in sizes]
-    return "\n\n".join(f"{size} × {size} pixels:\n\n{text}" for size, text in parts if text) or "No rows yet."
+    parts = []
+    for size in sorted({row.image_size for row in real}):
+        sized = [row for row in real if row.image_size == size]
+        methods = {row.method for row in sized}
+        rivals = {OURS: methods - {OURS}}
+        rivals |= {start: {name for name in methods if name.startswith(f"{start}-")} for start in STARTS}
+        found = [text for ours, others in rivals.items() if (text := _table(sized, ours, others))]
+        if found:
+            parts.append("\n\n".join([f"{size} × {size} pixels:", *found, _origin(sized)]))
+    return "\n\n".join(parts) or "No rows yet."
 
 
-def _table(real: Sequence[ScoreRow]) -> str:
-    """Of one image size; empty where nothing stands beside energyad."""
+def _table(real: Sequence[ScoreRow], method: str, others: Collection[str]) -> str:
+    """A method beside others, of one image size; empty where nothing stands beside it."""
     categories = sorted({row.category for row in real})
-    ours = {name: _seeds(real, OURS, name) for name in categories}
+    ours = {name: _seeds(real, method, name) for name in categories}
     lines = []
-    for method in sorted({row.method for row in real} - {OURS}):
+    for other in sorted(others):
         found = {}
         for name in categories:
-            theirs = _seeds(real, method, name)
+            theirs = _seeds(real, other, name)
             shared = ours[name].keys() & theirs.keys()
             if ours[name] and len(shared) >= min(FEWEST_SEEDS, len(ours[name])):
                 found[name] = leads({seed: ours[name][seed] for seed in shared}, theirs)
         if found:
-            lines.append(Compared(method, found))
+            lines.append(Compared(other, found))
     if not lines:
         return ""
     lines.sort(key=lambda line: line.ahead)
     whole = f"mean of {', '.join(categories)}"
-    head = ("energyad beside", *categories, whole, "seed by seed", "seeds")
-    text = table(head, [_line(line, categories) for line in lines])
-    commits = sorted({(row.commit or "unknown")[:9] + ("+" if row.modified else "") for row in real})
+    head = (f"{method} beside", *categories, whole, "seed by seed", "seeds")
+    return table(head, [_line(line, categories) for line in lines])
+
+
+def _origin(rows: Sequence[ScoreRow]) -> str:
+    commits = sorted({(row.commit or "unknown")[:9] + ("+" if row.modified else "") for row in rows})
     return (
-        f"{text}\n\nPoints of image AUROC that energyad is ahead (+) or behind (-), with the 95 % interval of {DRAWS} "
+        f"Points of image AUROC that the first is ahead (+) or behind (-), with the 95 % interval of {DRAWS} "
         f"paired draws of test images; AUROC averaged over seeds. Seed by seed: the mean's difference, mean ± standard "
         f"deviation over the seeds. Commits {', '.join(commits)}."
     )
