@@ -19,6 +19,9 @@ from energyad.settings import FitSettings
 SHARED = "-shared"
 """After a name: one energy for all categories of a unified model, in place of an expert for each."""
 
+ALONE = "num_prototypes=0 planted_defects=0 half_strides=[]"
+"""What DxMI trains and nothing else: the autoencoder's energy of the whole image, as in the paper."""
+
 CHANGES: Mapping[str, str] = {
     "energyad": "",
     "energyad-tau0": "dxmi.temperature=0",
@@ -31,6 +34,15 @@ CHANGES: Mapping[str, str] = {
     "energyad-brief": "warmup_iterations=300 iterations=1500 dxmi.decay_iterations=1500",
     "energyad-brief-init": "warmup_iterations=300 iterations=0",
     "energyad-brief-tau0": "warmup_iterations=300 iterations=1500 dxmi.decay_iterations=1500 dxmi.temperature=0",
+    # DxMI's energy by itself
+    "energyad-alone": ALONE,
+    "energyad-alone-init": f"{ALONE} iterations=0",
+    "energyad-alone-tau0": f"{ALONE} dxmi.temperature=0",
+    "energyad-alone-scratch": f"{ALONE} warmup_iterations=0 iterations=1500 dxmi.decay_iterations=1500",
+    "energyad-alone-scratch-init": f"{ALONE} warmup_iterations=0 iterations=0",
+    "energyad-alone-scratch-tau0": (
+        f"{ALONE} warmup_iterations=0 iterations=1500 dxmi.decay_iterations=1500 dxmi.temperature=0"
+    ),
     "energyad-autoencoder": "num_prototypes=0",  # the energy without the distance to good patches
     "energyad-whole": "half_strides=[]",  # no energy of the image at half its size
     "energyad-one-ring": "border=8",  # of patches left out at the border

@@ -26,8 +26,8 @@ from energyad.errors import DataError
 
 PLACE = Place.of("paired table")
 OURS = "energyad"
-STARTS = ("energyad-brief", "energyad-scratch")
-"""DxMI from other starts: each beside its own start and its own game without entropy."""
+STARTS = ("energyad-brief", "energyad-scratch", "energyad-alone", "energyad-alone-scratch")
+"""DxMI from other starts, and its energy by itself: each beside its own start and its own game without entropy."""
 DRAWS = 4000
 FEWEST_SEEDS = 3
 """That both must have, where energyad has as many."""
@@ -59,7 +59,7 @@ class Compared:
 def render(kept: Sequence[ScoreRow]) -> str:
     """One line a method that shares categories and seeds with energyad, the strongest rival first; a table a size.
 
-    Compared over the seeds that both have. Below it DxMI from other starts.
+    Compared over the seeds that both have. Below it what `STARTS` names.
     """
     real = [row for row in kept if row.category != DEMO_NAME]
     parts = []
