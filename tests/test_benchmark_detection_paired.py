@@ -118,17 +118,6 @@ def test_a_difference_is_told_seed_by_seed_over_the_seeds_that_both_have() -> No
     assert "| two |" not in text
 
 
-def test_dxmi_from_another_start_stands_beside_that_start_alone() -> None:
-    kept = [scored(HARD), scored(-HARD, "knn")]
-    kept += [scored(values, f"energyad-brief{name}") for name, values in (("", HARD), ("-init", -HARD))]
-    text = paired_table.render(kept)
-    ours, brief = text.split("| energyad-brief beside |")
-    assert "| knn |" in ours and "| energyad-brief-init |" in ours
-    (line,) = [line for line in brief.splitlines() if line.startswith("| energyad-")]
-    ahead = 100 * (auroc(kept[0]) - auroc(kept[1]))
-    assert line.startswith(f"| energyad-brief-init | {ahead:+.1f} (") and "| knn |" not in brief
-
-
 def test_scores_are_those_of_the_rows_that_count(tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     kept = scores.beside(results)

@@ -44,11 +44,13 @@ CHANGES: Mapping[str, str] = {
         f"{ALONE} warmup_iterations=0 iterations=1500 dxmi.decay_iterations=1500 dxmi.temperature=0"
     ),
     "energyad-autoencoder": "num_prototypes=0",  # the energy without the distance to good patches
+    "energyad-autoencoder-init": "num_prototypes=0 iterations=0",
     "energyad-whole": "half_strides=[]",  # no energy of the image at half its size
     "energyad-one-ring": "border=8",  # of patches left out at the border
     "energyad-int8": "precision=int8",  # the backbone in 8-bit integers
     "energyad-x3": "num_energies=3",
     "energyad-unplanted": "planted_defects=0",  # no discriminator
+    "energyad-unplanted-init": "planted_defects=0 iterations=0",
     "energyad-one-light": "lighting=0",  # no relit copies
     "energyad-shared": "num_prototypes=3072",  # of all categories together
 }

@@ -2,14 +2,14 @@
 
 Two methods' intervals may overlap and they still differ, since both score the same images: an image that is hard for
 one is hard for the other. So test images are drawn anew for both at once (paired bootstrap). Two of energyad's own
-variants share what a seed draws, too, so their difference is also told seed by seed.
+variants share what a seed draws, too, so their difference is also told seed by seed; more of DxMI's has `dxmi_table`.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -26,8 +26,6 @@ from energyad.errors import DataError
 
 PLACE = Place.of("paired table")
 OURS = "energyad"
-STARTS = ("energyad-brief", "energyad-scratch", "energyad-alone", "energyad-alone-scratch")
-"""DxMI from other starts, and its energy by itself: each beside its own start and its own game without entropy."""
 DRAWS = 4000
 FEWEST_SEEDS = 3
 """That both must have, where energyad has as many."""
@@ -59,27 +57,23 @@ class Compared:
 def render(kept: Sequence[ScoreRow]) -> str:
     """One line a method that shares categories and seeds with energyad, the strongest rival first; a table a size.
 
-    Compared over the seeds that both have. Below it what `STARTS` names.
+    Compared over the seeds that both have.
     """
     real = [row for row in kept if row.category != DEMO_NAME]
     parts = []
     for size in sorted({row.image_size for row in real}):
         sized = [row for row in real if row.image_size == size]
-        methods = {row.method for row in sized}
-        rivals = {OURS: methods - {OURS}}
-        rivals |= {start: {name for name in methods if name.startswith(f"{start}-")} for start in STARTS}
-        found = [text for ours, others in rivals.items() if (text := _table(sized, ours, others))]
-        if found:
-            parts.append("\n\n".join([f"{size} × {size} pixels:", *found, _origin(sized)]))
+        if text := _table(sized):
+            parts.append(f"{size} × {size} pixels:\n\n{text}\n\n{_origin(sized)}")
     return "\n\n".join(parts) or "No rows yet."
 
 
-def _table(real: Sequence[ScoreRow], method: str, others: Collection[str]) -> str:
-    """A method beside others, of one image size; empty where nothing stands beside it."""
+def _table(real: Sequence[ScoreRow]) -> str:
+    """Of one image size; empty where nothing stands beside energyad."""
     categories = sorted({row.category for row in real})
-    ours = {name: _seeds(real, method, name) for name in categories}
+    ours = {name: _seeds(real, OURS, name) for name in categories}
     lines = []
-    for other in sorted(others):
+    for other in sorted({row.method for row in real} - {OURS}):
         found = {}
         for name in categories:
             theirs = _seeds(real, other, name)
@@ -92,7 +86,7 @@ def _table(real: Sequence[ScoreRow], method: str, others: Collection[str]) -> st
         return ""
     lines.sort(key=lambda line: line.ahead)
     whole = f"mean of {', '.join(categories)}"
-    head = (f"{method} beside", *categories, whole, "seed by seed", "seeds")
+    head = (f"{OURS} beside", *categories, whole, "seed by seed", "seeds")
     return table(head, [_line(line, categories) for line in lines])
 
 
