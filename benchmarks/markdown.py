@@ -51,6 +51,12 @@ def mean_and_deviation(values: Sequence[float], digits: int) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
+def difference(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard deviation of several differences, their sign before it."""
+    text = mean_and_deviation(values, digits)
+    return text if text.startswith("-") else f"+{text}"
+
+
 def tabulate(
     render: Callable[[Path], str],
     place: Place,

@@ -15,7 +15,7 @@ from benchmarks.detection import rows, standing
 from benchmarks.detection.ours import CHANGES
 from benchmarks.detection.rows import Row
 from benchmarks.detection.table import FIGURES, Figure
-from benchmarks.markdown import Place, mean_and_deviation, table, tabulate
+from benchmarks.markdown import Place, difference, table, tabulate
 from energyad.demo import DEMO_NAME
 
 PLACE = Place.of("dxmi table")
@@ -81,8 +81,7 @@ def _cell(found: Differences) -> str:
     values = list(found.values())
     if len(values) < 2:
         return NOTHING
-    text = mean_and_deviation(values, 2)
-    text = text if text.startswith("-") else f"+{text}"
+    text = difference(values, 2)
     return f"**{text}**" if min(values) > 0 or max(values) < 0 else text
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from benchmarks.detection import rows, scores, standing
 from benchmarks.detection.scores import ScoreRow
-from benchmarks.markdown import Place, mean_and_deviation, table, tabulate
+from benchmarks.markdown import Place, difference, table, tabulate
 from energyad import metrics
 from energyad.demo import DEMO_NAME
 from energyad.errors import DataError
@@ -125,10 +125,7 @@ def _line(line: Compared, categories: Sequence[str]) -> tuple[str, ...]:
 
 
 def _spread(differences: Sequence[float]) -> str:
-    if len(differences) < 2:
-        return NOTHING
-    text = mean_and_deviation([100 * each for each in differences], 2)
-    return text if text.startswith("-") else f"+{text}"
+    return NOTHING if len(differences) < 2 else difference([100 * each for each in differences], 2)
 
 
 def _cell(mean: float, drawn: Float[np.ndarray, " draws"]) -> str:
