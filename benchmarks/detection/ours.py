@@ -45,6 +45,7 @@ CHANGES: Mapping[str, str] = {
     ),
     "energyad-autoencoder": "num_prototypes=0",  # the energy without the distance to good patches
     "energyad-autoencoder-init": "num_prototypes=0 iterations=0",
+    "energyad-autoencoder-tau0": "num_prototypes=0 dxmi.temperature=0",
     "energyad-whole": "half_strides=[]",  # no energy of the image at half its size
     "energyad-one-ring": "border=8",  # of patches left out at the border
     "energyad-int8": "precision=int8",  # the backbone in 8-bit integers
