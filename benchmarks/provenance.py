@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from energyad.errors import DataError
-from energyad.provenance import source_commit
+from energyad.model.provenance import source_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("energyad", "torch", "numpy")

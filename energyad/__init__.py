@@ -15,16 +15,16 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from energyad.detector import AnomalyDetector as AnomalyDetector
+    from energyad.detector.detector import AnomalyDetector as AnomalyDetector
+    from energyad.detector.recalibration import recalibrate as recalibrate
     from energyad.errors import EnergyadError as EnergyadError
-    from energyad.prediction import Prediction as Prediction
-    from energyad.recalibration import recalibrate as recalibrate
+    from energyad.scoring.prediction import Prediction as Prediction
     from energyad.settings import FitSettings as FitSettings
 
 _HOMES = {
-    "AnomalyDetector": "energyad.detector",
-    "Prediction": "energyad.prediction",
-    "recalibrate": "energyad.recalibration",
+    "AnomalyDetector": "energyad.detector.detector",
+    "Prediction": "energyad.scoring.prediction",
+    "recalibrate": "energyad.detector.recalibration",
     "EnergyadError": "energyad.errors",
     "FitSettings": "energyad.settings",
 }

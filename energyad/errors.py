@@ -13,12 +13,12 @@ class _Faults(Protocol):
     def errors(self) -> Sequence[Any]: ...
 
 
-def reason_of(error: OSError) -> str:
+def os_reason(error: OSError) -> str:
     """What the system says went wrong, for the middle of a line."""
     return (error.strerror or type(error).__name__).lower()
 
 
-def first_fault(error: _Faults) -> tuple[str, str]:
+def first_validation_error(error: _Faults) -> tuple[str, str]:
     """Of a validation: where its first fault lies, with dots between the steps to it, and what it is."""
     first = error.errors()[0]
     return ".".join(str(part) for part in first["loc"]), str(first["msg"])

@@ -6,12 +6,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from energyad.errors import DataError, reason_of
+from energyad.errors import DataError, os_reason
 
 CACHE_VARIABLE = "ENERGYAD_CACHE"
 
 
-def write_whole(path: str | Path, content: bytes | str) -> Path:
+def atomic_write(path: str | Path, content: bytes | str) -> Path:
     """Write a file under a temporary name beside its place and rename it; text is UTF-8.
 
     A reader sees the old file or the new one. Raises DataError where it cannot be written.
@@ -27,7 +27,7 @@ def write_whole(path: str | Path, content: bytes | str) -> Path:
         Path(temporary).chmod(0o644)
         return Path(temporary).replace(target)
     except OSError as error:
-        reason = reason_of(error)
+        reason = os_reason(error)
         message = f"{target}: cannot be written: {reason}; check the folder and the space left"
         raise DataError(message) from error
     finally:

@@ -1,4 +1,4 @@
-"""Settings of a fit as a person types them: `border=8`, `half_strides=[]`, `dxmi.temperature=0.05`."""
+"""Settings of a fit as a person types them: `border=8`, `coarse_strides=[]`, `dxmi.temperature=0.05`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from energyad.dxmi.settings import DxMISettings
-from energyad.errors import SettingsError, first_fault
+from energyad.errors import SettingsError, first_validation_error
 from energyad.settings import FitSettings
 
 DXMI = "dxmi."
@@ -28,7 +28,7 @@ def overridden(settings: FitSettings, overrides: Sequence[str]) -> FitSettings:
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals:
-            raise SettingsError(f"setting '{text}': give NAME=VALUE, as in border=8 or half_strides=[]")
+            raise SettingsError(f"setting '{text}': give NAME=VALUE, as in border=8 or coarse_strides=[]")
         prefix = DXMI if name.startswith(DXMI) else ""
         own = name.removeprefix(prefix)
         given[prefix][own] = _value(settings.dxmi if prefix else settings, own, value, prefix=prefix)
@@ -49,6 +49,6 @@ def _value(owner: FitSettings | DxMISettings, name: str, text: str, *, prefix: s
     try:
         return TypeAdapter(hints[name], config=FINITE).validate_python(value)
     except ValidationError as error:
-        fault = first_fault(error)[1]
+        fault = first_validation_error(error)[1]
         rule = f"{fault[0].lower()}{fault[1:]} (values are JSON: 8, 0.5, null, [8, 16])"
         raise SettingsError(f"setting {prefix}{name} = {text}: {rule}") from error

@@ -18,7 +18,7 @@ class Progress(Protocol):
         ...
 
 
-class Silent:
+class NullProgress:
     """Says nothing."""
 
     def stage(self, name: str, total: int) -> None:
@@ -28,7 +28,7 @@ class Silent:
         """Ignore."""
 
 
-class OfCategory:
+class PrefixedProgress:
     """Says of each stage which category it is of."""
 
     def __init__(self, progress: Progress, category: str) -> None:

@@ -11,12 +11,12 @@ import pytest
 import torch
 from filelock import FileLock
 
-from energyad.datasets import Category
-from energyad.demo import render_demo
+from energyad.data.datasets import Category
+from energyad.data.demo import render_demo
 from energyad.detector import AnomalyDetector
-from energyad.evaluation import Evaluation, evaluate
-from energyad.runtimes import export
-from energyad.scorer import EnergyHead
+from energyad.evaluation.evaluate import Evaluation, evaluate
+from energyad.graphs import export
+from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
 
 # Scores of the processor are the same to the last digit in any batch, and many tests say so; a card's are not. Before
@@ -67,14 +67,14 @@ def quick_settings() -> FitSettings:
     """A fit of seconds: small images, small networks, few iterations."""
     return FitSettings(
         image_size=128,
-        num_latents=48,
+        latent_dim=48,
         energy_width=64,
         bottleneck=16,
-        num_prototypes=128,
-        closer_prototypes=512,
-        planted_defects=1,
+        memory_bank_size=128,
+        rerank_bank_size=512,
+        synthetic_defects=1,
         discriminator_iterations=100,
-        warmup_iterations=300,
+        pretrain_steps=300,
         iterations=10,
     )
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from energyad import artifact
 from energyad.errors import ModelError
-from energyad.manifest import SCHEMA_VERSION, Manifest
+from energyad.model import folder as model_folder
+from energyad.model.manifest import SCHEMA_VERSION, Manifest
 
 CONTENTS = {"weights.safetensors": b"tensors", "README.md": b"# a card\n"}
 
@@ -44,58 +44,58 @@ def manifest(**changes: object) -> Manifest:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    artifact.save_model(tmp_path / "models" / "gasket", manifest(), CONTENTS)
+    model_folder.save_model(tmp_path / "models" / "gasket", manifest(), CONTENTS)
     return tmp_path / "models" / "gasket"
 
 
 def edit(folder: Path, **changes: object) -> None:
-    path = folder / artifact.MANIFEST
+    path = folder / model_folder.MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_what_is_saved_is_what_is_opened(folder: Path) -> None:
-    opened, contents = artifact.open_model(folder)
+    opened, contents = model_folder.open_model(folder)
     assert contents == CONTENTS and opened.name == "gasket"
-    assert list(artifact.problems(folder, opened)) == []
+    assert list(model_folder.problems(folder, opened)) == []
 
 
 def test_saving_leaves_no_other_file_behind(folder: Path) -> None:
-    artifact.save_model(folder, manifest(), {"other": b"new"})
-    assert {p.name for p in folder.iterdir()} == {"other", artifact.MANIFEST}
+    model_folder.save_model(folder, manifest(), {"other": b"new"})
+    assert {p.name for p in folder.iterdir()} == {"other", model_folder.MANIFEST}
     assert [p.name for p in folder.parent.iterdir()] == ["gasket"]
 
 
 def test_an_altered_file_is_named(folder: Path) -> None:
     (folder / "weights.safetensors").write_bytes(b"tensorz")
     with pytest.raises(ModelError, match=r"weights\.safetensors: altered"):
-        artifact.open_model(folder)
-    assert "altered" in next(iter(artifact.problems(folder, artifact.read_manifest(folder))))
+        model_folder.open_model(folder)
+    assert "altered" in next(iter(model_folder.problems(folder, model_folder.read_manifest(folder))))
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "weights.safetensors").unlink()
     with pytest.raises(ModelError, match=r"weights\.safetensors: missing"):
-        artifact.open_model(folder)
+        model_folder.open_model(folder)
 
 
 def test_a_newer_schema_asks_for_an_upgrade(folder: Path) -> None:
     edit(folder, schema_version=SCHEMA_VERSION + 1, something_new=True)
     with pytest.raises(ModelError, match="upgrade energyad"):
-        artifact.open_model(folder)
+        model_folder.open_model(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 100_000, '{"schema_version": 1}', "\0"])
 def test_a_damaged_manifest_is_one_clear_error(folder: Path, text: str) -> None:
-    (folder / artifact.MANIFEST).write_text(text)
+    (folder / model_folder.MANIFEST).write_text(text)
     with pytest.raises(ModelError, match=r"model\.json"):
-        artifact.open_model(folder)
+        model_folder.open_model(folder)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/b", "..", ""])
 def test_a_manifest_cannot_point_outside_its_folder(folder: Path, name: str) -> None:
     edit(folder, files={name: "0" * 64})
     with pytest.raises(ModelError, match="plain file name"):
-        artifact.open_model(folder)
+        model_folder.open_model(folder)
 
 
 def test_a_pickle_is_never_loaded(folder: Path) -> None:
@@ -104,8 +104,8 @@ def test_a_pickle_is_never_loaded(folder: Path) -> None:
             return os.mkdir, (str(folder.parent / "exploded"),)
 
     bomb = pickle.dumps(Bomb())
-    artifact.save_model(folder, manifest(), {"weights.safetensors": bomb})
-    assert artifact.open_model(folder)[1]["weights.safetensors"] == bomb
+    model_folder.save_model(folder, manifest(), {"weights.safetensors": bomb})
+    assert model_folder.open_model(folder)[1]["weights.safetensors"] == bomb
     assert not (folder.parent / "exploded").exists()
 
 
@@ -115,52 +115,52 @@ def test_a_failed_save_keeps_the_old_model(folder: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "fsync", disk_full)
     with pytest.raises(ModelError, match="No space left on device"):
-        artifact.save_model(folder, manifest(), {"weights.safetensors": b"new"})
-    assert artifact.open_model(folder)[1] == CONTENTS
+        model_folder.save_model(folder, manifest(), {"weights.safetensors": b"new"})
+    assert model_folder.open_model(folder)[1] == CONTENTS
     assert [p.name for p in folder.parent.iterdir()] == ["gasket"]
 
 
 def test_a_save_killed_between_its_renames_is_undone(folder: Path) -> None:
     folder.rename(folder.parent / ".gasket.old")
-    assert artifact.open_model(folder)[1] == CONTENTS
+    assert model_folder.open_model(folder)[1] == CONTENTS
 
 
 def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="cannot be written"):
-        artifact.save_model(tmp_path / "file" / "model", manifest(), CONTENTS)
+        model_folder.save_model(tmp_path / "file" / "model", manifest(), CONTENTS)
 
 
 def test_a_folder_that_is_no_model_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("data")
     with pytest.raises(ModelError, match="is no model"):
-        artifact.save_model(tmp_path, manifest(), CONTENTS)
+        model_folder.save_model(tmp_path, manifest(), CONTENTS)
     assert (tmp_path / "precious.txt").read_text() == "data"
 
 
 def test_a_model_is_found_by_path_by_name_and_when_it_is_the_only_one(folder: Path) -> None:
     root = folder.parent
-    assert artifact.find_model(folder, root=root) == folder
-    assert artifact.find_model("gasket", root=root) == folder
-    assert artifact.find_model(None, root=root) == folder
+    assert model_folder.find_model(folder, root=root) == folder
+    assert model_folder.find_model("gasket", root=root) == folder
+    assert model_folder.find_model(None, root=root) == folder
 
 
 def test_two_models_must_be_told_apart(folder: Path) -> None:
-    artifact.save_model(folder.parent / "washer", manifest(), CONTENTS)
+    model_folder.save_model(folder.parent / "washer", manifest(), CONTENTS)
     with pytest.raises(ModelError, match="gasket, washer"):
-        artifact.find_model(None, root=folder.parent)
+        model_folder.find_model(None, root=folder.parent)
     with pytest.raises(ModelError, match="no model 'bolt'"):
-        artifact.find_model("bolt", root=folder.parent)
+        model_folder.find_model("bolt", root=folder.parent)
 
 
 def test_a_model_of_the_first_schema_still_opens_and_knows_no_review(folder: Path) -> None:
-    values = json.loads((folder / artifact.MANIFEST).read_text())
-    for name in ("earlier_calibrations", "area", "good_parts"):
+    values = json.loads((folder / model_folder.MANIFEST).read_text())
+    for name in ("previous_calibrations", "area", "good_parts"):
         del values[name]
     values |= {"schema_version": 1, "calibration": {**manifest().calibration.model_dump()}}
     values["calibration"] = {k: v for k, v in values["calibration"].items() if v is not None}
     del values["input"]["tiles"]
-    (folder / artifact.MANIFEST).write_text(json.dumps(values))
-    opened = artifact.read_manifest(folder)
+    (folder / model_folder.MANIFEST).write_text(json.dumps(values))
+    opened = model_folder.read_manifest(folder)
     assert opened.calibration.rule().lowest_threshold == opened.calibration.threshold
     assert opened.input.shape == (64, 64)

@@ -9,23 +9,24 @@ import pytest
 import safetensors.torch
 import torch
 
-from energyad.assembly import assemble_scorer
-from energyad.demo import render_good
-from energyad.detector import HEAD_FILE, AnomalyDetector
+from energyad.data.demo import render_good
+from energyad.detector import AnomalyDetector
+from energyad.energy.patch_energy import PatchEnergy
 from energyad.errors import ModelError
-from energyad.experts import Expert
+from energyad.model.assembly import assemble_scorer
+from energyad.model.folder import HEAD_FILE
 from energyad.settings import FitSettings
 
 pytestmark = pytest.mark.usefixtures("no_head_graph")  # the scorer is made of tensors
 
 SETTINGS = FitSettings(
     image_size=64,
-    warmup_iterations=5,
+    pretrain_steps=5,
     iterations=0,
-    num_prototypes=20,
-    num_closer_looks=0,
-    planted_defects=0,
-    half_strides=(),
+    memory_bank_size=20,
+    rerank_banks=0,
+    synthetic_defects=0,
+    coarse_strides=(),
 )
 IMAGES = [render_good(0, "train", index, size=64) for index in range(8)]
 
@@ -54,11 +55,11 @@ def test_a_head_of_schema_7_is_filled_by_its_names(of_one: AnomalyDetector) -> N
 
 @pytest.mark.filterwarnings("ignore:only")
 def test_a_closer_look_of_other_settings_is_refused() -> None:
-    own = replace(SETTINGS, num_closer_looks=2, closer_prototypes=10)
+    own = replace(SETTINGS, rerank_banks=2, rerank_bank_size=10)
     model = AnomalyDetector.fit(IMAGES, settings=own, any_direction=False, threads=1)
     for looks in (0, 3):
         manifest = model.manifest.model_copy(
-            update={"settings": model.manifest.settings | {"num_closer_looks": looks}}
+            update={"settings": model.manifest.settings | {"rerank_banks": looks}}
         )
         with pytest.raises(ModelError, match=f"{HEAD_FILE}: its tensors do not fit"):
             assemble_scorer(manifest, model.contents)
@@ -70,10 +71,10 @@ def test_whether_there_is_a_discriminator_the_tensors_say(prototypes: int) -> No
     """Settings of an earlier energyad do not know of it, and take today's default."""
     for planted in (0, 1):
         own = replace(
-            SETTINGS, num_prototypes=prototypes, planted_defects=planted, discriminator_iterations=5
+            SETTINGS, memory_bank_size=prototypes, synthetic_defects=planted, discriminator_iterations=5
         )
         model = AnomalyDetector.fit(IMAGES, settings=own, any_direction=False, threads=1)
-        settings = {n: v for n, v in model.manifest.settings.items() if n != "planted_defects"}
+        settings = {n: v for n, v in model.manifest.settings.items() if n != "synthetic_defects"}
         manifest = model.manifest.model_copy(update={"settings": settings})
         filled = assemble_scorer(manifest, model.contents).head.state_dict()
         saved = safetensors.torch.load(model.contents[HEAD_FILE])
@@ -86,13 +87,13 @@ def test_whether_there_is_a_discriminator_the_tensors_say(prototypes: int) -> No
 def test_a_closer_look_is_at_the_share_that_the_model_was_fitted_with_and_before_it_was_named_at_a_32nd() -> (
     None
 ):
-    own = replace(SETTINGS, num_closer_looks=1, closer_prototypes=10, closer_share=0.5)
+    own = replace(SETTINGS, rerank_banks=1, rerank_bank_size=10, rerank_fraction=0.5)
     model = AnomalyDetector.fit(IMAGES, settings=own, any_direction=False, threads=1)
-    unnamed = {n: v for n, v in model.manifest.settings.items() if n != "closer_share"}
+    unnamed = {n: v for n, v in model.manifest.settings.items() if n != "rerank_fraction"}
     for settings, share in ((model.manifest.settings, 0.5), (unnamed, 1 / 32)):
         manifest = model.manifest.model_copy(update={"settings": settings})
         expert = assemble_scorer(manifest, model.contents).head.expert
-        assert isinstance(expert, Expert) and expert.closer_look is not None
+        assert isinstance(expert, PatchEnergy) and expert.closer_look is not None
         assert expert.closer_look.share == share
 
 
@@ -134,19 +135,19 @@ def test_a_model_of_before_has_one_energy_and_what_is_gone_is_named(of_one: Anom
         model.manifest.model_copy(update={"settings": before | {"scale_powers": powers}})
         for powers in ([], [1.0, 0.5])
     )
-    assert isinstance(assemble_scorer(kept, model.contents).head.expert, Expert)
+    assert isinstance(assemble_scorer(kept, model.contents).head.expert, PatchEnergy)
     with pytest.raises(ModelError, match="fitted with scale_powers, which is gone: score it with --runtime"):
         assemble_scorer(gone, model.contents)
     alone, beside = (
         model.manifest.model_copy(
-            update={"settings": before | {"heatmap_half_share": 0.2, "half_strides": own}}
+            update={"settings": before | {"heatmap_half_share": 0.2, "coarse_strides": own}}
         )
         for own in ([], [8, 16])
     )
-    assert isinstance(assemble_scorer(alone, model.contents).head.expert, Expert)
+    assert isinstance(assemble_scorer(alone, model.contents).head.expert, PatchEnergy)
     with pytest.raises(ModelError, match="fitted with heatmap_half_share, which is gone: score it with"):
         assemble_scorer(beside, model.contents)
-    odd = before | {"strides": [16, 32], "half_strides": [16, 32]}
+    odd = before | {"strides": [16, 32], "coarse_strides": [16, 32]}
     odd.pop("border")
     elsewhere = model.manifest.model_copy(
         update={"settings": odd, "input": model.manifest.input.model_copy(update={"image_size": 128})}

@@ -8,8 +8,8 @@ import safetensors.torch
 import timm
 import torch
 
-from energyad import backbones
 from energyad.errors import BackboneError
+from energyad.features import backbones
 
 NAME = backbones.DEFAULT_BACKBONE
 

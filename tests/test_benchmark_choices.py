@@ -85,8 +85,3 @@ def test_the_table_goes_between_its_markers(tmp_path: Path, capsys: pytest.Captu
     assert "| default | 0.750 |" in page.read_text() and page.read_text().endswith("after\n")
     page.write_text("nothing")
     assert choices_table.main(shared) == 2 and "no markers" in capsys.readouterr().err
-
-
-def test_the_page_has_the_table_of_the_committed_rows() -> None:
-    page = Path(choices_table.__file__).with_name("choices.md")
-    assert choices_table.main(["--into", str(page), "--check"]) == 0

@@ -23,13 +23,14 @@ from benchmarks.detection.methods import open_method
 from benchmarks.detection.ours import Energyad
 from benchmarks.detection.rows import Row
 from benchmarks.detection.settle_plot import by_iteration
-from energyad import metrics, planted
-from energyad.datasets import Category
-from energyad.defect_kinds import KINDS
-from energyad.defects import PlantedDefect, plant_defect
-from energyad.demo import render_demo
+from energyad.data.datasets import Category
+from energyad.data.defect_kinds import KINDS
+from energyad.data.defects import SyntheticDefect, draw_defect
+from energyad.data.demo import render_demo
 from energyad.errors import DataError, SettingsError
-from energyad.images import read_image
+from energyad.evaluation import metrics
+from energyad.fitting import synthetic
+from energyad.images.reading import read_image
 from energyad.runtimes import RawScores
 from energyad.settings import FitSettings
 
@@ -52,7 +53,7 @@ def category(tmp_path_factory: pytest.TempPathFactory) -> Category:
 
 @pytest.fixture(scope="module")
 def results(category: Category, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows of four methods, written by the command."""
+    """FeatureStore of four methods, written by the command."""
     path = tmp_path_factory.mktemp("results") / "rows.jsonl"
     assert run(category, path, "--methods", *PLANTED) == 0
     return path
@@ -68,14 +69,14 @@ def run(category: Category, path: Path, *options: str) -> int:
 def tiny_energyad() -> Energyad:
     dxmi = replace(FitSettings().dxmi, batch_size=32, hidden_widths=(16,))
     small = {
-        "num_latents": 24,
+        "latent_dim": 24,
         "energy_width": 32,
         "bottleneck": 8,
-        "warmup_iterations": 300,
-        "num_prototypes": 128,
-        "closer_prototypes": 512,
-        "planted_defects": 1,
-        "half_strides": (),
+        "pretrain_steps": 300,
+        "memory_bank_size": 128,
+        "rerank_bank_size": 512,
+        "synthetic_defects": 1,
+        "coarse_strides": (),
     }
     return Energyad(FitSettings(image_size=SIZE, iterations=3, dxmi=dxmi, **small))  # type: ignore[arg-type]
 
@@ -250,22 +251,22 @@ def test_settling_is_judged_on_good_images_held_out_of_training(
     category: Category, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = tiny_energyad()
-    kinds: dict[ModuleType, set[str | None]] = {rehearsal: set(), planted: set()}
+    kinds: dict[ModuleType, set[str | None]] = {rehearsal: set(), synthetic: set()}
 
-    def recorded(place: ModuleType, image: np.ndarray, **options: Any) -> PlantedDefect:
+    def recorded(place: ModuleType, image: np.ndarray, **options: Any) -> SyntheticDefect:
         kinds[place].add(options.get("kind"))
-        return plant_defect(image, **options)
+        return draw_defect(image, **options)
 
     for place in kinds:
-        monkeypatch.setattr(place, "plant_defect", functools.partial(recorded, place))
+        monkeypatch.setattr(place, "draw_defect", functools.partial(recorded, place))
     without_test = replace(category, test=())
     found: list[dict[str, Any]] = []
     settings = replace(method.fit_settings, iterations=4)
     settle.settle(without_test, settings, every=2, threads=1, report=found.append)
     assert [row["iteration"] for row in found] == [0, 4]
     assert all(0 <= row["image_auroc"] <= 1 and row["pixel_auroc"] > 0.5 for row in found)
-    assert kinds[rehearsal] <= set(KINDS) and kinds[planted] <= set(KINDS)
-    assert min(map(len, kinds.values())) > 1 and not kinds[rehearsal] & kinds[planted]
+    assert kinds[rehearsal] <= set(KINDS) and kinds[synthetic] <= set(KINDS)
+    assert min(map(len, kinds.values())) > 1 and not kinds[rehearsal] & kinds[synthetic]
     settle.draw(
         [{"category": "demo", "seed": 0, "settings_hash": "0" * 12, **row} for row in found],
         tmp_path / "x.png",
@@ -292,15 +293,15 @@ def test_a_change_is_judged_beside_the_default_once_and_without_test_images(
 ) -> None:
     small = replace(
         tiny_energyad().fit_settings,
-        half_strides=FitSettings().half_strides,
-        warmup_iterations=60,
+        coarse_strides=FitSettings().coarse_strides,
+        pretrain_steps=60,
         discriminator_iterations=50,
     )
     monkeypatch.setattr(choices, "FitSettings", lambda **given: replace(small, **given))
     monkeypatch.setattr(rehearsal, "PLANTED", 12)
     monkeypatch.setattr(choices, "open_anywhere", lambda *_: replace(category, test=()))
     path = tmp_path / "choices.jsonl"
-    wanted = ["default", "knn", "smoothing=4.0", "num_closer_looks=0 dxmi.temperature=0", "lighting=0"]
+    wanted = ["default", "knn", "smoothing=4.0", "rerank_banks=0 dxmi.temperature=0", "lighting=0"]
     shared = [
         "--categories",
         category.name,
@@ -326,7 +327,7 @@ def test_a_change_is_judged_beside_the_default_once_and_without_test_images(
 
 
 @pytest.mark.parametrize(
-    "change", ["smoothing", "smoothing=", "smooth=1", "dxmi.tau=0", "seeds.x=1", "num_latents=0"]
+    "change", ["smoothing", "smoothing=", "smooth=1", "dxmi.tau=0", "seeds.x=1", "latent_dim=0"]
 )
 def test_a_change_of_what_is_no_setting_is_refused(
     change: str, category: Category, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
 
 import pytest
 
@@ -68,8 +67,3 @@ def test_without_one_category_there_is_no_mean(missing: str) -> None:
         dxmi_table.render(rows), "| energyad | energyad-init | all | image AUROC |"
     )
     assert whole == "—" and (screw, tile)[missing == "tile"] == "—"
-
-
-def test_the_page_has_the_table_of_its_rows() -> None:
-    page = Path(dxmi_table.__file__).with_name("README.md")
-    assert dxmi_table.main(["--into", str(page), "--check"]) == 0

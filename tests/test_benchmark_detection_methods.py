@@ -14,8 +14,8 @@ from benchmarks.detection import peers, rows
 from benchmarks.detection.ours import CHANGES, Energyad, energyad_method
 from benchmarks.detection.peers import PrunedGreedy, _numpy_seed, write_timm_folder
 from benchmarks.detection.same_features import FeatureRule, nearest_distance, side_by_side
-from energyad.features import load_extractor
-from energyad.grids import Scale
+from energyad.features.extractor import load_extractor
+from energyad.features.grids import Scale
 from energyad.settings import FitSettings
 
 SIZE = 96

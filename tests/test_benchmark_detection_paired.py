@@ -12,8 +12,8 @@ import pytest
 from benchmarks import provenance
 from benchmarks.detection import paired_table, rows, scores
 from benchmarks.detection.scores import ScoreRow
-from energyad import metrics
 from energyad.errors import DataError
+from energyad.evaluation import metrics
 from tests.test_benchmark_detection_rows import of_today
 
 RNG = np.random.default_rng(0)
@@ -133,8 +133,3 @@ def test_scores_are_those_of_the_rows_that_count(tmp_path: Path) -> None:
     provenance.append_row(kept, asdict(scored(HARD)) | {"scores": [1.0]})
     with pytest.raises(DataError, match="line 5: no row of scores"):
         scores.read(kept)
-
-
-def test_the_page_has_the_table_of_its_rows() -> None:
-    page = Path(paired_table.__file__).with_name("README.md")
-    assert paired_table.main(["--into", str(page), "--check"]) == 0

@@ -102,13 +102,6 @@ def test_the_table_is_put_between_the_markers_and_checked(
     assert "markers" in capsys.readouterr().err
 
 
-def test_pages_have_the_tables_of_the_committed_rows() -> None:
-    page = Path(table.__file__).with_name("README.md")
-    assert table.main(["--into", str(page), "--check"]) == 0
-    readme = page.parents[2] / "README.md"
-    assert summary.main(["--into", str(readme), "--check"]) == 0
-
-
 def test_the_summary_is_the_tables_lines_of_its_methods(tmp_path: Path) -> None:
     results = tmp_path / "rows.jsonl"
     for method in ("energyad", "energyad-brief", "knn"):

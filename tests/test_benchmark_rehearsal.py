@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from benchmarks.detection.rehearsal import Probe, detect
-from energyad.scorer import Scores
+from energyad.scoring.scorer import Scores
 
 
 def as_they_are(features: torch.Tensor) -> Scores:

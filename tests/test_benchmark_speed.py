@@ -13,9 +13,9 @@ from benchmarks.speed.images import prepare
 from benchmarks.speed.throughput import RIVAL, rows
 from benchmarks.speed.timing import Latency, Rate, interleave, latencies
 from energyad import AnomalyDetector
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.errors import DataError
-from energyad.prediction import Prediction
+from energyad.scoring.prediction import Prediction
 
 STAMP = {"commit": "0" * 40, "modified": False, "processor": "none", "threads": 1, "load": 0.0}
 

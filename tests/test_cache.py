@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
-from energyad.features import load_extractor
+from energyad.features.extractor import load_extractor
+from energyad.features.grids import Grid
 from energyad.files import CACHE_VARIABLE
-from energyad.grids import Grid
-from energyad.runtimes import export
-from energyad.runtimes.cache import extractor_graph
+from energyad.graphs import export
+from energyad.graphs.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
@@ -50,9 +50,9 @@ def test_a_backbone_is_traced_once(
     extractor_graph(extractor)
     other = load_extractor("tf_efficientnet_lite0", image_size=64, strides=(8,))
     extractor_graph(other)
-    for half_strides in ((8,), (4, 8)):
+    for coarse_strides in ((8,), (4, 8)):
         both = load_extractor(
-            "tf_efficientnet_lite0", image_size=64, strides=(4, 8), half_strides=half_strides
+            "tf_efficientnet_lite0", image_size=64, strides=(4, 8), coarse_strides=coarse_strides
         )
         extractor_graph(both)
     assert len(traced) == 5, "another grid or another stage is another graph, of the image or of its half"

@@ -6,14 +6,14 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energyad.calibration import (
+from energyad.errors import SettingsError
+from energyad.scoring.calibration import (
     benjamini_hochberg,
     calibrate,
     calibrate_together,
-    fewest_for,
+    min_samples_for,
     prediction_limit,
 )
-from energyad.errors import SettingsError
 
 
 def realised_rate(draw: object, n: int, rate: float, trials: int = 2000) -> float:
@@ -64,11 +64,11 @@ def test_each_of_several_categories_keeps_its_own_threshold() -> None:
 def test_what_several_categories_certify_is_said_of_each() -> None:
     few, many = list(np.linspace(1, 2, 12)), list(np.linspace(1, 2, 120))
     _, both = calibrate_together([many, many], false_reject_rate=0.01)
-    assert both.method == "conformal" and "certified by 240" in both.promise()
+    assert both.method == "conformal" and "certified by 240" in both.guarantee()
     _, both = calibrate_together([few, few], false_reject_rate=0.01, review_rate=0.1)
     assert (both.method, both.review_method) == ("prediction limit", "conformal")
     _, one = calibrate_together([few, many], false_reject_rate=0.01)
-    assert one.method == "prediction limit" and "each category" in one.promise() and "99" in one.promise()
+    assert one.method == "prediction limit" and "each category" in one.guarantee() and "99" in one.guarantee()
 
 
 @pytest.mark.parametrize("counts", [(60, 30, 25), (40, 40, 40)])
@@ -186,11 +186,11 @@ def test_verdicts_thresholds_and_p_values_agree(
 
 def test_too_few_good_parts_are_told_plainly() -> None:
     few = calibrate(np.linspace(1, 2, 19), false_reject_rate=0.01)
-    enough = calibrate(np.linspace(1, 2, fewest_for(0.01)), false_reject_rate=0.01)
-    assert "19 good parts cannot certify 1.00%" in few.promise()
-    assert "takes 99" in few.promise() and "5.00% at best" in few.promise()
-    assert enough.promise().startswith("certified by 99 good parts")
-    assert [fewest_for(rate) for rate in (0.5, 0.05, 0.01, 0.001)] == [1, 19, 99, 999]
+    enough = calibrate(np.linspace(1, 2, min_samples_for(0.01)), false_reject_rate=0.01)
+    assert "19 good parts cannot certify 1.00%" in few.guarantee()
+    assert "takes 99" in few.guarantee() and "5.00% at best" in few.guarantee()
+    assert enough.guarantee().startswith("certified by 99 good parts")
+    assert [min_samples_for(rate) for rate in (0.5, 0.05, 0.01, 0.001)] == [1, 19, 99, 999]
 
 
 def test_of_the_parts_that_a_batch_calls_few_are_good() -> None:

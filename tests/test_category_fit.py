@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from energyad.category_fit import CategoryFit, fit_category
-from energyad.experts import ScaleProduct
-from energyad.grids import Grid, Scale
-from energyad.heads import gather_patches
-from energyad.progress import Silent
+from energyad.energy.patch_energy import MultiScaleEnergy
+from energyad.features.grids import Grid, Scale
+from energyad.fitting.category import CategoryFit, fit_category
+from energyad.fitting.energies import gather_patches
+from energyad.progress import NullProgress
 from energyad.runtimes.plan import Plan
 from energyad.settings import FitSettings
 
@@ -23,11 +23,11 @@ SETTINGS = FitSettings(
     smoothing=0.0,
     energy_width=8,
     bottleneck=2,
-    num_prototypes=20,
-    prototype_directions=3,
-    num_closer_looks=1,
-    closer_prototypes=30,
-    warmup_iterations=600,
+    memory_bank_size=20,
+    memory_bank_directions=3,
+    rerank_banks=1,
+    rerank_bank_size=30,
+    pretrain_steps=600,
     discriminator_iterations=20,
     iterations=0,
 )
@@ -41,7 +41,7 @@ SCALES = (Scale(0, 2), Scale(2, 3, factor=2))
 class Colours:
     """A backbone of three channels: each inner patch's mean colour."""
 
-    plan = Plan(batch_size=2, lanes=1, threads=1, allowed=1)
+    plan = Plan(batch_size=2, concurrency=1, threads=1, allowed=1)
     fingerprint = "colours"
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
@@ -63,11 +63,11 @@ def fit(images: list[np.ndarray], mask: np.ndarray | None, **changes: Any) -> Ca
         "grid": GRID,
         "scales": SCALES,
         "settings": settings,
-        "progress": Silent(),
+        "progress": NullProgress(),
         "mask": mask,
     }
     fitted = fit_category("part", images, session, any_direction=False, skip_bad=False, **how)
-    return fitted.with_all_parts(settings=settings)
+    return fitted.with_held_out(settings=settings)
 
 
 def judges_alike(one: CategoryFit, other: CategoryFit) -> bool:
@@ -83,7 +83,7 @@ def judges_alike(one: CategoryFit, other: CategoryFit) -> bool:
 def test_what_lies_beside_the_judged_area_is_not_learned(
     mask: np.ndarray | None, alike: bool, light: float
 ) -> None:
-    fits = [fit(scenes(clutter), mask, planted_defects=0, lighting=light) for clutter in (1, 2)]
+    fits = [fit(scenes(clutter), mask, synthetic_defects=0, lighting=light) for clutter in (1, 2)]
     assert judges_alike(*fits) == alike
 
 
@@ -103,7 +103,7 @@ def test_turned_copies_show_the_judged_area_alone() -> None:
         "grid": GRID,
         "scales": SCALES,
         "settings": SETTINGS,
-        "progress": Silent(),
+        "progress": NullProgress(),
         "any_direction": True,
     }
     of_all, of_left = (
@@ -119,11 +119,11 @@ def test_where_turned_copies_are_taught_the_image_at_half_its_size_does_not_coun
     any_direction: bool,
 ) -> None:
     session: Any = Colours()
-    how: dict[str, Any] = {"grid": GRID, "scales": SCALES, "skip_bad": False, "progress": Silent()}
-    settings = replace(SETTINGS, half_share=0.25, planted_defects=0)
+    how: dict[str, Any] = {"grid": GRID, "scales": SCALES, "skip_bad": False, "progress": NullProgress()}
+    settings = replace(SETTINGS, coarse_weight=0.25, synthetic_defects=0)
     fitted = fit_category("part", scenes(1), session, any_direction=any_direction, settings=settings, **how)
-    for judge in (fitted.judge, fitted.with_all_parts(settings=settings).judge):
-        assert isinstance(judge, ScaleProduct) != any_direction
-        if isinstance(judge, ScaleProduct):
+    for judge in (fitted.judge, fitted.with_held_out(settings=settings).judge):
+        assert isinstance(judge, MultiScaleEnergy) != any_direction
+        if isinstance(judge, MultiScaleEnergy):
             assert judge.shares.tolist() == [0.75, 0.25]
     assert fitted.scales == (SCALES[:1] if any_direction else SCALES)

@@ -7,14 +7,20 @@ import copy
 import pytest
 import torch
 
-from energyad.closer_look import CloserLook
-from energyad.coreset import Coreset
-from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes, whole_and_learned
-from energyad.experts import Expert
-from energyad.grids import Grid
-from energyad.latents import Whitening
-from energyad.scorer import EnergyHead
-from energyad.tiling import Tiles
+from energyad.energy.coreset import Coreset
+from energyad.energy.networks import (
+    AutoencoderEnergy,
+    MeanEnergy,
+    MemoryBank,
+    MemoryBankEnergy,
+    energy_factors,
+)
+from energyad.energy.patch_energy import PatchEnergy
+from energyad.energy.reranking import Reranker
+from energyad.energy.whitening import Whitening
+from energyad.features.grids import Grid
+from energyad.images.tiling import Tiles
+from energyad.scoring.scorer import EnergyHead
 
 LATENTS, PATCHES = 7, 64
 STRETCH = torch.linspace(1.0, 0.2, LATENTS)
@@ -36,7 +42,7 @@ def first(z: torch.Tensor) -> torch.Tensor:
 
 CORESETS = [a_coreset(0), a_coreset(10)]
 SHARE = 1 / 8
-LOOK = CloserLook.of(STRETCH, CORESETS, share=SHARE)
+LOOK = Reranker.of(STRETCH, CORESETS, share=SHARE)
 
 
 def test_its_distance_is_the_mean_over_coresets_of_the_nearest_in_units_of_radii() -> None:
@@ -90,13 +96,13 @@ def test_prototypes_repeated_change_no_distance_and_added_ones_raise_none() -> N
 def test_what_is_learned_is_an_energy_without_its_distances(several: bool) -> None:
     z = torch.randn(4, LATENTS, generator=drawn(6))
     networks = [AutoencoderEnergy(LATENTS, width=8, bottleneck=2, generator=drawn(seed)) for seed in (0, 1)]
-    energies = [PrototypeEnergy(each, Prototypes(STRETCH, a_coreset(0), 3)) for each in networks]
+    energies = [MemoryBankEnergy(each, MemoryBank(STRETCH, a_coreset(0), 3)) for each in networks]
     energy = MeanEnergy(energies) if several else energies[0]
     expected = torch.stack([each(z) for each in networks[: 1 + several]]).mean(dim=0)
-    whole, learned = whole_and_learned(energy, z)
+    whole, learned = energy_factors(energy, z)
     torch.testing.assert_close(learned, expected)
     torch.testing.assert_close(whole, energy(z))
-    assert all(torch.equal(each, networks[0](z)) for each in whole_and_learned(networks[0], z))
+    assert all(torch.equal(each, networks[0](z)) for each in energy_factors(networks[0], z))
 
 
 class _First(torch.nn.Module):
@@ -108,7 +114,7 @@ def test_tiles_share_the_looks_of_their_image() -> None:
     """What is strange may all lie in one tile, and another tile's patches are then no candidates."""
     whitening = Whitening(LATENTS, LATENTS)
     whitening.projection.copy_(torch.eye(LATENTS))
-    expert = Expert(whitening, _First(), LOOK)
+    expert = PatchEnergy(whitening, _First(), LOOK)
     features = torch.randn(6, 4, 4, LATENTS, generator=drawn(7))
     features[:, ..., 0] *= torch.tensor([9.0, 0.1, 0.1] * 2)[:, None, None]
     changed = (expert(features, per_image=48) != first(features)).flatten(1).sum(1)
@@ -120,7 +126,7 @@ def test_judged_patches_are_told_tile_by_tile() -> None:
     tiles, grid = Tiles(rows=2, columns=2, overlap=0.25), Grid(image_size=64, size=8, margin=1)
     mask = torch.zeros(tiles.shape(64), dtype=torch.bool)
     mask[:16, -16:] = True
-    head = EnergyHead(Expert(whitening, _First()), grid=grid, smoothing=0.0, tiles=tiles, mask=mask)
+    head = EnergyHead(PatchEnergy(whitening, _First()), grid=grid, smoothing=0.0, tiles=tiles, mask=mask)
     assert head.judged is not None
     judged = head.judged.view(4, 6, 6)
     assert judged[1, 0, -1] and judged[1].any() and not judged[[0, 2, 3]].any()

@@ -10,11 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from energyad import copies
-from energyad.copies import Turned, in_any_direction, inscribed, relit_features, turned_copies
-from energyad.extraction import GoodFeatures, extract
-from energyad.grids import Scale
-from energyad.progress import Silent
+from energyad.features.grids import Scale
+from energyad.fitting import augmented
+from energyad.fitting.augmented import (
+    RotatedCopies,
+    comes_in_any_rotation,
+    inscribed,
+    photometric_features,
+    rotated_copies,
+)
+from energyad.fitting.extraction import GoodFeatures, extract
+from energyad.progress import NullProgress
 from energyad.settings import FitSettings
 
 
@@ -35,14 +41,14 @@ def images(count: int) -> list[np.ndarray]:
 def relit(count: int, **options: Any) -> np.ndarray:
     settings = FitSettings(image_size=64, **options)
     session: Any = MeanGrey()
-    return relit_features(images(count), session, settings=settings, progress=Silent()).features
+    return photometric_features(images(count), session, settings=settings, progress=NullProgress()).features
 
 
-def turned(count: int, *, num_fitted: int, any_direction: bool | None) -> Turned:
+def turned(count: int, *, num_fitted: int, any_direction: bool | None) -> RotatedCopies:
     session: Any = MeanGrey()
-    how: dict[str, Any] = {"settings": FitSettings(image_size=64), "progress": Silent()}
+    how: dict[str, Any] = {"settings": FitSettings(image_size=64), "progress": NullProgress()}
     good: GoodFeatures = extract(images(count), session, skip_bad=False, **how)
-    return turned_copies(
+    return rotated_copies(
         good,
         images(count),
         session,
@@ -54,9 +60,9 @@ def turned(count: int, *, num_fitted: int, any_direction: bool | None) -> Turned
 
 
 def test_few_images_are_seen_in_many_lights_and_many_images_not_all() -> None:
-    assert len(relit(3)) >= copies.FEWEST_RELIT
-    assert len(relit(copies.FEWEST_RELIT + 1)) == copies.FEWEST_RELIT + 1
-    assert len(relit(copies.MOST_RELIT + 1)) <= copies.MOST_RELIT
+    assert len(relit(3)) >= augmented.MIN_JITTERED
+    assert len(relit(augmented.MIN_JITTERED + 1)) == augmented.MIN_JITTERED + 1
+    assert len(relit(augmented.MAX_JITTERED + 1)) <= augmented.MAX_JITTERED
 
 
 def test_every_copy_has_a_light_of_its_own_that_the_seed_decides() -> None:
@@ -72,13 +78,13 @@ def test_no_lighting_means_no_copies() -> None:
 
 def test_turned_copies_lie_beside_their_own_image_and_only_of_few() -> None:
     few = turned(5, num_fitted=4, any_direction=True)
-    assert few.count >= copies.ENOUGH and few.patches.shape == (5, few.count // 5, 1)
+    assert few.count >= augmented.ENOUGH and few.patches.shape == (5, few.count // 5, 1)
     own = torch.tensor([100.0 + place for place in range(5)]).half()
     assert (few.patches == own[:, None, None]).all()  # of an even grey, turned, nothing changes
     for refused in (
         turned(5, num_fitted=4, any_direction=False),
-        turned(copies.ENOUGH + 8, num_fitted=copies.ENOUGH, any_direction=True),
-        turned(copies.FEWEST_COMPARED - 1, num_fitted=2, any_direction=None),  # too few to see
+        turned(augmented.ENOUGH + 8, num_fitted=augmented.ENOUGH, any_direction=True),
+        turned(augmented.MIN_COMPARED - 1, num_fitted=2, any_direction=None),  # too few to see
     ):
         assert refused.count == 0 == refused.patches.numel()
     assert turned(2, num_fitted=1, any_direction=True).count > 0
@@ -99,10 +105,10 @@ def test_parts_come_in_any_direction_where_turned_ones_are_as_near_to_others(cou
     alike = [parts(count, shift=9, seed=seed, size=size) for seed in range(1, 7)]
     strange = [parts(count, shift=18, seed=seed, size=size) for seed in range(11, 31)]
     generator = torch.Generator().manual_seed(0)
-    assert in_any_direction(good, torch.stack(alike, dim=1), generator=generator)
-    assert not in_any_direction(good, torch.stack(strange, dim=1), generator=generator)
+    assert comes_in_any_rotation(good, torch.stack(alike, dim=1), generator=generator)
+    assert not comes_in_any_rotation(good, torch.stack(strange, dim=1), generator=generator)
     seldom = torch.stack([alike[0], *strange], dim=1)  # of a part that looks alike in one other direction
-    assert not in_any_direction(good, seldom, generator=generator)
+    assert not comes_in_any_rotation(good, seldom, generator=generator)
 
 
 def test_corners_of_a_turned_image_teach_nothing() -> None:
@@ -131,18 +137,18 @@ class MeanGreyBesideDrift(MeanGrey):
 
 def test_one_scale_tells_whether_parts_come_in_any_direction() -> None:
     session: Any = MeanGreyBesideDrift()
-    how: dict[str, Any] = {"settings": FitSettings(image_size=64), "progress": Silent()}
+    how: dict[str, Any] = {"settings": FitSettings(image_size=64), "progress": NullProgress()}
     good = extract(images(8), session, skip_bad=False, **how)
     options: dict[str, Any] = how | {"num_fitted": 6, "any_direction": None}
-    found = turned_copies(good, images(8), session, scale=Scale(0, 1), **options)
+    found = rotated_copies(good, images(8), session, scale=Scale(0, 1), **options)
     assert found.count > 0 and found.patches.shape[-1] == 1
-    both = turned_copies(good, images(8), session, scale=Scale(0, 2), **options)
+    both = rotated_copies(good, images(8), session, scale=Scale(0, 2), **options)
     assert both.count == 0
 
 
 def test_copies_lie_beside_patches_of_the_first_scale_alone() -> None:
     own = [torch.zeros(3, 4, 2).half(), torch.zeros(3, 1, 5).half()]
     copies = torch.arange(4.0).half()[:, None, None].expand(4, 6, 2)
-    first, other = Turned(copies, 4).beside(own, [3, 0, 2])
+    first, other = RotatedCopies(copies, 4).beside(own, [3, 0, 2])
     assert torch.equal(first[:, :4], own[0]) and first[:, 4:, 0].tolist() == [[3.0] * 6, [0.0] * 6, [2.0] * 6]
     assert other is own[1]

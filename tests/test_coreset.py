@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import torch
 
-from energyad.coreset import FEWEST, greedy_coreset, usual_distances
-from energyad.heads import choose_prototypes
-from energyad.latents import fit_whitening
+from energyad.energy.coreset import FEWEST, fit_local_scales, greedy_coreset
+from energyad.energy.whitening import fit_whitening
+from energyad.fitting.energies import build_memory_bank
 from energyad.settings import FitSettings
 
 
@@ -71,11 +71,11 @@ def test_prototypes_lie_among_the_features() -> None:
     generator = torch.Generator().manual_seed(0)
     scales = torch.tensor([8.0, 4.0, 2.0, 1.0])
     features = torch.randn(20000, 4, generator=generator) * scales
-    whitening = fit_whitening(features, num_latents=4)
+    whitening = fit_whitening(features, latent_dim=4)
     torch.testing.assert_close(whitening.deviations(), scales / 8, rtol=0.05, atol=0)
-    settings = FitSettings(num_prototypes=500)
+    settings = FitSettings(memory_bank_size=500)
     images = whitening(features).view(20, 1000, 4)
-    prototypes = choose_prototypes(images, whitening, settings, generator)
+    prototypes = build_memory_bank(images, whitening, settings, generator)
     assert prototypes.coreset.points.shape == (500, 4)
     torch.testing.assert_close(prototypes.stretch, scales / 8, rtol=0.05, atol=0)
     own = (features @ whitening.projection - whitening.mean @ whitening.projection) * prototypes.stretch
@@ -85,11 +85,11 @@ def test_prototypes_lie_among_the_features() -> None:
 def test_a_radius_is_the_mean_distance_of_what_lies_near_in_other_images() -> None:
     points, origins = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]]), torch.tensor([0, 1, 2])
     near, far = torch.tensor([[0.1, 0.0]]).repeat(50, 1), torch.tensor([[100.0, 3.0]]).repeat(50, 1)
-    radii = usual_distances(points, origins, [(3, near), (4, far)])
+    radii = fit_local_scales(points, origins, [(3, near), (4, far)])
     usual = 0.5 * (0.1 + 3.0)
     one = [(each + FEWEST * usual) / (1 + FEWEST) for each in (0.1, 3.0)]
     torch.testing.assert_close(radii, torch.tensor([*one, usual]))  # nothing lies near the third
-    own = usual_distances(points, origins, [(0, near), (4, far)])
+    own = fit_local_scales(points, origins, [(0, near), (4, far)])
     # the first is no measure for its own image
     assert float(own[0]) > 10 and float(own[1]) > 10
 
@@ -100,7 +100,7 @@ def test_a_radius_believes_many_images_and_not_many_patches_of_one() -> None:
 
     def nearer(images: int, patches: int) -> float:
         shown = [(2 + i, each.repeat(patches, 1)) for i in range(images) for each in (near, far)]
-        return float(usual_distances(points, origins, shown)[0])
+        return float(fit_local_scales(points, origins, shown)[0])
 
     assert nearer(images=1, patches=1000) > 1  # of 0.1, and 1.55 on average
     assert nearer(images=200, patches=1) < 0.2
@@ -109,6 +109,6 @@ def test_a_radius_believes_many_images_and_not_many_patches_of_one() -> None:
 def test_no_radius_is_zero_and_one_image_alone_gives_equal_ones() -> None:
     points = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     first = torch.zeros(20, dtype=torch.long)
-    assert float(usual_distances(points, first, [(1, points)]).min()) > 0
-    alone = usual_distances(points, first, [(0, points)])
+    assert float(fit_local_scales(points, first, [(1, points)]).min()) > 0
+    alone = fit_local_scales(points, first, [(0, points)])
     assert len(alone.unique()) == 1 and float(alone.min()) > 0

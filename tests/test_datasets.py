@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energyad.datasets import (
+from energyad.data.datasets import (
     DEFAULT_DATA_ROOT,
     MVTEC_CATEGORIES,
     check_category_name,
@@ -22,7 +22,7 @@ from energyad.datasets import (
     unite,
 )
 from energyad.errors import DataError
-from energyad.images import write_png
+from energyad.images.reading import write_png
 
 
 def make_category(root: Path, name: str = "gasket", masks: str | None = "{stem}_mask.png") -> Path:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energyad.defect_kinds import KINDS
-from energyad.defects import plant_defect, saliency
-from energyad.demo import render_good
+from energyad.data.defect_kinds import KINDS
+from energyad.data.defects import draw_defect, saliency
+from energyad.data.demo import render_good
 from energyad.errors import SettingsError
 
 PART = render_good(0, "train", 0, size=128)
@@ -20,7 +20,7 @@ OTHER = render_good(0, "train", 1, size=128)
 @given(st.integers(0, 10**6), st.sampled_from(sorted(KINDS)), st.booleans())
 def test_only_the_mask_is_touched_and_it_is_visibly_changed(seed: int, kind: str, foreign: bool) -> None:
     rng = np.random.default_rng(seed)
-    planted = plant_defect(PART, rng=rng, kind=kind, source=OTHER if foreign else None)
+    planted = draw_defect(PART, rng=rng, kind=kind, source=OTHER if foreign else None)
     change = np.abs(planted.image.astype(float) - PART).max(axis=2)
     assert (change[~planted.mask] == 0).all()
     assert change[planted.mask].mean() > 2.0
@@ -31,7 +31,7 @@ def test_only_the_mask_is_touched_and_it_is_visibly_changed(seed: int, kind: str
 def test_the_same_generator_state_gives_the_same_defect_and_the_input_stays() -> None:
     before = PART.copy()
     for seed in range(12):
-        first, second = (plant_defect(PART, rng=np.random.default_rng(seed)) for _ in range(2))
+        first, second = (draw_defect(PART, rng=np.random.default_rng(seed)) for _ in range(2))
         np.testing.assert_array_equal(first.image, second.image)
         np.testing.assert_array_equal(first.mask, second.mask)
         assert first.kind == second.kind
@@ -40,13 +40,13 @@ def test_the_same_generator_state_gives_the_same_defect_and_the_input_stays() ->
 
 def test_kinds_come_about_equally_often() -> None:
     rng = np.random.default_rng(0)
-    drawn = [plant_defect(PART, rng=rng).kind for _ in range(360)]
+    drawn = [draw_defect(PART, rng=rng).kind for _ in range(360)]
     assert all(12 <= drawn.count(kind) <= 60 for kind in KINDS)
 
 
 def test_sizes_run_from_tiny_to_moderate() -> None:
     rng = np.random.default_rng(0)
-    areas = [plant_defect(PART, rng=rng).mask.mean() for _ in range(120)]
+    areas = [draw_defect(PART, rng=rng).mask.mean() for _ in range(120)]
     assert np.quantile(areas, 0.1) < 0.003
     assert 0.01 < np.quantile(areas, 0.9) < 0.12
 
@@ -73,14 +73,14 @@ def test_a_texture_that_fills_the_image_has_no_preferred_half() -> None:
 def test_any_shape_and_even_a_flat_image_gets_a_visible_defect(shape: tuple[int, int], kind: str) -> None:
     for level in (0, 120, 255):
         flat = np.full((*shape, 3), level, np.uint8)
-        planted = plant_defect(flat, rng=np.random.default_rng(1), kind=kind)
+        planted = draw_defect(flat, rng=np.random.default_rng(1), kind=kind)
         assert planted.image.shape == flat.shape
         assert planted.mask.any()
         assert planted.kind in {kind, "spot"}
 
 
 def test_a_source_of_another_size_is_fitted() -> None:
-    planted = plant_defect(PART, rng=np.random.default_rng(0), kind="patch", source=OTHER[:50])
+    planted = draw_defect(PART, rng=np.random.default_rng(0), kind="patch", source=OTHER[:50])
     assert planted.image.shape == PART.shape
 
 
@@ -89,11 +89,11 @@ def test_grey_parts_get_grey_defects() -> None:
     rng = np.random.default_rng(0)
     for kind in KINDS:
         for _ in range(10):
-            assert np.ptp(plant_defect(grey, rng=rng, kind=kind).image.astype(int), axis=2).max() <= 1
+            assert np.ptp(draw_defect(grey, rng=rng, kind=kind).image.astype(int), axis=2).max() <= 1
 
 
 def test_unknown_kinds_and_tiny_images_are_errors() -> None:
     with pytest.raises(SettingsError, match=r"'dent' is no kind.*warp"):
-        plant_defect(PART, rng=np.random.default_rng(0), kind="dent")
+        draw_defect(PART, rng=np.random.default_rng(0), kind="dent")
     with pytest.raises(SettingsError, match="20 x 31"):
-        plant_defect(PART[:31, :20], rng=np.random.default_rng(0))
+        draw_defect(PART[:31, :20], rng=np.random.default_rng(0))

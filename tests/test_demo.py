@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from energyad.demo import DEMO_NAME, FLAWS, render_demo, render_flawed, render_good
+from energyad.data.demo import DEMO_NAME, FLAWS, render_demo, render_flawed, render_good
 from energyad.errors import DataError, SettingsError
-from energyad.images import read_image, read_mask
+from energyad.images.reading import read_image, read_mask
 
 SMALL = {"train": 2, "good": 1, "per_flaw": 1, "size": 96}
 

@@ -14,31 +14,31 @@ from PIL import Image
 
 import energyad
 from energyad import AnomalyDetector, FitSettings
-from energyad.assembly import assemble_scorer
-from energyad.category_fit import split
-from energyad.closer_look import CloserLook
-from energyad.demo import render_demo, render_flawed, render_good
-from energyad.energy import PrototypeEnergy
+from energyad.data.demo import render_demo, render_flawed, render_good
+from energyad.energy.networks import MemoryBankEnergy
+from energyad.energy.reranking import Reranker
 from energyad.errors import DataError, ImageError, ModelError
+from energyad.fitting.category import split
+from energyad.model.assembly import assemble_scorer
 from energyad.runtimes.eager import EagerRuntime
 
 SETTINGS = FitSettings(
     image_size=128,
-    half_strides=(),
-    warmup_iterations=600,
+    coarse_strides=(),
+    pretrain_steps=600,
     iterations=40,
-    num_prototypes=128,
-    closer_prototypes=512,
-    planted_defects=1,
+    memory_bank_size=128,
+    rerank_bank_size=512,
+    synthetic_defects=1,
     discriminator_iterations=100,
 )
 OF_TWO_ENERGIES = replace(
     SETTINGS,
     image_size=64,
-    half_strides=FitSettings().half_strides,
-    warmup_iterations=20,
+    coarse_strides=FitSettings().coarse_strides,
+    pretrain_steps=20,
     iterations=5,
-    num_prototypes=100,
+    memory_bank_size=100,
 )
 SIZE = 160
 
@@ -152,12 +152,12 @@ def test_scores_survive_saving_and_a_new_process_without_torch(
     assert output == [prediction.score, float(prediction.heatmap.sum()), False]
 
 
-@pytest.mark.parametrize("num_energies", [1, 2])
+@pytest.mark.parametrize("ensemble_size", [1, 2])
 def test_eager_pytorch_agrees_with_the_exported_graph(
-    num_energies: int, detector: AnomalyDetector, good_images: list[np.ndarray]
+    ensemble_size: int, detector: AnomalyDetector, good_images: list[np.ndarray]
 ) -> None:
-    if num_energies > 1:
-        settings = replace(SETTINGS, num_energies=num_energies, warmup_iterations=50, iterations=5)
+    if ensemble_size > 1:
+        settings = replace(SETTINGS, ensemble_size=ensemble_size, pretrain_steps=50, iterations=5)
         detector = AnomalyDetector.fit(good_images, settings=settings, any_direction=False, threads=1)
     eager = EagerRuntime(assemble_scorer(detector.manifest, detector.contents))
     pixels = np.stack([np.asarray(Image.fromarray(image).resize((128, 128))) for image in good_images[:3]])
@@ -171,9 +171,7 @@ def test_eager_pytorch_agrees_with_the_exported_graph(
 def test_the_finished_model_knows_the_held_out_parts_and_its_scores_have_only_fallen(
     rate: float, good_images: list[np.ndarray]
 ) -> None:
-    settings = replace(
-        SETTINGS, warmup_iterations=50, iterations=10, false_reject_rate=rate, review_rate=None
-    )
+    settings = replace(SETTINGS, pretrain_steps=50, iterations=10, false_reject_rate=rate, review_rate=None)
     model = AnomalyDetector.fit(good_images, name="part", settings=settings, any_direction=False, threads=1)
     generator = torch.Generator().manual_seed(settings.seed)
     _, held_out = split(len(good_images), settings=settings, generator=generator)
@@ -188,7 +186,9 @@ def test_the_finished_model_knows_the_held_out_parts_and_its_scores_have_only_fa
 def test_the_threshold_of_very_few_images_is_in_the_units_of_the_scores(
     count: int, good_images: list[np.ndarray], new_part: np.ndarray
 ) -> None:
-    settings = replace(SETTINGS, half_strides=FitSettings().half_strides, warmup_iterations=50, iterations=10)
+    settings = replace(
+        SETTINGS, coarse_strides=FitSettings().coarse_strides, pretrain_steps=50, iterations=10
+    )
     model = AnomalyDetector.fit(good_images[:count], name="part", settings=settings, threads=1)
     assert 0.1 < model.score(new_part).score / model.threshold < 10
 
@@ -198,15 +198,15 @@ def test_other_trainings_have_the_same_prototypes(good_images: list[np.ndarray])
     def prototypes(iterations: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         settings = replace(
             SETTINGS,
-            half_strides=FitSettings().half_strides,
-            warmup_iterations=50,
+            coarse_strides=FitSettings().coarse_strides,
+            pretrain_steps=50,
             iterations=iterations,
-            num_prototypes=100,
+            memory_bank_size=100,
         )
         model = AnomalyDetector.fit(good_images, settings=settings, any_direction=False, threads=1)
         head = assemble_scorer(model.manifest, model.contents).head
-        first = [each.weight for each in head.modules() if isinstance(each, PrototypeEnergy)]
-        closer = [each.points for each in head.modules() if isinstance(each, CloserLook)]
+        first = [each.weight for each in head.modules() if isinstance(each, MemoryBankEnergy)]
+        closer = [each.points for each in head.modules() if isinstance(each, Reranker)]
         assert len(first) == len(closer) == 2  # of the image, and of it at half its size
         # Training gives the first look its unit: the two looks are levelled by what it makes of good parts.
         return [each / each.norm() for each in first], closer
@@ -249,7 +249,7 @@ def test_the_threshold_rests_on_images_kept_from_training(detector: AnomalyDetec
 
 def test_of_parts_in_any_direction_a_turned_one_is_a_good_one(good_images: list[np.ndarray]) -> None:
     # Without a discriminator: what it makes of six images would move the thresholds more than the turned copies do
-    quick = replace(SETTINGS, image_size=64, warmup_iterations=200, iterations=0, planted_defects=0)
+    quick = replace(SETTINGS, image_size=64, pretrain_steps=200, iterations=0, synthetic_defects=0)
     taught, not_taught = (
         AnomalyDetector.fit(good_images[:8], settings=quick, threads=1, any_direction=any_direction)
         for any_direction in (True, False)
@@ -288,7 +288,7 @@ def test_eight_threads_get_the_scores_of_one(
 
 @pytest.mark.usefixtures("no_head_graph")
 def test_one_image_is_refused_and_few_are_warned_about(good_images: list[np.ndarray]) -> None:
-    quick = replace(SETTINGS, image_size=64, warmup_iterations=5, iterations=0, planted_defects=0)
+    quick = replace(SETTINGS, image_size=64, pretrain_steps=5, iterations=0, synthetic_defects=0)
     with pytest.raises(DataError, match="at least 2"):
         AnomalyDetector.fit(good_images[:1], settings=quick)
     with pytest.warns(UserWarning, match="only 2 good images of 'ring'"):
@@ -302,7 +302,7 @@ def test_a_bad_image_stops_the_fit_unless_told_to_skip_it(
 ) -> None:
     bad = tmp_path / "zero.png"
     bad.touch()
-    quick = replace(SETTINGS, image_size=64, warmup_iterations=5, iterations=0, planted_defects=0)
+    quick = replace(SETTINGS, image_size=64, pretrain_steps=5, iterations=0, synthetic_defects=0)
     with pytest.raises(ImageError, match=r"zero\.png.*--skip-bad"):
         AnomalyDetector.fit([*good_images, bad], settings=quick)
     with pytest.warns(UserWarning, match=r"left out: .*zero\.png"):
@@ -326,6 +326,6 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
 @pytest.mark.usefixtures("no_head_graph")
 def test_a_rendered_category_trains_from_its_files(tmp_path: Path) -> None:
     category = render_demo(tmp_path, train=8, good=1, per_flaw=1, size=64)
-    quick = replace(SETTINGS, image_size=64, warmup_iterations=5, iterations=0, planted_defects=0)
+    quick = replace(SETTINGS, image_size=64, pretrain_steps=5, iterations=0, synthetic_defects=0)
     fitted = AnomalyDetector.fit(category.train_good, name=category.name, settings=quick, threads=1)
     assert fitted.manifest.provenance.num_images == 8

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from energyad.discriminator import LARGEST, DiscriminatedEnergy, Discriminator
-from energyad.progress import Silent
+from energyad.energy.discriminator import LARGEST, Discriminator, DiscriminatorEnergy
+from energyad.fitting.training import train_discriminator
+from energyad.progress import NullProgress
 from energyad.settings import FitSettings
-from energyad.training import train_discriminator
 
 K = 8
 SETTINGS = FitSettings(discriminator_width=16, discriminator_iterations=200)
@@ -31,7 +31,7 @@ def planted(count: int, seed: int) -> torch.Tensor:
 def trained(settings: FitSettings = SETTINGS, seed: int = 0) -> Discriminator:
     generator = torch.Generator().manual_seed(seed)
     parts = good(2000, 1), planted(500, 2), good(1000, 3)
-    found = train_discriminator(*parts, settings=settings, generator=generator, progress=Silent())
+    found = train_discriminator(*parts, settings=settings, generator=generator, progress=NullProgress())
     return found.requires_grad_(False)
 
 
@@ -55,7 +55,7 @@ def test_held_out_good_patches_set_the_unit(strength: float) -> None:
 
 
 def test_at_strength_0_no_energy_changes() -> None:
-    energy = DiscriminatedEnergy(Ones(), trained(replace(SETTINGS, discriminator_strength=0.0)))
+    energy = DiscriminatorEnergy(Ones(), trained(replace(SETTINGS, discriminator_strength=0.0)))
     assert energy(planted(100, 5)).tolist() == pytest.approx([1.0] * 100)
 
 
@@ -66,7 +66,7 @@ def test_the_same_generator_gives_the_same_discriminator_and_another_another() -
 
 def test_an_energy_is_raised_by_the_odds_and_within_bounds() -> None:
     discriminator = trained()
-    energy = DiscriminatedEnergy(Ones(), discriminator)
+    energy = DiscriminatorEnergy(Ones(), discriminator)
     z = torch.cat([good(200, 4), planted(200, 5)]).view(20, 20, K)
     odds = discriminator(z)
     within = odds.abs() < LARGEST

@@ -5,34 +5,37 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from energyad import drift, images, observation
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.drift import DriftMonitor, compare, stability_index, stability_limit
 from energyad.errors import DataError
-from energyad.observation import Observation
+from energyad.images import reading
+from energyad.line import drift
+from energyad.line.drift import DriftMonitor, compare, stability_index, stability_limit
+from energyad.model import statistics
+from energyad.model.manifest import reference_statistics
+from energyad.model.statistics import PartStatistics
 
 
-def scores_only(values: np.ndarray) -> list[Observation]:
-    return [Observation(float(value)) for value in values]
+def scores_only(values: np.ndarray) -> list[PartStatistics]:
+    return [PartStatistics(float(value)) for value in values]
 
 
-def of_part(detector: AnomalyDetector, pixels: np.ndarray) -> Observation:
+def of_part(detector: AnomalyDetector, pixels: np.ndarray) -> PartStatistics:
     prediction = detector.score_pixels([pixels])[0]
-    return observation.observe(
-        images.resize(pixels, detector.image_size), prediction.heatmap, prediction.score
+    return statistics.measure(
+        reading.resize(pixels, detector.image_size), prediction.heatmap, prediction.score
     )
 
 
 def test_a_fitted_model_keeps_a_reference_of_its_held_out_parts(fitted_detector: AnomalyDetector) -> None:
-    reference = observation.reference_of(fitted_detector.manifest)
+    reference = reference_statistics(fitted_detector.manifest)
     assert sorted(part.score for part in reference) == list(fitted_detector.manifest.calibration.good_scores)
     assert all(part.brightness is not None and 0 < part.brightness < 255 for part in reference)
 
 
 def test_a_model_without_a_reference_still_knows_its_scores(fitted_detector: AnomalyDetector) -> None:
     old = fitted_detector.manifest.model_copy(update={"good_parts": ()})
-    reference = observation.reference_of(old)
+    reference = reference_statistics(old)
     assert [part.score for part in reference] == list(old.calibration.good_scores)
     assert {part.brightness for part in reference} == {None}
 
@@ -41,7 +44,7 @@ def test_a_brightness_ramp_is_stable_at_first_and_named_in_the_end(
     fitted_detector: AnomalyDetector, demo_category: Category
 ) -> None:
     # Rendered parts all have one light, so the ramp is the only thing that changes.
-    good = [images.read_image(path) for path in demo_category.train_good]
+    good = [reading.read_image(path) for path in demo_category.train_good]
     reference = [of_part(fitted_detector, pixels) for pixels in good]
     monitor = DriftMonitor(reference, model="gasket", window=24)
     for pixels in [*good, *good[:8]]:
@@ -98,7 +101,7 @@ def test_the_index_is_zero_for_equal_sets_and_noise_stays_below_its_limit() -> N
 def test_few_parts_say_nothing_and_no_reference_is_an_error() -> None:
     parts = scores_only(np.arange(drift.FEWEST - 1.0))
     assert compare(scores_only(np.arange(30.0)), parts).state == "too few"
-    few = scores_only(np.arange(drift.FEWEST_GOOD - 1.0))
+    few = scores_only(np.arange(drift.MIN_GOOD - 1.0))
     assert "calibrate it on more" in compare(few, scores_only(np.arange(100.0))).advice
     assert few and compare([*few, few[0]], scores_only(np.arange(100.0) + 50)).state == "shifted"
     with pytest.raises(DataError, match="calibrate"):
@@ -115,13 +118,13 @@ def test_the_monitor_looks_at_the_latest_parts_alone() -> None:
 
 
 def test_a_quantity_that_is_not_known_of_every_part_is_left_out() -> None:
-    known = [Observation(1.0 + i / 50, brightness=100.0 + i) for i in range(40)]
-    found = compare(known, [*known[:-1], Observation(1.5)])
+    known = [PartStatistics(1.0 + i / 50, brightness=100.0 + i) for i in range(40)]
+    found = compare(known, [*known[:-1], PartStatistics(1.5)])
     assert [shift.quantity for shift in found.shifts] == ["score"]
 
 
-def of_category(category: str, values: np.ndarray) -> list[Observation]:
-    return [Observation(float(value), category=category) for value in values]
+def of_category(category: str, values: np.ndarray) -> list[PartStatistics]:
+    return [PartStatistics(float(value), category=category) for value in values]
 
 
 def test_each_category_is_compared_with_its_own_good_parts() -> None:

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from energyad.coreset import Coreset
-from energyad.energy import COMPARED, AutoencoderEnergy, PrototypeEnergy, Prototypes
-from energyad.progress import Silent
+from energyad.energy.coreset import Coreset
+from energyad.energy.networks import COMPARED, AutoencoderEnergy, MemoryBank, MemoryBankEnergy
+from energyad.fitting.training import EarlyStopping, pretrain_autoencoder, set_scale, train_energy
+from energyad.progress import NullProgress
 from energyad.settings import FitSettings
-from energyad.training import HeldOutWatch, set_scale, train_energy, warm_up
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def good() -> torch.Tensor:
     return sheet + 0.05 * torch.randn(4000, 12, generator=generator)
 
 
-SETTINGS = FitSettings(energy_width=32, bottleneck=4, warmup_iterations=300, iterations=100)
+SETTINGS = FitSettings(energy_width=32, bottleneck=4, pretrain_steps=300, iterations=100)
 
 
 def test_energies_are_one_a_latent_whatever_the_batch_axes() -> None:
@@ -62,7 +62,7 @@ def test_the_same_generator_gives_the_same_weights() -> None:
 def test_energy_rises_away_from_the_data(good: torch.Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
     trained = train_energy(
-        good[:3000], good[3000:], settings=SETTINGS, generator=generator, progress=Silent()
+        good[:3000], good[3000:], settings=SETTINGS, generator=generator, progress=NullProgress()
     )
     off = good[3000:] + 0.5 * torch.randn(good[3000:].shape, generator=generator)
     with torch.no_grad():
@@ -76,7 +76,9 @@ def test_warm_up_lowers_the_reconstruction_error(good: torch.Tensor) -> None:
     energy = AutoencoderEnergy(12, width=32, bottleneck=4, generator=generator)
     with torch.no_grad():
         before = float((good - energy.reconstruct(good)).square().mean())
-    energy = warm_up(energy, good, good[:500], settings=SETTINGS, generator=generator, progress=Silent())
+    energy = pretrain_autoencoder(
+        energy, good, good[:500], settings=SETTINGS, generator=generator, progress=NullProgress()
+    )
     with torch.no_grad():
         assert float((good - energy.reconstruct(good)).square().mean()) < 0.5 * before
 
@@ -90,20 +92,26 @@ def test_dxmi_begins_with_energies_of_the_stated_size(good: torch.Tensor) -> Non
 
 def test_the_history_shows_the_game(good: torch.Tensor) -> None:
     trained = train_energy(
-        good, good[:500], settings=SETTINGS, generator=torch.Generator().manual_seed(0), progress=Silent()
+        good,
+        good[:500],
+        settings=SETTINGS,
+        generator=torch.Generator().manual_seed(0),
+        progress=NullProgress(),
     )
     assert [record.iteration for record in trained.history] == [50, 100]
     assert trained.history[-1].energy_samples > trained.history[-1].energy_data
 
 
 def test_few_patches_are_not_learned_by_heart(good: torch.Tensor) -> None:
-    long = replace(SETTINGS, warmup_iterations=3000, warmup_lr=1e-2, energy_width=64, bottleneck=12)
+    long = replace(SETTINGS, pretrain_steps=3000, pretrain_lr=1e-2, energy_width=64, bottleneck=12)
     few, unseen = good[:40], good[1000:2000]
 
     def unseen_energy(watched: torch.Tensor) -> float:
         generator = torch.Generator().manual_seed(0)
         energy = AutoencoderEnergy(12, width=64, bottleneck=12, generator=generator)
-        energy = warm_up(energy, few, watched, settings=long, generator=generator, progress=Silent())
+        energy = pretrain_autoencoder(
+            energy, few, watched, settings=long, generator=generator, progress=NullProgress()
+        )
         with torch.no_grad():
             return float(energy(unseen).mean())
 
@@ -115,10 +123,12 @@ def test_a_higher_power_reproduces_rare_patches_better(good: torch.Tensor) -> No
     latents = torch.cat([good[40:], rare])
 
     def error_of_rare(power: float) -> float:
-        settings = replace(SETTINGS, warmup_iterations=1500, warmup_power=power)
+        settings = replace(SETTINGS, pretrain_steps=1500, pretrain_power=power)
         generator = torch.Generator().manual_seed(0)
         energy = AutoencoderEnergy(12, width=32, bottleneck=4, generator=generator)
-        energy = warm_up(energy, latents, latents, settings=settings, generator=generator, progress=Silent())
+        energy = pretrain_autoencoder(
+            energy, latents, latents, settings=settings, generator=generator, progress=NullProgress()
+        )
         with torch.no_grad():
             return float((rare - energy.reconstruct(rare)).square().mean())
 
@@ -133,7 +143,7 @@ def test_the_distance_is_that_to_the_nearest_prototype(count: int) -> None:
     z = torch.randn(2, 3, 3, 12, generator=generator)
     radii = torch.rand(count, generator=generator) + 0.5
     autoencoder = AutoencoderEnergy(12, width=8, bottleneck=2)
-    energy = PrototypeEnergy(autoencoder, Prototypes(stretch, Coreset(points, radii), num_directions=12))
+    energy = MemoryBankEnergy(autoencoder, MemoryBank(stretch, Coreset(points, radii), num_directions=12))
     expected = (torch.cdist((z * stretch).flatten(0, 2), points) / radii).amin(dim=1)
     torch.testing.assert_close(energy.squared_distance(z).flatten(), expected.square(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(energy(z), energy.energy(z) * energy.squared_distance(z))
@@ -143,8 +153,8 @@ def test_directions_beyond_the_leading_ones_count_through_their_length() -> None
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(30, 12, generator=generator)
     z = torch.randn(50, 12, generator=generator)
-    prototypes = Prototypes(torch.ones(12), Coreset(points, torch.ones(30)), num_directions=8)
-    energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), prototypes)
+    prototypes = MemoryBank(torch.ones(12), Coreset(points, torch.ones(30)), num_directions=8)
+    energy = MemoryBankEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), prototypes)
     leading = torch.cdist(z[:, :8], points[:, :8]).square()
     rest = z[:, 8:].square().sum(dim=1)[:, None] + points[:, 8:].square().sum(dim=1)
     torch.testing.assert_close(energy.squared_distance(z), (leading + rest).amin(dim=1), rtol=1e-4, atol=1e-4)
@@ -152,8 +162,8 @@ def test_directions_beyond_the_leading_ones_count_through_their_length() -> None
 
 def test_a_prototype_itself_has_next_to_no_energy_and_a_gradient() -> None:
     points = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
-    prototypes = Prototypes(torch.ones(12), Coreset(points, torch.ones(5)), num_directions=12)
-    energy = PrototypeEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), prototypes)
+    prototypes = MemoryBank(torch.ones(12), Coreset(points, torch.ones(5)), num_directions=12)
+    energy = MemoryBankEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), prototypes)
     z = points.clone().requires_grad_()
     distance = energy.squared_distance(z)
     distance.sum().backward()
@@ -162,7 +172,7 @@ def test_a_prototype_itself_has_next_to_no_energy_and_a_gradient() -> None:
 
 
 def test_training_goes_on_while_unseen_parts_gain(good: torch.Tensor) -> None:
-    watch = HeldOutWatch(good, patience=2)
+    watch = EarlyStopping(good, patience=2)
     energy = AutoencoderEnergy(12, width=8, bottleneck=2, generator=torch.Generator().manual_seed(0))
     kept = []
     for scale in (3.0, 2.0, 2.5, 1.0, 1.5, 1.2):

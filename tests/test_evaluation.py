@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError, ImageError
-from energyad.evaluation import Evaluation, evaluate, mask_at
-from energyad.images import read_mask
+from energyad.evaluation.evaluate import Evaluation, evaluate, mask_at
+from energyad.images.reading import read_mask
 
 
 def test_defects_are_told_from_good_parts_and_found_where_they_are(evaluation: Evaluation) -> None:

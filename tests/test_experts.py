@@ -14,45 +14,48 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from energyad.assembly import assemble_scorer
-from energyad.closer_look import CloserLook
-from energyad.coreset import Coreset
-from energyad.datasets import Category
-from energyad.detector import CARD_FILE, HEAD_FILE, AnomalyDetector
-from energyad.energy import AutoencoderEnergy, MeanEnergy, PrototypeEnergy, Prototypes
+from energyad.data.datasets import Category
+from energyad.detector import AnomalyDetector
+from energyad.energy.categories import CategoryClassifier, CategoryMixture, stack_energies
+from energyad.energy.coreset import Coreset
+from energyad.energy.networks import AutoencoderEnergy, MeanEnergy, MemoryBank, MemoryBankEnergy
+from energyad.energy.patch_energy import PatchEnergy
+from energyad.energy.reranking import Reranker
+from energyad.energy.whitening import fit_whitening
 from energyad.errors import DataError, ModelError
-from energyad.evaluation import evaluate
-from energyad.experts import Expert, Experts, Recognition, fit_recognition, unite
-from energyad.grids import Grid
-from energyad.images import as_rgb, resize
-from energyad.latents import fit_whitening
-from energyad.manifest import Observation
-from energyad.observation import in_units
-from energyad.pipeline import in_order
-from energyad.results import results_csv, scored
-from energyad.runtimes import export
-from energyad.runtimes.cache import extractor_graph
+from energyad.evaluation.evaluate import evaluate
+from energyad.features.grids import Grid
+from energyad.fitting.category import fit_category_classifier
+from energyad.graphs import export
+from energyad.graphs.cache import extractor_graph
+from energyad.images.prefetch import ordered_map
+from energyad.images.reading import as_rgb, resize
+from energyad.images.tiling import Tiles
+from energyad.model.assembly import assemble_scorer
+from energyad.model.folder import CARD_FILE, HEAD_FILE
+from energyad.model.manifest import PartStatistics
+from energyad.model.statistics import rescale
 from energyad.runtimes.eager import HeadRuntime
 from energyad.runtimes.onnx import OnnxFeatures
-from energyad.scorer import EnergyHead
+from energyad.scoring.results import results_csv, scored
+from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
-from energyad.tiling import Tiles
 
 CHANNELS, LATENTS, SIDE = 6, 5, 4
 
 
-def an_expert(seed: int, *, prototypes: int, energies: int = 1) -> Expert:
+def an_expert(seed: int, *, prototypes: int, energies: int = 1) -> PatchEnergy:
     """Of a category whose patches lie around `seed`."""
     generator = torch.Generator().manual_seed(seed)
     patches = torch.randn(200, CHANNELS, generator=generator) + seed
-    whitening = fit_whitening(patches, num_latents=LATENTS)
+    whitening = fit_whitening(patches, latent_dim=LATENTS)
 
-    def energy() -> PrototypeEnergy:
+    def energy() -> MemoryBankEnergy:
         points = torch.randn(prototypes, LATENTS, generator=generator)
         radii = torch.rand(prototypes, generator=generator) + 0.5
         autoencoder = AutoencoderEnergy(LATENTS, width=8, bottleneck=2, generator=generator)
-        return PrototypeEnergy(
-            autoencoder, Prototypes(whitening.deviations(), Coreset(points, radii), num_directions=3)
+        return MemoryBankEnergy(
+            autoencoder, MemoryBank(whitening.deviations(), Coreset(points, radii), num_directions=3)
         )
 
     def coreset() -> Coreset:
@@ -60,15 +63,15 @@ def an_expert(seed: int, *, prototypes: int, energies: int = 1) -> Expert:
         return Coreset(points, torch.rand(2 * prototypes, generator=generator) + 0.5)
 
     several = [energy() for _ in range(energies)]
-    look = CloserLook.of(whitening.deviations(), [coreset(), coreset()], share=1 / 8)
-    return Expert(whitening, several[0] if energies == 1 else MeanEnergy(several), look).eval()
+    look = Reranker.of(whitening.deviations(), [coreset(), coreset()], share=1 / 8)
+    return PatchEnergy(whitening, several[0] if energies == 1 else MeanEnergy(several), look).eval()
 
 
-def mean_decides(count: int) -> Recognition:
+def mean_decides(count: int) -> CategoryClassifier:
     """The category whose number is nearest to the mean of all channels: −(m − k)² up to what is alike for all k."""
     numbers = torch.arange(count).float()
     axes = (2 * numbers / CHANNELS).expand(CHANNELS, count).contiguous()
-    return Recognition(torch.zeros(CHANNELS), axes, -numbers.square())
+    return CategoryClassifier(torch.zeros(CHANNELS), axes, -numbers.square())
 
 
 @pytest.mark.parametrize(("energies", "tiles"), [(1, 1), (2, 2)])
@@ -83,7 +86,9 @@ def test_each_image_is_judged_by_its_expert_alone_in_any_batch(energies: int, ti
         for place, number in enumerate(numbers)
     ]
     expected = torch.cat(own) / units
-    experts = unite(made, mean_decides(3), units=(1.0, 2.0, 5.0), tiles=tiles).eval().requires_grad_(False)
+    experts = (
+        stack_energies(made, mean_decides(3), units=(1.0, 2.0, 5.0), tiles=tiles).eval().requires_grad_(False)
+    )
     energies, category = experts(features)
     torch.testing.assert_close(energies, expected, rtol=1e-4, atol=1e-5)
     assert category.tolist() == numbers
@@ -113,18 +118,16 @@ def recognised(shift: Tensor, images: Sequence[int], seed: int) -> list[float]:
     def looks(number: int, count: int) -> Tensor:
         return 100 + shift[number] + torch.randn(count, 40, generator=generator) * spread
 
-    rule = fit_recognition([looks(number, count) for number, count in enumerate(images)])
-    experts = Experts([an_expert(number, prototypes=5) for number in range(len(images))], rule)
+    rule = fit_category_classifier([looks(number, count) for number, count in enumerate(images)])
+    experts = CategoryMixture([an_expert(number, prototypes=5) for number in range(len(images))], rule)
     safetensors.torch.save(experts.state_dict())  # which takes contiguous tensors alone
-    return [
-        float((experts.recognise(looks(k, 500)[:, None]) == k).float().mean()) for k in range(len(images))
-    ]
+    return [float((experts.classify(looks(k, 500)[:, None]) == k).float().mean()) for k in range(len(images))]
 
 
 def test_experts_side_by_side_are_copies_and_their_own_prototypes_stay_as_few() -> None:
     made = [an_expert(seed, prototypes=10 + 7 * seed) for seed in range(2)]
     before = [{name: each.clone() for name, each in expert.state_dict().items()} for expert in made]
-    unite(made, mean_decides(2), units=None, tiles=1)
+    stack_energies(made, mean_decides(2), units=None, tiles=1)
     for expert, own in zip(made, before, strict=True):
         assert all(torch.equal(each, own[name]) for name, each in expert.state_dict().items())
 
@@ -161,10 +164,10 @@ def settings(quick_settings: FitSettings) -> FitSettings:
     """Of a rate that held-out parts of both categories certify together, and of neither alone."""
     return replace(
         quick_settings,
-        half_strides=(),
-        warmup_iterations=30,
+        coarse_strides=(),
+        pretrain_steps=30,
         iterations=0,
-        num_prototypes=50,
+        memory_bank_size=50,
         review_rate=0.2,
     )
 
@@ -227,7 +230,7 @@ def test_before_it_is_exported_a_model_for_several_scores_as_its_graph_from_any_
     runtime = HeadRuntime(session, scorer.head, side=scorer.extractor.grid.image_size)
     pixels = [resize(as_rgb(image), united.manifest.input.shape)[None] for image in two_categories[0]]
     expected = [united.runtime.run(each) for each in pixels]
-    for own, found in zip(expected, in_order(runtime.run, pixels, workers=4), strict=True):
+    for own, found in zip(expected, ordered_map(runtime.run, pixels, workers=4), strict=True):
         assert own.category is not None and found.category is not None
         np.testing.assert_allclose(found.score, own.score, rtol=1e-4)
         np.testing.assert_array_equal(found.category, own.category)
@@ -243,8 +246,8 @@ def test_what_images_were_taken_for_is_counted_and_told(
     assert evaluate(fitted_detector, demo_category).recognised is None
     told = sorted(part.score for part in united.manifest.good_parts)
     assert told == pytest.approx(sorted(united.manifest.calibration.good_scores))  # both in units
-    part = Observation(4.0, brightness=7.0, heatmap_mean=2.0, category="one")
-    assert in_units(part, 2.0) == Observation(2.0, brightness=7.0, heatmap_mean=1.0, category="one")
+    part = PartStatistics(4.0, brightness=7.0, heatmap_mean=2.0, category="one")
+    assert rescale(part, 2.0) == PartStatistics(2.0, brightness=7.0, heatmap_mean=1.0, category="one")
     kept = [part.category for part in united.manifest.good_parts]
     assert kept == sorted(kept, reverse=True) and set(kept) == set(united.manifest.categories)
     row = f"| categories | {demo_category.name}, negative:"

@@ -9,34 +9,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from energyad import AnomalyDetector, exports
-from energyad.datasets import Category
-from energyad.demo import render_good
+from energyad import AnomalyDetector
+from energyad.data.datasets import Category
+from energyad.data.demo import render_good
+from energyad.detector import export
 from energyad.errors import ModelError, SettingsError
-from energyad.images import write_png
+from energyad.images.reading import write_png
 from energyad.runtimes import RawScores
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "score_onnx.py"
 
 
-@pytest.mark.parametrize("kind", sorted(exports.SUFFIXES))
+@pytest.mark.parametrize("kind", sorted(export.SUFFIXES))
 def test_an_export_scores_as_pytorch_does(
     kind: str, fitted_detector: AnomalyDetector, demo_category: Category, tmp_path: Path
 ) -> None:
     if kind == "openvino" and importlib.util.find_spec("openvino") is None:
         pytest.skip("openvino is not installed")
-    place = tmp_path / f"part{exports.SUFFIXES[kind]}"
-    written = exports.export_model(fitted_detector, kind, place)
+    place = tmp_path / f"part{export.SUFFIXES[kind]}"
+    written = export.export_model(fitted_detector, kind, place)
     paths = [item.path for item in demo_category.test[:5]]
-    agreement = exports.verify(fitted_detector, written, paths)
-    assert agreement.num_images == 5 and agreement.within(exports.TOLERANCE)
+    agreement = export.verify(fitted_detector, written, paths)
+    assert agreement.num_images == 5 and agreement.within(export.TOLERANCE)
     assert {path.name for path in tmp_path.iterdir()} == {
         path.name for path in (written.graph, *written.others, written.metadata)
     }
 
 
 def test_the_metadata_says_all_that_a_program_needs(fitted_detector: AnomalyDetector, tmp_path: Path) -> None:
-    written = exports.export_model(fitted_detector, "onnx", tmp_path / "part.onnx")
+    written = export.export_model(fitted_detector, "onnx", tmp_path / "part.onnx")
     facts = json.loads(written.metadata.read_text(encoding="utf-8"))
     assert facts["input"]["shape"] == ["batch", 128, 128, 3]
     assert (facts["input"]["dtype"], facts["input"]["colour_order"]) == ("uint8", "RGB")
@@ -47,9 +48,9 @@ def test_the_metadata_says_all_that_a_program_needs(fitted_detector: AnomalyDete
 def test_a_graph_that_differs_is_refused(
     fitted_detector: AnomalyDetector, demo_category: Category, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = exports.open_exported
+    real = export.open_exported
 
-    def slightly_off(graph: Path) -> exports.Score:
+    def slightly_off(graph: Path) -> export.Score:
         score = real(graph)
 
         def run(pixels: np.ndarray) -> RawScores:
@@ -58,17 +59,17 @@ def test_a_graph_that_differs_is_refused(
 
         return run
 
-    monkeypatch.setattr(exports, "open_exported", slightly_off)
-    written = exports.export_model(fitted_detector, "onnx", tmp_path / "part.onnx")
+    monkeypatch.setattr(export, "open_exported", slightly_off)
+    written = export.export_model(fitted_detector, "onnx", tmp_path / "part.onnx")
     with pytest.raises(ModelError, match=r"score differs by 1\.0e-03.*tolerance 1e-04"):
-        exports.verify(fitted_detector, written, [demo_category.test[0].path])
+        export.verify(fitted_detector, written, [demo_category.test[0].path])
 
 
 def test_formats_and_suffixes_are_checked(fitted_detector: AnomalyDetector, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="'tflite': choose among onnx, openvino, pt2"):
-        exports.export_model(fitted_detector, "tflite", tmp_path / "part.tflite")
+        export.export_model(fitted_detector, "tflite", tmp_path / "part.tflite")
     with pytest.raises(SettingsError, match=r"ends in \.onnx"):
-        exports.export_model(fitted_detector, "onnx", tmp_path / "part.bin")
+        export.export_model(fitted_detector, "onnx", tmp_path / "part.bin")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_formats_and_suffixes_are_checked(fitted_detector: AnomalyDetector, tmp_
 def test_the_example_of_thirty_lines_gives_the_programs_scores(
     size: int, tolerance: float, fitted_detector: AnomalyDetector, tmp_path: Path
 ) -> None:
-    graph = exports.export_model(fitted_detector, "onnx", tmp_path / "part.onnx").graph
+    graph = export.export_model(fitted_detector, "onnx", tmp_path / "part.onnx").graph
     paths = [write_png(tmp_path / f"{i}.png", render_good(0, "test", i, size=size)) for i in range(2)]
     command = [sys.executable, str(EXAMPLE), str(graph), *map(str, paths)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from energyad import FitSettings, features_store
+from energyad import FitSettings
 from energyad.errors import DataError, ImageError
-from energyad.extraction import GoodFeatures, extract
-from energyad.features_store import DiskRows, MemoryRows, open_rows, release
 from energyad.files import CACHE_VARIABLE
-from energyad.images import write_png
-from energyad.progress import Silent
+from energyad.fitting import feature_store
+from energyad.fitting.extraction import GoodFeatures, extract
+from energyad.fitting.feature_store import DiskFeatureStore, MemoryFeatureStore, open_feature_store, release
+from energyad.images.reading import write_png
+from energyad.progress import NullProgress
 from energyad.runtimes.plan import default_plan
 
 SETTINGS = FitSettings(image_size=32)
@@ -46,11 +47,11 @@ def good_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def features_of(files: list[Path], session: Blocks, *, skip_bad: bool = False) -> GoodFeatures:
-    return extract(files, session, settings=SETTINGS, skip_bad=skip_bad, progress=Silent())  # type: ignore[arg-type]
+    return extract(files, session, settings=SETTINGS, skip_bad=skip_bad, progress=NullProgress())  # type: ignore[arg-type]
 
 
 def use_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features_store, "BYTES_AN_IMAGE", features_store.IN_MEMORY)
+    monkeypatch.setattr(feature_store, "BYTES_PER_IMAGE", feature_store.IN_MEMORY)
 
 
 def test_disk_and_memory_hold_the_same_features(
@@ -59,7 +60,7 @@ def test_disk_and_memory_hold_the_same_features(
     in_memory = features_of(good_files, Blocks())
     use_the_disk(monkeypatch)
     on_disk = features_of(good_files, Blocks())
-    assert isinstance(in_memory.rows, MemoryRows) and isinstance(on_disk.rows, DiskRows)
+    assert isinstance(in_memory.rows, MemoryFeatureStore) and isinstance(on_disk.rows, DiskFeatureStore)
     assert isinstance(on_disk.features, np.memmap) and on_disk.features.dtype == np.float16
     np.testing.assert_array_equal(on_disk.features, in_memory.features)
     assert on_disk.kept == in_memory.kept == tuple(range(30))
@@ -92,7 +93,7 @@ def test_a_half_written_row_is_extracted_again(
     expected = features_of(good_files, Blocks())
     use_the_disk(monkeypatch)
     rows = features_of(good_files, Blocks()).rows
-    assert isinstance(rows, DiskRows)
+    assert isinstance(rows, DiskFeatureStore)
     features, places = rows.folder / "features.f16", rows.folder / "places.jsonl"
     os.truncate(features, features.stat().st_size - lost_bytes)
     text = places.read_text(encoding="utf-8")
@@ -108,15 +109,15 @@ def test_nothing_is_left_on_the_disk_once_the_fit_is_done(
 ) -> None:
     use_the_disk(monkeypatch)
     good = features_of(good_files, Blocks())
-    assert any(features_store._folder().iterdir())
+    assert any(feature_store._folder().iterdir())
     good.discard()
-    assert not any(features_store._folder().iterdir())
+    assert not any(feature_store._folder().iterdir())
 
 
 def test_another_file_or_setting_is_another_place(good_files: list[Path]) -> None:
     def place(files: list[Path], key: str = "a") -> Path:
-        rows = open_rows(files, key=(key,), limit=0)
-        assert isinstance(rows, DiskRows)
+        rows = open_feature_store(files, key=(key,), limit=0)
+        assert isinstance(rows, DiskFeatureStore)
         return rows.folder
 
     first = place(good_files)
@@ -127,15 +128,15 @@ def test_another_file_or_setting_is_another_place(good_files: list[Path]) -> Non
 
 
 def test_features_forgotten_for_a_week_are_deleted(good_files: list[Path]) -> None:
-    rows = open_rows(good_files, key=(), limit=0)
+    rows = open_feature_store(good_files, key=(), limit=0)
     rows.append([0], [np.zeros((4, 4, 3), np.float16)])
-    assert isinstance(rows, DiskRows)
-    features_store.forget_old()
+    assert isinstance(rows, DiskFeatureStore)
+    feature_store.remove_stale()
     assert rows.folder.exists()
-    old = time.time() - features_store.FORGOTTEN_AFTER - 60
+    old = time.time() - feature_store.STALE_SECONDS - 60
     for path in rows.folder.iterdir():
         os.utime(path, (old, old))
-    features_store.forget_old()
+    feature_store.remove_stale()
     assert not rows.folder.exists()
 
 
@@ -165,7 +166,7 @@ def test_unreadable_images_are_named_or_left_out(
     not Path("/proc/self/smaps").exists(), reason="reads a process's memory as Linux tells it"
 )
 def test_pages_that_were_given_back_are_no_longer_held_and_read_the_same_again(tmp_path: Path) -> None:
-    rows = DiskRows(tmp_path / "rows")
+    rows = DiskFeatureStore(tmp_path / "rows")
     wanted = np.random.default_rng(0).normal(size=(64, 64, 64, 8)).astype(np.float16)
     rows.append(range(64), list(wanted))
     features, _ = rows.finish()

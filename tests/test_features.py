@@ -5,10 +5,16 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from energyad.backbones import BackboneWeights
 from energyad.errors import BackboneError, SettingsError
-from energyad.features import FeatureExtractor, Stages, choose_stages, empty_extractor, load_extractor
-from energyad.grids import Grid, make_grid, resampling_matrix
+from energyad.features.backbones import BackboneWeights
+from energyad.features.extractor import (
+    FeatureExtractor,
+    Stages,
+    choose_stages,
+    empty_extractor,
+    load_extractor,
+)
+from energyad.features.grids import Grid, make_grid, resampling_matrix
 
 NAME = "tf_efficientnet_lite0"
 

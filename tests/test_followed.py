@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from energyad.datasets import Category
-from energyad.detector import HEAD_FILE, AnomalyDetector
+from energyad.data.datasets import Category
+from energyad.detector import AnomalyDetector
+from energyad.detector.recalibration import recalibrate
 from energyad.errors import ModelError
-from energyad.followed import Followed
-from energyad.recalibration import recalibrate
+from energyad.line.reloading import ReloadingDetector
+from energyad.model.folder import HEAD_FILE
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def test_a_model_that_is_replaced_is_loaded_again_and_otherwise_not(
     folder: Path, fitted_detector: AnomalyDetector, demo_category: Category
 ) -> None:
     found: list[AnomalyDetector] = []
-    followed = Followed(folder, AnomalyDetector.load, replaced=found.append)
+    followed = ReloadingDetector(folder, AnomalyDetector.load, replaced=found.append)
     first = followed()
     assert followed() is first and found == []
     new = recalibrate(fitted_detector, [item.path for item in demo_category.test[:3]])
@@ -38,7 +39,7 @@ def test_the_old_model_stays_where_the_new_one_is_damaged_or_gone_and_that_is_sa
     folder: Path, fitted_detector: AnomalyDetector
 ) -> None:
     said: list[ModelError] = []
-    followed = Followed(folder, AnomalyDetector.load, refused=said.append)
+    followed = ReloadingDetector(folder, AnomalyDetector.load, refused=said.append)
     first = followed()
     fitted_detector.save(folder)
     (folder / HEAD_FILE).write_bytes(b"damaged")
@@ -61,5 +62,5 @@ def test_what_is_replaced_while_it_is_loaded_is_not_missed(
         return loaded
 
     loads: list[AnomalyDetector] = []
-    followed = Followed(folder, load)
+    followed = ReloadingDetector(folder, load)
     assert followed() is loads[1] and followed() is loads[1]

@@ -7,23 +7,23 @@ from dataclasses import replace
 import pytest
 import torch
 
-from energyad.energy import AutoencoderEnergy, MeanEnergy
-from energyad.experts import Expert
-from energyad.grids import Grid
-from energyad.heads import GoodPatches, add_parts, fit_expert
-from energyad.progress import Silent
+from energyad.energy.networks import AutoencoderEnergy, MeanEnergy
+from energyad.energy.patch_energy import PatchEnergy
+from energyad.features.grids import Grid
+from energyad.fitting.energies import GoodPatches, extend_memory_bank, fit_patch_energy
+from energyad.fitting.training import TrainedEnergy
+from energyad.progress import NullProgress
 from energyad.settings import FitSettings
-from energyad.training import TrainedEnergy
 
 CHANNELS = 6
 GRID = Grid(image_size=32, size=4, margin=0)
 SETTINGS = FitSettings(
-    num_latents=CHANNELS,
+    latent_dim=CHANNELS,
     energy_width=8,
     bottleneck=2,
-    num_prototypes=1000,  # as many as there are patches
-    prototype_directions=CHANNELS,
-    warmup_iterations=50,
+    memory_bank_size=1000,  # as many as there are patches
+    memory_bank_directions=CHANNELS,
+    pretrain_steps=50,
     iterations=0,
 )
 
@@ -35,23 +35,25 @@ def patches(images: int, seed: int) -> torch.Tensor:
     return torch.randn(images, GRID.inner**2, CHANNELS, generator=generator).half()
 
 
-def fit(settings: FitSettings, planted: torch.Tensor = NONE_PLANTED) -> tuple[Expert, list[TrainedEnergy]]:
+def fit(
+    settings: FitSettings, planted: torch.Tensor = NONE_PLANTED
+) -> tuple[PatchEnergy, list[TrainedEnergy]]:
     generator = torch.Generator().manual_seed(0)
     parts = GoodPatches(own=patches(5, 0), relit=patches(5, 1), held_out=patches(2, 2), planted=planted)
-    return fit_expert(parts, settings, generator, Silent())
+    return fit_patch_energy(parts, settings, generator, NullProgress())
 
 
 def test_added_parts_are_known_to_the_closer_look_and_no_energy_grows() -> None:
-    settings = replace(SETTINGS, num_prototypes=20, num_closer_looks=2, closer_prototypes=1000)
+    settings = replace(SETTINGS, memory_bank_size=20, rerank_banks=2, rerank_bank_size=1000)
     expert, _ = fit(settings)
     fitted, added, others = patches(5, 0), patches(5, 4), patches(40, 3)
 
-    def closer(expert: Expert, images: torch.Tensor) -> torch.Tensor:
+    def closer(expert: PatchEnergy, images: torch.Tensor) -> torch.Tensor:
         assert expert.closer_look is not None
         return expert.closer_look.squared_distance(expert.whitening(images.float()))
 
     assert float(closer(expert, fitted).max()) < 1e-2 < float(closer(expert, added).min())
-    larger = add_parts(expert, added, num_fitted=5, settings=settings)
+    larger = extend_memory_bank(expert, added, num_fitted=5, settings=settings)
     assert float(closer(larger, torch.cat([fitted, added])).max()) < 1e-2
     assert float(closer(expert, added).min()) > 1e-2  # the first one is left as it was
     one, two = (each(others.float(), per_image=GRID.inner**2) for each in (expert, larger))
@@ -60,16 +62,16 @@ def test_added_parts_are_known_to_the_closer_look_and_no_energy_grows() -> None:
 
 
 def test_as_many_prototypes_are_added_as_is_the_share_of_the_parts() -> None:
-    settings = replace(SETTINGS, num_closer_looks=3, closer_prototypes=40)
+    settings = replace(SETTINGS, rerank_banks=3, rerank_bank_size=40)
     expert, _ = fit(settings)
-    larger = add_parts(expert, patches(2, 2), num_fitted=5, settings=settings)
+    larger = extend_memory_bank(expert, patches(2, 2), num_fitted=5, settings=settings)
     assert expert.closer_look is not None and larger.closer_look is not None
     assert (expert.closer_look.size, larger.closer_look.size) == (40, 56)
 
 
 def test_a_closer_look_leaves_training_as_it_is() -> None:
-    settings = replace(SETTINGS, num_prototypes=20)
-    with_it, without = fit(settings)[0], fit(replace(settings, num_closer_looks=0))[0]
+    settings = replace(SETTINGS, memory_bank_size=20)
+    with_it, without = fit(settings)[0], fit(replace(settings, rerank_banks=0))[0]
     assert without.closer_look is None and with_it.closer_look is not None
     states = [expert.energy.state_dict() for expert in (with_it, without)]
     scaled = {"weight"}  # by one factor, see below
@@ -78,17 +80,17 @@ def test_a_closer_look_leaves_training_as_it_is() -> None:
     torch.testing.assert_close(ratios, ratios.flatten()[0].expand_as(ratios))
 
 
-@pytest.mark.parametrize("num_energies", [1, 3])
+@pytest.mark.parametrize("ensemble_size", [1, 3])
 def test_patches_that_get_a_closer_look_have_as_much_energy_in_the_first_at_the_median(
-    num_energies: int,
+    ensemble_size: int,
 ) -> None:
     settings = replace(
         SETTINGS,
-        num_prototypes=20,
-        num_closer_looks=2,
-        closer_prototypes=80,
-        closer_share=1 / 4,
-        num_energies=num_energies,
+        memory_bank_size=20,
+        rerank_banks=2,
+        rerank_bank_size=80,
+        rerank_fraction=1 / 4,
+        ensemble_size=ensemble_size,
     )
     expert, _ = fit(settings)
     unseen = expert.whitening(patches(2, 2).float())
@@ -101,10 +103,10 @@ def test_patches_that_get_a_closer_look_have_as_much_energy_in_the_first_at_the_
 def test_images_that_are_all_alike_leave_a_first_look() -> None:
     alike = patches(1, 0).expand(6, -1, -1)
     parts = GoodPatches(own=alike[:5], relit=alike[:0], held_out=alike[5:], planted=NONE_PLANTED)
-    settings = replace(SETTINGS, num_prototypes=4, num_closer_looks=2)
+    settings = replace(SETTINGS, memory_bank_size=4, rerank_banks=2)
     one, two = (
-        fit_expert(parts, each, torch.Generator().manual_seed(0), Silent())[0]
-        for each in (settings, replace(settings, num_closer_looks=0))
+        fit_patch_energy(parts, each, torch.Generator().manual_seed(0), NullProgress())[0]
+        for each in (settings, replace(settings, rerank_banks=0))
     )
     others = one.whitening(patches(5, 1).float())
     factor = float((one.energy(others) / two.energy(others)).median())
@@ -112,12 +114,12 @@ def test_images_that_are_all_alike_leave_a_first_look() -> None:
 
 
 def test_no_prototypes_where_none_are_asked() -> None:
-    expert, _ = fit(replace(SETTINGS, num_prototypes=0))
+    expert, _ = fit(replace(SETTINGS, memory_bank_size=0))
     assert isinstance(expert.energy, AutoencoderEnergy) and expert.closer_look is None
 
 
 def test_several_energies_differ_and_the_expert_has_their_mean() -> None:
-    settings = replace(SETTINGS, num_energies=3, num_prototypes=20)
+    settings = replace(SETTINGS, ensemble_size=3, memory_bank_size=20)
     expert, trainings = fit(settings)
     assert len(trainings) == 3
     assert isinstance(expert.energy, MeanEnergy)
@@ -128,7 +130,7 @@ def test_several_energies_differ_and_the_expert_has_their_mean() -> None:
 
 
 def test_patches_like_planted_ones_have_the_more_energy_and_training_is_as_it_was() -> None:
-    settings = replace(SETTINGS, num_prototypes=20, num_closer_looks=0, num_energies=2)
+    settings = replace(SETTINGS, memory_bank_size=20, rerank_banks=0, ensemble_size=2)
     like_good, like_planted = patches(40, 5), patches(40, 6).clone()
     planted = patches(40, 7).flatten(0, 1)
     for each in (like_planted, planted):

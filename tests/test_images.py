@@ -18,15 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from energyad.errors import DataError, ImageError, SettingsError
-from energyad.image_files import find_images
-from energyad.images import (
-    as_rgb,
-    read_image,
-    read_mask,
-    resize,
-    resize_map,
-    write_png,
-)
+from energyad.images.finding import find_images
+from energyad.images.reading import as_rgb, read_image, read_mask, resize, resize_map, write_png
 
 SUFFIXES = (".png", ".jpg", ".bmp", ".tiff", ".webp")
 
@@ -302,7 +295,7 @@ def test_damage_is_reported_without_noise_on_standard_error(tmp_path: Path, rng:
     for suffix in SUFFIXES:
         (tmp_path / f"cut{suffix}").write_bytes(damaged(rng, suffix, 0.6))
     code = (
-        "import sys; from energyad.images import *; from energyad.image_files import find_images\n"
+        "import sys; from energyad.images.reading import *; from energyad.images.finding import find_images\n"
         "from energyad.errors import ImageError\n"
         "for path in find_images([sys.argv[1]]):\n"
         "    try: read_image(path)\n"
@@ -497,6 +490,6 @@ def test_no_source_at_all_is_an_error() -> None:
 
 
 def test_reading_images_loads_no_torch() -> None:
-    modules = "images, energyad.datasets, energyad.demo, energyad.defects"
+    modules = "images, energyad.data.datasets, energyad.data.demo, energyad.data.defects"
     code = f"import sys, energyad.{modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from energyad.coreset import Coreset
-from energyad.discriminator import DiscriminatedEnergy, Discriminator
-from energyad.energy import MeanEnergy, PrototypeEnergy, Prototypes
-from energyad.experts import Expert
-from energyad.grids import Grid
-from energyad.latents import fit_whitening
-from energyad.runtimes import export, layout
-from energyad.scorer import EnergyHead
+from energyad.energy.coreset import Coreset
+from energyad.energy.discriminator import Discriminator, DiscriminatorEnergy
+from energyad.energy.networks import MeanEnergy, MemoryBank, MemoryBankEnergy
+from energyad.energy.patch_energy import PatchEnergy
+from energyad.energy.whitening import fit_whitening
+from energyad.features.grids import Grid
+from energyad.graphs import export, layout
+from energyad.scoring.scorer import EnergyHead
 
 CHANNELS, LATENTS = 12, 8
 
@@ -60,11 +60,11 @@ DRAWN = torch.Generator().manual_seed(0)
 STRETCH = torch.rand(LATENTS, generator=DRAWN) + 0.1
 
 
-def prototype_energy() -> PrototypeEnergy:
-    """Prototypes of their own, in a metric that all share."""
+def prototype_energy() -> MemoryBankEnergy:
+    """MemoryBank of their own, in a metric that all share."""
     points, radii = torch.randn(20, LATENTS, generator=DRAWN), torch.rand(20, generator=DRAWN) + 0.5
-    return PrototypeEnergy(
-        Autoencoder(nn.SiLU()), Prototypes(STRETCH, Coreset(points, radii), num_directions=5)
+    return MemoryBankEnergy(
+        Autoencoder(nn.SiLU()), MemoryBank(STRETCH, Coreset(points, radii), num_directions=5)
     )
 
 
@@ -74,7 +74,7 @@ ENERGIES = {
     "mixture": Mixture(),
     "sorted": Sorted(),
     "prototypes": prototype_energy(),
-    "discriminated": DiscriminatedEnergy(Autoencoder(nn.SiLU()), Discriminator(LATENTS, width=5)),
+    "discriminated": DiscriminatorEnergy(Autoencoder(nn.SiLU()), Discriminator(LATENTS, width=5)),
     "several": MeanEnergy([prototype_energy(), prototype_energy()]),
 }
 
@@ -85,8 +85,8 @@ def heads(name: str) -> tuple[EnergyHead, onnx.ModelProto]:
     generator, energy = torch.Generator().manual_seed(0), ENERGIES[name]
     for parameter in energy.parameters():
         nn.init.normal_(parameter, generator=generator)
-    whitening = fit_whitening(torch.rand(400, CHANNELS, generator=generator), num_latents=LATENTS)
-    head = EnergyHead(Expert(whitening, energy), grid=Grid(64, 8, 1), smoothing=2.0)
+    whitening = fit_whitening(torch.rand(400, CHANNELS, generator=generator), latent_dim=LATENTS)
+    head = EnergyHead(PatchEnergy(whitening, energy), grid=Grid(64, 8, 1), smoothing=2.0)
     head = head.eval().requires_grad_(False)
     return head, export.export_head(head, num_channels=CHANNELS)
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from energyad import metrics
-from energyad.metrics import PixelTally
+from energyad.evaluation import metrics
+from energyad.evaluation.metrics import PixelTally
 
 
 def tallied(heatmaps: np.ndarray, masks: np.ndarray) -> PixelTally:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from energyad import planted
-from energyad.defect_kinds import KINDS
-from energyad.defects import PlantedDefect, plant_defect
-from energyad.extraction import extract
-from energyad.grids import Grid, Scale
-from energyad.planted import COVERED, FEWEST_COPIES, plant, planted_patches, to_plant_in
-from energyad.progress import Silent
+from energyad.data.defect_kinds import KINDS
+from energyad.data.defects import SyntheticDefect, draw_defect
+from energyad.features.grids import Grid, Scale
+from energyad.fitting import synthetic
+from energyad.fitting.extraction import extract
+from energyad.fitting.synthetic import MIN_COPIES, MIN_COVERAGE, drawing_fields, plant, synthetic_patches
+from energyad.progress import NullProgress
 from energyad.runtimes.plan import Plan
 from energyad.settings import FitSettings
 
@@ -24,7 +24,7 @@ GRID = Grid(image_size=64, size=8, margin=2)
 class Brightness:
     """A backbone of one channel: each inner patch's mean."""
 
-    plan = Plan(batch_size=2, lanes=2, threads=1, allowed=2)
+    plan = Plan(batch_size=2, concurrency=2, threads=1, allowed=2)
     fingerprint = "brightness"
 
     def __init__(self) -> None:
@@ -43,14 +43,14 @@ def greys(count: int, size: int = 64) -> list[np.ndarray]:
 
 def patches(images: list[np.ndarray], session: Brightness, **options: Any) -> torch.Tensor:
     settings = FitSettings(image_size=64, **options)
-    how: dict[str, Any] = {"grid": GRID, "scales": [Scale(0, 1)], "progress": Silent()}
-    [found] = planted_patches(images, session, settings=settings, **how)  # type: ignore[arg-type]
+    how: dict[str, Any] = {"grid": GRID, "scales": [Scale(0, 1)], "progress": NullProgress()}
+    [found] = synthetic_patches(images, session, settings=settings, **how)  # type: ignore[arg-type]
     return found
 
 
 def test_none_are_planted_where_none_are_asked() -> None:
     session = Brightness()
-    assert len(patches(greys(3), session, planted_defects=0)) == 0 == len(session.shown)
+    assert len(patches(greys(3), session, synthetic_defects=0)) == 0 == len(session.shown)
 
 
 def test_the_same_seed_plants_the_same() -> None:
@@ -61,21 +61,21 @@ def test_the_same_seed_plants_the_same() -> None:
 def test_only_kinds_that_are_asked_for_are_planted(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
 
-    def recorded(image: np.ndarray, **options: Any) -> PlantedDefect:
-        found.append(plant_defect(image, **options))
+    def recorded(image: np.ndarray, **options: Any) -> SyntheticDefect:
+        found.append(draw_defect(image, **options))
         return found[-1]
 
-    monkeypatch.setattr(planted, "plant_defect", recorded)
+    monkeypatch.setattr(synthetic, "draw_defect", recorded)
     settings = FitSettings(image_size=64)
     options: dict[str, Any] = {
         "grid": GRID,
         "scales": [Scale(0, 1)],
         "settings": settings,
-        "progress": Silent(),
+        "progress": NullProgress(),
     }
-    planted_patches(greys(30), Brightness(), kinds=("spot", "stain"), **options)  # type: ignore[arg-type]
+    synthetic_patches(greys(30), Brightness(), kinds=("spot", "stain"), **options)  # type: ignore[arg-type]
     assert {defect.kind for defect in found} == {"spot", "stain"}
-    planted_patches(greys(30), Brightness(), **options)  # type: ignore[arg-type]
+    synthetic_patches(greys(30), Brightness(), **options)  # type: ignore[arg-type]
     assert {defect.kind for defect in found} == set(KINDS)
 
 
@@ -84,30 +84,30 @@ def test_of_few_images_there_are_several_copies_each_and_of_many_some(
 ) -> None:
     few, some, many = Brightness(), Brightness(), Brightness()
     patches(greys(5), few)
-    patches(greys(FEWEST_COPIES), some)
-    assert (len(few.shown), len(some.shown)) == (65, FEWEST_COPIES)
+    patches(greys(MIN_COPIES), some)
+    assert (len(few.shown), len(some.shown)) == (65, MIN_COPIES)
     assert len({image.tobytes() for image in few.shown}) == 65
-    monkeypatch.setattr(planted, "MOST_COPIES", 30)
-    monkeypatch.setattr(planted, "FEWEST_COPIES", 10)
-    patches(greys(FEWEST_COPIES), many)
+    monkeypatch.setattr(synthetic, "MAX_COPIES", 30)
+    monkeypatch.setattr(synthetic, "MIN_COPIES", 10)
+    patches(greys(MIN_COPIES), many)
     assert len(many.shown) == 22
 
 
 def test_covered_patches_are_those_that_the_defect_changes() -> None:
-    rng, settings = np.random.default_rng(1), FitSettings(image_size=64, lighting=0.0, planted_defects=2)
+    rng, settings = np.random.default_rng(1), FitSettings(image_size=64, lighting=0.0, synthetic_defects=2)
     for image in greys(20, 128):
-        [field] = to_plant_in(image, settings=settings, most_tiles=1)
+        [field] = drawing_fields(image, settings=settings, most_tiles=1)
         copy, share = plant(field, grid=GRID, settings=settings, rng=rng)
         plain, _ = plant(
-            field, grid=GRID, settings=FitSettings(image_size=64, lighting=0.0, planted_defects=0), rng=rng
+            field, grid=GRID, settings=FitSettings(image_size=64, lighting=0.0, synthetic_defects=0), rng=rng
         )
         changed = np.abs(copy.astype(int) - plain).reshape(8, 8, 8, 8, 3).max(axis=(1, 3, 4))[2:-2, 2:-2]
         assert share.shape == (4, 4)
-        assert (changed[share == 0] == 0).all() and (changed[share >= COVERED] > 0).all()
+        assert (changed[share == 0] == 0).all() and (changed[share >= MIN_COVERAGE] > 0).all()
 
 
 def test_defects_are_planted_in_the_judged_area_alone() -> None:
-    rng, settings = np.random.default_rng(1), FitSettings(image_size=64, planted_defects=1)
+    rng, settings = np.random.default_rng(1), FitSettings(image_size=64, synthetic_defects=1)
     mask = np.zeros((64, 64), dtype=bool)
     mask[24:40, 24:40] = True
     shares = np.stack(
@@ -123,7 +123,7 @@ def test_defects_are_planted_in_the_judged_area_alone() -> None:
 def test_what_is_planted_differs_from_what_is_good() -> None:
     images = greys(60)
     settings = FitSettings(image_size=64, lighting=0.0)
-    good = extract(images, Brightness(), settings=settings, skip_bad=False, progress=Silent())  # type: ignore[arg-type]
+    good = extract(images, Brightness(), settings=settings, skip_bad=False, progress=NullProgress())  # type: ignore[arg-type]
     found = patches(images, Brightness(), lighting=0.0).float()
     good_spread = float(np.std(good.features.astype(np.float32)))
     assert found.shape[1] == 1 and len(found) > 60
@@ -145,12 +145,12 @@ def test_defects_are_drawn_at_the_images_own_size_within_bounds(
     own: tuple[int, int], drawn: tuple[int, int]
 ) -> None:
     image = np.zeros((*own, 3), np.uint8)
-    [field] = to_plant_in(image, settings=FitSettings(image_size=64), most_tiles=1)
+    [field] = drawing_fields(image, settings=FitSettings(image_size=64), most_tiles=1)
     assert field.shape[:2] == drawn
 
 
 def test_tiles_are_planted_in_by_themselves() -> None:
     settings = FitSettings(image_size=64, tiles=(2, 3), tile_overlap=0.0)
     small, large = np.zeros((128, 192, 3), np.uint8), np.zeros((256, 384, 3), np.uint8)
-    assert [tile.shape[0] for tile in to_plant_in(small, settings=settings, most_tiles=4)] == [64] * 4
-    assert [tile.shape[0] for tile in to_plant_in(large, settings=settings, most_tiles=9)] == [128] * 6
+    assert [tile.shape[0] for tile in drawing_fields(small, settings=settings, most_tiles=4)] == [64] * 4
+    assert [tile.shape[0] for tile in drawing_fields(large, settings=settings, most_tiles=9)] == [128] * 6

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energyad.calibration import calibrate
 from energyad.report.plots import histogram
+from energyad.scoring.calibration import calibrate
 
 SCORES = st.lists(st.integers(1, 400).map(lambda hundredths: hundredths / 100), min_size=1, max_size=6)
 

@@ -7,24 +7,24 @@ import onnx
 import pytest
 
 from energyad import AnomalyDetector, FitSettings
-from energyad.assembly import assemble_scorer
-from energyad.demo import render_flawed, render_good
-from energyad.detector import GRAPH_FILE
+from energyad.data.demo import render_flawed, render_good
+from energyad.detector.export import export_model, open_exported, verify
 from energyad.errors import BackboneError, ImageError, ModelError, SettingsError
-from energyad.exports import export_model, open_exported, verify
-from energyad.images import write_png
-from energyad.metrics import image_auroc
-from energyad.runtimes.quantisation import quantise
+from energyad.evaluation.metrics import image_auroc
+from energyad.graphs.quantisation import quantise
+from energyad.images.reading import write_png
+from energyad.model.assembly import assemble_scorer
+from energyad.model.folder import GRAPH_FILE
 
 SIZE = 128
 SETTINGS = FitSettings(
     image_size=SIZE,
-    warmup_iterations=400,
+    pretrain_steps=400,
     iterations=20,
-    num_prototypes=128,
-    closer_prototypes=512,
+    memory_bank_size=128,
+    rerank_bank_size=512,
     precision="int8",
-    planted_defects=1,
+    synthetic_defects=1,
     discriminator_iterations=100,
 )
 GOOD = [render_good(0, "train", index, size=SIZE) for index in range(16)]
@@ -63,7 +63,7 @@ def test_a_fit_on_quantised_features_still_tells_flaws_from_good_parts(quantised
 
 @pytest.mark.usefixtures("no_head_graph")
 def test_the_backbone_is_much_smaller_than_in_floats(quantised: AnomalyDetector) -> None:
-    settings = FitSettings(image_size=64, iterations=0, warmup_iterations=1, planted_defects=0)
+    settings = FitSettings(image_size=64, iterations=0, pretrain_steps=1, synthetic_defects=0)
     floats = AnomalyDetector.fit(GOOD[:8], settings=settings, any_direction=False, threads=1)
     small, large = (
         sum(

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from energyad.cli import app
-from energyad.demo import render_demo
+from energyad.data.demo import render_demo
 from energyad.settings import FitSettings
 
 ROOT = Path(__file__).parents[1]
@@ -75,14 +75,14 @@ def test_every_other_command_and_the_python_example_work(
 ) -> None:
     quick = {
         "image_size": 64,
-        "warmup_iterations": 60,
+        "pretrain_steps": 60,
         "iterations": 5,
         "energy_width": 32,
-        "num_prototypes": 64,
-        "closer_prototypes": 128,
-        "planted_defects": 1,
+        "memory_bank_size": 64,
+        "rerank_bank_size": 128,
+        "synthetic_defects": 1,
         "discriminator_iterations": 50,
-        "half_strides": (),
+        "coarse_strides": (),
     }
     for name, value in quick.items():
         monkeypatch.setitem(FitSettings.__init__.__kwdefaults__, name, value)

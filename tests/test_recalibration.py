@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from energyad import AnomalyDetector
-from energyad.datasets import Category
-from energyad.demo import render_good
+from energyad.data.datasets import Category
+from energyad.data.demo import render_good
+from energyad.detector.recalibration import recalibrate
 from energyad.errors import DataError, ImageError, SettingsError
-from energyad.recalibration import recalibrate
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_old_calibrations_stay_in_the_history_with_date_count_and_data(
     again = recalibrate(recalibrated, new_parts[:5])
     again.save(tmp_path / "model")
     manifest = AnomalyDetector.load(tmp_path / "model", threads=1).manifest
-    first, second = manifest.earlier_calibrations
+    first, second = manifest.previous_calibrations
     assert first.good_scores == fitted_detector.calibration.good_scores
     assert second == recalibrated.manifest.calibration
     assert first.created == fitted_detector.manifest.created and first.data_sha256

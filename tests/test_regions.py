@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energyad.calibration import Calibration, calibrate
-from energyad.prediction import predict
-from energyad.regions import MOST, find_regions
+from energyad.scoring.calibration import Calibration, calibrate
+from energyad.scoring.prediction import predict
+from energyad.scoring.regions import MOST, find_regions
 
 GOOD = np.linspace(0.5, 1.0, 39)
 RULE = calibrate(GOOD, false_reject_rate=0.025, review_rate=0.25)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from jaxtyping import UInt8
 
-from energyad import rehearsal
-from energyad.datasets import Category, open_category
+from energyad.data.datasets import Category, open_category
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError, ImageError
-from energyad.evaluation import Evaluation, ScoredItem, evaluate
-from energyad.images import read_image, read_mask, write_png
-from energyad.rehearsal import by_size, rehearse
+from energyad.evaluation import rehearsal
+from energyad.evaluation.evaluate import Evaluation, ScoredItem, evaluate
+from energyad.evaluation.rehearsal import by_size, rehearse
+from energyad.images.reading import read_image, read_mask, write_png
 from energyad.runtimes import RawScores
 from energyad.runtimes.plan import Plan
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.evaluation import Evaluation
-from energyad.images import read_image
-from energyad.journal import JournalLine
-from energyad.overlays import ColourScale, colour_bar, overlay, overlay_places
+from energyad.evaluation.evaluate import Evaluation
+from energyad.images.reading import read_image
+from energyad.line.journal import JournalLine
 from energyad.report import Report, html_page, of_category, of_images, of_results, write_report
+from energyad.report.overlays import ColourScale, colour_bar, overlay, overlay_places
 from energyad.report.plots import histogram
-from energyad.results import scored
-from energyad.sheet import choose, picture_sheet
+from energyad.report.sheet import choose, picture_sheet
+from energyad.scoring.results import scored
 
 SCALE = ColourScale(threshold=2.0)
 

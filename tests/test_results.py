@@ -11,13 +11,13 @@ import jsonschema
 import numpy as np
 import pytest
 
-from energyad.calibration import calibrate
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
-from energyad.journal import read_journal
-from energyad.prediction import predict
-from energyad.results import (
+from energyad.line.journal import read_journal
+from energyad.scoring.calibration import calibrate
+from energyad.scoring.prediction import predict
+from energyad.scoring.results import (
     ImageResult,
     ModelReference,
     by_score,
@@ -41,7 +41,7 @@ def result(peak: float, image: str = "part.png") -> ImageResult:
 
 def test_the_published_schema_is_that_of_the_code() -> None:
     assert json.loads(SCHEMA.read_text(encoding="utf-8")) == json_schema(), (
-        "python -m energyad.results > docs/schema/result.schema.json"
+        "python -m energyad.scoring.results > docs/schema/result.schema.json"
     )
 
 

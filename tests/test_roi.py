@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from energyad.energy.patch_energy import PatchEnergy
+from energyad.energy.whitening import Whitening
 from energyad.errors import DataError, ImageError, SettingsError
-from energyad.experts import Expert
-from energyad.grids import Grid
-from energyad.images import write_png
-from energyad.latents import Whitening
-from energyad.roi import judge, open_area
-from energyad.scorer import EnergyHead
+from energyad.features.grids import Grid
+from energyad.fitting.roi import judge, read_roi
+from energyad.images.reading import write_png
+from energyad.scoring.scorer import EnergyHead
 
 SHAPE = (40, 60)
 LEFT = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]
@@ -28,23 +28,23 @@ def file(folder: Path, content: object) -> Path:
 
 
 def test_polygons_cover_their_own_pixels_exactly(tmp_path: Path) -> None:
-    mask = open_area(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).drawn(SHAPE)
+    mask = read_roi(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).drawn(SHAPE)
     assert mask[:, :30].all() and not mask[:, 30:].any()
 
 
 def test_pixels_of_any_image_size_relative_corners_and_a_mask_image_mean_the_same(tmp_path: Path) -> None:
-    relative = open_area(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).drawn(SHAPE)
+    relative = read_roi(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).drawn(SHAPE)
     corners = [[500 * x, 200 * y] for x, y in LEFT]
     pixels = {"units": "pixels", "width": 500, "height": 200, "polygons": [corners]}
     image = np.zeros((200, 500), bool)
     image[:, :250] = True
     for area in (file(tmp_path, pixels), write_png(tmp_path / "mask.png", image), image):
-        np.testing.assert_array_equal(open_area(area).drawn(SHAPE), relative)
+        np.testing.assert_array_equal(read_roi(area).drawn(SHAPE), relative)
 
 
 def test_a_triangle_has_half_the_area_of_its_box(tmp_path: Path) -> None:
     triangle = {"units": "relative", "polygons": [[[0, 0], [1, 0], [0, 1]]]}
-    assert open_area(file(tmp_path, triangle)).drawn((200, 300)).mean() == pytest.approx(0.5, abs=0.01)
+    assert read_roi(file(tmp_path, triangle)).drawn((200, 300)).mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_overlapping_polygons_add_up_and_ignored_ones_are_taken_out(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_energies_outside_have_no_say_in_the_score() -> None:
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[:, :32] = True
     grid = Grid(image_size=64, size=8, margin=1)
-    head = EnergyHead(Expert(whitening, Given()), grid=grid, smoothing=0.0, mask=mask)
+    head = EnergyHead(PatchEnergy(whitening, Given()), grid=grid, smoothing=0.0, mask=mask)
     energies = torch.full((1, 1, 6, 6), 0.2)
     quiet = head(energies)
     energies[..., 5] = 9.0
@@ -97,14 +97,14 @@ class Given(torch.nn.Module):
 )
 def test_a_file_that_holds_no_polygons_is_one_clear_error(tmp_path: Path, content: str) -> None:
     with pytest.raises(DataError, match=r"area\.json: no polygons"):
-        open_area(file(tmp_path, content))
+        read_roi(file(tmp_path, content))
 
 
 def test_a_file_that_is_neither_polygons_nor_a_mask_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.json.*cannot be read"):
-        open_area(tmp_path / "gone.json")
+        read_roi(tmp_path / "gone.json")
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ImageError, match=r"text\.png"):
-        open_area(tmp_path / "text.png")
+        read_roi(tmp_path / "text.png")
     with pytest.raises(DataError, match="boolean"):
-        open_area(np.zeros((4, 4)))
+        read_roi(np.zeros((4, 4)))

@@ -12,12 +12,12 @@ from jaxtyping import UInt8
 
 import energyad.runtimes
 from energyad import AnomalyDetector
-from energyad.detector import GRAPH_FILE
 from energyad.errors import SettingsError
 from energyad.files import CACHE_VARIABLE
-from energyad.runtimes import RawScores, kept
+from energyad.model.folder import GRAPH_FILE
+from energyad.runtimes import RawScores, tuning
 from energyad.runtimes.onnx import OnnxRuntime
-from energyad.runtimes.plan import Lanes, OneThread, Plan, default_plan
+from energyad.runtimes.plan import ConcurrentCalls, Plan, SerialExecutor, default_plan
 
 ENGINES = ("onnxruntime", "openvino", "torch")
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 128, 128, 3), dtype=np.uint8)
@@ -43,10 +43,10 @@ def test_every_runtime_gives_the_same_scores_and_verdicts(
     assert ((theirs.score > threshold) == (ours.score > threshold)).all()
 
 
-@pytest.mark.parametrize("plan", list(kept.candidates(3)), ids=str)
+@pytest.mark.parametrize("plan", list(tuning.candidates(3)), ids=str)
 def test_no_plan_changes_a_score(plan: Plan, fitted_detector: AnomalyDetector) -> None:
     expected = fitted_detector.runtime.run(PIXELS)
-    found = fitted_detector.runtime.replan(plan).run(PIXELS)
+    found = fitted_detector.runtime.with_plan(plan).run(PIXELS)
     np.testing.assert_array_equal(found.score, expected.score)
     np.testing.assert_array_equal(found.heatmap, expected.heatmap)
 
@@ -59,16 +59,16 @@ def test_calls_are_cut_to_the_plans_size_and_keep_their_order() -> None:
         return RawScores(pixels[:, 0, 0, 0].astype(np.float32), pixels[..., 0].astype(np.float32))
 
     pixels = np.broadcast_to(np.arange(11, dtype=np.uint8)[:, None, None, None], (11, 2, 2, 3))
-    scores = Lanes(infer, Plan(batch_size=4, lanes=2, threads=1, allowed=2)).run(pixels)
+    scores = ConcurrentCalls(infer, Plan(batch_size=4, concurrency=2, threads=1, allowed=2)).run(pixels)
     assert scores.score.tolist() == list(range(11)) and scores.heatmap.shape == (11, 2, 2)
     assert sorted(sizes) == [3, 4, 4]
 
 
 def test_one_thread_is_always_a_candidate() -> None:
     for allowed in (1, 2, 16):
-        plans = list(kept.candidates(allowed))
-        assert any(plan.lanes == plan.threads == 1 for plan in plans)
-        assert all(plan.lanes * plan.threads <= allowed == plan.allowed for plan in plans)
+        plans = list(tuning.candidates(allowed))
+        assert any(plan.concurrency == plan.threads == 1 for plan in plans)
+        assert all(plan.concurrency * plan.threads <= allowed == plan.allowed for plan in plans)
 
 
 def test_two_threads_are_not_taken_where_one_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,13 +78,13 @@ def test_two_threads_are_not_taken_where_one_is_faster(monkeypatch: pytest.Monke
         def __init__(self, plan: Plan) -> None:
             self.plan = plan
 
-        def replan(self, plan: Plan) -> Rival:
+        def with_plan(self, plan: Plan) -> Rival:
             return Rival(plan)
 
     slowed = {1: 10.0, 2: 6.0}
-    monkeypatch.setattr(kept, "_rate", lambda rival, _: slowed[rival.plan.lanes * rival.plan.threads])
-    best = kept.measure(Rival(default_plan(2)), shape=(64, 64))  # type: ignore[arg-type]
-    assert best.lanes * best.threads == 1 and best.allowed == 2
+    monkeypatch.setattr(tuning, "_rate", lambda rival, _: slowed[rival.plan.concurrency * rival.plan.threads])
+    best = tuning.measure(Rival(default_plan(2)), shape=(64, 64))  # type: ignore[arg-type]
+    assert best.concurrency * best.threads == 1 and best.allowed == 2
 
 
 def test_a_plan_is_measured_once_and_found_again(
@@ -92,12 +92,12 @@ def test_a_plan_is_measured_once_and_found_again(
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     measured: list[int] = []
-    chosen = Plan(batch_size=2, lanes=1, threads=1, allowed=2)
-    monkeypatch.setattr(kept, "measure", lambda *_, **__: measured.append(1) or chosen)
+    chosen = Plan(batch_size=2, concurrency=1, threads=1, allowed=2)
+    monkeypatch.setattr(tuning, "measure", lambda *_, **__: measured.append(1) or chosen)
     detector = AnomalyDetector.load(model_folder, threads=2)
     detector.prepare(10)
     assert not measured, "too few images to pay"
-    detector.prepare(kept.PAYS_FROM)
+    detector.prepare(tuning.MIN_IMAGES_TO_TUNE)
     assert detector.runtime.plan == chosen
     again = AnomalyDetector.load(model_folder, threads=2)
     again.prepare()
@@ -106,22 +106,22 @@ def test_a_plan_is_measured_once_and_found_again(
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"batch_size": 0, "lanes": 1, "threads": 1, "allowed": 1}', "{}"]
+    "content", ["", "[]", '{"batch_size": 0, "concurrency": 1, "threads": 1, "allowed": 1}', "{}"]
 )
 def test_a_broken_record_of_a_plan_is_as_none(
     content: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     graph = (model_folder / GRAPH_FILE).read_bytes()
-    place = kept._place("onnxruntime", graph, 1)
+    place = tuning._place("onnxruntime", graph, 1)
     place.parent.mkdir(parents=True)
     place.write_text(content, encoding="utf-8")
-    assert kept.plan_for("onnxruntime", graph, threads=1) == default_plan(1)
+    assert tuning.plan_for("onnxruntime", graph, threads=1) == default_plan(1)
 
 
 def test_measuring_takes_about_a_second(fitted_detector: AnomalyDetector) -> None:
-    plan = kept.measure(OnnxRuntime(fitted_detector.contents[GRAPH_FILE], threads=1), shape=(128, 128))
-    assert plan in list(kept.candidates(1))
+    plan = tuning.measure(OnnxRuntime(fitted_detector.contents[GRAPH_FILE], threads=1), shape=(128, 128))
+    assert plan in list(tuning.candidates(1))
 
 
 def test_an_unknown_or_missing_engine_is_one_clear_line(
@@ -169,7 +169,7 @@ def test_what_one_thread_is_for_runs_in_it_whoever_calls_and_errors_reach_the_ca
         ran.append((threading.get_ident(), len(pixels)))
         return RawScores(pixels[:, 0, 0, 0].astype(np.float32), pixels[..., 0].astype(np.float32))
 
-    call = OneThread(infer)
+    call = SerialExecutor(infer)
     batches = [np.full((count, 2, 2, 3), count, dtype=np.uint8) for count in range(1, 9)]
     found: dict[int, RawScores] = {}
     callers = [

@@ -14,18 +14,18 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from energyad.backbones import empty_backbone
-from energyad.demo import render_good
-from energyad.detector import HEAD_FILE, AnomalyDetector
-from energyad.experts import LEAST, Expert, ScaleProduct, unite
-from energyad.features import Stages, choose_stages, load_extractor
-from energyad.grids import Grid, Scale, interpolation_matrix
-from energyad.heads import GoodPatches
-from energyad.latents import fit_whitening
-from energyad.progress import Silent
-from energyad.scales import fit_judge, for_scale
+from energyad.data.demo import render_good
+from energyad.detector import AnomalyDetector
+from energyad.energy.categories import stack_energies
+from energyad.energy.patch_energy import ENERGY_EPS, MultiScaleEnergy, PatchEnergy
+from energyad.energy.whitening import fit_whitening
+from energyad.features.backbones import BlockStacks, empty_backbone, without_last_stack
+from energyad.features.extractor import Stages, choose_stages, load_extractor
+from energyad.features.grids import Grid, Scale, interpolation_matrix
+from energyad.fitting.energies import GoodPatches, fit_multiscale_energy, for_scale
+from energyad.model.folder import HEAD_FILE
+from energyad.progress import NullProgress
 from energyad.settings import FitSettings
-from energyad.stages import BlockStacks, without_last_stack
 from tests.test_experts import mean_decides
 
 FINE, COARSE = Scale(0, 2), Scale(2, 7, factor=2)
@@ -33,13 +33,13 @@ INNER = Scale(2, 7, factor=2, margin=1)
 CHANNELS, SIDE = 4, 4
 SETTINGS = FitSettings(
     image_size=96,
-    num_latents=12,
+    latent_dim=12,
     energy_width=16,
-    num_prototypes=20,
-    closer_prototypes=40,
-    planted_defects=1,
+    memory_bank_size=20,
+    rerank_bank_size=40,
+    synthetic_defects=1,
     discriminator_iterations=5,
-    warmup_iterations=20,
+    pretrain_steps=20,
     iterations=2,
 )
 NAME = "tf_efficientnet_lite0"
@@ -52,14 +52,14 @@ class MeanSquare(torch.nn.Module):
         return z.square().mean(dim=-1)
 
 
-def an_expert(channels: int, seed: int = 0) -> Expert:
+def an_expert(channels: int, seed: int = 0) -> PatchEnergy:
     patches = torch.randn(100, channels, generator=torch.Generator().manual_seed(seed))
-    return Expert(fit_whitening(patches, num_latents=channels), MeanSquare()).eval()
+    return PatchEnergy(fit_whitening(patches, latent_dim=channels), MeanSquare()).eval()
 
 
-def a_product(seed: int = 0) -> ScaleProduct:
+def a_product(seed: int = 0) -> MultiScaleEnergy:
     experts, shares = [an_expert(2, seed), an_expert(7, seed)], ((0.75, 0.25), (1.0, 0.0))[seed]
-    return ScaleProduct(experts, [FINE, COARSE], side=SIDE, shares=shares)
+    return MultiScaleEnergy(experts, [FINE, COARSE], side=SIDE, shares=shares)
 
 
 def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -112,7 +112,7 @@ def test_beyond_its_margin_a_scale_has_its_outermost_patch_s_energy(tiles: int) 
         return energies
 
     experts[1].closer_look = look  # type: ignore[assignment]
-    product = ScaleProduct(experts, [FINE, INNER], side=side, shares=(0.75, 0.25))
+    product = MultiScaleEnergy(experts, [FINE, INNER], side=side, shares=(0.75, 0.25))
     features = drawn(2 * tiles, side, side, CHANNELS)
     fine = product.experts[0](features[..., :2], tiles * side**2)
     coarse = product.experts[1](INNER.of(features), tiles * 4).log()
@@ -127,7 +127,7 @@ def test_of_next_to_no_energy_rounding_is_not_told() -> None:
     product, features = a_product(), drawn(2, SIDE, SIDE, CHANNELS)
     features[:, 0, 0, :2] = product.experts[0].whitening.mean + torch.tensor([[1e-3], [1e-2]])
     fine = product.experts[0](features[..., :2], SIDE**2)[:, 0, 0]
-    assert 0 < fine[0] < fine[1] < LEAST
+    assert 0 < fine[0] < fine[1] < ENERGY_EPS
     features[..., 2:] = features[:1, ..., 2:]
     energies = product(features, SIDE**2)[:, 0, 0]
     assert torch.equal(energies[0], energies[1]) and energies[0] > 0
@@ -135,7 +135,7 @@ def test_of_next_to_no_energy_rounding_is_not_told() -> None:
 
 def test_of_the_image_at_half_its_size_stages_are_dealt_out_as_they_are() -> None:
     plain = load_extractor(NAME, image_size=64)
-    both = load_extractor(NAME, image_size=64, half_strides=(8, 32))
+    both = load_extractor(NAME, image_size=64, coarse_strides=(8, 32))
     assert plain.scales == (Scale(0, 176),)
     assert both.scales == (Scale(0, 176), Scale(176, 40 + 192, factor=2))
     pixels = torch.randint(0, 256, (2, 64, 64, 3), generator=torch.Generator().manual_seed(0)).byte()
@@ -147,7 +147,7 @@ def test_of_the_image_at_half_its_size_stages_are_dealt_out_as_they_are() -> Non
     wide = F.interpolate(stages[-1], size=(4, 4), mode="bilinear")
     expected = torch.cat([stages[1], wide], dim=1)[:, :, 1:-1, 1:-1].permute(0, 2, 3, 1)
     torch.testing.assert_close(both.scales[1].of(found.permute(0, 2, 3, 1)), expected, rtol=1e-4, atol=1e-4)
-    narrow = load_extractor(NAME, image_size=64, half_strides=(8, 32), border=8)
+    narrow = load_extractor(NAME, image_size=64, coarse_strides=(8, 32), border=8)
     assert narrow.scales[1] == Scale(176, 40 + 192, factor=2, margin=1)
     with torch.no_grad():
         torch.testing.assert_close(narrow(pixels)[:, :, 1:-1, 1:-1], found)
@@ -159,13 +159,13 @@ def test_a_network_for_images_of_one_size_sees_no_smaller_ones() -> None:
 
 
 def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototypes() -> None:
-    settings = FitSettings(warmup_iterations=30, iterations=8, num_prototypes=101)
+    settings = FitSettings(pretrain_steps=30, iterations=8, memory_bank_size=101)
     wide = for_scale(settings, COARSE)
     assert (
-        wide.num_prototypes == 51
-        and for_scale(replace(settings, num_prototypes=0), COARSE).num_prototypes == 0
+        wide.memory_bank_size == 51
+        and for_scale(replace(settings, memory_bank_size=0), COARSE).memory_bank_size == 0
     )
-    assert (wide.warmup_iterations, wide.iterations, wide.dxmi.decay_iterations) == (8, 2, 100)
+    assert (wide.pretrain_steps, wide.iterations, wide.dxmi.decay_iterations) == (8, 2, 100)
     assert for_scale(settings, FINE) == settings
     ends: dict[int, int] = {}
     good = [
@@ -174,15 +174,15 @@ def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototy
         )
         for each in (FINE, COARSE)
     ]
-    small = replace(SETTINGS, iterations=8, planted_defects=0)
+    small = replace(SETTINGS, iterations=8, synthetic_defects=0)
     grid = Grid(image_size=32, size=4, margin=0)
-    fit_judge(
+    fit_multiscale_energy(
         good,
         (FINE, COARSE),
         grid,
         small,
         torch.Generator().manual_seed(0),
-        Silent(),
+        NullProgress(),
         lambda scale, iteration, _: ends.update({scale: iteration}),
     )
     assert ends == {0: 8, 1: 2}
@@ -199,7 +199,9 @@ def test_of_several_categories_each_is_judged_by_its_own_product(tiles: int) -> 
     products = [a_product(seed) for seed in range(2)]
     numbers = torch.tensor([1, 0, 1])
     features = drawn(3 * tiles, SIDE, SIDE, CHANNELS) + numbers.repeat_interleave(tiles)[:, None, None, None]
-    experts = unite(products, mean_decides_of(CHANNELS), units=None, tiles=tiles).requires_grad_(False)
+    experts = stack_energies(products, mean_decides_of(CHANNELS), units=None, tiles=tiles).requires_grad_(
+        False
+    )
     energies, category = experts(features)
     assert category.tolist() == numbers.tolist()
     for place, number in enumerate(numbers):
@@ -210,11 +212,11 @@ def test_of_several_categories_each_is_judged_by_its_own_product(tiles: int) -> 
 def test_beside_a_category_of_more_scales_one_is_judged_as_by_itself() -> None:
     judges = [an_expert(2), a_product().eval()]
     features = drawn(2, SIDE, SIDE, CHANNELS) + torch.tensor([0.0, 1.0])[:, None, None, None]
-    experts = unite(judges, mean_decides_of(CHANNELS), units=None, tiles=1).requires_grad_(False)
+    experts = stack_energies(judges, mean_decides_of(CHANNELS), units=None, tiles=1).requires_grad_(False)
     energies, category = experts(features)
     assert category.tolist() == [0, 1]
     assert safetensors.torch.save(dict(experts.state_dict()))  # which refuses weights that share their memory
-    alone = judges[0](features[:1, ..., :2], SIDE**2).clamp_min(LEAST)
+    alone = judges[0](features[:1, ..., :2], SIDE**2).clamp_min(ENERGY_EPS)
     torch.testing.assert_close(energies[:1], alone)
     torch.testing.assert_close(energies[1:], judges[1](features[1:], SIDE**2))
 
@@ -243,7 +245,7 @@ def test_a_model_of_scales_survives_its_folder_and_scores_alike_on_every_engine(
     prototypes = {
         name[-16:]: each.shape[-1] for name, each in tensors.items() if name.endswith(".energy.weight")
     }
-    count = SETTINGS.num_prototypes
+    count = SETTINGS.memory_bank_size
     assert prototypes == {".0.energy.weight": count, ".1.energy.weight": count // 2}
     model.save(tmp_path / "model")
     engines = [

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from energyad.energy import AutoencoderEnergy
-from energyad.experts import Expert
-from energyad.features import load_extractor
-from energyad.grids import Grid
-from energyad.latents import Whitening, fit_whitening
-from energyad.scorer import EnergyHead, Scorer, upsampling_matrix
+from energyad.energy.networks import AutoencoderEnergy
+from energyad.energy.patch_energy import PatchEnergy
+from energyad.energy.whitening import Whitening, fit_whitening
+from energyad.features.extractor import load_extractor
+from energyad.features.grids import Grid
+from energyad.scoring.heatmaps import upsampling_matrix
+from energyad.scoring.scorer import EnergyHead, Scorer
 
 GRID = Grid(image_size=64, size=8, margin=1)
 
@@ -20,9 +21,11 @@ GRID = Grid(image_size=64, size=8, margin=1)
 def scorer() -> Scorer:
     generator = torch.Generator().manual_seed(0)
     extractor = load_extractor("tf_efficientnet_lite0", image_size=64)
-    whitening = fit_whitening(torch.randn(500, 176, generator=generator), num_latents=16)
+    whitening = fit_whitening(torch.randn(500, 176, generator=generator), latent_dim=16)
     energy = AutoencoderEnergy(16, width=8, bottleneck=4, generator=generator)
-    return Scorer(extractor, EnergyHead(Expert(whitening, energy), grid=extractor.grid, smoothing=4.0)).eval()
+    return Scorer(
+        extractor, EnergyHead(PatchEnergy(whitening, energy), grid=extractor.grid, smoothing=4.0)
+    ).eval()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 4.0])
@@ -85,7 +88,7 @@ def a_head(*, smoothing: float = 4.0, even: bool = True, contrast: float = 1.0) 
     whitening = Whitening(1, 1)
     whitening.projection.fill_(1.0)
     options: dict[str, Any] = {"smoothing": smoothing, "even": even, "contrast": contrast}
-    return EnergyHead(Expert(whitening, _Given()), grid=GRID, **options)
+    return EnergyHead(PatchEnergy(whitening, _Given()), grid=GRID, **options)
 
 
 def test_a_higher_energy_anywhere_never_lowers_the_score() -> None:

@@ -8,14 +8,15 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from energyad.energy.patch_energy import PatchEnergy
+from energyad.energy.whitening import Whitening
 from energyad.errors import SettingsError
-from energyad.experts import Expert
-from energyad.extraction import some_tiles
-from energyad.grids import Grid
-from energyad.latents import Whitening
-from energyad.scorer import EnergyHead, blended, cut, upsampling_matrix
+from energyad.features.grids import Grid
+from energyad.fitting.extraction import some_tiles
+from energyad.images.tiling import Tiles, blending_weights, length, parse_tiles, starts
+from energyad.scoring.heatmaps import blended, upsampling_matrix
+from energyad.scoring.scorer import EnergyHead, cut
 from energyad.settings import FitSettings
-from energyad.tiling import Tiles, blending_weights, length, parse_tiles, starts
 
 GRID = Grid(image_size=64, size=16, margin=4)
 
@@ -28,7 +29,7 @@ class FirstLatent(torch.nn.Module):
 def head(tiles: Tiles, grid: Grid = GRID) -> EnergyHead:
     whitening = Whitening(1, 1)
     whitening.projection.fill_(1.0)
-    return EnergyHead(Expert(whitening, FirstLatent()), grid=grid, smoothing=0.0, tiles=tiles)
+    return EnergyHead(PatchEnergy(whitening, FirstLatent()), grid=grid, smoothing=0.0, tiles=tiles)
 
 
 @settings(max_examples=40)

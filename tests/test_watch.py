@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.robustness.kills import STUB, run_with_kills
-from energyad import observation
-from energyad.calibration import Calibration
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
-from energyad.journal import Journal, JournalLine, read_journal
-from energyad.results import ModelReference, scored, unreadable
-from energyad.watch import Scored, Watcher, scorer_of
+from energyad.line.journal import Journal, JournalLine, read_journal
+from energyad.line.watch import Scored, Watcher, scorer_of
+from energyad.model import statistics
+from energyad.scoring.calibration import Calibration
+from energyad.scoring.results import ModelReference, scored, unreadable
 
 MODEL = ModelReference(name="stub", sha256="0", calibrated=None)
 RULE = Calibration(1.0, 0.01, "conformal", (0.5,))
@@ -41,7 +41,7 @@ class Stub:
                 yield Scored(path, result, None)
             else:
                 result = scored(self.prediction, image=str(path), model=MODEL)  # type: ignore[arg-type]
-                yield Scored(path, result, observation.Observation(1.0))
+                yield Scored(path, result, statistics.PartStatistics(1.0))
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_lines_of_the_score_command_are_read_too(
     (tmp_path / "scores.jsonl").write_text(result.json_line() + "\n")
     (line,) = read_journal(tmp_path / "scores.jsonl")
     assert isinstance(line, JournalLine) and line.file is None
-    assert line.observation == observation.Observation(prediction.score)
+    assert line.observation == statistics.PartStatistics(prediction.score)
 
 
 def test_a_watcher_killed_at_random_moments_notes_every_file_once(tmp_path: Path) -> None:

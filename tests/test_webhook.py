@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from energyad import webhook
 from energyad.errors import SettingsError
-from energyad.webhook import Webhook
+from energyad.line import webhook
+from energyad.line.webhook import Webhook
 
 SECRET = "of the line"
 
@@ -113,14 +113,14 @@ def test_a_failed_delivery_is_repeated_and_nothing_overtakes_it(receiver: Receiv
 def test_a_line_that_is_refused_every_time_does_not_hold_up_the_others(
     receiver: Receiver, journal: Path, status: int
 ) -> None:
-    receiver.statuses = [status] * webhook.TRIES_OF_A_REFUSED
+    receiver.statuses = [status] * webhook.MAX_REFUSED_TRIES
     warnings: list[str] = []
     sender = started(receiver.url, journal, warnings)
     note(journal, 1, 2)
     sender.tell()
     until(lambda: receiver.numbers[-1:] == [2])
     sender.stop()
-    assert receiver.numbers == [1] * webhook.TRIES_OF_A_REFUSED + [2]
+    assert receiver.numbers == [1] * webhook.MAX_REFUSED_TRIES + [2]
     assert "left out" in warnings[-1]
 
 

@@ -16,7 +16,7 @@ from benchmarks.detection.measure import Cell, Scored, measure
 from benchmarks.detection.methods import open_method
 from benchmarks.detection.ours import SHARED, Energyad
 from benchmarks.detection.rows import Row
-from energyad.datasets import unite
+from energyad.data.datasets import unite
 from energyad.errors import EnergyadError, SettingsError
 from energyad.settings import FitSettings
 

@@ -22,13 +22,13 @@ from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.rehearsal import Judging, Rehearsal, detect, rehearse
 from benchmarks.detection.rows import settings_hash
 from benchmarks.detection.same_features import RULES, FeatureRule, settings_for
-from energyad.category_fit import single_thread
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.errors import EnergyadError, SettingsError
+from energyad.fitting.category import single_thread
+from energyad.fitting.energies import extend_memory_banks, fit_multiscale_energy
 from energyad.overrides import overridden
-from energyad.progress import Silent
-from energyad.scales import fit_judge, with_parts
-from energyad.scorer import EnergyHead
+from energyad.progress import NullProgress
+from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
 
 RESULTS = Path(__file__).with_name("choices.jsonl")
@@ -37,11 +37,11 @@ DEFAULT = "default"
 EXTRACTED = (
     "backbone",
     "strides",
-    "half_strides",
+    "coarse_strides",
     "border",
     "image_size",
     "lighting",
-    "planted_defects",
+    "synthetic_defects",
     "precision",
     "seed",
 )
@@ -53,28 +53,28 @@ CHANGES = (
     # DxMI
     "iterations=0",
     "dxmi.temperature=0",
-    "warmup_iterations=300 iterations=0",
-    "warmup_iterations=300 iterations=1500 dxmi.decay_iterations=1500",
-    "warmup_iterations=300 iterations=1500 dxmi.decay_iterations=1500 dxmi.temperature=0",
+    "pretrain_steps=300 iterations=0",
+    "pretrain_steps=300 iterations=1500 dxmi.decay_iterations=1500",
+    "pretrain_steps=300 iterations=1500 dxmi.decay_iterations=1500 dxmi.temperature=0",
     # The autoencoder
-    "warmup_iterations=1000",
-    "warmup_power=1",
+    "pretrain_steps=1000",
+    "pretrain_power=1",
     "bottleneck=64",
     "energy_width=128",
-    "num_energies=3",
+    "ensemble_size=3",
     # Distances
-    "num_prototypes=0",
-    "num_prototypes=512",
-    "num_prototypes=2048",
-    "prototype_directions=176",
-    "num_closer_looks=0",
-    "num_closer_looks=4 closer_prototypes=2048",
-    "closer_prototypes=2048",
-    "closer_prototypes=8192",
-    "closer_share=0.0625",
-    "closer_share=0.25",
+    "memory_bank_size=0",
+    "memory_bank_size=512",
+    "memory_bank_size=2048",
+    "memory_bank_directions=176",
+    "rerank_banks=0",
+    "rerank_banks=4 rerank_bank_size=2048",
+    "rerank_bank_size=2048",
+    "rerank_bank_size=8192",
+    "rerank_fraction=0.0625",
+    "rerank_fraction=0.25",
     # The discriminator
-    "planted_defects=0",
+    "synthetic_defects=0",
     "discriminator_strength=0.05",
     "discriminator_strength=0.2",
     # What it is shown, and the heatmap
@@ -82,9 +82,9 @@ CHANGES = (
     "lighting=0",
     "lighting=0.3",
     "strides=[8,16]",
-    "half_strides=[]",
-    "half_share=0.2",
-    "half_share=0.5",
+    "coarse_strides=[]",
+    "coarse_weight=0.2",
+    "coarse_weight=0.5",
     "border=8",
     "smoothing=0",
     "smoothing=8",
@@ -119,9 +119,13 @@ def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:
         return rule.head(RULES[change](torch.cat(patches), generator, settings)[0], rehearsal.grid)
     with single_thread():
         good, held_out = rehearsal.patches, [each.held_out for each in rehearsal.patches]
-        judge, _ = fit_judge(good, rehearsal.scales, rehearsal.grid, settings, generator, Silent())
-        judge = with_parts(judge, held_out, num_fitted=len(good[0].own), settings=settings)
-    return EnergyHead.of(judge, rehearsal.grid, settings)
+        judge, _ = fit_multiscale_energy(
+            good, rehearsal.scales, rehearsal.grid, settings, generator, NullProgress()
+        )
+        judge = extend_memory_banks(judge, held_out, num_fitted=len(good[0].own), settings=settings)
+    return EnergyHead(
+        judge, grid=rehearsal.grid, smoothing=settings.smoothing, contrast=settings.heatmap_contrast
+    )
 
 
 def measure(
@@ -171,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(category: Category, seed: int, options: argparse.Namespace) -> None:
-    """Rows of one category and seed. Their image_size is the default's, which changes are compared with."""
+    """FeatureStore of one category and seed. Their image_size is the default's, which changes are compared with."""
     base = FitSettings(image_size=options.image_size, seed=seed)
     found = provenance.read_rows(options.results)
     done = {(row["change"], row["category"], row["seed"], row["settings_hash"]) for row in found}

@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from energyad.datasets import Category, find_data_root, open_category
-from energyad.demo import DEMO_NAME, render_demo
+from energyad.data.datasets import Category, find_data_root, open_category
+from energyad.data.demo import DEMO_NAME, render_demo
 
 DEMO_ROOT = Path(tempfile.gettempdir()) / "energyad-benchmark-demo"
 

@@ -16,7 +16,7 @@ from benchmarks.detection.ours import CHANGES
 from benchmarks.detection.rows import Row
 from benchmarks.detection.table import FIGURES, Figure
 from benchmarks.markdown import Place, difference, table, tabulate
-from energyad.demo import DEMO_NAME
+from energyad.data.demo import DEMO_NAME
 
 PLACE = Place.of("dxmi table")
 START, NO_ENTROPY = "-init", "-tau0"

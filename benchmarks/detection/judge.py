@@ -9,11 +9,12 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from energyad import images, metrics
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.errors import DataError
-from energyad.evaluation import mask_at
-from energyad.metrics import PixelTally
+from energyad.evaluation import metrics
+from energyad.evaluation.evaluate import mask_at
+from energyad.evaluation.metrics import PixelTally
+from energyad.images import reading
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ def tally_pixels(
 def read_masks(category: Category, size: int) -> Sequence[Bool[np.ndarray, "size size"]]:
     """The test images' masks, empty for good ones."""
     shapes = [
-        (size, size) if item.mask is None else images.read_image(item.path).shape[:2]
+        (size, size) if item.mask is None else reading.read_image(item.path).shape[:2]
         for item in category.test
     ]
     return [mask_at(item, (size, size), of=shape) for item, shape in zip(category.test, shapes, strict=True)]

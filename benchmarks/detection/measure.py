@@ -15,7 +15,7 @@ from benchmarks import provenance
 from benchmarks.detection.judge import Quality, judge
 from benchmarks.detection.method import Fitted, Method, read_batches
 from benchmarks.detection.rows import Row, settings_hash
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.errors import DataError
 
 PACKAGES = (*provenance.PACKAGES, "timm", "onnxruntime", "anomalib", "scikit-learn", "opencv-python-headless")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
-from energyad import images
+from energyad.images import reading
 from energyad.runtimes import RawScores
 
 BATCH_SIZE = 8
@@ -45,5 +45,5 @@ class Method(Protocol):
 def read_batches(paths: Sequence[Path], image_size: int) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
     """The pixels that every method is given: decoded and resized as energyad does. Raises ImageError."""
     for start in range(0, len(paths), BATCH_SIZE):
-        batch = [images.read_image(path) for path in paths[start : start + BATCH_SIZE]]
-        yield np.stack([images.resize(pixels, image_size) for pixels in batch])
+        batch = [reading.read_image(path) for path in paths[start : start + BATCH_SIZE]]
+        yield np.stack([reading.resize(pixels, image_size) for pixels in batch])

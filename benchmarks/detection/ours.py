@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from benchmarks.detection.method import Fitted
-from energyad.detector import HEAD_FILE, AnomalyDetector
+from energyad.detector import AnomalyDetector
+from energyad.model.folder import HEAD_FILE
 from energyad.overrides import overridden
 from energyad.runtimes import RawScores
 from energyad.settings import FitSettings
@@ -22,7 +23,7 @@ SHARED = "-shared"
 LONGER = "iterations=1500 dxmi.decay_iterations=1500"
 """DxMI for nearly four times as long, from a start that is not settled."""
 
-ALONE = "num_prototypes=0 planted_defects=0 half_strides=[]"
+ALONE = "memory_bank_size=0 synthetic_defects=0 coarse_strides=[]"
 """What DxMI trains and nothing else: the autoencoder's energy of the whole image, as in the paper."""
 
 CHANGES: Mapping[str, str] = {
@@ -30,31 +31,31 @@ CHANGES: Mapping[str, str] = {
     "energyad-tau0": "dxmi.temperature=0",
     "energyad-init": "iterations=0",  # the energy before DxMI
     # DxMI from random initialisation, and what it starts from
-    "energyad-scratch": "warmup_iterations=0",
-    "energyad-scratch-init": "warmup_iterations=0 iterations=0",
-    "energyad-scratch-tau0": "warmup_iterations=0 dxmi.temperature=0",
+    "energyad-scratch": "pretrain_steps=0",
+    "energyad-scratch-init": "pretrain_steps=0 iterations=0",
+    "energyad-scratch-tau0": "pretrain_steps=0 dxmi.temperature=0",
     # A start that is not settled
-    "energyad-brief": f"warmup_iterations=300 {LONGER}",
-    "energyad-brief-init": "warmup_iterations=300 iterations=0",
-    "energyad-brief-tau0": f"warmup_iterations=300 {LONGER} dxmi.temperature=0",
+    "energyad-brief": f"pretrain_steps=300 {LONGER}",
+    "energyad-brief-init": "pretrain_steps=300 iterations=0",
+    "energyad-brief-tau0": f"pretrain_steps=300 {LONGER} dxmi.temperature=0",
     # DxMI's energy by itself
     "energyad-alone": ALONE,
     "energyad-alone-init": f"{ALONE} iterations=0",
     "energyad-alone-tau0": f"{ALONE} dxmi.temperature=0",
-    "energyad-alone-scratch": f"{ALONE} warmup_iterations=0 {LONGER}",
-    "energyad-alone-scratch-init": f"{ALONE} warmup_iterations=0 iterations=0",
-    "energyad-alone-scratch-tau0": f"{ALONE} warmup_iterations=0 {LONGER} dxmi.temperature=0",
-    "energyad-autoencoder": "num_prototypes=0",  # the energy without the distance to good patches
-    "energyad-autoencoder-init": "num_prototypes=0 iterations=0",
-    "energyad-autoencoder-tau0": "num_prototypes=0 dxmi.temperature=0",
-    "energyad-whole": "half_strides=[]",  # no energy of the image at half its size
+    "energyad-alone-scratch": f"{ALONE} pretrain_steps=0 {LONGER}",
+    "energyad-alone-scratch-init": f"{ALONE} pretrain_steps=0 iterations=0",
+    "energyad-alone-scratch-tau0": f"{ALONE} pretrain_steps=0 {LONGER} dxmi.temperature=0",
+    "energyad-autoencoder": "memory_bank_size=0",  # the energy without the distance to good patches
+    "energyad-autoencoder-init": "memory_bank_size=0 iterations=0",
+    "energyad-autoencoder-tau0": "memory_bank_size=0 dxmi.temperature=0",
+    "energyad-whole": "coarse_strides=[]",  # no energy of the image at half its size
     "energyad-one-ring": "border=8",  # of patches left out at the border
     "energyad-int8": "precision=int8",  # the backbone in 8-bit integers
-    "energyad-x3": "num_energies=3",
-    "energyad-unplanted": "planted_defects=0",  # no discriminator
-    "energyad-unplanted-init": "planted_defects=0 iterations=0",
+    "energyad-x3": "ensemble_size=3",
+    "energyad-unplanted": "synthetic_defects=0",  # no discriminator
+    "energyad-unplanted-init": "synthetic_defects=0 iterations=0",
     "energyad-one-light": "lighting=0",  # no relit copies
-    "energyad-shared": "num_prototypes=3072",  # of all categories together
+    "energyad-shared": "memory_bank_size=3072",  # of all categories together
 }
 """As `energyad.overrides` reads them."""
 

@@ -20,9 +20,9 @@ from jaxtyping import Float
 from benchmarks.detection import rows, scores, standing
 from benchmarks.detection.scores import ScoreRow
 from benchmarks.markdown import Place, difference, table, tabulate
-from energyad import metrics
-from energyad.demo import DEMO_NAME
+from energyad.data.demo import DEMO_NAME
 from energyad.errors import DataError
+from energyad.evaluation import metrics
 
 PLACE = Place.of("paired table")
 OURS = "energyad"

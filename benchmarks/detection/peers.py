@@ -27,7 +27,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from benchmarks.detection.method import Fitted, read_batches
-from energyad import backbones
+from energyad.features import backbones
 from energyad.runtimes import RawScores
 
 LAYERS = ("blocks.2", "blocks.4")  # strides 8 and 16, the places of ResNet's layer2 and layer3

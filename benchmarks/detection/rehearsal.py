@@ -18,20 +18,20 @@ from torch import Tensor
 
 from benchmarks.detection.judge import tally_pixels
 from benchmarks.detection.same_features import FeatureRule
-from energyad import images, metrics
-from energyad.copies import relit_features
-from energyad.datasets import Category
-from energyad.defect_kinds import KINDS
-from energyad.defects import plant_defect
+from energyad.data.datasets import Category
+from energyad.data.defect_kinds import KINDS
+from energyad.data.defects import draw_defect
 from energyad.errors import DataError
-from energyad.extraction import GoodFeatures, extract
-from energyad.grids import Grid, Scale
-from energyad.heads import GoodPatches
-from energyad.planted import planted_patches, to_plant_in
-from energyad.progress import Silent
+from energyad.evaluation import metrics
+from energyad.features.grids import Grid, Scale
+from energyad.fitting.augmented import photometric_features
+from energyad.fitting.energies import GoodPatches, gather_scales
+from energyad.fitting.extraction import GoodFeatures, extract
+from energyad.fitting.synthetic import drawing_fields, synthetic_patches
+from energyad.images import reading
+from energyad.progress import NullProgress
 from energyad.runtimes.onnx import OnnxFeatures
-from energyad.scales import gather_scales
-from energyad.scorer import Scores
+from energyad.scoring.scorer import Scores
 from energyad.settings import FitSettings
 
 HELD_OUT = 0.3
@@ -77,7 +77,7 @@ def rehearse(category: Category, settings: FitSettings, *, threads: int) -> Rehe
     kinds = np.random.default_rng(settings.seed).permutation(sorted(KINDS)).tolist()
     judging, teaching = kinds[:JUDGING], kinds[JUDGING:]
     generator = torch.Generator().manual_seed(settings.seed)
-    silent = Silent()
+    silent = NullProgress()
 
     def gathered(good: GoodFeatures) -> list[Float16[Tensor, "n p c"]]:
         return gather_scales(good.features, range(len(good.kept)), scales, generator=generator)
@@ -86,8 +86,8 @@ def rehearse(category: Category, settings: FitSettings, *, threads: int) -> Rehe
         gathered(extract(paths, session, settings=settings, skip_bad=False, progress=silent))
         for paths in (taught, watched)
     )
-    relit = gathered(relit_features(taught, session, settings=settings, progress=silent))
-    planted = planted_patches(
+    relit = gathered(photometric_features(taught, session, settings=settings, progress=silent))
+    planted = synthetic_patches(
         taught, session, grid=grid, scales=scales, settings=settings, progress=silent, kinds=teaching
     )
     patches = [GoodPatches(*each) for each in zip(own, relit, seen, planted, strict=True)]
@@ -111,15 +111,15 @@ def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:
 def plant(session: OnnxFeatures, paths: Sequence[Path], kinds: Sequence[str], settings: FitSettings) -> Probe:
     """Every held-out image as it is, and several times with one defect of these kinds, textured by another image."""
     rng = np.random.default_rng(settings.seed)
-    good = [to_plant_in(images.read_image(path), settings=settings, most_tiles=1)[0] for path in paths]
-    pixels = [images.resize(image, settings.image_size) for image in good]
+    good = [drawing_fields(reading.read_image(path), settings=settings, most_tiles=1)[0] for path in paths]
+    pixels = [reading.resize(image, settings.image_size) for image in good]
     masks = [np.zeros(image.shape[:2], dtype=bool) for image in pixels]
     for copy in range(-(-PLANTED // len(good))):
         for place, image in enumerate(good):
             source = good[(place + 1 + copy) % len(good)]
-            defect = plant_defect(image, rng=rng, source=source, kind=str(rng.choice(kinds)))
-            pixels.append(images.resize(defect.image, settings.image_size))
-            masks.append(images.resize_map(defect.mask.astype(np.float32), *pixels[-1].shape[:2]) >= 0.5)
+            defect = draw_defect(image, rng=rng, source=source, kind=str(rng.choice(kinds)))
+            pixels.append(reading.resize(defect.image, settings.image_size))
+            masks.append(reading.resize_map(defect.mask.astype(np.float32), *pixels[-1].shape[:2]) >= 0.5)
     areas = np.array([mask.sum() for mask in masks])
     defective = np.arange(len(pixels)) >= len(good)
     judged = ~defective | (areas >= np.quantile(areas[defective], TOO_SMALL))

@@ -18,19 +18,20 @@ from jaxtyping import Float, Float16, UInt8
 from torch import Tensor
 
 from benchmarks.detection.method import Fitted, read_batches
-from energyad.augmentation import relight
-from energyad.copies import turned_copies
-from energyad.coreset import greedy_coreset
-from energyad.extraction import GoodFeatures
-from energyad.features import load_extractor
-from energyad.features_store import MemoryRows
-from energyad.grids import Grid, Scale
-from energyad.latents import fit_whitening
-from energyad.progress import Silent
+from energyad.energy.coreset import greedy_coreset
+from energyad.energy.whitening import fit_whitening
+from energyad.features.extractor import load_extractor
+from energyad.features.grids import Grid, Scale
+from energyad.fitting.augmented import rotated_copies
+from energyad.fitting.extraction import GoodFeatures
+from energyad.fitting.feature_store import MemoryFeatureStore
+from energyad.graphs.cache import extractor_graph
+from energyad.images.augmentation import photometric_jitter
+from energyad.progress import NullProgress
 from energyad.runtimes import RawScores
-from energyad.runtimes.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures
-from energyad.scorer import Scores, upsampling_matrix
+from energyad.scoring.heatmaps import upsampling_matrix
+from energyad.scoring.scorer import Scores
 from energyad.settings import FitSettings
 
 CORESET_SIZE = 4000
@@ -81,13 +82,13 @@ class FeatureRule:
         """What features, rule and heatmap depend on."""
         shared = ("backbone", "strides", "image_size")
         settings = {name: getattr(self.fit_settings, name) for name in shared}
-        if self.fit_settings.half_strides:
-            settings["half_strides"] = self.fit_settings.half_strides
+        if self.fit_settings.coarse_strides:
+            settings["coarse_strides"] = self.fit_settings.coarse_strides
         settings["smoothing"] = self.smoothing
         if self.rule.endswith(RELIT):
             settings["lighting"] = self.fit_settings.lighting
         if not self.rule.startswith("knn") or self.rule == "knn-whitened":
-            settings["num_latents"] = self.fit_settings.num_latents
+            settings["latent_dim"] = self.fit_settings.latent_dim
         if self.rule != "mahalanobis":
             settings |= {"coreset_size": CORESET_SIZE, "projected_channels": PROJECTED_CHANNELS}
         return settings
@@ -99,7 +100,7 @@ class FeatureRule:
             settings.backbone,
             settings.image_size,
             strides=settings.strides,
-            half_strides=settings.half_strides,
+            coarse_strides=settings.coarse_strides,
             border=settings.border,
         )
 
@@ -145,7 +146,7 @@ class FeatureRule:
         rng = np.random.default_rng(seed)
         strength = self.fit_settings.lighting
         lit = (
-            np.stack([relight(image, strength=strength, rng=rng) for image in batch])
+            np.stack([photometric_jitter(image, strength=strength, rng=rng) for image in batch])
             for batch in read_batches(good, self.image_size)
         )
         return [_channel_last(session.run(batch)).half() for batch in lit]
@@ -154,15 +155,15 @@ class FeatureRule:
         self, good: Sequence[Path], own: Float16[Tensor, "b g g c"], session: OnnxFeatures, *, seed: int
     ) -> Float16[Tensor, "n c"]:
         """Patches of turned copies, where energyad's fit would make some, and as many."""
-        turned = turned_copies(
-            GoodFeatures(own.numpy(), tuple(range(len(good))), MemoryRows()),
+        turned = rotated_copies(
+            GoodFeatures(own.numpy(), tuple(range(len(good))), MemoryFeatureStore()),
             good,
             session,
             scale=self.backbone().scales[0],
             num_fitted=len(good),
             any_direction=None,
             settings=replace(self.fit_settings, seed=seed),
-            progress=Silent(),
+            progress=NullProgress(),
         )
         return turned.patches.flatten(0, 1)
 
@@ -179,7 +180,7 @@ def rule_named(name: str, *, image_size: int) -> FeatureRule:
 
 def settings_for(name: str, settings: FitSettings) -> FitSettings:
     """These settings with what features a rule of that name is given."""
-    return settings if name.endswith(HALF) else replace(settings, half_strides=())
+    return settings if name.endswith(HALF) else replace(settings, coarse_strides=())
 
 
 @functools.cache
@@ -214,7 +215,7 @@ def _fit_nearest_latent(
     patches: Float[Tensor, "n c"], generator: torch.Generator, settings: FitSettings
 ) -> tuple[Rule, int]:
     """The same rule on the whitened latents, which energyad's energy sees."""
-    whitening = fit_whitening(patches, num_latents=settings.num_latents)
+    whitening = fit_whitening(patches, latent_dim=settings.latent_dim)
     latents = torch.cat([whitening(chunk.float()) for chunk in patches.split(65536)])
     bank = latents[greedy_coreset(latents, CORESET_SIZE, generator, channels=PROJECTED_CHANNELS)]
     num_bytes = num_tensor_bytes([bank, *whitening.buffers()])
@@ -225,7 +226,7 @@ def _fit_mahalanobis(
     patches: Float[Tensor, "n c"], generator: torch.Generator, settings: FitSettings
 ) -> tuple[Rule, int]:
     """The distance from the mean of the whitened latents."""
-    whitening = fit_whitening(patches, num_latents=settings.num_latents)
+    whitening = fit_whitening(patches, latent_dim=settings.latent_dim)
     return lambda queries: whitening(queries).norm(dim=1), num_tensor_bytes(whitening.buffers())
 
 

@@ -21,12 +21,12 @@ from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.rehearsal import detect, rehearse
 from benchmarks.detection.rows import settings_hash
 from benchmarks.detection.settle_plot import draw
-from energyad.datasets import Category
+from energyad.data.datasets import Category
+from energyad.energy.patch_energy import PatchEnergy, combine_scales
 from energyad.errors import EnergyadError
-from energyad.experts import Expert
-from energyad.progress import Silent
-from energyad.scales import fit_judge, for_scale, judge_of
-from energyad.scorer import EnergyHead
+from energyad.fitting.energies import fit_multiscale_energy, for_scale
+from energyad.progress import NullProgress
+from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
 
 RESULTS = Path(__file__).with_name("settle.jsonl")
@@ -40,10 +40,10 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
     They are the finest scale's; another's count as many as its patches are fewer.
     """
     rehearsal = rehearse(category, settings, threads=threads)
-    looks: dict[int, dict[int, tuple[Expert, float]]] = {}
+    looks: dict[int, dict[int, tuple[PatchEnergy, float]]] = {}
     spent, resumed = 0.0, time.process_time()
 
-    def look(scale: int, iteration: int, expert: Expert) -> None:
+    def look(scale: int, iteration: int, expert: PatchEnergy) -> None:
         nonlocal spent, resumed
         spent += time.process_time() - resumed
         if scale not in looks:
@@ -55,14 +55,18 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
         resumed = time.process_time()
 
     generator = torch.Generator().manual_seed(settings.seed)
-    fit_judge(rehearsal.patches, rehearsal.scales, rehearsal.grid, settings, generator, Silent(), look)
+    fit_multiscale_energy(
+        rehearsal.patches, rehearsal.scales, rehearsal.grid, settings, generator, NullProgress(), look
+    )
     for iteration in sorted(set().union(*looks.values())):
         # A scale that stopped before stays as it was.
         then = [each[max(at for at in each if at <= iteration)] for each in looks.values()]
-        judge = judge_of(
-            [expert for expert, _ in then], rehearsal.scales, rehearsal.grid, settings.half_share
+        judge = combine_scales(
+            [expert for expert, _ in then], rehearsal.scales, rehearsal.grid, settings.coarse_weight
         )
-        head = EnergyHead.of(judge, rehearsal.grid, settings)
+        head = EnergyHead(
+            judge, grid=rehearsal.grid, smoothing=settings.smoothing, contrast=settings.heatmap_contrast
+        )
         seconds = round(sum(cost for _, cost in then), 1)
         report({"iteration": iteration, "cpu_seconds": seconds} | detect(rehearsal.probe, head))
 

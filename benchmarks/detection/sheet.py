@@ -19,9 +19,9 @@ from jaxtyping import Float, Float16, UInt8
 from benchmarks.detection import rows, standing
 from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.rows import Row
-from energyad import images
-from energyad.datasets import Category, TestItem
+from energyad.data.datasets import Category, TestItem
 from energyad.errors import DataError, EnergyadError
+from energyad.images import reading
 
 TILE = 160
 HEATMAP_SIZE = 128
@@ -62,7 +62,7 @@ def name_of(item: TestItem) -> str:
 def keep(folder: Path, row: Row, category: Category, heatmaps: Float[np.ndarray, "n h w"]) -> None:
     """Save a method's heatmaps of the images picked for the sheet."""
     chosen = picked(category)
-    small = [images.resize_map(heatmaps[place], HEATMAP_SIZE, HEATMAP_SIZE) for place, _ in chosen]
+    small = [reading.resize_map(heatmaps[place], HEATMAP_SIZE, HEATMAP_SIZE) for place, _ in chosen]
     target = folder / category.name / f"{row.method}-seed{row.seed}.npz"
     target.parent.mkdir(parents=True, exist_ok=True)
     names = np.array([name_of(item) for _, item in chosen])
@@ -83,8 +83,8 @@ def draw(category: Category, kept: Sequence[Kept]) -> UInt8[np.ndarray, "h w 3"]
     scales = [np.quantile(k.heatmaps.astype(np.float32), [0.02, 0.998]) for k in kept]
     lines = [_headings(["image", "mask", *(k.method for k in kept)])]
     for _, item in picked(category):
-        pixels = images.read_image(item.path)
-        tiles = [images.resize(pixels, TILE), _mask_tile(item)]
+        pixels = reading.read_image(item.path)
+        tiles = [reading.resize(pixels, TILE), _mask_tile(item)]
         for k, (low, high) in zip(kept, scales, strict=True):
             heatmap = k.heatmaps[k.names.index(name_of(item))].astype(np.float32)
             tiles.append(_heat_tile((heatmap - low) / max(high - low, 1e-6)))
@@ -95,12 +95,12 @@ def draw(category: Category, kept: Sequence[Kept]) -> UInt8[np.ndarray, "h w 3"]
 def _mask_tile(item: TestItem) -> UInt8[np.ndarray, "h w 3"]:
     if item.mask is None:
         return np.zeros((TILE, TILE, 3), np.uint8)
-    mask = np.repeat(images.read_mask(item.mask)[:, :, None], 3, axis=2)
-    return images.resize(mask.astype(np.uint8) * 255, TILE)
+    mask = np.repeat(reading.read_mask(item.mask)[:, :, None], 3, axis=2)
+    return reading.resize(mask.astype(np.uint8) * 255, TILE)
 
 
 def _heat_tile(level: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    grey = np.rint(255 * np.clip(images.resize_map(level, TILE, TILE), 0, 1)).astype(np.uint8)
+    grey = np.rint(255 * np.clip(reading.resize_map(level, TILE, TILE), 0, 1)).astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[:, :, ::-1])
 
 
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         methods = options.methods or [row.method for row in whole if row.category == options.category]
         kept = [load(folder, options.category, method, options.seed) for method in methods]
         picture = draw(open_anywhere(options.category, options.data_root), kept)
-        print(images.write_png(options.output or folder / f"{options.category}.png", picture))
+        print(reading.write_png(options.output or folder / f"{options.category}.png", picture))
     except EnergyadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,7 +11,7 @@ from benchmarks.detection import rows, standing
 from benchmarks.detection.ours import SHARED
 from benchmarks.detection.rows import Row
 from benchmarks.markdown import Place, mean_and_deviation, table, tabulate
-from energyad.demo import DEMO_NAME
+from energyad.data.demo import DEMO_NAME
 
 PLACE = Place.of("detection table")
 NOTHING = "—"

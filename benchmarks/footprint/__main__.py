@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.provenance import append_row, stamp
-from energyad.datasets import open_category
-from energyad.images import read_image, resize, write_png
+from energyad.data.datasets import open_category
+from energyad.images.reading import read_image, resize, write_png
 from energyad.settings import FitSettings
 
 RESULTS = Path(__file__).with_name("results.jsonl")

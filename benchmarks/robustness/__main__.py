@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.provenance import append_row, stamp
 from benchmarks.robustness.kills import compare_with_undisturbed, run_with_kills
-from energyad.image_files import find_images
+from energyad.images.finding import find_images
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 # The journal is an option of the program, and the last argument of the benchmark.

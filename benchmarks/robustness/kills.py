@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from energyad.watch import CHUNK
+from energyad.line.watch import CHUNK
 
 # A watcher whose scores cost nothing: the sum of a file's bytes. For tests of everything but scoring.
 STUB = [
@@ -25,11 +25,11 @@ STUB = [
     """
 import sys, threading, time
 from pathlib import Path
-from energyad.calibration import Calibration
-from energyad.observation import Observation
-from energyad.journal import Journal
-from energyad.results import ModelReference, unreadable
-from energyad.watch import Scored, Watcher
+from energyad.scoring.calibration import Calibration
+from energyad.model.statistics import PartStatistics
+from energyad.line.journal import Journal
+from energyad.scoring.results import ModelReference, unreadable
+from energyad.line.watch import Scored, Watcher
 
 model, rule = ModelReference(name="stub", sha256="0", calibrated=None), Calibration(1e9, 0.01, "conformal", (1.0,))
 
@@ -37,7 +37,7 @@ def score(paths):
     for path in paths:
         time.sleep(0.005)  # so that kills come while it scores
         empty = unreadable("", image=path.name, model=model, calibration=rule)
-        yield Scored(path, empty.model_copy(update={"score": float(sum(path.read_bytes()))}), Observation(1.0))
+        yield Scored(path, empty.model_copy(update={"score": float(sum(path.read_bytes()))}), PartStatistics(1.0))
 
 with Journal(sys.argv[2]) as journal:
     Watcher(Path(sys.argv[1]), journal, score).run(threading.Event(), interval=0.02)

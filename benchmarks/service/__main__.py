@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.provenance import append_row, stamp
 from benchmarks.service.load import measure
-from energyad.image_files import find_images
+from energyad.images.finding import find_images
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 

@@ -18,8 +18,8 @@ from benchmarks.speed.images import prepare
 from benchmarks.speed.memory import in_a_process
 from benchmarks.speed.peers import NOTES, fit_peer
 from benchmarks.speed.table import RESULTS, tables
-from energyad.datasets import Category, open_category
-from energyad.demo import render_demo
+from energyad.data.datasets import Category, open_category
+from energyad.data.demo import render_demo
 from energyad.detector import AnomalyDetector
 from energyad.settings import FitSettings
 
@@ -117,7 +117,7 @@ def memory_rows(bench: Bench) -> Iterator[dict[str, Any]]:
 def flat_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     """A small network on small images, so that a hundred thousand take minutes; what is kept for each is the same."""
     demo = render_demo(bench.folder / "small", train=12, good=8, per_flaw=2, size=64)
-    settings = FitSettings(image_size=64, warmup_iterations=100, iterations=0)
+    settings = FitSettings(image_size=64, pretrain_steps=100, iterations=0)
     AnomalyDetector.fit(demo.train_good, settings=settings, threads=bench.threads).save(
         bench.folder / "small-model"
     )

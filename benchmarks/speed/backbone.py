@@ -13,9 +13,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from energyad.detector import AnomalyDetector
-from energyad.features import FeatureExtractor, load_extractor
-from energyad.pipeline import in_order
-from energyad.runtimes import export, layout
+from energyad.features.extractor import FeatureExtractor, load_extractor
+from energyad.graphs import export, layout
+from energyad.images.prefetch import ordered_map
 from energyad.runtimes.onnx import open_session
 from energyad.runtimes.plan import Plan
 from energyad.settings import FitSettings
@@ -57,13 +57,15 @@ def backbones(stages: Stages, plan: Plan) -> Mapping[str, Run]:
     allowed = plan.allowed
     runs: dict[str, Run] = {
         "onnxruntime, one call": _onnx(graph, allowed),
-        "onnxruntime, energyad's plan": _in_lanes(_onnx(graph, plan.threads), plan),
+        "onnxruntime, energyad's plan": _concurrently(_onnx(graph, plan.threads), plan),
         "torch, one call": _eager(stages),
     }
     if importlib.util.find_spec("openvino") is not None:
-        runs["openvino, one call"] = _openvino(graph, Plan(1, lanes=1, threads=allowed, allowed=allowed))
-        lanes = Plan(plan.batch_size, lanes=allowed, threads=1, allowed=allowed)
-        runs["openvino, energyad's plan"] = _in_lanes(_openvino(graph, lanes), lanes)
+        runs["openvino, one call"] = _openvino(
+            graph, Plan(1, concurrency=1, threads=allowed, allowed=allowed)
+        )
+        concurrency = Plan(plan.batch_size, concurrency=allowed, threads=1, allowed=allowed)
+        runs["openvino, energyad's plan"] = _concurrently(_openvino(graph, concurrency), concurrency)
     return runs
 
 
@@ -89,12 +91,12 @@ def _eager(stages: Stages) -> Run:
     return run
 
 
-def _in_lanes(run: Run, plan: Plan) -> Run:
+def _concurrently(run: Run, plan: Plan) -> Run:
     def cut(pixels: UInt8[np.ndarray, "b h w 3"]) -> object:
         size = plan.batch_size
         if len(pixels) <= size:
             return run(pixels)
         parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
-        return list(in_order(run, parts, workers=plan.lanes))
+        return list(ordered_map(run, parts, workers=plan.concurrency))
 
     return cut

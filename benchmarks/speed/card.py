@@ -17,7 +17,7 @@ from benchmarks.speed.throughput import bare_work, one_by_one, our_work, share
 from benchmarks.speed.timing import interleave, latencies
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
-from energyad.prediction import Prediction
+from energyad.scoring.prediction import Prediction
 
 BACKBONE, SUBJECT = "backbone (torch, card)", "energyad (torch, card)"
 

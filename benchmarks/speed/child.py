@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.memory import flat, peak_mb
-from energyad.detector import HEAD_FILE, AnomalyDetector
-from energyad.image_files import find_images
-from energyad.inspection import inspect_files
+from energyad.detector import AnomalyDetector
+from energyad.detector.batch import inspect_files
+from energyad.images.finding import find_images
+from energyad.model.folder import HEAD_FILE
 
 
 def score(arguments: argparse.Namespace) -> dict[str, Any]:

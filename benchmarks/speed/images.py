@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from energyad.datasets import Category
-from energyad.images import as_rgb, resize, write_png
+from energyad.data.datasets import Category
+from energyad.images.reading import as_rgb, resize, write_png
 
 
 @dataclass(frozen=True)

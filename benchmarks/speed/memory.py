@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from energyad.detector import AnomalyDetector
-from energyad.inspection import inspect_files
+from energyad.detector.batch import inspect_files
 
 SETTLED = 1000
 """Images after which nothing more may be taken."""

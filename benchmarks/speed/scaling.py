@@ -12,10 +12,10 @@ import numpy as np
 
 from benchmarks.speed.images import write_channels
 from benchmarks.speed.memory import in_a_process
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.images import as_rgb, resize
-from energyad.inspection import inspect_files
+from energyad.detector.batch import inspect_files
+from energyad.images.reading import as_rgb, resize
 
 
 def by_image_size(

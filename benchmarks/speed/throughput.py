@@ -16,9 +16,9 @@ from benchmarks.speed.backbone import Run, backbones, stages_of
 from benchmarks.speed.images import Images
 from benchmarks.speed.timing import Latency, Rate, interleave, latencies
 from energyad.detector import AnomalyDetector
-from energyad.images import as_rgb, resize
-from energyad.inspection import inspect_files
-from energyad.pipeline import batches, in_order, read_and_work
+from energyad.detector.batch import inspect_files
+from energyad.images.prefetch import batches, ordered_map, prefetch_map
+from energyad.images.reading import as_rgb, resize
 
 BATCHES = (1, 16)
 ENGINES = ("onnxruntime", "openvino", "torch")
@@ -46,7 +46,7 @@ def measure(
     plan = detectors["onnxruntime"].runtime.plan
     bare = backbones(stages_of(detectors["onnxruntime"]), plan)
     work = bare_work(bare, images) | our_work(detectors, images) | peer_work(peers, images.first(few))
-    work[("decoder", "files", 1)] = lambda: _count(in_order(as_rgb, images.files, workers=plan.allowed))
+    work[("decoder", "files", 1)] = lambda: _count(ordered_map(as_rgb, images.files, workers=plan.allowed))
     rates = interleave({str(key): each for key, each in work.items()}, rounds=rounds)
     single = latencies(one_by_one(detectors, bare, peers, images), calls=calls)
     return rows({key: rates[str(key)] for key in work}, single)
@@ -106,7 +106,7 @@ def peer_work(peers: Mapping[str, Fitted], images: Images) -> dict[tuple[str, st
         def score(pixels: Any) -> Any:
             return list(fitted.score(np.stack([resize(each, size) for each in pixels])).score)
 
-        return lambda: _count(read_and_work(images.files, as_rgb, score, batch_size=batch, workers=2))
+        return lambda: _count(prefetch_map(images.files, as_rgb, score, batch_size=batch, workers=2))
 
     return {
         (name, source, batch): work(fitted, batch)

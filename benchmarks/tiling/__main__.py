@@ -21,11 +21,11 @@ import numpy as np
 
 from benchmarks.provenance import append_row, stamp
 from benchmarks.tiling.fields import Field, Size, defective_fields, good_fields
-from energyad import metrics
-from energyad.datasets import Category, open_category
+from energyad.data.datasets import Category, open_category
 from energyad.detector import AnomalyDetector
+from energyad.evaluation import metrics
+from energyad.images.tiling import parse_tiles
 from energyad.settings import FitSettings
-from energyad.tiling import parse_tiles
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 NEAR = 1 / 16

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from energyad.datasets import Category, TestItem
-from energyad.images import read_image, read_mask
+from energyad.data.datasets import Category, TestItem
+from energyad.images.reading import read_image, read_mask
 
 RING = 8  # pixels of a part's image border that show its background
 FEATHER = 64  # pixels over which a part's image goes over into the field

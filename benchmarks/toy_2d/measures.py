@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.toy_2d.targets import BOX, GaussianMixture
 
 NUM_DIRECTIONS = 128
-COVERED = 0.25
+MIN_COVERAGE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def sample_quality(samples: Float[Tensor, "n 2"], target: GaussianMixture, seed:
     share = torch.bincount(component, minlength=len(target.weights)) / len(samples)
     return SampleQuality(
         sliced_wasserstein=sliced_wasserstein(samples, truth),
-        modes=int((near >= COVERED * target.weights).sum()),
+        modes=int((near >= MIN_COVERAGE * target.weights).sum()),
         mode_error=100 * float((share - target.weights).abs().max()),
     )
 

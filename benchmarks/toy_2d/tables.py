@@ -1,4 +1,4 @@
-"""Rows of results into Markdown tables: mean ± standard deviation over the seeds."""
+"""FeatureStore of results into Markdown tables: mean ± standard deviation over the seeds."""
 
 from __future__ import annotations
 

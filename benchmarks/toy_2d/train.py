@@ -54,7 +54,7 @@ def train(job: Job, pictures: Path) -> Row:
         row["pretrain_seconds"] = time.perf_counter() - started
         row["ddpm"] = ddpm_quality(trainer, truth, job.seed)
     if job.iterations > 0:
-        row |= play(trainer, truth, job)
+        row |= train_dxmi(trainer, truth, job)
         row["energy"] = asdict(energy_quality(trainer.averaged_energy, truth, TRUTH_SEED + job.seed))
         row["samples"] = {"full": quality(trainer, truth, job.seed)}
         row["bytes_saved"] = saved_bytes(trainer)
@@ -99,7 +99,7 @@ def ddpm_quality(trainer: DxMITrainer, truth: GaussianMixture, seed: int) -> Row
     return qualities
 
 
-def play(trainer: DxMITrainer, truth: GaussianMixture, job: Job) -> Row:
+def train_dxmi(trainer: DxMITrainer, truth: GaussianMixture, job: Job) -> Row:
     """The game itself, with a curve of the energy's quality and of the training's own record."""
     curve: list[Row] = []
     seconds, diverged, mark = 0.0, None, time.perf_counter()

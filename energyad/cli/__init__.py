@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 from energyad.cli.calibrate import calibrate
 from energyad.cli.demo import demo
 from energyad.cli.drift import drift
@@ -45,7 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for name, command in COMMANDS.items():
-    app.command(name)(terminal.guarded(command))
+    app.command(name)(console.guarded(command))
 
 
 def _print_version(wanted: bool) -> None:
@@ -78,7 +78,7 @@ def program(
 
 def main() -> None:
     """Run the program and exit with its status."""
-    terminal.reset()
+    console.reset()
     try:
         app(prog_name="energyad")
     except KeyboardInterrupt:  # before or after a command's own work

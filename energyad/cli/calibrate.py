@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 from energyad.cli.options import Debug, Model, Quiet, SkipBad, Threads
 
 if TYPE_CHECKING:
-    from energyad.calibration import Calibration
+    from energyad.scoring.calibration import Calibration
 
 TargetRate: TypeAlias = Annotated[
     float | None,
@@ -44,16 +44,16 @@ def calibrate(
     model's: 0.01 and 0.05). The old calibration stays in the model's history; the model is replaced at once or not
     at all, and running services keep the old one until they load it again.
     """
-    from energyad import artifact
-    from energyad.cli.bar import Bar
+    from energyad.cli.progress import RichProgress
     from energyad.detector import AnomalyDetector
-    from energyad.image_files import find_images
-    from energyad.recalibration import recalibrate
+    from energyad.detector.recalibration import recalibrate
+    from energyad.images.finding import find_images
+    from energyad.model.folder import find_model
 
-    folder = artifact.find_model(model)
+    folder = find_model(model)
     paths = find_images(sources)
     detector = AnomalyDetector.load(folder, threads=threads)
-    with Bar() as bar:
+    with RichProgress() as bar:
         new = recalibrate(
             detector,
             paths,
@@ -63,10 +63,10 @@ def calibrate(
             progress=bar,
         )
     new.save(folder)
-    terminal.say(f"\nmodel      {folder}, thresholds from {len(new.calibration.good_scores)} good images")
-    terminal.say(f"before     {_thresholds(detector.calibration)}")
-    terminal.say(f"threshold  {_thresholds(new.calibration)}")
-    terminal.say(f"           {new.calibration.promise()}")
+    console.say(f"\nmodel      {folder}, thresholds from {len(new.calibration.good_scores)} good images")
+    console.say(f"before     {_thresholds(detector.calibration)}")
+    console.say(f"threshold  {_thresholds(new.calibration)}")
+    console.say(f"           {new.calibration.guarantee()}")
 
 
 def _thresholds(calibration: Calibration) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 from energyad.cli.options import Debug, Quiet, Threads
 
 if TYPE_CHECKING:
-    from energyad.datasets import Category
+    from energyad.data.datasets import Category
     from energyad.detector import AnomalyDetector
 
 NOTE = (
@@ -39,41 +39,41 @@ def demo(
     Needs no data and no network, and writes to demo/ only. Nothing in it is a photograph.
     """
     started = time.perf_counter()
-    from energyad.cli.bar import Bar
     from energyad.cli.evaluate import print_evaluation
-    from energyad.demo import DEMO_NAME, render_demo
-    from energyad.evaluation import evaluate
+    from energyad.cli.progress import RichProgress
+    from energyad.data.demo import DEMO_NAME, render_demo
+    from energyad.evaluation.evaluate import evaluate
     from energyad.report import write_report
 
-    terminal.say(f"SYNTHETIC images of a bottle mouth, rendered into {output / 'datasets'}/ (no photographs)")
+    console.say(f"SYNTHETIC images of a bottle mouth, rendered into {output / 'datasets'}/ (no photographs)")
     category = render_demo(output / "datasets", seed=seed)
     folder = output / "models" / DEMO_NAME
     detector = _fit(category, folder, seed=seed, threads=threads)
-    with Bar() as bar:
+    with RichProgress() as bar:
         evaluation = evaluate(detector, category, progress=bar)
-    terminal.say("")
+    console.say("")
     print_evaluation(evaluation)
     write_report(output, detector, evaluation, title=f"{DEMO_NAME} (synthetic images)", note=NOTE)
-    terminal.say(f"\n{NOTE}")
-    terminal.say(f"look at   {output / 'index.html'}   and   {output / 'sheet.png'}")
-    terminal.say(f"took      {time.perf_counter() - started:.0f} s")
-    terminal.say(f"next      energyad score {category.root / 'test'} --model {folder} --heatmaps")
-    terminal.say("          energyad fit --images YOUR_GOOD_PARTS/ --name PART")
+    console.say(f"\n{NOTE}")
+    console.say(f"look at   {output / 'index.html'}   and   {output / 'sheet.png'}")
+    console.say(f"took      {time.perf_counter() - started:.0f} s")
+    console.say(f"next      energyad score {category.root / 'test'} --model {folder} --heatmaps")
+    console.say("          energyad fit --images YOUR_GOOD_PARTS/ --name PART")
 
 
 def _fit(category: Category, folder: Path, *, seed: int, threads: int | None) -> AnomalyDetector:
-    from energyad import artifact
+    from energyad.model.folder import require_place
 
-    artifact.require_place(folder)
-    from energyad.cli.bar import Bar
+    require_place(folder)
+    from energyad.cli.progress import RichProgress
     from energyad.detector import AnomalyDetector
     from energyad.settings import FitSettings
 
-    with Bar() as bar:
+    with RichProgress() as bar:
         detector = AnomalyDetector.fit(
             category.train_good,
             name=category.name,
-            settings=FitSettings(seed=seed, warmup_iterations=WARMUP_ITERATIONS, iterations=ITERATIONS),
+            settings=FitSettings(seed=seed, pretrain_steps=WARMUP_ITERATIONS, iterations=ITERATIONS),
             threads=threads,
             progress=bar,
         )

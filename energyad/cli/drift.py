@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 from energyad.cli.options import Debug, Json, Model, Quiet
 
 if TYPE_CHECKING:
-    from energyad.drift import Drift
+    from energyad.line.drift import Drift
 
 
 def drift(
@@ -42,11 +42,11 @@ def drift(
                  1  shifted: the advice says what to do
                  2  an error
     """
-    from energyad import artifact
-    from energyad.journal import drift_of, read_journal
+    from energyad.line.journal import drift_of, read_journal
+    from energyad.model.folder import find_model, read_manifest
 
-    folder = artifact.find_model(model)
-    manifest = artifact.read_manifest(folder)
+    folder = find_model(model)
+    manifest = read_manifest(folder)
     found = drift_of(read_journal(results), manifest, window=window, source=str(results))
     if as_json:
         typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
@@ -68,6 +68,6 @@ def _print(found: Drift) -> None:
         for shift in found.shifts
     ]
     if rows:
-        terminal.print_table(columns, rows, right=columns[1:-1])
+        console.print_table(columns, rows, right=columns[1:-1])
     typer.echo(f"{found.state}: the latest {found.window} parts against {found.reference} held-out good ones")
-    (terminal.warn if found.state == "shifted" else terminal.say)(found.advice)
+    (console.warn if found.state == "shifted" else console.say)(found.advice)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 from energyad.cli.options import DataRoot, Debug, Download, Json, Model, Quiet, Runtime, Threads
 
 if TYPE_CHECKING:
-    from energyad.evaluation import Evaluation
+    from energyad.evaluation.evaluate import Evaluation
 
 
 def evaluate(
@@ -42,15 +42,15 @@ def evaluate(
     Without --model, it is the one named as the category. Pixel figures are those at the model's input size, over all
     test images; AUPRO goes up to a false positive rate of 0.3. Best F1 is over images.
     """
-    from energyad import artifact
-    from energyad.cli.bar import Bar
-    from energyad.datasets import download_category, open_category
+    from energyad.cli.progress import RichProgress
+    from energyad.data.datasets import download_category, open_category
     from energyad.detector import AnomalyDetector
-    from energyad.evaluation import evaluate as measure
+    from energyad.evaluation.evaluate import evaluate as measure
+    from energyad.model.folder import find_model
 
     data = (download_category if download else open_category)(category, data_root=data_root)
-    detector = AnomalyDetector.load(artifact.find_model(model or category), threads=threads, runtime=runtime)
-    with Bar() as bar:
+    detector = AnomalyDetector.load(find_model(model or category), threads=threads, runtime=runtime)
+    with RichProgress() as bar:
         evaluation = measure(detector, data, progress=bar)
     if as_json:
         typer.echo(json.dumps(evaluation.to_dict(), ensure_ascii=False))
@@ -60,7 +60,7 @@ def evaluate(
         from energyad.report import write_report
 
         write_report(report, detector, evaluation, title=f"{category} · model {detector.name}")
-        terminal.say(f"report in {report}/: index.html, sheet.png")
+        console.say(f"report in {report}/: index.html, sheet.png")
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
@@ -84,7 +84,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         )
         for row in evaluation.types
     ]
-    terminal.print_table(columns, rows, right=columns[1:])
+    console.print_table(columns, rows, right=columns[1:])
 
 
 def _figure(value: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 from energyad.cli.options import Debug, Model, Quiet
 
 
@@ -42,20 +42,20 @@ def export(
     normalisation is inside. With --verify, the file is run beside PyTorch on real images; status 2 where a score or a
     heatmap differs by more than the tolerance, or any verdict.
     """
-    from energyad import artifact, exports
-    from energyad.detector import AnomalyDetector
-    from energyad.image_files import find_images
+    from energyad.detector import AnomalyDetector, export
+    from energyad.images.finding import find_images
+    from energyad.model.folder import find_model
 
     paths = find_images(verify) if verify else []
-    folder = artifact.find_model(model)
+    folder = find_model(model)
     detector = AnomalyDetector.load(folder)
-    place = output or Path(folder.name + exports.SUFFIXES.get(kind, ""))
-    written = exports.export_model(detector, kind, place)
+    place = output or Path(folder.name + export.SUFFIXES.get(kind, ""))
+    written = export.export_model(detector, kind, place)
     megabytes = sum(path.stat().st_size for path in (written.graph, *written.others)) / 1e6
     names = ", ".join(map(str, (written.graph, *written.others)))
-    terminal.say(f"wrote     {names} ({megabytes:.1f} MB) and {written.metadata}")
+    console.say(f"wrote     {names} ({megabytes:.1f} MB) and {written.metadata}")
     if paths:
-        agreement = exports.verify(detector, written, paths, tolerance=tolerance)
+        agreement = export.verify(detector, written, paths, tolerance=tolerance)
         count = "1 image" if agreement.num_images == 1 else f"{agreement.num_images} images"
         typer.echo(
             f"verified  on {count} against PyTorch: score within {agreement.score:.1e}, heatmap within "

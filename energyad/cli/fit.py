@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 from energyad.cli.calibrate import ReviewRate, TargetRate
 from energyad.cli.options import AnyDirection, DataRoot, Debug, Download, Overrides, Quiet, SkipBad, Threads
 
 if TYPE_CHECKING:
-    from energyad.datasets import Category
+    from energyad.data.datasets import Category
     from energyad.detector import AnomalyDetector
     from energyad.settings import FitSettings
 
@@ -117,7 +117,7 @@ def fit(
 
     The model lands in models/NAME/. An earlier one of that name is replaced only when the new one is whole.
     """
-    from energyad.tiling import parse_tiles
+    from energyad.images.tiling import parse_tiles
 
     data = _open_data(category, images, name, data_root=data_root, download=download)
     label = name or data.name
@@ -129,7 +129,7 @@ def fit(
         "precision": precision,
         "white_level": white_level,
         "iterations": iterations,
-        "num_energies": energies,
+        "ensemble_size": energies,
         "false_reject_rate": target_frr,
         "review_rate": review_frr,
         "tiles": None if tiles is None else parse_tiles(tiles),
@@ -154,7 +154,7 @@ def fit(
 def _open_data(
     names: list[str] | None, images: Path | None, name: str | None, *, data_root: Path | None, download: bool
 ) -> Category:
-    from energyad import datasets
+    from energyad.data import datasets
     from energyad.errors import DataError, SettingsError
 
     if (not names) == (images is None):
@@ -191,15 +191,15 @@ def _fit(
     threads: int | None,
     skip_bad: bool,
 ) -> AnomalyDetector:
-    from energyad import artifact
+    from energyad.model.folder import require_place
 
-    artifact.require_place(folder)  # before minutes are spent
-    from energyad.cli.bar import Bar
+    require_place(folder)  # before minutes are spent
+    from energyad.cli.progress import RichProgress
     from energyad.detector import AnomalyDetector
 
     settings = _settings({key: value for key, value in options.items() if value is not None}, overrides)
-    terminal.say(f"fitting '{name}' on {len(data.train_good)} good images from {data.root}")
-    with Bar() as bar:
+    console.say(f"fitting '{name}' on {len(data.train_good)} good images from {data.root}")
+    with RichProgress() as bar:
         detector = AnomalyDetector.fit(
             data.train_good,
             name=name,
@@ -234,17 +234,17 @@ def _say_what_next(
     took = f"{minutes} min {rest} s" if minutes else f"{rest} s"
     size = sum(map(len, detector.contents.values())) / 1e6
     model = folder.name if folder.parent == Path("models") else str(folder)
-    terminal.say(
+    console.say(
         f"\nmodel      {folder}  ({size:.0f} MB, {detector.manifest.provenance.num_images} images, {took})"
     )
     rule = detector.calibration
     review = "" if rule.review_threshold is None else f", review from {rule.review_threshold:.4g}"
-    terminal.say(f"threshold  {rule.threshold:.4g}{review}")
-    terminal.say(f"           {rule.promise()}")
-    terminal.say(f"next       energyad score IMAGES --model {shlex.quote(model)} --heatmaps")
+    console.say(f"threshold  {rule.threshold:.4g}{review}")
+    console.say(f"           {rule.guarantee()}")
+    console.say(f"next       energyad score IMAGES --model {shlex.quote(model)} --heatmaps")
     words = ["energyad", "rehearse", "OTHER_GOOD_PARTS", "--model", model]
     if data.test:
         words = ["energyad", "evaluate", "--category", data.name]
         words += ["--model", model] if model != data.name else []
         words += ["--data-root", str(data_root)] if data_root is not None else []
-    terminal.say(f"           {shlex.join(words)}")
+    console.say(f"           {shlex.join(words)}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 from energyad.cli.options import Debug, Json, Quiet
 
 
@@ -22,29 +22,29 @@ def models(
 
     Exit status: 0, or 2 where a model is damaged.
     """
-    from energyad import artifact
+    from energyad.model.folder import list_models
 
-    found = [_describe(place) for place in artifact.list_models(folder)]
+    found = [_describe(place) for place in list_models(folder)]
     if as_json:
         for model in found:
             typer.echo(json.dumps(model, ensure_ascii=False))
     elif found:
         columns = ("name", "fitted", "backbone", "input", "size", "images", "threshold", "files")
-        terminal.print_table(columns, [_cells(model) for model in found], right=columns[3:7])
+        console.print_table(columns, [_cells(model) for model in found], right=columns[3:7])
     else:
-        terminal.say(f"no models in {folder}/; make one with `energyad fit`, or try `energyad demo`")
+        console.say(f"no models in {folder}/; make one with `energyad fit`, or try `energyad demo`")
     if any(model["problem"] is not None for model in found):
-        terminal.fail("damaged models; the column 'files' says what is wrong with them")
-        raise typer.Exit(terminal.ERROR_STATUS)
+        console.fail("damaged models; the column 'files' says what is wrong with them")
+        raise typer.Exit(console.ERROR_STATUS)
 
 
 def _describe(folder: Path) -> dict[str, Any]:
-    from energyad import artifact
     from energyad.errors import ModelError
+    from energyad.model.folder import problems, read_manifest
 
     model: dict[str, Any] = {"name": folder.name, "folder": str(folder)}
     try:
-        manifest = artifact.read_manifest(folder)
+        manifest = read_manifest(folder)
     except ModelError as error:
         return {**model, "problem": str(error)}
     return {
@@ -55,7 +55,7 @@ def _describe(folder: Path) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
         "num_images": manifest.provenance.num_images,
         "threshold": manifest.calibration.threshold,
-        "problem": next(artifact.problems(folder, manifest), None),
+        "problem": next(problems(folder, manifest), None),
     }
 
 

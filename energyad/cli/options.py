@@ -7,14 +7,14 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 
 Quiet: TypeAlias = Annotated[
     bool,
-    typer.Option("--quiet", "-q", callback=terminal.set_quiet, help="No progress, no messages; errors only."),
+    typer.Option("--quiet", "-q", callback=console.set_quiet, help="No progress, no messages; errors only."),
 ]
 Debug: TypeAlias = Annotated[
-    bool, typer.Option("--debug", callback=terminal.set_debug, help="Show stack traces and all warnings.")
+    bool, typer.Option("--debug", callback=console.set_debug, help="Show stack traces and all warnings.")
 ]
 Threads: TypeAlias = Annotated[
     int | None, typer.Option("--threads", min=1, metavar="N", help="Processor threads; all cores by default.")

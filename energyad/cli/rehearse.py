@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 from energyad.cli.evaluate import print_evaluation
 from energyad.cli.options import Debug, Json, Model, Quiet, Runtime, Threads
 
 if TYPE_CHECKING:
-    from energyad.rehearsal import SizeRow
+    from energyad.evaluation.rehearsal import SizeRow
 
 NOTE = (
     "Planted defects are stand-ins, and the fit learned from others of the same kinds: of real ones fewer may be "
@@ -56,18 +56,18 @@ def rehearse(
     For when there are no defects yet. The images must be of parts that the model was not fitted on. Sizes are in
     pixels of these images: the diameter of a disc as large as the defect.
     """
-    from energyad import artifact
-    from energyad.cli.bar import Bar
+    from energyad.cli.progress import RichProgress
     from energyad.detector import AnomalyDetector
-    from energyad.image_files import find_images
-    from energyad.rehearsal import rehearse as measure
+    from energyad.evaluation.rehearsal import rehearse as measure
+    from energyad.images.finding import find_images
+    from energyad.model.folder import find_model
 
-    folder = artifact.find_model(model)
+    folder = find_model(model)
     paths = find_images(sources)
     detector = AnomalyDetector.load(folder, threads=threads, runtime=runtime)
     with contextlib.ExitStack() as stack:
         place = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="energyad-")))
-        with Bar() as bar:
+        with RichProgress() as bar:
             found = measure(detector, paths, place, per_image=per_image, seed=seed, progress=bar)
         if output is not None:
             from energyad.report import write_report
@@ -81,10 +81,10 @@ def rehearse(
         typer.echo("")
         columns = ("defect's size", "images", "above threshold")
         rows = [(_band(row), str(row.images), str(row.above_threshold)) for row in found.sizes]
-        terminal.print_table(columns, rows, right=columns[1:])
-    terminal.say(f"\n{NOTE}")
+        console.print_table(columns, rows, right=columns[1:])
+    console.say(f"\n{NOTE}")
     if output is not None:
-        terminal.say(f"look at   {output / 'index.html'}   and   {output / 'sheet.png'}")
+        console.say(f"look at   {output / 'index.html'}   and   {output / 'sheet.png'}")
 
 
 def _band(row: SizeRow) -> str:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 from energyad.cli.options import DataRoot, Debug, Model, Quiet, Threads
 
 if TYPE_CHECKING:
-    from energyad.cli.bar import Bar
+    from energyad.cli.progress import RichProgress
     from energyad.report import Report
 
 
@@ -48,15 +48,15 @@ def report(
     It shows the scores with the threshold, every image by rank with its regions, the calibration and what it promises,
     drift, and the model card. Pictures are those of the 1,000 highest scores.
     """
-    from energyad.cli.bar import Bar
+    from energyad.cli.progress import RichProgress
     from energyad.errors import SettingsError
-    from energyad.files import write_whole
-    from energyad.image_files import IMAGE_SUFFIXES
+    from energyad.files import atomic_write
+    from energyad.images.finding import IMAGE_SUFFIXES
     from energyad.report import html_page
 
     if (source is None) == (category is None):
         raise SettingsError("give a results file, a folder of images or --category, one of the three")
-    with Bar() as bar:
+    with RichProgress() as bar:
         if category is not None:
             found = _labelled(category, data_root, model, threads, bar)
             title = f"{category} · model {found.manifest.name}"
@@ -69,45 +69,45 @@ def report(
                 else _scored(path, model, threads, bar)
             )
             title = f"{path.name or path} · model {found.manifest.name}"
-    page = write_whole(out, html_page(found, title=title))
+    page = atomic_write(out, html_page(found, title=title))
     megabytes = page.stat().st_size / 1e6
-    terminal.say(f"{len(found.shown)} images in {page} ({megabytes:.1f} MB); open it in a browser")
+    console.say(f"{len(found.shown)} images in {page} ({megabytes:.1f} MB); open it in a browser")
 
 
 def _labelled(
-    category: str, data_root: Path | None, model: str | None, threads: int | None, bar: Bar
+    category: str, data_root: Path | None, model: str | None, threads: int | None, bar: RichProgress
 ) -> Report:
-    from energyad import artifact
-    from energyad.datasets import open_category
+    from energyad.data.datasets import open_category
     from energyad.detector import AnomalyDetector
-    from energyad.evaluation import evaluate
+    from energyad.evaluation.evaluate import evaluate
+    from energyad.model.folder import find_model
     from energyad.report import of_category
 
     data = open_category(category, data_root=data_root)
-    detector = AnomalyDetector.load(artifact.find_model(model or category), threads=threads)
+    detector = AnomalyDetector.load(find_model(model or category), threads=threads)
     evaluation = evaluate(detector, data, progress=bar)
     return of_category(detector, data.test, evaluation, progress=bar)
 
 
-def _from_results(path: Path, model: str | None, images_in: Path | None, bar: Bar) -> Report:
-    from energyad import artifact
+def _from_results(path: Path, model: str | None, images_in: Path | None, bar: RichProgress) -> Report:
     from energyad.errors import DataError
-    from energyad.journal import read_journal
+    from energyad.line.journal import read_journal
+    from energyad.model.folder import find_model, read_manifest
     from energyad.report import of_results
 
-    manifest = artifact.read_manifest(artifact.find_model(model))
+    manifest = read_manifest(find_model(model))
     lines = read_journal(path)
     if not lines:
         raise DataError(f"{path}: holds no results yet")
     return of_results(lines, manifest, source=path, images_in=images_in, progress=bar)
 
 
-def _scored(path: Path, model: str | None, threads: int | None, bar: Bar) -> Report:
-    from energyad import artifact
+def _scored(path: Path, model: str | None, threads: int | None, bar: RichProgress) -> Report:
     from energyad.detector import AnomalyDetector
-    from energyad.image_files import find_images
+    from energyad.images.finding import find_images
+    from energyad.model.folder import find_model
     from energyad.report import of_images
 
     paths = find_images([path])
-    detector = AnomalyDetector.load(artifact.find_model(model), threads=threads)
+    detector = AnomalyDetector.load(find_model(model), threads=threads)
     return of_images(detector, paths, progress=bar)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 from energyad.cli.options import Debug, Json, Model, Quiet, Runtime, Threads
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
-    from energyad.results import ImageResult
+    from energyad.scoring.results import ImageResult
 
 
 def score(
@@ -62,14 +62,14 @@ def score(
                  1  a part is ng
                  2  an error, also where one image could not be read
     """
-    from energyad import artifact
     from energyad.detector import AnomalyDetector
-    from energyad.files import write_whole
-    from energyad.results import by_score, results_csv, with_q_values
+    from energyad.files import atomic_write
+    from energyad.model.folder import find_model
+    from energyad.scoring.results import by_score, results_csv, with_q_values
 
     check_fdr(fdr)
     overlays = heatmaps_dir or Path("heatmaps")
-    folder = artifact.find_model(model)
+    folder = find_model(model)
     paths = _find(sources, overlays)
     detector = AnomalyDetector.load(folder, threads=threads, runtime=runtime)
     wanted = overlays if heatmaps or heatmaps_dir is not None else None
@@ -81,7 +81,7 @@ def score(
     if not as_json:
         _print_rows(by_score(results))
     if not no_csv:
-        write_whole(csv, results_csv(by_score(results)))
+        atomic_write(csv, results_csv(by_score(results)))
     written = [str(csv)] * (not no_csv) + ([f"{wanted}/"] if wanted is not None else [])
     status = _conclude(results, written, threshold=detector.threshold)
     if fdr is not None:
@@ -100,7 +100,7 @@ def check_fdr(fdr: float | None) -> None:
 def _find(sources: Iterable[str], overlays: Path) -> list[Path]:
     """The images of all sources; what lies among earlier overlays is no image to score."""
     from energyad.errors import DataError
-    from energyad.image_files import find_images
+    from energyad.images.finding import find_images
 
     found: dict[Path, None] = {}
     for source in sources:
@@ -114,7 +114,7 @@ def _find(sources: Iterable[str], overlays: Path) -> list[Path]:
     own = overlays.resolve()
     paths = [path for path in found if not path.resolve().is_relative_to(own)]
     if len(paths) < len(found):
-        terminal.warn(f"{len(found) - len(paths)} overlays in {overlays}/ left out")
+        console.warn(f"{len(found) - len(paths)} overlays in {overlays}/ left out")
     if not paths:
         raise DataError(
             "no image was named: give an image, a folder, a glob or - with paths on standard input"
@@ -125,17 +125,17 @@ def _find(sources: Iterable[str], overlays: Path) -> list[Path]:
 def _score_all(
     detector: AnomalyDetector, paths: Sequence[Path], *, overlays: Path | None, as_json: bool
 ) -> list[ImageResult]:
-    from energyad.cli.bar import Bar
-    from energyad.images import write_png
-    from energyad.inspection import inspect_files
-    from energyad.overlays import ColourScale, overlay_of, overlay_places
-    from energyad.sheet import legend
+    from energyad.cli.progress import RichProgress
+    from energyad.detector.batch import inspect_files
+    from energyad.images.reading import write_png
+    from energyad.report.overlays import ColourScale, overlay_of, overlay_places
+    from energyad.report.sheet import legend
 
     results: list[ImageResult] = []
     places = {} if overlays is None else overlay_places(paths, overlays)
     if overlays is not None:
         write_png(overlays / "colour-scale.png", legend(ColourScale(detector.threshold)))
-    with Bar(drawn=not (as_json and sys.stdout.isatty())) as bar:
+    with RichProgress(drawn=not (as_json and sys.stdout.isatty())) as bar:
         bar.stage("scoring", len(paths))
         for seen in inspect_files(detector, paths):
             place = places.get(seen.path)
@@ -159,18 +159,18 @@ def _print_rows(results: Sequence[ImageResult]) -> None:
         return f"{result.score:#.4g}", f"{result.p_value:.3f}", str(result.verdict), *kind, str(result.image)
 
     columns = ("score", "p-value", "verdict", *["category"] * several, "image")
-    terminal.print_table(columns, [cells(result) for result in results], right=columns[:2])
+    console.print_table(columns, [cells(result) for result in results], right=columns[:2])
 
 
 def _say_discoveries(results: Sequence[ImageResult], fdr: float, *, smallest: float) -> None:
     found = [result for result in results if result.q_value is not None and result.q_value <= fdr]
-    terminal.say(f"{len(found)} of them stand out of the batch at a false discovery rate of {fdr:g}")
+    console.say(f"{len(found)} of them stand out of the batch at a false discovery rate of {fdr:g}")
     scored = sum(result.q_value is not None for result in results)
     fewest = math.ceil(scored * smallest / fdr - 1e-9)
     if len(found) < fewest:
         can = f"only {fewest} or more together" if fewest <= scored else "none"
         text = f"no p-value is below {smallest:.3g}, so of {scored} images {can} can stand out"
-        terminal.say(f"{text}; calibrate with more good parts")
+        console.say(f"{text}; calibrate with more good parts")
 
 
 def _conclude(results: Sequence[ImageResult], written: Sequence[str], *, threshold: float) -> int:
@@ -178,8 +178,8 @@ def _conclude(results: Sequence[ImageResult], written: Sequence[str], *, thresho
     unread = sum(result.error is not None for result in results)
     where = f"; see {' and '.join(written)}" if written else ""
     review = f", {unsure} for review" if unsure else ""
-    terminal.say(f"{rejected} of {len(results)} images above the threshold {threshold:.4g}{review}{where}")
+    console.say(f"{rejected} of {len(results)} images above the threshold {threshold:.4g}{review}{where}")
     if unread:
-        terminal.fail(f"{unread} of {len(results)} images could not be read; their rows say why")
-        return terminal.ERROR_STATUS
+        console.fail(f"{unread} of {len(results)} images could not be read; their rows say why")
+        return console.ERROR_STATUS
     return 1 if rejected else 0

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 from energyad.cli.options import Debug, Quiet, Threads
 
 
@@ -49,9 +49,9 @@ def serve(
     ENERGYAD_API_KEY is set, requests must bring it as X-API-Key. Ctrl-C or SIGTERM finishes what was taken and ends
     with status 0.
     """
-    from energyad import artifact
     from energyad.detector import AnomalyDetector
     from energyad.errors import SettingsError
+    from energyad.model.folder import find_model
 
     try:
         from energyad.service import server
@@ -67,7 +67,7 @@ def serve(
         max_upload=int(max_upload * MIB), max_pixels=int(max_megapixels * 1e6), queue=queue, api_key=key
     )
     names: list[str | None] = [*model] if model else [None]
-    folders = [artifact.find_model(name) for name in names]
+    folders = [find_model(name) for name in names]
     detectors = [AnomalyDetector.load(folder, threads=threads) for folder in folders]
     places = dict(zip((detector.name for detector in detectors), folders, strict=True))
     app = create_app(
@@ -77,5 +77,5 @@ def serve(
         known = ", ".join(folder.name for folder in folders)
         where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         asked = f"with the key in {KEY_VARIABLE}" if key is not None else "without a key"
-        server.run(app, listening, started=lambda: terminal.say(f"serving {known} on {where} {asked}"))
-    terminal.say("stopped")
+        server.run(app, listening, started=lambda: console.say(f"serving {known} on {where} {asked}"))
+    console.say("stopped")

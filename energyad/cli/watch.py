@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from energyad.cli import terminal
+from energyad.cli import console
 from energyad.cli.options import Debug, Model, Quiet, Threads
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
-    from energyad.drift import DriftMonitor
-    from energyad.journal import Journal, JournalLine
+    from energyad.line.drift import DriftMonitor
+    from energyad.line.journal import Journal, JournalLine
 
 
 def watch(
@@ -57,25 +57,25 @@ def watch(
     succeed and signed with ENERGYAD_WEBHOOK_SECRET. A model that is calibrated or fitted anew meanwhile counts from
     the next files on. Ctrl-C or SIGTERM ends it with status 0.
     """
-    from energyad import artifact
     from energyad.detector import AnomalyDetector
-    from energyad.followed import Followed
-    from energyad.journal import Journal
-    from energyad.watch import Watcher, scorer_of
-    from energyad.webhook import SECRET_VARIABLE, Webhook
+    from energyad.line.journal import Journal
+    from energyad.line.reloading import ReloadingDetector
+    from energyad.line.watch import Watcher, scorer_of
+    from energyad.line.webhook import SECRET_VARIABLE, Webhook
+    from energyad.model.folder import find_model
 
-    followed = Followed(
-        artifact.find_model(model),
+    followed = ReloadingDetector(
+        find_model(model),
         functools.partial(AnomalyDetector.load, threads=threads),
         replaced=lambda detector: teller.replaced(detector),
-        refused=lambda error: terminal.warn(f"the old model stays: {error}"),
+        refused=lambda error: console.warn(f"the old model stays: {error}"),
     )
     detector = followed()
     with _until_told() as stop, Journal(out) as journal:
         watcher = Watcher(folder, journal, scorer_of(followed), move_to=move_to)
         sender = None
         if webhook is not None:
-            sender = Webhook(webhook, out, secret=os.environ.get(SECRET_VARIABLE), warn=terminal.warn)
+            sender = Webhook(webhook, out, secret=os.environ.get(SECRET_VARIABLE), warn=console.warn)
             sender.start()
         teller = _Teller(detector, journal)
 
@@ -84,11 +84,11 @@ def watch(
             if sender is not None:
                 sender.tell()
 
-        terminal.say(f"watching {folder}/ with {detector.name}; results in {out}")
+        console.say(f"watching {folder}/ with {detector.name}; results in {out}")
         watcher.run(stop, noted=noted, interval=interval, once=once)
         if sender is not None:
             sender.stop()
-    terminal.say("stopped")
+    console.say("stopped")
 
 
 @contextlib.contextmanager
@@ -119,7 +119,7 @@ class _Teller:
     def replaced(self, detector: AnomalyDetector) -> None:
         """The model was calibrated or fitted anew."""
         self._follow(detector)
-        terminal.say(f"{detector.name} was replaced; its threshold is {detector.threshold:.4g} from now on")
+        console.say(f"{detector.name} was replaced; its threshold is {detector.threshold:.4g} from now on")
 
     def tell(self, line: JournalLine) -> None:
         """A file was noted."""
@@ -129,21 +129,21 @@ class _Teller:
                 if line.verdict and line.score is not None
                 else "unreadable"
             )
-            terminal.say(f"{what}  {line.image}{f': {line.error}' if line.error else ''}")
+            console.say(f"{what}  {line.image}{f': {line.error}' if line.error else ''}")
         if line.observation is None:
             return
         self._monitor.add(line.observation)
         self._count += 1
         if self._count % 10 == 0 and (found := self._monitor.check()).state != self._state:
             self._state = found.state
-            (terminal.warn if self._state == "shifted" else terminal.say)(f"drift: {found.advice}")
+            (console.warn if self._state == "shifted" else console.say)(f"drift: {found.advice}")
 
     def _follow(self, detector: AnomalyDetector) -> None:
-        from energyad.drift import DriftMonitor
-        from energyad.journal import latest_parts
-        from energyad.observation import reference_of
+        from energyad.line.drift import DriftMonitor
+        from energyad.line.journal import latest_parts
+        from energyad.model.manifest import reference_statistics
 
         manifest = detector.manifest
         seen = latest_parts(self._journal.lines(), manifest)
-        self._monitor = DriftMonitor.resumed(reference_of(manifest), seen, model=detector.name)
+        self._monitor = DriftMonitor.resumed(reference_statistics(manifest), seen, model=detector.name)
         self._state, self._count = self._monitor.check().state, 0

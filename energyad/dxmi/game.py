@@ -61,7 +61,7 @@ class Game:
         on_data, on_samples = self.energy(torch.cat([data, samples])).chunk(2)
         gamma, power = self.settings.energy_regularization, self.settings.data_power
         loss = objectives.energy_loss(on_data, on_samples, regularization=gamma, data_power=power)
-        descend(self.optimizers["energy"], loss)
+        minimize(self.optimizers["energy"], loss)
         return torch.stack([on_data.mean(), on_samples.mean(), loss]).detach()
 
     def move_policy(
@@ -71,7 +71,7 @@ class Game:
         costs, running = self.policy.costs_to_go(states, route, generator)
         loss = objectives.sampler_loss(costs)
         # The value moves second: the sampler's gradient has to flow through the value that gave the costs.
-        descend(self.optimizers["sampler"], loss)
+        minimize(self.optimizers["sampler"], loss)
         by_value = self._move_value(states[1:], route[1:-1], costs[1:])
         return torch.stack([loss, by_value, running.mean()]).detach()
 
@@ -81,7 +81,7 @@ class Game:
         """The sampler alone, by back-propagation through whole chains: the baseline that DxDP replaces."""
         costs, running = self.policy.through_time(start, route, generator)
         loss = objectives.sampler_loss(costs)
-        descend(self.optimizers["sampler"], loss)
+        minimize(self.optimizers["sampler"], loss)
         return torch.stack([loss, torch.zeros_like(loss), running.mean()]).detach()
 
     def set_learning_rates(self, iteration: int) -> None:
@@ -102,7 +102,7 @@ class Game:
         if len(route) == 0:
             return torch.zeros((), device=states.device)
         loss = objectives.value_loss(self.policy.values(states, route), costs)
-        descend(self.optimizers["value"], loss)
+        minimize(self.optimizers["value"], loss)
         return loss
 
     def average_energy(self, iteration: int) -> None:
@@ -120,7 +120,7 @@ def adam(module: nn.Module, learning_rate: float, *, beta1: float = 0.9) -> torc
     return torch.optim.Adam(groups, lr=learning_rate, betas=(beta1, 0.999), fused=True)
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: Float[Tensor, ""]) -> None:
+def minimize(optimizer: torch.optim.Optimizer, loss: Float[Tensor, ""]) -> None:
     """One step down a loss."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

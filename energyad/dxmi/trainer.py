@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from energyad.dxmi.game import Game
+from energyad.dxmi.networks import default_value
 from energyad.dxmi.pretrain import pretrain_denoiser
 from energyad.dxmi.record import TrainingRecord, check_health
 from energyad.dxmi.sampler import GaussianSampler, Trajectory, default_sampler
 from energyad.dxmi.schedule import NoiseSchedule, Route
 from energyad.dxmi.settings import DxMISettings
 from energyad.dxmi.state import TrainingState, read_checkpoint, write_checkpoint
-from energyad.dxmi.value import default_value
 from energyad.errors import DataError, TrainingDiverged
 
 CHUNK = 65536  # rows; what looks at all data at once would double them

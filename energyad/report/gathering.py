@@ -11,24 +11,24 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from energyad import images
-from energyad.datasets import TestItem
+from energyad.data.datasets import TestItem
 from energyad.detector import AnomalyDetector
-from energyad.drift import WINDOW, Drift, compare
+from energyad.detector.batch import inspect_files
 from energyad.errors import ImageError
-from energyad.evaluation import Evaluation
-from energyad.inspection import inspect_files
-from energyad.journal import JournalLine, drift_of
-from energyad.manifest import Manifest
-from energyad.observation import Observation, reference_of
-from energyad.overlays import overlay_of
-from energyad.progress import Progress, Silent
-from energyad.results import ImageResult, rank
-from energyad.sheet import fit_tile
+from energyad.evaluation.evaluate import Evaluation
+from energyad.images import reading
+from energyad.line.drift import WINDOW, Drift, compare
+from energyad.line.journal import JournalLine, drift_of
+from energyad.model.manifest import Manifest, reference_statistics
+from energyad.model.statistics import PartStatistics
+from energyad.progress import NullProgress, Progress
+from energyad.report.overlays import overlay_of
+from energyad.report.sheet import fit_tile
+from energyad.scoring.results import ImageResult, rank
 
-MOST_PICTURED: Final = 1000
+MAX_PICTURED: Final = 1000
 """Images whose pictures a page holds: those of the highest scores."""
-_SIDES: Final = ((120, 224), (400, 160), (MOST_PICTURED, 112))
+_SIDES: Final = ((120, 224), (400, 160), (MAX_PICTURED, 112))
 """Up to so many images, so many pixels a picture: a page stays below some 20 MB."""
 _QUALITY: Final = 82
 
@@ -56,7 +56,7 @@ def of_images(
     detector: AnomalyDetector, paths: Sequence[Path], *, progress: Progress | None = None
 ) -> Report:
     """Score images and show them. Images that cannot be read are listed with the reason."""
-    shown, seen = _score(detector, paths, [None] * len(paths), progress or Silent())
+    shown, seen = _score(detector, paths, [None] * len(paths), progress or NullProgress())
     parts = [part for part in seen if part is not None]
     return Report(detector.manifest, shown, None, _drift(detector.manifest, parts))
 
@@ -69,7 +69,7 @@ def of_category(
     progress: Progress | None = None,
 ) -> Report:
     """Show labelled test images. Drift is told from the good ones: defects are no drift."""
-    shown, seen = _score(detector, [item.path for item in items], items, progress or Silent())
+    shown, seen = _score(detector, [item.path for item in items], items, progress or NullProgress())
     good = [
         part for part, item in zip(seen, items, strict=True) if part is not None and not item.is_defective
     ]
@@ -89,13 +89,13 @@ def of_results(
     source: the results file; images are looked for from here and from beside it. images_in: where else, such as the
     folder that `watch` moved them to. Raises DataError where no line is of this model.
     """
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     drift = drift_of(lines, manifest, source=str(source))
     ranked = sorted(lines, key=rank)
     side, shown = side_for(len(ranked)), list[Shown]()
     progress.stage("pictures", len(ranked))
     for place, line in enumerate(ranked):
-        pictured = place < MOST_PICTURED and line.score is not None
+        pictured = place < MAX_PICTURED and line.score is not None
         path = _find(line, source, images_in) if pictured else None
         pictures = () if path is None else _from_file(line, path, manifest, side)
         shown.append(Shown(line, None, pictures))
@@ -108,15 +108,15 @@ def side_for(count: int) -> int:
     return next((side for most, side in _SIDES if count <= most), _SIDES[-1][1])
 
 
-def _drift(manifest: Manifest, parts: Sequence[Observation]) -> Drift:
-    return compare(reference_of(manifest), parts[-WINDOW:], model=manifest.name)
+def _drift(manifest: Manifest, parts: Sequence[PartStatistics]) -> Drift:
+    return compare(reference_statistics(manifest), parts[-WINDOW:], model=manifest.name)
 
 
 def _score(
     detector: AnomalyDetector, paths: Sequence[Path], items: Iterable[TestItem | None], progress: Progress
-) -> tuple[tuple[Shown, ...], list[Observation | None]]:
+) -> tuple[tuple[Shown, ...], list[PartStatistics | None]]:
     """Highest score first; what was observed of each, in the order of the paths."""
-    side, shown, seen = side_for(len(paths)), list[Shown](), list[Observation | None]()
+    side, shown, seen = side_for(len(paths)), list[Shown](), list[PartStatistics | None]()
     progress.stage("report", len(paths))
     for found, item in zip(inspect_files(detector, paths), items, strict=True):
         progress.advance()
@@ -127,19 +127,19 @@ def _score(
             shown.append(Shown(result, label, ()))
             continue
         small = fit_tile(pixels, side)
-        heatmap = images.resize_map(prediction.heatmap, *small.shape[:2])
+        heatmap = reading.resize_map(prediction.heatmap, *small.shape[:2])
         pictures = [("image", small), ("heatmap", overlay_of(small, replace(prediction, heatmap=heatmap)))]
         pictures += _mask(item, pixels.shape[:2], side)
         shown.append(Shown(result, label, tuple((name, _jpeg(picture)) for name, picture in pictures)))
     ranked = sorted(shown, key=lambda each: rank(each.result))
-    return (*ranked[:MOST_PICTURED], *(replace(each, pictures=()) for each in ranked[MOST_PICTURED:])), seen
+    return (*ranked[:MAX_PICTURED], *(replace(each, pictures=()) for each in ranked[MAX_PICTURED:])), seen
 
 
 def _mask(
     item: TestItem | None, shape: tuple[int, int], side: int
 ) -> Iterator[tuple[str, UInt8[np.ndarray, "h w"]]]:
     if item is not None and item.mask is not None:
-        mask = images.read_mask(item.mask, shape=shape)
+        mask = reading.read_mask(item.mask, shape=shape)
         yield "mask", fit_tile(mask.astype(np.uint8) * 255, side)
 
 
@@ -155,7 +155,7 @@ def _find(line: JournalLine, source: Path, images_in: Path | None) -> Path | Non
 def _from_file(line: JournalLine, path: Path, manifest: Manifest, side: int) -> tuple[tuple[str, bytes], ...]:
     """Pictures of an image that was scored earlier, its regions outlined; none where it is another by now."""
     try:
-        pixels = images.read_image(path, white_level=manifest.input.white_level)
+        pixels = reading.read_image(path, white_level=manifest.input.white_level)
     except ImageError:
         return ()
     if pixels.shape[:2] != (line.height, line.width):

@@ -10,21 +10,21 @@ from typing import Final
 
 import cv2
 
-from energyad import images
-from energyad.datasets import TestItem
+from energyad.data.datasets import TestItem
 from energyad.detector import AnomalyDetector
-from energyad.evaluation import GOOD, Evaluation
-from energyad.files import write_whole
-from energyad.overlays import ColourScale, colour_bar
-from energyad.page_style import STYLE
+from energyad.evaluation.evaluate import GOOD, Evaluation
+from energyad.files import atomic_write
+from energyad.images import reading
 from energyad.report import plots, tables
-from energyad.report.gathering import MOST_PICTURED, Report, Shown, of_category
-from energyad.results import by_score, results_csv
-from energyad.sheet import picture_sheet
+from energyad.report.gathering import MAX_PICTURED, Report, Shown, of_category
+from energyad.report.overlays import ColourScale, colour_bar
+from energyad.report.sheet import picture_sheet
+from energyad.report.style import STYLE
+from energyad.scoring.results import by_score, results_csv
 
 PAGE: Final = 50
 """Images a page; a closed page costs a browser nothing."""
-MOST_LISTED: Final = 10_000
+MAX_LISTED: Final = 10_000
 
 
 def html_page(report: Report, *, title: str, note: str = "") -> str:
@@ -50,7 +50,7 @@ def html_page(report: Report, *, title: str, note: str = "") -> str:
         _legend(ColourScale(calibration.threshold)) if _has_heatmaps(report.shown) else "",
         *_pages(report.shown, grouped=evaluation is not None),
         "<h2>Calibration</h2>",
-        f"<p>{escape(calibration.promise())}</p>",
+        f"<p>{escape(calibration.guarantee())}</p>",
         f'<div class="scroll">{tables.calibration_table(manifest)}</div>',
         *_drift(report),
         "<h2>Model card</h2>",
@@ -77,9 +77,9 @@ def write_report(
     """Write `index.html`, `sheet.png` and `scores.csv` into a folder. Raises ImageError, DataError."""
     items = [TestItem(item.path, item.defect_type, item.mask) for item in evaluation.items]
     report = of_category(detector, items, evaluation)
-    write_whole(folder / "scores.csv", results_csv(by_score(each.result for each in report.shown)))
-    images.write_png(folder / "sheet.png", picture_sheet(detector, evaluation, title=title))
-    write_whole(folder / "index.html", html_page(report, title=title, note=note))
+    atomic_write(folder / "scores.csv", results_csv(by_score(each.result for each in report.shown)))
+    reading.write_png(folder / "sheet.png", picture_sheet(detector, evaluation, title=title))
+    atomic_write(folder / "index.html", html_page(report, title=title, note=note))
 
 
 def _described(report: Report) -> str:
@@ -117,7 +117,7 @@ def _drift(report: Report) -> Iterator[str]:
 def _pages(shown: Sequence[Shown], *, grouped: bool) -> Iterator[str]:
     """Pages of images, by type where they are labelled; the first of each type is open while there are few."""
     groups: dict[str, list[Shown]] = {}
-    for each in shown[:MOST_LISTED]:
+    for each in shown[:MAX_LISTED]:
         groups.setdefault((each.defect_type or "") if grouped else "", []).append(each)
     rank = {id(each): place for place, each in enumerate(shown, start=1)}
     few = len(shown) <= 2 * PAGE
@@ -130,10 +130,10 @@ def _pages(shown: Sequence[Shown], *, grouped: bool) -> Iterator[str]:
             heading = f"{escape(name)} {start + 1} to {start + len(page)} of {len(own)}".strip()
             yield f"<details{is_open}><summary>{heading}{_span(page)}</summary>"
             yield f'<div class="parts">{figures}</div></details>'
-    if len(shown) > MOST_LISTED:
-        yield f"<p>{len(shown) - MOST_LISTED} more images with lower scores are not listed.</p>"
-    if len(shown) > MOST_PICTURED:
-        yield f'<p class="faint">Pictures of the {MOST_PICTURED} highest scores alone.</p>'
+    if len(shown) > MAX_LISTED:
+        yield f"<p>{len(shown) - MAX_LISTED} more images with lower scores are not listed.</p>"
+    if len(shown) > MAX_PICTURED:
+        yield f'<p class="faint">Pictures of the {MAX_PICTURED} highest scores alone.</p>'
 
 
 def _span(page: Sequence[Shown]) -> str:

@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from energyad.calibration import Calibration
-from energyad.evaluation import GOOD, Evaluation, ScoredItem
+from energyad.evaluation.evaluate import GOOD, Evaluation, ScoredItem
+from energyad.scoring.calibration import Calibration
 
 _TINY: Final = 1e-12
 _WIDTH, _LEFT, _RIGHT, _HEIGHT = 980, 40, 20, 220

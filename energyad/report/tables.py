@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
-from energyad.card import model_card
-from energyad.drift import Drift
-from energyad.evaluation import Evaluation, TypeRow
-from energyad.manifest import CalibrationSpec, Manifest
-from energyad.results import ImageResult
+from energyad.evaluation.evaluate import Evaluation, TypeRow
+from energyad.line.drift import Drift
+from energyad.model.card import model_card
+from energyad.model.manifest import CalibrationSpec, Manifest
+from energyad.scoring.results import ImageResult
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -74,7 +74,7 @@ def calibration_table(manifest: Manifest) -> str:
 
     today = manifest.calibration
     rows = [row(today, f"{(today.created or manifest.created)[:10]}, in force")]
-    for earlier in reversed(manifest.earlier_calibrations):
+    for earlier in reversed(manifest.previous_calibrations):
         rows.append(row(earlier, (earlier.created or manifest.created)[:10]))
     columns = ("calibrated", "threshold", "false rejects aimed at", "method", "review from", "good parts")
     return table(columns, rows)

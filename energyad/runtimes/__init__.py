@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, Int64, UInt8
 
     from energyad.runtimes.plan import Plan
-    from energyad.scorer import Scorer
+    from energyad.scoring.scorer import Scorer
 
 RUNTIMES: Final = ("auto", "onnxruntime", "openvino", "torch")
 VISIBLE_CARDS: Final = "CUDA_VISIBLE_DEVICES"
@@ -30,7 +30,7 @@ class RawScores(NamedTuple):
     heatmap: Float32[np.ndarray, "b h w"]
     category: Int64[np.ndarray, " b"] | None = None
 
-    def taken_for(self, categories: Sequence[str]) -> list[str | None]:
+    def category_names(self, categories: Sequence[str]) -> list[str | None]:
         """The name of each image's category, of those that the model is for; None of a model of one."""
         if self.category is None:
             return [None] * len(self.score)
@@ -55,7 +55,7 @@ class Runtime(BatchScorer, Protocol):
 
     name: str
 
-    def replan(self, plan: Plan) -> Runtime:
+    def with_plan(self, plan: Plan) -> Runtime:
         """The same model under another plan."""
         ...
 
@@ -74,13 +74,13 @@ def open_runtime(
     PyTorch only. threads: all cores by default. tiles: of an image; the more, the fewer images a call. Raises
     SettingsError for an unknown name or a missing package, ModelError for a graph that cannot be loaded.
     """
-    from energyad.runtimes import kept
+    from energyad.runtimes import tuning
 
     if name not in RUNTIMES:
         raise SettingsError(f"runtime '{name}': choose among {', '.join(RUNTIMES)}")
     if name == "auto":
         name = "torch" if has_cuda() else "onnxruntime"
-    plan = kept.plan_for(name, graph, threads=threads, tiles=tiles)
+    plan = tuning.plan_for(name, graph, threads=threads, tiles=tiles)
     if name == "openvino":
         from energyad.runtimes.openvino import OpenVinoRuntime
 

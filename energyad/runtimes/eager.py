@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from energyad.images.tiling import cut_pixels
 from energyad.runtimes import RawScores
-from energyad.runtimes.plan import Lanes, OneThread, Plan, available_threads
-from energyad.tiling import cut_pixels
+from energyad.runtimes.plan import ConcurrentCalls, Plan, SerialExecutor, available_threads
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
     from energyad.runtimes.onnx import OnnxFeatures
-    from energyad.scorer import EnergyHead, Scorer, Scores
+    from energyad.scoring.scorer import EnergyHead, Scorer, Scores
 
 BATCH_SIZE = 16
 
@@ -37,16 +37,16 @@ class EagerRuntime:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         allowed = plan.allowed if plan is not None else available_threads()
         batch_size = max(1, BATCH_SIZE // scorer.head.tiles.count)
-        self.plan = Plan(batch_size, lanes=1, threads=allowed, allowed=allowed)
+        self.plan = Plan(batch_size, concurrency=1, threads=allowed, allowed=allowed)
         self.scorer = scorer.eval().to(self.device).to(memory_format=torch.channels_last)
         on_card = self.device.type != "cpu"
-        self._lanes = Lanes(OneThread(self._infer) if on_card else self._infer, self.plan)
+        self._calls = ConcurrentCalls(SerialExecutor(self._infer) if on_card else self._infer, self.plan)
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         """Score a batch."""
-        return self._lanes.run(pixels)
+        return self._calls.run(pixels)
 
-    def replan(self, plan: Plan) -> EagerRuntime:
+    def with_plan(self, plan: Plan) -> EagerRuntime:
         """The same: PyTorch shares its own threads out."""
         return self
 

@@ -11,7 +11,7 @@ import onnxruntime
 
 from energyad.errors import ModelError
 from energyad.runtimes import RawScores
-from energyad.runtimes.plan import Lanes, Plan, default_plan
+from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,16 +40,16 @@ class OnnxFeatures:
         self.plan = default_plan(threads)
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self._session = open_session(model, threads=self.plan.threads)
-        self._free = BoundedSemaphore(self.plan.lanes)
+        self._free = BoundedSemaphore(self.plan.concurrency)
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, "b c g g"]:
-        """Patch features of a batch, on one thread; as many calls as `plan.lanes` run side by side."""
+        """Patch features of a batch, on one thread; as many calls as `plan.concurrency` run side by side."""
         with self._free:
             return self._session.run(["features"], {"pixels": pixels})[0]
 
 
 class OnnxRuntime:
-    """The whole scorer. One session serves all lanes; threads: in all, where no plan is given."""
+    """The whole scorer. One session serves all concurrency; threads: in all, where no plan is given."""
 
     name = "onnxruntime"
 
@@ -57,13 +57,13 @@ class OnnxRuntime:
         self.plan = plan or default_plan(threads)
         self._model = model
         self._session = open_session(model, threads=self.plan.threads)
-        self._lanes = Lanes(self._infer, self.plan)
+        self._calls = ConcurrentCalls(self._infer, self.plan)
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         """Score a batch."""
-        return self._lanes.run(pixels)
+        return self._calls.run(pixels)
 
-    def replan(self, plan: Plan) -> OnnxRuntime:
+    def with_plan(self, plan: Plan) -> OnnxRuntime:
         """The same model under another plan."""
         return OnnxRuntime(self._model, plan=plan)
 

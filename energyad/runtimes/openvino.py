@@ -10,7 +10,7 @@ import numpy as np
 
 from energyad.errors import ModelError, SettingsError
 from energyad.runtimes import RawScores
-from energyad.runtimes.plan import Lanes, Plan, default_plan
+from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -25,13 +25,13 @@ class OpenVinoRuntime:
         self.plan = plan or default_plan(threads)
         self._graph = graph
         self._compiled = compile_graph(graph, self.plan)
-        self._lanes = Lanes(self._infer, self.plan)
+        self._calls = ConcurrentCalls(self._infer, self.plan)
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         """Score a batch."""
-        return self._lanes.run(pixels)
+        return self._calls.run(pixels)
 
-    def replan(self, plan: Plan) -> OpenVinoRuntime:
+    def with_plan(self, plan: Plan) -> OpenVinoRuntime:
         """The same model under another plan."""
         return OpenVinoRuntime(self._graph, plan=plan)
 
@@ -66,8 +66,8 @@ def compile_graph(graph: Path | bytes, plan: Plan) -> Any:
     openvino = _package()
     options = {
         "INFERENCE_PRECISION_HINT": "f32",
-        "NUM_STREAMS": plan.lanes,
-        "INFERENCE_NUM_THREADS": plan.lanes * plan.threads,
+        "NUM_STREAMS": plan.concurrency,
+        "INFERENCE_NUM_THREADS": plan.concurrency * plan.threads,
         "ENABLE_CPU_PINNING": False,
     }
     try:

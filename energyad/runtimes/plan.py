@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from energyad.errors import SettingsError
-from energyad.pipeline import in_order
+from energyad.images.prefetch import ordered_map
 from energyad.runtimes import RawScores
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ BATCH_SIZE = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """`lanes` calls at once, each of up to `batch_size` images on `threads` threads of its own.
+    """`concurrency` calls at once, each of up to `batch_size` images on `threads` threads of its own.
 
     allowed: threads that the user gave; a plan may use fewer where that is faster.
     """
 
     batch_size: int
-    lanes: int
+    concurrency: int
     threads: int
     allowed: int
 
@@ -55,19 +55,19 @@ def default_plan(threads: int | None, *, tiles: int = 1) -> Plan:
     if threads is not None and threads < 0:
         raise SettingsError(f"threads = {threads}: give at least 1, or leave it out for all cores")
     allowed = threads or available_threads()
-    return Plan(max(1, BATCH_SIZE // tiles), lanes=allowed, threads=1, allowed=allowed)
+    return Plan(max(1, BATCH_SIZE // tiles), concurrency=allowed, threads=1, allowed=allowed)
 
 
-class Lanes:
+class ConcurrentCalls:
     """Cuts batches of any size into calls of the plan's size, and runs as many at once as the plan allows.
 
-    Calls may come from any number of threads; together they never have more than `plan.lanes` running.
+    Calls may come from any number of threads; together they never have more than `plan.concurrency` running.
     """
 
     def __init__(self, infer: Callable[[UInt8[np.ndarray, "b h w 3"]], RawScores], plan: Plan) -> None:
         self.infer = infer
         self.plan = plan
-        self._free = BoundedSemaphore(plan.lanes)
+        self._free = BoundedSemaphore(plan.concurrency)
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         """Score a batch."""
@@ -75,7 +75,7 @@ class Lanes:
         if len(pixels) <= size:
             return self._one(pixels)
         parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
-        results = list(in_order(self._one, parts, workers=min(self.plan.lanes, len(parts))))
+        results = list(ordered_map(self._one, parts, workers=min(self.plan.concurrency, len(parts))))
         known = [[part for part in parts if part is not None] for parts in zip(*results, strict=True)]
         return RawScores(*(np.concatenate(parts) for parts in known if parts))
 
@@ -84,7 +84,7 @@ class Lanes:
             return self.infer(pixels)
 
 
-class OneThread:
+class SerialExecutor:
     """Calls from any number of threads, run one after another by a thread of their own, which stays.
 
     A graphics card's libraries keep what they plan for a network to the thread that asked: one that comes and goes with

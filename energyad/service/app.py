@@ -16,14 +16,14 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from energyad.detector import AnomalyDetector
-from energyad.errors import SettingsError, first_fault
-from energyad.service.house import House, Loader
+from energyad.errors import SettingsError, first_validation_error
+from energyad.service.errors import RequestError, error_response
 from energyad.service.metrics import Metrics
-from energyad.service.refusals import Refusal, refuse
 from energyad.service.routes import router
-from energyad.service.scoring import Inspector
+from energyad.service.scoring import ModelSession
 from energyad.service.security import HEADERS, require_key
 from energyad.service.settings import ServiceSettings
+from energyad.service.state import Loader, ServiceState
 from energyad.service.worker import Worker
 
 _PAGE: Final = {
@@ -44,14 +44,14 @@ def create_app(
     Raises SettingsError for no model, or for two of one name.
     """
     settings = settings or ServiceSettings()
-    inspectors = {each.name: Inspector(each, max_pixels=settings.max_pixels) for each in detectors}
+    inspectors = {each.name: ModelSession(each, max_pixels=settings.max_pixels) for each in detectors}
     if len(inspectors) != len(detectors) or not detectors:
         names = ", ".join(detector.name for detector in detectors)
         raise SettingsError(
             f"a service needs models of different names, at least one; given: {names or 'none'}"
         )
     worker = Worker(settings.queue)
-    house = House(inspectors, load, settings, worker, Metrics(worker))
+    house = ServiceState(inspectors, load, settings, worker, Metrics(worker))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -70,14 +70,14 @@ def create_app(
     )
     app.state.house, app.state.ready = house, False
     app.include_router(router)
-    _add_house_keeping(app)
+    _add_health_routes(app)
     _add_page(app)
     _add_refusals(app)
-    app.add_middleware(EveryAnswer, metrics=house.metrics)
+    app.add_middleware(SecurityAndMetricsMiddleware, metrics=house.metrics)
     return app
 
 
-def _add_house_keeping(app: FastAPI) -> None:
+def _add_health_routes(app: FastAPI) -> None:
     @app.get("/healthz", summary="Whether the process is alive")
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
@@ -108,25 +108,25 @@ def _constant(content: bytes, kind: str) -> Callable[[Request], Awaitable[Respon
 
 
 def _add_refusals(app: FastAPI) -> None:
-    @app.exception_handler(Refusal)
-    async def refused(_: Request, error: Refusal) -> Response:
+    @app.exception_handler(RequestError)
+    async def refused(_: Request, error: RequestError) -> Response:
         return error.response()
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        where, fault = first_fault(error)
-        return refuse(400, f"{where}: {fault}")
+        where, fault = first_validation_error(error)
+        return error_response(400, f"{where}: {fault}")
 
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> Response:
-        return refuse(error.status_code, str(error.detail).lower(), headers=error.headers)
+        return error_response(error.status_code, str(error.detail).lower(), headers=error.headers)
 
     @app.exception_handler(Exception)
     async def fault(_: Request, error: Exception) -> Response:
-        return refuse(500, "a fault of energyad; the service's log says more")
+        return error_response(500, "a fault of energyad; the service's log says more")
 
 
-class EveryAnswer:
+class SecurityAndMetricsMiddleware:
     """Puts the security headers on every answer, and counts it."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:

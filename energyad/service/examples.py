@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from energyad.results import ImageResult
+from energyad.scoring.results import ImageResult
 
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 _KINDS: Final = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from energyad.drift import Drift
-from energyad.results import ImageResult
+from energyad.line.drift import Drift
+from energyad.scoring.results import ImageResult
 from energyad.service.worker import Worker
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

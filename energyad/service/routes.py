@@ -11,15 +11,15 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from energyad.calibration import Method
-from energyad.drift import Drift
 from energyad.errors import ImageError
-from energyad.results import ImageResult, with_q_values
+from energyad.line.drift import Drift
+from energyad.scoring.calibration import Method
+from energyad.scoring.results import ImageResult, with_q_values
 from energyad.service import examples
-from energyad.service.house import House
-from energyad.service.refusals import Refusal
-from energyad.service.scoring import Inspector, status_of
+from energyad.service.errors import RequestError
+from energyad.service.scoring import ModelSession, status_of
 from energyad.service.security import require_key
+from energyad.service.state import ServiceState
 from energyad.service.uploads import Upload, drain, read_uploads
 
 
@@ -57,13 +57,13 @@ router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)], responses=
 ModelName = Annotated[str | None, Query(description="Which model; the only one where there is one.")]
 
 
-def house_of(request: Request) -> House:
+def state_of(request: Request) -> ServiceState:
     """The house that the application was built with."""
-    house: House = request.app.state.house
+    house: ServiceState = request.app.state.house
     return house
 
 
-TheHouse = Annotated[House, Depends(house_of)]
+TheHouse = Annotated[ServiceState, Depends(state_of)]
 
 
 @router.post(
@@ -94,13 +94,13 @@ async def score(
 
 
 def _score_one(
-    house: House, inspector: Inspector, upload: Upload, *, overlay: bool, pictures: bool
+    house: ServiceState, inspector: ModelSession, upload: Upload, *, overlay: bool, pictures: bool
 ) -> Response:
     try:
         inspected = inspector.inspect(upload)
     except ImageError as error:
         house.note(inspector, inspector.refused(upload, error))
-        raise Refusal(status_of(error), error.reason) from None
+        raise RequestError(status_of(error), error.reason) from None
     result = house.note(inspector, inspected.result)
     if overlay:
         return Response(inspector.overlay(inspected), media_type="image/png", headers=summary(result))
@@ -146,11 +146,11 @@ async def score_batch(
 
 
 @contextlib.asynccontextmanager
-async def _place(request: Request, house: House) -> AsyncIterator[None]:
-    """A place in the house for as long as the request takes. Raises Refusal 429."""
+async def _place(request: Request, house: ServiceState) -> AsyncIterator[None]:
+    """A place in the house for as long as the request takes. Raises RequestError 429."""
     try:
         house.worker.enter()
-    except Refusal:
+    except RequestError:
         await drain(request, house.settings)
         raise
     try:
@@ -165,7 +165,7 @@ async def models(house: TheHouse) -> Models:
     return Models(models=[_entry(inspector) for inspector in house.inspectors.values()])
 
 
-def _entry(inspector: Inspector) -> ModelEntry:
+def _entry(inspector: ModelSession) -> ModelEntry:
     detector, calibration = inspector.detector, inspector.detector.calibration
     return ModelEntry(
         name=detector.name,
@@ -202,6 +202,6 @@ async def model_drift(name: str, house: TheHouse) -> Drift:
 @router.get("/schema", summary="JSON Schema of a result")
 async def schema() -> JSONResponse:
     """The schema that every result obeys, here and on the command line."""
-    from energyad.results import json_schema
+    from energyad.scoring.results import json_schema
 
     return JSONResponse(json_schema())

@@ -11,15 +11,18 @@ import numpy as np
 from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
-from energyad import drift, images, observation, results
 from energyad.detector import AnomalyDetector
+from energyad.detector.batch import measure_prediction
 from energyad.errors import ImageError, ImageTooLarge
-from energyad.inspection import observe_prediction
-from energyad.overlays import ColourScale, overlay_of
-from energyad.prediction import Prediction
-from energyad.results import ImageResult
+from energyad.images import reading
+from energyad.line import drift
+from energyad.model.manifest import reference_statistics
+from energyad.report.overlays import ColourScale, overlay_of
+from energyad.report.sheet import fit_tile
+from energyad.scoring import results
+from energyad.scoring.prediction import Prediction
+from energyad.scoring.results import ImageResult
 from energyad.service.uploads import Upload
-from energyad.sheet import fit_tile
 
 CHECK_EVERY: Final = 10
 PICTURE_SIDE: Final = 1024
@@ -49,14 +52,14 @@ class Inspected:
     result: ImageResult
 
 
-class Inspector:
+class ModelSession:
     """One model of the service. Used by the worker's thread alone."""
 
     def __init__(self, detector: AnomalyDetector, *, max_pixels: int) -> None:
         self.detector = detector
         self.max_pixels = max_pixels
         self.scale = ColourScale(detector.threshold)
-        reference = observation.reference_of(detector.manifest)
+        reference = reference_statistics(detector.manifest)
         self._monitor = drift.DriftMonitor(reference, model=detector.name)
         self._seen = 0
         self.drift = self._monitor.check()
@@ -64,7 +67,7 @@ class Inspector:
     def inspect(self, upload: Upload) -> Inspected:
         """Decode and score. Raises ImageError, ImageTooLarge before anything large is decoded."""
         detector = self.detector
-        pixels = images.decode_image(
+        pixels = reading.decode_image(
             upload.data, max_pixels=self.max_pixels, white_level=detector.manifest.input.white_level
         )
         prediction = detector.score_pixels([pixels])[0]
@@ -90,7 +93,7 @@ class Inspector:
         """The result with its pictures."""
         pixels, prediction = inspected.pixels, inspected.prediction
         small = fit_tile(pixels, min(PICTURE_SIDE, max(pixels.shape[:2])))
-        colours = self.scale.colours(images.resize_map(prediction.heatmap, *small.shape[:2]))
+        colours = self.scale.colours(reading.resize_map(prediction.heatmap, *small.shape[:2]))
         pictures = Pictures(image=_data_url(small, ".jpg", "jpeg"), heatmap=_data_url(colours, ".png", "png"))
         return PicturedResult(**dict(inspected.result), pictures=pictures)
 
@@ -99,7 +102,7 @@ class Inspector:
         return _encoded(overlay_of(inspected.pixels, inspected.prediction), ".png")
 
     def _watch(self, pixels: UInt8[np.ndarray, "h w 3"], prediction: Prediction) -> None:
-        self._monitor.add(observe_prediction(self.detector, pixels, prediction))
+        self._monitor.add(measure_prediction(self.detector, pixels, prediction))
         self._seen += 1
         if self._seen % CHECK_EVERY == 0:
             self.drift = self._monitor.check()

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from energyad.service.refusals import Refusal
+from energyad.service.errors import RequestError
 from energyad.service.settings import ServiceSettings
 
 # The page's own files and pictures made in it; no other host, no inline script, no frame around it.
@@ -32,11 +32,11 @@ def require_key(
     header: Annotated[str | None, Depends(_header)],
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> None:
-    """Raises Refusal 401 where the service asks for a key and the request brings none or another."""
+    """Raises RequestError 401 where the service asks for a key and the request brings none or another."""
     settings: ServiceSettings = request.app.state.house.settings
     if settings.api_key is None:
         return
     given = header if header is not None else bearer.credentials if bearer is not None else ""
     # In constant time, so that its length of time says nothing of how much of it was right.
     if not hmac.compare_digest(given.encode(), settings.api_key.encode()):
-        raise Refusal(401, "give the service's key as X-API-Key", headers={"WWW-Authenticate": "Bearer"})
+        raise RequestError(401, "give the service's key as X-API-Key", headers={"WWW-Authenticate": "Bearer"})

@@ -11,14 +11,14 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from energyad.service.refusals import Refusal
+from energyad.service.errors import RequestError
 from energyad.service.settings import MIB, ServiceSettings
 
 HOW: Final = (
     "send the image itself with Content-Type: image/png (or jpeg, bmp, tiff, webp), or as a multipart form"
 )
 _DRAIN_SECONDS: Final = 5.0
-_LONGEST_NAME: Final = 200
+_MAX_NAME_LENGTH: Final = 200
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,23 @@ class Upload:
 
 
 async def read_uploads(request: Request, settings: ServiceSettings, *, most: int) -> list[Upload]:
-    """The images of a request, at least one and at most `most`. Raises Refusal."""
+    """The images of a request, at least one and at most `most`. Raises RequestError."""
     kind = request.headers.get("content-type", "application/octet-stream").split(";")[0].strip().lower()
     if kind != "multipart/form-data" and kind != "application/octet-stream" and not kind.startswith("image/"):
         await drain(request, settings)
-        raise Refusal(415, f"{kind[:100]} is no image; {HOW}")
+        raise RequestError(415, f"{kind[:100]} is no image; {HOW}")
     body = await read_body(request, settings)
     if kind != "multipart/form-data":
         return [Upload(None, body)]
     uploads = await _files_of(body, request.headers, most=most)
     if not uploads:
-        raise Refusal(400, "the form holds no file; curl does it with -F file=@part.png")
+        raise RequestError(400, "the form holds no file; curl does it with -F file=@part.png")
     return uploads
 
 
 async def read_body(request: Request, settings: ServiceSettings) -> bytes:
-    """The whole body, or Refusal 413 as soon as it is known to be too large, 408 where it does not arrive."""
-    too_large = Refusal(
+    """The whole body, or RequestError 413 as soon as it is known to be too large, 408 where it does not arrive."""
+    too_large = RequestError(
         413,
         f"the request is larger than {settings.max_upload / MIB:g} MiB; send smaller images, or fewer at a time",
     )
@@ -62,11 +62,11 @@ async def read_body(request: Request, settings: ServiceSettings) -> bytes:
                 if len(body) > settings.max_upload:
                     raise too_large
     except TimeoutError:
-        raise Refusal(
+        raise RequestError(
             408, f"the image did not arrive within {settings.read_seconds:g} s; send it again"
         ) from None
     except ClientDisconnect:
-        raise Refusal(400, "the connection ended before the image did") from None
+        raise RequestError(400, "the connection ended before the image did") from None
     return bytes(body)
 
 
@@ -97,7 +97,9 @@ async def _files_of(body: bytes, headers: Headers, *, most: int) -> list[Upload]
         form = await _InMemory(headers, once(), max_files=most, max_fields=20, max_part_size=10_000).parse()
     except (MultiPartException, KeyError, ValueError) as error:
         reason = getattr(error, "message", "") or "its parts cannot be told apart"
-        raise Refusal(400, f"the form cannot be used: {reason.rstrip('.')} (at most {most} files)") from None
+        raise RequestError(
+            400, f"the form cannot be used: {reason.rstrip('.')} (at most {most} files)"
+        ) from None
     files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
     return [Upload(label_of(part.filename), await part.read()) for part in files]
 
@@ -105,5 +107,5 @@ async def _files_of(body: bytes, headers: Headers, *, most: int) -> list[Upload]
 def label_of(filename: str | None) -> str | None:
     """What is left of a client's file name: its last part, printable. It labels an answer and opens nothing."""
     last = (filename or "").replace("\\", "/").rsplit("/", 1)[-1]
-    printable = "".join(character for character in last if character.isprintable())[:_LONGEST_NAME]
+    printable = "".join(character for character in last if character.isprintable())[:_MAX_NAME_LENGTH]
     return None if printable in {"", ".", ".."} else printable

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from energyad.service.refusals import Refusal
+from energyad.service.errors import RequestError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -29,9 +29,9 @@ class Worker:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="energyad-score")
 
     def enter(self) -> None:
-        """Take a place. Raises Refusal 429, with the seconds after which one may be free, where there is none."""
+        """Take a place. Raises RequestError 429, with the seconds after which one may be free, where there is none."""
         if self.taken >= self.places:
-            raise Refusal(
+            raise RequestError(
                 429,
                 f"{self.places} requests are waiting already; send this one again a little later",
                 headers={"Retry-After": str(max(1, math.ceil(self.taken * self._usual_seconds)))},

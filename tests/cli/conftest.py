@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import energyad.cli
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.settings import FitSettings
 
@@ -47,17 +47,17 @@ def program(house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 @pytest.fixture
 def quick_fit(quick_settings: FitSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits take a second."""
-    quick: dict[str, Any] = {"warmup_iterations": 20, "iterations": 2, "half_strides": ()}
+    quick: dict[str, Any] = {"pretrain_steps": 20, "iterations": 2, "coarse_strides": ()}
     quick |= {
         key: getattr(quick_settings, key)
         for key in (
             "image_size",
-            "num_latents",
+            "latent_dim",
             "energy_width",
             "bottleneck",
-            "num_prototypes",
-            "closer_prototypes",
-            "planted_defects",
+            "memory_bank_size",
+            "rerank_bank_size",
+            "synthetic_defects",
             "discriminator_iterations",
         )
     }

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from energyad.artifact import open_model, read_manifest
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
+from energyad.model.folder import open_model, read_manifest
 
 from .outcome import Program, is_one_line_error
 
@@ -28,7 +28,7 @@ def test_calibrate_replaces_the_thresholds_and_keeps_the_old_ones(
     scores = sorted(fitted_detector.score(path).score for path in good.iterdir())
     assert list(manifest.calibration.good_scores) == scores
     assert (manifest.calibration.threshold, manifest.calibration.review_threshold) == (scores[3], scores[2])
-    assert manifest.earlier_calibrations[0].threshold == fitted_detector.threshold
+    assert manifest.previous_calibrations[0].threshold == fitted_detector.threshold
     assert "certified by 4 good parts" in outcome.err
     rows = [json.loads(line) for line in program("score", good, "--json").out.splitlines()]
     assert {row["threshold"] for row in rows} == {scores[3]}

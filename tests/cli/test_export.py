@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from energyad import exports
-from energyad.datasets import Category
+from energyad.data.datasets import Category
+from energyad.detector import export
 from energyad.runtimes import RawScores
 
 from .outcome import Program, is_one_line_error
@@ -28,9 +28,9 @@ def test_export_writes_the_graph_and_what_to_know_of_it(
 def test_a_graph_that_differs_is_an_error_of_one_line(
     program: Program, demo_category: Category, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = exports.open_exported
+    real = export.open_exported
     monkeypatch.setattr(
-        exports,
+        export,
         "open_exported",
         lambda graph: lambda pixels: RawScores(*(2 * each for each in real(graph)(pixels)[:2])),
     )

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from energyad.artifact import read_manifest
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
-from energyad.images import read_image
+from energyad.images.reading import read_image
+from energyad.model.folder import read_manifest
 
 from .outcome import Program, is_one_line_error
 
@@ -141,10 +141,10 @@ def test_a_fit_that_is_stopped_leaves_the_old_model_whole(
 def test_demo_leaves_a_model_a_sheet_and_a_page_and_says_that_it_is_synthetic(
     program: Program, house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from energyad import demo
+    from energyad.data import demo
 
     small = functools.partial(demo.render_demo, train=8, good=3, per_flaw=2, size=96)
-    monkeypatch.setattr("energyad.demo.render_demo", small)
+    monkeypatch.setattr("energyad.data.demo.render_demo", small)
     for name in ("WARMUP_ITERATIONS", "ITERATIONS"):
         monkeypatch.setattr(sys.modules["energyad.cli.demo"], name, 20)
     outcome = program("demo", "--threads", 1)

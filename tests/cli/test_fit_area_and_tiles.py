@@ -13,16 +13,16 @@ from PIL import Image
 
 import energyad
 import energyad.cli
-from energyad.assembly import assemble_scorer
-from energyad.datasets import Category
-from energyad.demo import render_good
+from energyad.data.datasets import Category
+from energyad.data.demo import render_good
 from energyad.detector import AnomalyDetector
-from energyad.images import read_image, resize
-from energyad.prediction import Prediction
-from energyad.recalibration import recalibrate
-from energyad.runtimes.cache import extractor_graph
+from energyad.detector.recalibration import recalibrate
+from energyad.graphs.cache import extractor_graph
+from energyad.images.reading import read_image, resize
+from energyad.model.assembly import assemble_scorer
 from energyad.runtimes.eager import EagerRuntime, HeadRuntime
 from energyad.runtimes.onnx import OnnxFeatures
+from energyad.scoring.prediction import Prediction
 from energyad.settings import FitSettings
 
 LEFT = {"units": "relative", "polygons": [[[0, 0], [0.75, 0], [0.75, 1], [0, 1]]]}
@@ -30,8 +30,8 @@ TOP = {"units": "pixels", "width": 400, "height": 100, "polygons": [[[0, 0], [40
 
 
 def quick(**given: object) -> FitSettings:
-    small = {"image_size": 64, "num_latents": 16, "energy_width": 16, "bottleneck": 4}
-    short = {"warmup_iterations": 20, "iterations": 2, "planted_defects": 1, "discriminator_iterations": 20}
+    small = {"image_size": 64, "latent_dim": 16, "energy_width": 16, "bottleneck": 4}
+    short = {"pretrain_steps": 20, "iterations": 2, "synthetic_defects": 1, "discriminator_iterations": 20}
     return FitSettings(**{**small, **short, **given})  # type: ignore[arg-type]
 
 

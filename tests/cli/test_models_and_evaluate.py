@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 
 from .outcome import Program, is_one_line_error
 

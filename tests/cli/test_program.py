@@ -41,7 +41,7 @@ def test_a_fault_shows_its_stack_only_with_debug(program: Program, monkeypatch: 
     def fault(*_: object) -> None:
         raise ZeroDivisionError("what nobody thought of")
 
-    monkeypatch.setattr("energyad.artifact.list_models", fault)
+    monkeypatch.setattr("energyad.model.folder.list_models", fault)
     assert is_one_line_error(program("models"), "ZeroDivisionError", "--debug")
     for arguments in (("--debug", "models"), ("models", "--debug")):
         assert "Traceback" in program(*arguments).err
@@ -52,6 +52,6 @@ def test_warnings_are_lines_and_quiet_is_quiet(program: Program, monkeypatch: py
         warnings.warn("the lamp\nflickers", stacklevel=2)
         return []
 
-    monkeypatch.setattr("energyad.artifact.list_models", uneasy)
+    monkeypatch.setattr("energyad.model.folder.list_models", uneasy)
     assert "warning: the lamp flickers\n" in program("models").err
     assert program("models", "--quiet").err == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 
 from .outcome import Program, is_one_line_error
 

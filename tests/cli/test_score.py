@@ -11,12 +11,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from energyad.calibration import benjamini_hochberg
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.exports import export_model
-from energyad.images import read_image, resize
-from energyad.results import ImageResult, scored
+from energyad.detector.export import export_model
+from energyad.images.reading import read_image, resize
+from energyad.scoring.calibration import benjamini_hochberg
+from energyad.scoring.results import ImageResult, scored
 
 from .outcome import Program, is_one_line_error
 
@@ -94,7 +94,7 @@ def test_overlays_are_one_an_image_at_its_own_size_and_no_later_input(
 def test_scores_that_cannot_be_written_are_an_error_and_still_printed(program: Program, house: Path) -> None:
     (house / "file").touch()
     good = house / "part.png"
-    from energyad.images import write_png
+    from energyad.images.reading import write_png
 
     write_png(good, np.full((40, 40, 3), 90, np.uint8))
     outcome = program("score", good, "--csv", "file/scores.csv")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.journal import read_journal
-from energyad.recalibration import recalibrate
+from energyad.detector.recalibration import recalibrate
+from energyad.line.journal import read_journal
 
 from .outcome import Program, is_one_line_error
 

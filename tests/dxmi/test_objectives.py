@@ -11,8 +11,7 @@ from torch.distributions import Normal
 from energyad.dxmi import DxMISettings, GaussianSampler, NoiseSchedule, objectives
 from energyad.dxmi.costs import AdaptiveCost, PathCost
 from energyad.dxmi.game import Game
-from energyad.dxmi.networks import MLPEnergy, TimeMLP
-from energyad.dxmi.value import ValueMLP
+from energyad.dxmi.networks import MLPEnergy, TimeMLP, ValueMLP
 
 from .players import seeded
 

@@ -13,8 +13,8 @@ from energyad.detector import AnomalyDetector
 from energyad.errors import SettingsError
 from energyad.service import server
 from energyad.service.app import create_app
-from energyad.service.refusals import Refusal
-from energyad.service.scoring import Inspector
+from energyad.service.errors import RequestError
+from energyad.service.scoring import ModelSession
 from energyad.service.settings import ServiceSettings, is_local, require_safe
 from energyad.service.uploads import read_body
 
@@ -114,7 +114,7 @@ def test_a_fault_is_a_500_without_its_inside_and_gives_its_place_back(
 ) -> None:
     app = create_app([fitted_detector])
     with TestClient(app, raise_server_exceptions=False) as client, monkeypatch.context() as broken:
-        broken.setattr(Inspector, "inspect", lambda *_: 1 / 0)
+        broken.setattr(ModelSession, "inspect", lambda *_: 1 / 0)
         answer = client.post("/v1/score", files={"file": defective.read_bytes()})
         assert (answer.status_code, list(answer.json())) == (500, ["error"])
         assert "division" not in answer.text and app.state.house.worker.taken == 0
@@ -146,7 +146,7 @@ def body(*chunks: tuple[float, bytes], announced: int | None = None) -> Request:
 )
 def test_a_body_that_is_slow_or_large_is_not_waited_for(request_: Request, status: int) -> None:
     settings = ServiceSettings(max_upload=1000, read_seconds=0.1)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(RequestError) as refused:
         asyncio.run(read_body(request_, settings))
     assert refused.value.status == status
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.service.load import measure
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 
 
 def test_more_than_the_capacity_and_an_end_under_load(model_folder: Path, demo_category: Category) -> None:

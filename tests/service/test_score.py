@@ -17,13 +17,15 @@ from PIL import Image
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from energyad import images, observation, results
 from energyad.cli import app as program
-from energyad.datasets import Category
+from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.errors import SettingsError
-from energyad.overlays import ColourScale, overlay_of
-from energyad.results import ImageResult
+from energyad.images import reading
+from energyad.model import statistics
+from energyad.report.overlays import ColourScale, overlay_of
+from energyad.scoring import results
+from energyad.scoring.results import ImageResult
 from energyad.service import examples
 from energyad.service.app import create_app
 from energyad.service.routes import summary
@@ -48,7 +50,7 @@ def test_the_class_the_program_the_service_and_the_graph_alone_say_the_same_of_e
         own = results.scored(fitted_detector.score(path), image=None, model=fitted_detector.reference)
         assert served.text == own.json_line()  # every bit of it
         assert without_name(by_program[str(path)]) == without_name(served.json())
-        pixels = images.resize(images.read_image(path), fitted_detector.input_shape)
+        pixels = reading.resize(reading.read_image(path), fitted_detector.input_shape)
         score = float(graph.run(None, {graph.get_inputs()[0].name: pixels[None]})[0][0])
         assert score == pytest.approx(own.score, rel=1e-6)
         assert (rule.verdict(score), rule.p_value(score)) == (own.verdict, own.p_value)
@@ -72,7 +74,7 @@ def test_the_overlay_is_a_png_at_the_images_own_pixels_with_the_figures_in_its_h
     prediction = fitted_detector.score(defective)
     assert answer.headers["content-type"] == "image/png"
     with Image.open(io.BytesIO(answer.content)) as picture:
-        drawn = overlay_of(images.read_image(defective), prediction)
+        drawn = overlay_of(reading.read_image(defective), prediction)
         np.testing.assert_array_equal(np.asarray(picture), drawn)
     assert float(answer.headers["x-energyad-score"]) == prediction.score
     assert float(answer.headers["x-energyad-p-value"]) == prediction.p_value
@@ -180,9 +182,10 @@ def test_a_recalibrated_model_is_taken_up_and_a_damaged_one_is_not(
 
 
 def test_models_and_metrics_tell_of_drift(fitted_detector: AnomalyDetector, demo_category: Category) -> None:
-    good = images.read_image(demo_category.train_good[0])
+    good = reading.read_image(demo_category.train_good[0])
     usual = [
-        observation.Observation(score, 90 + score, 40 + score, 20 + score) for score in np.linspace(0, 1, 12)
+        statistics.PartStatistics(score, 90 + score, 40 + score, 20 + score)
+        for score in np.linspace(0, 1, 12)
     ]
     kept = fitted_detector.manifest.model_copy(update={"good_parts": tuple(usual)})
     detector = AnomalyDetector(kept, fitted_detector.contents, fitted_detector.runtime)

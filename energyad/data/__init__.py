@@ -1,0 +1,1 @@
+"""Categories in the MVTec layout, rendered demo images, and synthetic defects."""

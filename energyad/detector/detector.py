@@ -1,0 +1,194 @@
+"""The class that an inspection pipeline embeds. Loading and scoring import no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from operator import length_hint
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from jaxtyping import UInt8
+
+from energyad.errors import ModelError, SettingsError
+from energyad.images import reading
+from energyad.images.prefetch import prefetch_map
+from energyad.images.reading import ImageLike
+from energyad.model.folder import GRAPH_FILE, open_model, save_model
+from energyad.model.manifest import Manifest
+from energyad.runtimes import Runtime, open_runtime, tuning
+from energyad.scoring.prediction import Prediction, predict
+from energyad.scoring.results import ModelReference
+
+if TYPE_CHECKING:
+    from energyad.fitting.roi import RoiSource
+    from energyad.progress import Progress
+    from energyad.scoring.scorer import Scorer
+    from energyad.settings import FitSettings
+
+
+class AnomalyDetector:
+    """A fitted detector: `AnomalyDetector.load("models/bottle").score("part.png").is_anomalous`.
+
+    Safe to call from several threads.
+    """
+
+    def __init__(self, manifest: Manifest, contents: Mapping[str, bytes], runtime: Runtime) -> None:
+        self.manifest = manifest
+        self.contents = dict(contents)
+        self.runtime = runtime
+        self.calibration = manifest.calibration.rule()
+
+    @classmethod
+    def fit(
+        cls,
+        good_images: Sequence[ImageLike],
+        *,
+        name: str = "detector",
+        categories: Sequence[str] | None = None,
+        settings: FitSettings | None = None,
+        backbone_weights: Path | None = None,
+        threads: int | None = None,
+        runtime: str = "auto",
+        roi: RoiSource | None = None,
+        ignore: RoiSource | None = None,
+        any_direction: bool | None = None,
+        skip_bad: bool = False,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Fit on images of good parts alone.
+
+        categories: of each image, where one model is for several kinds of parts, each of which gets its own energy
+        (`energyad.energy.patch_energy`); scoring is not told, and finds the category out.
+        backbone_weights: a safetensors file for `settings.backbone`, where it shall not be the package's own.
+        threads: for the backbone, all cores by default; the small networks always train on one. runtime: that the
+        fitted detector scores on. roi, ignore: the only area that counts, and one that does not: polygons or a mask,
+        see `energyad.fitting.roi`. any_direction: whether parts come in any direction, so that of few images turned
+        copies are taught as well; found out from the images, of each category, where None. skip_bad: leave out images
+        that cannot be read rather than stop. Raises DataError for fewer than two images of a category, ImageError for a
+        bad one, TrainingDiverged.
+        """
+        from energyad.fitting.fit import fit_model  # torch and timm, which scoring does without
+
+        manifest, contents = fit_model(
+            good_images,
+            name=name,
+            categories=categories,
+            settings=settings,
+            backbone_weights=backbone_weights,
+            threads=threads,
+            roi=roi,
+            ignore=ignore,
+            any_direction=any_direction,
+            skip_bad=skip_bad,
+            progress=progress,
+        )
+        return cls(manifest, contents, _open(runtime, manifest, contents, threads=threads))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, threads: int | None = None, runtime: str = "auto") -> Self:
+        """Load a model folder, checking every file against its hash. Raises ModelError. No code in it is run.
+
+        threads: all cores by default. runtime: the engine; auto is PyTorch on a CUDA device, else ONNX Runtime.
+        """
+        manifest, contents = open_model(Path(folder))
+        if GRAPH_FILE not in contents:
+            raise ModelError(f"{Path(folder) / GRAPH_FILE}: not in the manifest; fit the model again")
+        return cls(manifest, contents, _open(runtime, manifest, contents, threads=threads))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model folder; a model that is there already is replaced at once or not at all."""
+        save_model(Path(folder), self.manifest, self.contents)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    @cached_property
+    def reference(self) -> ModelReference:
+        """What its results call the model."""
+        graph = self.manifest.files.get(GRAPH_FILE) or hashlib.sha256(self.contents[GRAPH_FILE]).hexdigest()
+        calibrated = self.manifest.calibration.created or self.manifest.created
+        return ModelReference(name=self.name, sha256=graph, calibrated=calibrated)
+
+    @property
+    def threshold(self) -> float:
+        """Scores above it are anomalous."""
+        return self.manifest.calibration.threshold
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of the network's square."""
+        return self.manifest.input.image_size
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Height and width that images are squeezed to: the network's square, or what its tiles cover together."""
+        return self.manifest.input.shape
+
+    def prepare(self, count: int | None = None) -> None:
+        """Measure, in about a second, which batch size and threads score fastest here, and keep that for next time.
+
+        count: images to come; too few to win the second back are scored as it is. Scores stay the same.
+        """
+        if self.manifest.input.tiles.count == 1 and (count is None or count >= tuning.MIN_IMAGES_TO_TUNE):
+            self.runtime = tuning.tuned(self.runtime, self.contents[GRAPH_FILE], shape=self.input_shape)
+
+    def score(self, image: ImageLike) -> Prediction:
+        """Score one path, Pillow image or RGB array. Raises ImageError."""
+        return self.score_pixels([self.read(image)])[0]
+
+    def score_batch(self, batch: Sequence[ImageLike]) -> list[Prediction]:
+        """Score several images of any sizes; raises ImageError at the first that cannot be used."""
+        return list(self.stream(batch))
+
+    def stream(self, source: Iterable[ImageLike]) -> Iterator[Prediction]:
+        """Score images as they come, in order, reading ahead by a few batches only. Raises ImageError."""
+        self.prepare(length_hint(source))
+        plan = self.runtime.plan
+        done = prefetch_map(
+            source, self.read, self.score_pixels, batch_size=plan.batch_size, workers=plan.workers
+        )
+        yield from (each.require() for each in done)
+
+    def score_pixels(self, batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Prediction]:
+        """Score RGB bytes of any sizes."""
+        shape = self.input_shape
+        raw = self.runtime.run(np.stack([reading.resize(pixels, shape) for pixels in batch]))
+        taken_for = raw.category_names(self.manifest.categories)
+        return [
+            predict(heatmap, self.calibration, shape=pixels.shape[:2], category=category)
+            for heatmap, pixels, category in zip(raw.heatmap, batch, taken_for, strict=True)
+        ]
+
+    def read(self, image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
+        """An image as the model was fitted to see it, at its own size. Raises ImageError."""
+        return reading.as_rgb(image, white_level=self.manifest.input.white_level)
+
+
+def _runtime_of_quantised(runtime: str, name: str) -> str:
+    """ONNX Runtime, which fitted it.
+
+    Raises SettingsError for another: PyTorch has not this backbone, and OpenVINO rounds it otherwise.
+    """
+    if runtime not in ("auto", "onnxruntime"):
+        raise SettingsError(
+            f"runtime '{runtime}': model '{name}' has its backbone in 8-bit integers; use onnxruntime, "
+            "or fit it in float32"
+        )
+    return "onnxruntime"
+
+
+def _open(runtime: str, manifest: Manifest, contents: Mapping[str, bytes], *, threads: int | None) -> Runtime:
+    def assemble() -> Scorer:
+        from energyad.model.assembly import assemble_scorer  # torch and timm, which other runtimes do without
+
+        return assemble_scorer(manifest, contents)
+
+    if manifest.is_quantised:
+        runtime = _runtime_of_quantised(runtime, manifest.name)
+    tiles = manifest.input.tiles.count
+    return open_runtime(runtime, contents[GRAPH_FILE], assemble, threads=threads, tiles=tiles)

@@ -1,0 +1,1 @@
+"""From patch features to energies: whitening, networks, memory bank, reranking, discriminator."""

@@ -1,0 +1,1 @@
+"""From RGB arrays to feature grids: frozen timm backbones and what resamples their stages."""

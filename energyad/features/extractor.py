@@ -1,0 +1,170 @@
+"""Patch features of a frozen timm backbone: images in, one feature grid out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from energyad.errors import BackboneError
+from energyad.features import backbones
+from energyad.features.backbones import BackboneWeights
+from energyad.features.defaults import DEFAULT_BORDER_MARGIN, DEFAULT_STRIDES
+from energyad.features.grids import Grid, Scale, make_grid, resampling_matrix
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Which feature maps of a backbone are used, and the stride of the grid.
+
+    indices: timm's, of all of them. whole, half: places among these, of the image and of the image at half its size.
+    """
+
+    indices: tuple[int, ...]
+    whole: tuple[int, ...]
+    half: tuple[int, ...]
+    stride: int
+
+
+class FeatureExtractor(nn.Module):
+    """RGB bytes to one grid of patch features: chosen stages, 3 × 3 mean, resized to a common grid, concatenated.
+
+    The 3 × 3 mean makes each patch aware of its neighbours, as in PatchCore (Roth et al., CVPR 2022, eq. 2). Stages
+    coarser than the grid are interpolated without it: their patches reach far as they are, and a mean over three of
+    them thins out what is smaller.
+    Normalisation is inside, so that every runtime sees the same bytes. Patches of the outermost `margin` rings are
+    left out: they see little but the zeros that convolutions pad with.
+
+    Of the image at half its size, an image pyramid's next level (Adelson et al. 1984), stages are taken without the
+    mean, as features of patches twice as wide. scales: where the image's features lie, and those of its half.
+    """
+
+    scale: Float[Tensor, "1 3 1 1"]
+    offset: Float[Tensor, "1 3 1 1"]
+
+    def __init__(self, backbone: nn.Module, weights: BackboneWeights, *, grid: Grid, stages: Stages) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.weights = weights
+        self.grid = grid
+        self.stages = stages
+        self.register_buffer(
+            "scale", 1 / (255 * torch.tensor(weights.std)).view(1, 3, 1, 1), persistent=False
+        )
+        offset = (torch.tensor(weights.mean) / torch.tensor(weights.std)).view(1, 3, 1, 1)
+        self.register_buffer("offset", offset, persistent=False)
+        pixels = torch.zeros(1, 3, grid.image_size, grid.image_size)
+        half_grid = grid.coarser()
+        with torch.no_grad():
+            whole, half = self._maps(pixels)
+        for name, maps, common in (("whole", whole, grid), ("half", half, half_grid)):
+            for index, each in enumerate(maps):
+                matrix = resampling_matrix(each.shape[-1], common, mean=name == "whole")
+                self.register_buffer(f"{name}_{index}", matrix, persistent=False)
+        own, coarse = (sum(each.shape[1] for each in maps) for maps in (whole, half))
+        wider = grid.size // half_grid.size
+        beyond = wider * half_grid.margin - grid.margin
+        self.scales: tuple[Scale, ...] = (Scale(0, own),)
+        if half:
+            self.scales += (Scale(own, coarse, wider, beyond),)
+
+    def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b c g g"]:
+        """Features of the inner patches, g = grid.inner. pixels: RGB bytes, h = w = grid.image_size."""
+        x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.offset
+        whole, half = self._maps(x)
+        features = self._resampled("whole", whole)
+        if not half:
+            return features
+        coarse = self._resampled("half", half)
+        scale = self.scales[1]
+        spare, beyond = -coarse.shape[1] % scale.factor**2, scale.margin
+        padded = F.pad(coarse, (0, 0, 0, 0, 0, spare)) if spare else coarse
+        dealt = F.pixel_shuffle(padded, scale.factor)
+        return torch.cat([features, F.pad(dealt, (beyond,) * 4) if beyond else dealt], dim=1)
+
+    def _resampled(self, name: str, maps: list[Float[Tensor, "b _ gh gw"]]) -> Float[Tensor, "b c g g"]:
+        matrices = [self.get_buffer(f"{name}_{index}") for index in range(len(maps))]
+        return torch.cat([m @ (each @ m.T) for m, each in zip(matrices, maps, strict=True)], dim=1)
+
+    def _maps(
+        self, x: Float[Tensor, "b 3 h w"]
+    ) -> tuple[list[Float[Tensor, "b _ gh gw"]], list[Float[Tensor, "b _ gh2 gw2"]]]:
+        """The chosen maps of the image, and of it at half its size."""
+        whole = self.maps_of(x)
+        half = self.maps_of(F.avg_pool2d(x, 2)) if self.stages.half else []
+        return [whole[place] for place in self.stages.whole], [half[place] for place in self.stages.half]
+
+    def maps_of(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ gh gw"]]:
+        """All the backbone's maps, the channel second; some transformers (Swin) give it last."""
+        channels = self.backbone.feature_info.channels()  # type: ignore[union-attr, operator]
+        return [
+            stage if stage.shape[1] == count else stage.permute(0, 3, 1, 2)
+            for stage, count in zip(self.backbone(x), channels, strict=True)
+        ]
+
+
+def choose_stages(name: str, strides: tuple[int, ...], coarse_strides: tuple[int, ...] = ()) -> Stages:
+    """The stages with these strides, those of the image at half its size, and the grid's stride (the middle one).
+
+    A backbone without them (a plain vision transformer has one stride only) gives its last three stages at their
+    finest stride, and none of a smaller image, nor does one that takes images of one size only. Raises BackboneError
+    for a model that cannot give feature maps.
+    """
+    backbones.check_name(name)
+    try:
+        reductions = list(
+            timm.create_model(name, pretrained=False, features_only=True).feature_info.reduction()
+        )
+    except (RuntimeError, AttributeError, AssertionError) as error:
+        raise BackboneError(
+            f"backbone '{name}' gives no feature maps: choose a convolutional or transformer model"
+        ) from error
+    if not all(stride in reductions for stride in strides):
+        last = tuple(range(max(0, len(reductions) - 3), len(reductions)))
+        return Stages(last, tuple(range(len(last))), (), min(reductions[i] for i in last))
+    if backbones.takes_one_size(name):
+        coarse_strides = ()
+    halves = [stride for stride in coarse_strides if stride in reductions]
+    indices = sorted({reductions.index(stride) for stride in (*strides, *halves)})
+    whole, half = (
+        tuple(indices.index(reductions.index(stride)) for stride in chosen) for chosen in (strides, halves)
+    )
+    return Stages(tuple(indices), whole, half, sorted(strides)[(len(strides) - 1) // 2])
+
+
+def load_extractor(
+    name: str,
+    *,
+    image_size: int,
+    strides: tuple[int, ...] = DEFAULT_STRIDES,
+    coarse_strides: tuple[int, ...] = (),
+    border: int = DEFAULT_BORDER_MARGIN,
+    weights_file: Path | None = None,
+) -> FeatureExtractor:
+    """A frozen extractor with pretrained weights. image_size: pixels a side, a multiple of 32. border: pixels."""
+    stages = choose_stages(name, strides, coarse_strides)
+    grid = make_grid(image_size, stages.stride, border=border)
+    backbone, weights = backbones.load_backbone(
+        name, out_indices=stages.indices, image_size=image_size, weights_file=weights_file
+    )
+    return FeatureExtractor(backbone, weights, grid=grid, stages=stages).eval()
+
+
+def empty_extractor(
+    weights: BackboneWeights,
+    *,
+    image_size: int,
+    strides: tuple[int, ...],
+    coarse_strides: tuple[int, ...] = (),
+    border: int = DEFAULT_BORDER_MARGIN,
+) -> FeatureExtractor:
+    """The same without pretrained weights, for a saved model to fill."""
+    stages = choose_stages(weights.name, strides, coarse_strides)
+    backbone = backbones.empty_backbone(weights.name, out_indices=stages.indices, image_size=image_size)
+    grid = make_grid(image_size, stages.stride, border=border)
+    return FeatureExtractor(backbone, weights, grid=grid, stages=stages).eval()

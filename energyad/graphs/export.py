@@ -1,0 +1,126 @@
+"""From the scorer module to an ONNX graph: any batch size, one fixed image size."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+import onnx.compose
+import torch
+from onnx import helper
+from torch import Tensor, nn
+
+from energyad.energy.categories import CategoryMixture
+from energyad.features.extractor import FeatureExtractor
+from energyad.graphs import layout
+from energyad.images.tiling import Tiles
+from energyad.scoring.scorer import EnergyHead, cut
+
+
+def export_extractor(extractor: FeatureExtractor) -> onnx.ModelProto:
+    """pixels uint8 [batch h w 3] → features [batch c g g]."""
+    size = extractor.grid.image_size
+    pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    return layout.fold_scale(_export(extractor, pixels, "pixels", ["features"]))
+
+
+def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:
+    """features [batch * tiles, c g g] → score [batch], heatmap [batch h w]; of several categories category [batch]."""
+    tiles, grid_size = head.tiles.count, head.upsampling.shape[1] // head.tiles.rows
+    features = torch.zeros(2 * tiles, num_channels, grid_size, grid_size)
+    names = ["score", "heatmap", *["category"] * isinstance(head.expert, CategoryMixture)]
+    exported = layout.channels_second(_export(_Outputs(head), features, "features", names, multiple=tiles))
+    for output in exported.graph.output:  # the exporter knows no name for a tiles-th of the batch
+        output.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return exported
+
+
+class _Outputs(nn.Module):
+    def __init__(self, head: EnergyHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        return tuple(each for each in self.head(features) if each is not None)
+
+
+class _Cut(nn.Module):
+    def __init__(self, tiles: Tiles, side: int) -> None:
+        super().__init__()
+        self.tiles, self.side = tiles, side
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return cut(pixels, self.tiles, self.side)
+
+
+def with_tiles(extractor: onnx.ModelProto, tiles: Tiles, *, side: int) -> onnx.ModelProto:
+    """The extractor behind the cut of each image into its tiles: pixels uint8 [batch h w 3] → features."""
+    if tiles.count == 1:
+        return extractor
+    whole = torch.zeros(2, *tiles.shape(side), 3, dtype=torch.uint8)
+    behind = onnx.compose.add_prefix(extractor, "tile_", rename_outputs=False)
+    for value in (*behind.graph.input, *behind.graph.output, *behind.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:  # there are more tiles than images
+                dim.dim_param = f"tiles_{dim.dim_param}"
+    front = _export(_Cut(tiles, side), whole, "pixels", ["tiles"])
+    return onnx.compose.merge_models(front, behind, io_map=[("tiles", "tile_pixels")])
+
+
+def join(extractor: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
+    """The scorer's graph, from its two halves (the backbone takes seconds to trace and is the same for every fit)."""
+    prefixed = onnx.compose.add_prefix(head, "head_", rename_inputs=False, rename_outputs=False)
+    joined = onnx.compose.merge_models(
+        extractor,
+        prefixed,
+        io_map=[("features", "features")],
+        outputs=[output.name for output in head.graph.output],
+    )
+    versions = {each.domain: each.version for each in joined.opset_import}
+    del joined.opset_import[:]  # each half has brought its own, and tools refuse a domain named twice
+    joined.opset_import.extend(helper.make_opsetid(*each) for each in versions.items())
+    del joined.metadata_props[:]
+    for holder in (joined, joined.graph, *joined.graph.node, *joined.graph.value_info):
+        holder.doc_string = ""
+        if not isinstance(holder, onnx.ModelProto):
+            del holder.metadata_props[
+                :
+            ]  # traces of source lines and of the folder the package is installed in
+    onnx.checker.check_model(joined)
+    return joined
+
+
+def _export(
+    module: nn.Module, example: Tensor, input_name: str, output_names: list[str], *, multiple: int = 1
+) -> onnx.ModelProto:
+    batch = torch.export.Dim("batch")
+    with silence_logging(), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            (example,),
+            input_names=[input_name],
+            output_names=output_names,
+            dynamic_shapes=({0: batch if multiple == 1 else multiple * batch},),
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    model: Any = program.model_proto
+    return model
+
+
+@contextlib.contextmanager
+def silence_logging() -> Iterator[None]:
+    """Nothing below an error is logged; a user fitting a model can do nothing about what exporters note."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)

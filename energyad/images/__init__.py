@@ -1,0 +1,1 @@
+"""From files to RGB arrays: decoding, reading, finding, augmentation, tiling, prefetching."""

@@ -1,0 +1,193 @@
+"""Files → images: read them as 8-bit RGB, bring them to the network's size and maps back."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Shaped, UInt, UInt8
+from PIL import Image, ImageOps
+
+from energyad.errors import ImageError, SettingsError
+from energyad.files import atomic_write
+from energyad.images.decoding import DEFAULT_MAX_PIXELS, RawImage, decode_raw, pillow_pixels, read_raw
+
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "as_rgb",
+    "decode_image",
+    "read_image",
+    "read_mask",
+    "resize",
+    "resize_map",
+    "write_png",
+]
+
+
+def read_image(
+    path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS, white_level: int | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Read a PNG, JPEG, BMP, TIFF or WebP file as 8-bit RGB, turned upright by its EXIF orientation.
+
+    16-bit files are divided by their full range (65535 → 255), never by their own maximum: brightness must
+    not depend on what is in the picture. A camera of 12 bits that fills only part of the range needs its
+    `white_level` (4095); a file that looks like that is warned about once. Transparency is composited on
+    white, as viewers show it. Colour profiles are ignored. Errors: `ImageError`, one line naming the file.
+    """
+    return _own(_raw_to_rgb8(read_raw(Path(path), max_pixels=max_pixels), white_level))
+
+
+def decode_image(
+    data: bytes, *, name: str = "image", max_pixels: int = DEFAULT_MAX_PIXELS, white_level: int | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The bytes of an image file as 8-bit RGB, by the rules of `read_image`. `name` is what errors call it."""
+    return _own(_raw_to_rgb8(decode_raw(data, Path(name), max_pixels=max_pixels), white_level))
+
+
+def _raw_to_rgb8(raw: RawImage, white_level: int | None) -> UInt8[np.ndarray, "h w 3"]:
+    return _to_rgb8(raw.pixels, raw.white if white_level is None or raw.white == 255 else white_level)
+
+
+def as_rgb(
+    image: str | Path | Image.Image | np.ndarray, *, white_level: int | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Make 8-bit RGB of a path, a Pillow image or an array, by the rules of `read_image`.
+
+    Arrays are `h w`, `h w 1`, `h w 3` (RGB; OpenCV's BGR must be swapped first) or `h w 4` (RGBA), of dtype
+    uint8, uint16 (white = 65535 or `white_level`) or floats in [0, 1]. Anything else is an `ImageError`.
+    Grey images give a read-only view whose three channels share their memory.
+    """
+    if isinstance(image, str | Path):
+        return _raw_to_rgb8(read_raw(Path(image), max_pixels=DEFAULT_MAX_PIXELS), white_level)
+    if isinstance(image, Image.Image):
+        pixels = pillow_pixels(ImageOps.exif_transpose(image))
+    elif isinstance(image, np.ndarray):
+        pixels = _checked_array(image)
+    else:
+        kind = type(image).__name__
+        raise ImageError("image", f"a {kind} is no image; give a path, a PIL image or an array")
+    full = 255 if pixels.dtype == np.uint8 else white_level if white_level is not None else 65535
+    return _to_rgb8(pixels, full)
+
+
+def _checked_array(array: np.ndarray) -> UInt[np.ndarray, "h w c"]:
+    shape = "x".join(map(str, array.shape))
+    pixels = array[:, :, None] if array.ndim == 2 else array
+    if pixels.ndim != 3 or pixels.shape[2] not in {1, 3, 4} or pixels.size == 0:
+        raise ImageError("array", f"shape {shape} is no image; use h x w, h x w x 1, h x w x 3 or h x w x 4")
+    if pixels.dtype in (np.uint8, np.uint16):
+        return pixels
+    if not np.issubdtype(pixels.dtype, np.floating):
+        reason = f"dtype {pixels.dtype} has no defined white"
+        raise ImageError("array", f"{reason}; use uint8, uint16 or floats in [0, 1]")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0.0 and high <= 1.0):  # NaN fails both
+        raise ImageError("array", f"floats must lie in [0, 1], these span [{low:g}, {high:g}]; rescale them")
+    return np.rint(pixels * 255.0).astype(np.uint8)
+
+
+def _to_rgb8(pixels: UInt[np.ndarray, "h w c"], white: int) -> UInt8[np.ndarray, "h w 3"]:
+    if pixels.dtype == np.uint16:
+        pixels = _reduce_to_8_bits(pixels, white)
+    if pixels.shape[2] == 1:
+        return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    if pixels.shape[2] == 4:
+        colour, alpha = pixels[:, :, :3].astype(np.uint16), pixels[:, :, 3:].astype(np.uint16)
+        pixels = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)  # over white
+    return np.ascontiguousarray(pixels)
+
+
+def _own(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    if _is_shared(pixels):
+        return _repeated(pixels[:, :, 0])
+    return pixels if pixels.flags.writeable else pixels.copy()
+
+
+def _is_shared(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Whether the three channels are one and the same memory, as `as_rgb` gives grey images."""
+    return pixels.strides[2] == 0
+
+
+def _repeated(grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    return cv2.cvtColor(np.ascontiguousarray(grey), cv2.COLOR_GRAY2RGB)
+
+
+def _reduce_to_8_bits(pixels: UInt[np.ndarray, "h w c"], white: int) -> UInt8[np.ndarray, "h w c"]:
+    if not 1 <= white <= 65535:
+        raise SettingsError(f"white_level {white} is outside 1 to 65535")
+    brightest = int(pixels[:, :, :3].max())
+    if white == 65535 and 255 < brightest < 4096:
+        text = "a 16-bit image uses only a corner of its range, as 12-bit cameras do, and turns nearly black"
+        warnings.warn(f"{text}; give white_level (4095 for 12 bits)", stacklevel=4)
+    scaled = np.minimum((pixels.astype(np.uint32) * 255 + white // 2) // white, 255).astype(np.uint8)
+    if pixels.shape[2] == 4:  # alpha has no white level: opaque is 65535
+        scaled[:, :, 3] = (pixels[:, :, 3].astype(np.uint32) * 255 + 32767) // 65535
+    return scaled
+
+
+def read_mask(path: str | Path, *, shape: tuple[int, int] | None = None) -> Bool[np.ndarray, "h w"]:
+    """Read a defect mask: True wherever a colour is not black (lossy formats: above half of white).
+
+    `shape` (height, width) is what the mask must have; another one is an `ImageError`.
+    """
+    raw = read_raw(Path(path), max_pixels=DEFAULT_MAX_PIXELS)
+    mask = np.asarray((raw.pixels[:, :, :3] > (raw.white // 2 if raw.lossy else 0)).any(axis=2))
+    if shape is not None and mask.shape != tuple(shape):
+        size, wanted = f"{mask.shape[1]} x {mask.shape[0]}", f"{shape[1]} x {shape[0]}"
+        raise ImageError(path, f"the mask has {size} pixels, its image {wanted}; they must be the same")
+    return mask
+
+
+def resize(
+    image: UInt8[np.ndarray, "h w 3"], size: int | tuple[int, int]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Squeeze the whole image into a square of `size` pixels, or into height and width: nothing is cropped, the aspect
+    is not kept.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise SettingsError(f"image size {size} must be at least 1 pixel")
+    if _is_shared(image):
+        return _repeated(_stretch(np.ascontiguousarray(image[:, :, 0]), height, width))
+    return _stretch(image, height, width)
+
+
+def resize_map(
+    heatmap: Float[np.ndarray, "rows columns"], height: int, width: int
+) -> Float32[np.ndarray, "height width"]:
+    """Take a heatmap back to the pixels of the original image: the inverse of `resize`, edges onto edges.
+
+    Values are averaged or interpolated, so they stay within the heatmap's range and keep its units.
+    """
+    return _stretch(heatmap.astype(np.float32, copy=False), height, width)
+
+
+def _stretch(
+    array: Shaped[np.ndarray, "h w ..."], height: int, width: int
+) -> Shaped[np.ndarray, "height width ..."]:
+    # By axis: averaging where it shrinks (no aliasing), then interpolation where it grows.
+    shrunk = (min(array.shape[1], width), min(array.shape[0], height))
+    if shrunk != (array.shape[1], array.shape[0]):
+        array = cv2.resize(array, shrunk, interpolation=cv2.INTER_AREA)
+    if shrunk != (width, height):
+        # numpy's memory is used again; what OpenCV allocates is new to the process every time, which takes longer.
+        grown = np.empty((height, width, *array.shape[2:]), array.dtype)
+        array = cv2.resize(array, (width, height), dst=grown, interpolation=cv2.INTER_LINEAR)
+    return array
+
+
+def write_png(path: str | Path, array: Shaped[np.ndarray, "h w *channels"]) -> Path:
+    """Write uint8 or uint16 grey `h w`, RGB `h w 3`, or a bool mask `h w` (0 and 255) as PNG.
+
+    The file appears whole or not at all. Raises DataError where it cannot be written.
+    """
+    pixels: Any = array.astype(np.uint8) * 255 if array.dtype == np.bool_ else array
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    return atomic_write(path, cv2.imencode(".png", pixels)[1].tobytes())
+
+
+ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray

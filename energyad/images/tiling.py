@@ -1,0 +1,101 @@
+"""Large images as overlapping tiles, so that small defects are not lost in one resize: where the tiles lie.
+
+The whole image is squeezed to a rectangle of several network inputs, cut into overlapping squares, and the tiles'
+energies are blended into one heatmap of that rectangle. Cutting and blending are part of the scorer's graph, so every
+runtime does the same; a model is fitted on tiles of the size it will see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+
+from energyad.errors import SettingsError
+
+MOST_TILES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """How many tiles an image has. overlap: of neighbours, as a share of a tile's side, at most a half."""
+
+    rows: int = 1
+    columns: int = 1
+    overlap: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Refuse illegal values, naming each."""
+        if not (self.rows >= 1 and self.columns >= 1 and self.count <= MOST_TILES):
+            raise SettingsError(
+                f"tiles {self.columns}x{self.rows}: give at least 1 a side and at most {MOST_TILES} in all"
+            )
+        if not 0 <= self.overlap <= 0.5:
+            raise SettingsError(f"tile overlap {self.overlap!r}: must lie between 0 and 0.5")
+
+    @property
+    def count(self) -> int:
+        """Tiles of an image."""
+        return self.rows * self.columns
+
+    def shape(self, side: int) -> tuple[int, int]:
+        """Height and width of the rectangle that tiles of this many pixels a side cover."""
+        return length(self.rows, side, self.overlap), length(self.columns, side, self.overlap)
+
+
+def parse_tiles(text: str) -> tuple[int, int]:
+    """FeatureStore and columns from «4» (4 × 4) or «8x1» (8 columns, 1 row). Raises SettingsError."""
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) not in {1, 2} or not all(part.isascii() and part.isdigit() for part in parts):
+        raise SettingsError(f"tiles '{text}': give a number for both sides, or COLUMNSxROWS such as 8x1")
+    columns, rows = int(parts[0]), int(parts[-1])
+    return rows, columns
+
+
+def starts(count: int, side: int, overlap: float) -> list[int]:
+    """First pixels of the tiles along one axis."""
+    step = side - shared_pixels(side, overlap)
+    return [step * number for number in range(count)]
+
+
+def shared_pixels(side: int, overlap: float) -> int:
+    """Pixels that neighbours share along one axis; of an odd side at most the smaller half, or three would meet."""
+    return min(round(overlap * side), side // 2)
+
+
+def length(count: int, side: int, overlap: float) -> int:
+    """Pixels along one axis that the tiles cover together."""
+    return starts(count, side, overlap)[-1] + side
+
+
+def cut_indices(count: int, side: int, overlap: float) -> Int64[np.ndarray, "count side"]:
+    """The pixels of each tile along one axis."""
+    return np.array(starts(count, side, overlap))[:, None] + np.arange(side)
+
+
+def cut_pixels(
+    pixels: UInt8[np.ndarray, "h w 3"], tiles: Tiles, side: int
+) -> UInt8[np.ndarray, "tiles side side 3"]:
+    """The tiles of one image, row by row."""
+    rows, columns = (cut_indices(count, side, tiles.overlap) for count in (tiles.rows, tiles.columns))
+    return pixels[rows][:, :, columns].transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)
+
+
+def blending_weights(
+    count: int, side: int, overlap: float, *, margin: int = 0
+) -> Float64[np.ndarray, "count side"]:
+    """The weight of each tile's pixels along one axis; where tiles overlap they add up to one.
+
+    Weights rise linearly over the overlap, but for `margin` pixels at its ends where that leaves room: there a tile
+    has no patches of its own.
+    """
+    shared = shared_pixels(side, overlap)
+    spare = margin if shared > 2 * margin else 0
+    weights = np.ones((count, side))
+    if shared == 0:
+        return weights
+    rising = np.clip((np.arange(shared) + 0.5 - spare) / (shared - 2 * spare), 0, 1)
+    weights[1:, :shared] = rising
+    weights[:-1, -shared:] = 1 - rising
+    return weights

@@ -1,0 +1,1 @@
+"""What runs beside a production line: watching folders, the journal, drift, webhooks, reloading."""

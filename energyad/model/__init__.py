@@ -1,0 +1,1 @@
+"""The model folder: manifest, files, assembly of its modules, card, provenance."""

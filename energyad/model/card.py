@@ -1,0 +1,57 @@
+"""The model card that lies beside each model's files."""
+
+from __future__ import annotations
+
+from energyad.model.manifest import Manifest
+
+
+def model_card(manifest: Manifest) -> str:
+    """Markdown for people: what the model is, what it was fitted on, what its threshold rests on."""
+    made, calibration = manifest.provenance, manifest.calibration
+    review = ""
+    if calibration.review_threshold is not None:
+        review = f"; review from {calibration.review_threshold:.6g}, for {calibration.review_rate:.2%}"
+    data = f"{made.num_images} good images, {made.num_held_out} of them held out for the threshold"
+    if made.num_turned:
+        data += f", and {made.num_turned} copies turned to any direction"
+    return f"""# {manifest.name}
+
+An energyad anomaly detector: a frozen backbone, whitened patch features, and an energy trained with DxMI.
+High energy = abnormal.
+
+| | |
+|---|---|
+| fitted | {manifest.created}, {made.fit_seconds:.0f} s, seed {made.seed} |
+| data | {data}; no defects were seen |
+{_categories(manifest)}| backbone | {manifest.backbone.name} ({manifest.backbone.source}) |
+| input | {_input(manifest)} |
+| threshold | {calibration.threshold:.6g} for {calibration.false_reject_rate:.2%} false rejects{review} |
+| false rejects | {calibration.rule().guarantee()} |
+| calibrated | {calibration.created or manifest.created} on {len(calibration.good_scores)} good images |
+
+Use it for parts and camera settings like those it was fitted on. Scores have no unit and compare within this model
+only. Fit again when the part, the lighting or the camera changes.
+
+`model.json` holds the settings, the provenance and the SHA-256 of every file; `*.safetensors` the weights;
+`scorer.onnx` the same weights as one graph from pixels to score and heatmap.
+"""
+
+
+def _categories(manifest: Manifest) -> str:
+    """A row for a model of several."""
+    if not manifest.categories:
+        return ""
+    return f"| categories | {', '.join(manifest.categories)}: each has an energy of its own; which, the image shows |\n"
+
+
+def _input(manifest: Manifest) -> str:
+    taken, (height, width) = manifest.input, manifest.input.shape
+    text = f"{width} × {height} px, {taken.colour_order}; the whole image, squeezed to that"
+    if taken.tiles.count > 1:
+        side = taken.image_size
+        text += f" and cut into {taken.tiles.columns} × {taken.tiles.rows} tiles of {side} × {side} px"
+    if manifest.area is not None:
+        names = {"inside": manifest.area.roi, "not in": manifest.area.ignore}
+        where = ", ".join(f"{how} {source[0]}" for how, source in names.items() if source is not None)
+        text += f"; {manifest.area.share:.0%} of it is judged ({where})"
+    return text

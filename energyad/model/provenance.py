@@ -1,0 +1,65 @@
+"""Where a model comes from: data, seed, versions, commit, machine."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from energyad.images import reading
+from energyad.images.reading import ImageLike
+from energyad.model.folder import file_hash
+from energyad.model.manifest import Provenance
+
+PACKAGES = ("energyad", "torch", "timm", "onnx", "onnxruntime", "numpy", "opencv-python-headless")
+
+
+def collect(
+    good_images: Sequence[ImageLike],
+    *,
+    num_held_out: int,
+    num_turned: int,
+    seed: int,
+    threads: int | None,
+    fit_seconds: float,
+) -> Provenance:
+    """Describe a fit on these images and turned copies of them, here and now."""
+    return Provenance(
+        seed=seed,
+        threads=threads or os.cpu_count() or 1,
+        fit_seconds=round(fit_seconds, 2),
+        num_images=len(good_images),
+        num_held_out=num_held_out,
+        num_turned=num_turned,
+        data_sha256=data_hash(good_images),
+        commit=source_commit(),
+        versions={"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    )
+
+
+def data_hash(good_images: Iterable[ImageLike]) -> str:
+    """SHA-256 over the images' bytes (files) or pixels (arrays), whatever their order."""
+    digests = []
+    for image in good_images:
+        if isinstance(image, str | Path):
+            digests.append(file_hash(Path(image)))
+        else:
+            digests.append(hashlib.sha256(reading.as_rgb(image).tobytes()).hexdigest())
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def source_commit() -> str | None:
+    """The commit of the checkout that energyad runs from, or None for an installed package."""
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / ".git").exists():
+        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    return None

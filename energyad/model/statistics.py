@@ -1,0 +1,48 @@
+"""What is kept of one part beside its verdict: its score, and what its pixels look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Final
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from energyad.model.manifest import PartStatistics
+from energyad.runtimes import BatchScorer
+
+QUANTITIES: Final = tuple(field.name for field in fields(PartStatistics) if field.name != "category")
+
+
+def measure(
+    pixels: UInt8[np.ndarray, "size size 3"],
+    heatmap: Float[np.ndarray, "rows columns"],
+    score: float,
+    category: str | None = None,
+) -> PartStatistics:
+    """Measure one part. pixels: RGB, at the network's size, so that cameras of any resolution compare."""
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return PartStatistics(
+        score=float(score),
+        brightness=round(float(grey.mean()), 4),
+        contrast=round(float(grey.std()), 4),
+        sharpness=round(float(cv2.Laplacian(grey, cv2.CV_32F).std()), 4),
+        heatmap_mean=float(np.float32(heatmap.mean(dtype=np.float64))),
+        category=category,
+    )
+
+
+def measure_batch(
+    pixels: Sequence[UInt8[np.ndarray, "size size 3"]], runtime: BatchScorer, categories: Sequence[str]
+) -> list[PartStatistics]:
+    """Score images of the network's size, and measure each. categories: the names of those that the model is for."""
+    raw = runtime.run(np.stack(pixels))
+    return list(map(measure, pixels, raw.heatmap, raw.score, raw.category_names(categories)))
+
+
+def rescale(part: PartStatistics, unit: float) -> PartStatistics:
+    """The same part, its energies told in this unit."""
+    mean = part.heatmap_mean
+    return replace(part, score=part.score / unit, heatmap_mean=None if mean is None else mean / unit)

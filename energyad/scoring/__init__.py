@@ -1,0 +1,1 @@
+"""From energies to results: scorer, heatmaps, calibration, regions, predictions."""

@@ -1,0 +1,138 @@
+"""The scorer: ONE module from pixels to heatmap and score. Eager, exported and served all run this graph.
+
+Deterministic: no sampling, no autograd. Whatever is learned is in its buffers and parameters; the threshold is not.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from energyad.energy.categories import CategoryMixture
+from energyad.energy.patch_energy import PatchEnergyLike
+from energyad.features.extractor import FeatureExtractor
+from energyad.features.grids import Grid
+from energyad.images.tiling import Tiles, cut_indices
+from energyad.scoring.heatmaps import border_weights, patches_in_roi, upsampling_axes
+
+MIN_SCORE = 1e-12
+"""To divide by, of images without any energy."""
+
+
+class Scores(NamedTuple):
+    """score: the heatmap's highest value. heatmap: smoothed energy at each pixel of the resized image.
+
+    category: that each image was taken for, as a number; None of a model of one.
+    """
+
+    score: Float[Tensor, " b"]
+    heatmap: Float[Tensor, "b h w"]
+    category: Int[Tensor, " b"] | None = None
+
+
+class EnergyHead(nn.Module):
+    """Feature grid → latents → energies → heatmap → score: all that is fitted, behind the frozen backbone.
+
+    expert: what judges the patches of a category, or one for each of several.
+    smoothing: standard deviation in pixels of the Gaussian applied to the heatmap before its maximum is taken.
+    contrast: of the heatmap, see `to_scores`.
+    tiles: how the image was cut. mask: pixels of the heatmap that are judged, all where None; elsewhere it is 0.
+    even: whether a patch weighs as much at the border as in the middle, see `border_weights`.
+    """
+
+    upsampling: Float[Tensor, "h rows*inner"]
+    widening: Float[Tensor, "w columns*inner"]
+    border: Float[Tensor, "h w"]
+    mask: Bool[Tensor, "h w"] | None
+    judged: Bool[Tensor, " p"] | None
+
+    def __init__(
+        self,
+        expert: PatchEnergyLike | CategoryMixture,
+        *,
+        grid: Grid,
+        smoothing: float,
+        tiles: Tiles | None = None,
+        mask: Bool[Tensor, "h w"] | None = None,
+        even: bool = True,
+        contrast: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.expert = expert
+        self.contrast = contrast
+        self.tiles = tiles or Tiles()
+        axes = upsampling_axes(grid, self.tiles, smoothing=smoothing)
+        border = border_weights(axes, grid, smoothing=smoothing)
+        if not even:
+            border = torch.ones_like(border)
+        for name, each in zip(("upsampling", "widening", "border"), (*axes, border), strict=True):
+            self.register_buffer(name, each, persistent=False)
+        self.register_buffer("mask", mask)
+        judged = None if mask is None else patches_in_roi(mask, axes, self.tiles)
+        self.register_buffer("judged", judged, persistent=False)
+
+    def forward(self, features: Float[Tensor, "b*tiles c g g"]) -> Scores:
+        """Score feature grids, those of an image's tiles row by row."""
+        patches, category = features.permute(0, 2, 3, 1), None
+        if isinstance(self.expert, CategoryMixture):
+            energies, category = self.expert(patches, self.judged)
+        else:
+            energies = self.expert(patches, self.tiles.count * patches.shape[1] ** 2, self.judged)
+        smoothed = self.upsampling @ self._side_by_side(energies) @ self.widening.T
+        if self.mask is not None:
+            smoothed = torch.where(self.mask, smoothed, 0.0)
+        return to_scores(smoothed, self.border, category, contrast=self.contrast)
+
+    def _side_by_side(self, energies: Float[Tensor, "b*tiles g g"]) -> Float[Tensor, "b rows*g columns*g"]:
+        if self.tiles.count == 1:
+            return energies
+        g, rows, columns = energies.shape[1], self.tiles.rows, self.tiles.columns
+        return energies.reshape(-1, rows, columns, g, g).transpose(2, 3).reshape(-1, rows * g, columns * g)
+
+
+def to_scores(
+    smoothed: Float[Tensor, "b h w"],
+    border: Float[Tensor, "h w"],
+    category: Int[Tensor, " b"] | None = None,
+    *,
+    contrast: float = 1.0,
+) -> Scores:
+    """Scores of smoothed energies, and heatmaps, which stop at the scores. border: see `border_weights`.
+
+    contrast: c of heatmap = score · (energy / score)^c. Around a strange place the energies of good patches are raised
+    as well, as the backbone's patches overlap; with c > 1 less of that is shown. The score, the hottest pixel and the
+    order of an image's pixels stay as they are.
+    """
+    # One map, not an axis after the other: of maximum, product, maximum in a row OpenVINO makes something else.
+    score = (smoothed * border).amax(dim=(1, 2))
+    limit = score[:, None, None]
+    if contrast == 1:
+        return Scores(score, torch.minimum(smoothed, limit), category)
+    return Scores(score, (smoothed / limit.clamp_min(MIN_SCORE)).clamp(0, 1) ** contrast * limit, category)
+
+
+class Scorer(nn.Module):
+    """Pixels in, score and heatmap out."""
+
+    def __init__(self, extractor: FeatureExtractor, head: EnergyHead) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.head = head
+
+    def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Scores:
+        """Score RGB bytes, h = w = the grid's image_size, or the shape of its tiles together."""
+        return self.head(self.extractor(cut(pixels, self.head.tiles, self.extractor.grid.image_size)))
+
+
+def cut(pixels: UInt8[Tensor, "b h w 3"], tiles: Tiles, side: int) -> UInt8[Tensor, "b*tiles side side 3"]:
+    """The tiles of each image, row by row."""
+    if tiles.count == 1:
+        return pixels
+    rows, columns = (
+        torch.from_numpy(cut_indices(count, side, tiles.overlap)).to(pixels.device)
+        for count in (tiles.rows, tiles.columns)
+    )
+    return pixels[:, rows][:, :, :, columns].transpose(2, 3).reshape(-1, side, side, 3)

@@ -1,0 +1,65 @@
+"""What the addresses of one service share: its models, its limits, its one worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from energyad.detector import AnomalyDetector
+from energyad.errors import ModelError
+from energyad.scoring.results import ImageResult
+from energyad.service.errors import RequestError
+from energyad.service.metrics import Metrics
+from energyad.service.scoring import ModelSession
+from energyad.service.settings import ServiceSettings
+from energyad.service.worker import Worker
+
+Loader: TypeAlias = Callable[[str], AnomalyDetector]
+"""Loads a model of the service again, by its name. Raises ModelError."""
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """What the addresses share. load: None where models cannot be loaded again."""
+
+    inspectors: dict[str, ModelSession]
+    load: Loader | None
+    settings: ServiceSettings
+    worker: Worker
+    metrics: Metrics
+
+    def inspector(self, name: str | None) -> ModelSession:
+        """The model of that name, or the only one. Raises RequestError."""
+        if name is None and len(self.inspectors) == 1:
+            return next(iter(self.inspectors.values()))
+        names = ", ".join(self.inspectors)
+        if name is None:
+            raise RequestError(400, f"which model? Give ?model= one of: {names}")
+        if name not in self.inspectors:
+            raise RequestError(404, f"there is no such model; there are: {names}")
+        return self.inspectors[name]
+
+    def reload(self, name: str) -> ModelSession:
+        """Load a model again, in the worker's thread: between two images. Raises RequestError; the old one stays."""
+        old = self.inspector(name)
+        if self.load is None:
+            raise RequestError(
+                409, "this service was given its models and cannot load them again; start it anew"
+            )
+        try:
+            detector = self.load(name)
+        except ModelError as error:
+            raise RequestError(409, f"the old model stays: {error}") from None
+        if detector.name != name:
+            raise RequestError(
+                409, f"the old model stays: its folder holds {detector.name} now; start the service anew"
+            )
+        self.inspectors[name] = ModelSession(detector, max_pixels=old.max_pixels)
+        return self.inspectors[name]
+
+    def note(self, inspector: ModelSession, result: ImageResult) -> ImageResult:
+        """Count a result, and hand it on."""
+        self.metrics.scored(result)
+        self.metrics.drifted(inspector.detector.name, inspector.drift)
+        return result
