@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from energyad.data.datasets import (
     DEFAULT_DATA_ROOT,
     MVTEC_CATEGORIES,
+    Category,
     check_category_name,
     download_category,
     find_data_root,
+    mask_faults,
     open_category,
     open_folder,
+    present_categories,
     unite,
 )
 from energyad.errors import DataError
-from energyad.images.reading import write_png
+from energyad.images.reading import read_image, write_png
 
 
 def make_category(root: Path, name: str = "gasket", masks: str | None = "{stem}_mask.png") -> Path:
@@ -53,6 +59,164 @@ def test_masks_belong_to_the_image_of_their_stem(tmp_path: Path, pattern: str) -
     for item in category.test:
         wanted = pattern.format(stem=item.path.stem) if item.is_defective else None
         assert (item.mask.name if item.mask is not None else None) == wanted
+
+
+def image(path: Path, grey: np.ndarray | None = None) -> Path:
+    return write_png(path, np.zeros((4, 6), np.uint8) if grey is None else grey)
+
+
+def opened(root: Path) -> Category:
+    """The category "nut", whatever it warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return open_category("nut", data_root=root)
+
+
+@pytest.mark.parametrize("name", ["OK", "ok", "normal", "Good", "NORMAL"])
+def test_test_images_in_a_folder_of_good_parts_are_good_whatever_it_is_called(
+    tmp_path: Path, name: str
+) -> None:
+    image(tmp_path / "nut" / "train" / name / "0.png")
+    image(tmp_path / "nut" / "test" / name / "0.png")
+    image(tmp_path / "nut" / "test" / "crack" / "0.png")
+    category = open_category("nut", data_root=tmp_path)
+    assert [item.is_defective for item in category.test] == [True, False]
+    assert category.defect_types == ("crack",)
+    assert present_categories(tmp_path) == ("nut",)
+
+
+def test_without_a_folder_of_good_parts_the_types_taken_for_defects_are_named(tmp_path: Path) -> None:
+    image(tmp_path / "nut" / "train" / "good" / "0.png")
+    image(tmp_path / "nut" / "test" / "fine" / "0.png")
+    with pytest.warns(UserWarning, match=r"all its images count as defects \(fine\)"):
+        open_category("nut", data_root=tmp_path)
+
+
+def test_nested_test_images_and_masks_are_found_and_images_beside_the_types_counted(tmp_path: Path) -> None:
+    root = tmp_path / "nut"
+    image(root / "train" / "good" / "day1" / "0.png")
+    image(root / "test" / "good" / "day2" / "0.png")
+    image(root / "test" / "crack" / "left" / "0.png")
+    image(root / "test" / "crack" / "right" / "0.png")
+    image(root / "ground_truth" / "crack" / "left" / "0_mask.png")
+    image(root / "ground_truth" / "crack" / "right" / "0_mask.png")
+    image(root / "test" / "stray.png")
+    with pytest.warns(UserWarning, match="1 images lie beside the folders"):
+        category = open_category("nut", data_root=tmp_path)
+    masks = {item.path.parent.name: item.mask for item in category.test}
+    assert masks["left"] == root / "ground_truth" / "crack" / "left" / "0_mask.png"
+    assert masks["right"] == root / "ground_truth" / "crack" / "right" / "0_mask.png"
+    assert masks["day2"] is None and len(masks) == 3
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("ground_truth", "000_gt.png"),
+        ("Ground_Truth", "000_MASK.PNG"),
+        ("masks", "000.bmp"),
+        ("GT", "000-mask.png"),
+    ],
+)
+def test_masks_are_found_under_other_names_and_in_other_case(tmp_path: Path, folder: str, name: str) -> None:
+    image(tmp_path / "nut" / "train" / "good" / "0.png")
+    image(tmp_path / "nut" / "test" / "crack" / "000.png")
+    image(tmp_path / "nut" / folder / "crack" / "x.png").rename(tmp_path / "nut" / folder / "crack" / name)
+    (item,) = (found for found in opened(tmp_path).test if found.is_defective)
+    assert item.mask == tmp_path / "nut" / folder / "crack" / name
+
+
+def test_masks_that_match_no_image_and_images_without_a_mask_are_counted(tmp_path: Path) -> None:
+    image(tmp_path / "nut" / "train" / "good" / "0.png")
+    image(tmp_path / "nut" / "test" / "good" / "0.png")
+    for stem in ("000", "001", "002"):
+        image(tmp_path / "nut" / "test" / "crack" / f"{stem}.png")
+    for stem in ("000_mask", "001_mask", "1002"):
+        image(tmp_path / "nut" / "ground_truth" / "crack" / f"{stem}.png")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        category = open_category("nut", data_root=tmp_path)
+    texts = "\n".join(str(warning.message) for warning in caught)
+    assert "1 masks match no image, 1002.png" in texts
+    assert "1 of 3 defective images have no mask, 002.png" in texts
+    assert not category.has_masks
+
+
+def folder_of(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def rectangle(*, inverted: bool = False) -> np.ndarray:
+    mask = np.zeros((8, 12), bool)
+    mask[1:3, 2:7] = True
+    return ~mask if inverted else mask
+
+
+def write_masks(root: Path, *masks: np.ndarray) -> None:
+    """Write the category "nut" with one defective image for each mask."""
+    shape = masks[0].shape[:2]
+    image(root / "nut" / "train" / "good" / "0.png")
+    image(root / "nut" / "test" / "good" / "0.png", np.zeros(shape, np.uint8))
+    for number, mask in enumerate(masks):
+        image(root / "nut" / "test" / "crack" / f"{number}.png", np.zeros(shape, np.uint8))
+        Image.fromarray(mask).save(folder_of(root / "nut" / "ground_truth" / "crack") / f"{number}_mask.png")
+
+
+def masks_read(category: Category, shape: tuple[int, int]) -> list[np.ndarray]:
+    return [item.read_mask(shape) for item in category.test if item.is_defective]
+
+
+def test_masks_that_mark_the_background_are_read_inverted_and_said(tmp_path: Path) -> None:
+    write_masks(tmp_path, *[rectangle(inverted=True).astype(np.uint8) * 255] * 3)
+    with pytest.warns(UserWarning, match="read inverted"):
+        category = open_category("nut", data_root=tmp_path)
+    assert all((mask == rectangle()).all() for mask in masks_read(category, (8, 12)))
+
+
+def test_one_large_defect_among_small_ones_is_not_taken_for_an_inverted_mask(tmp_path: Path) -> None:
+    masks = [rectangle(inverted=True), rectangle(), rectangle()]
+    write_masks(tmp_path, *(mask.astype(np.uint8) * 255 for mask in masks))
+    found = masks_read(opened(tmp_path), (8, 12))
+    assert all((read == mask).all() for read, mask in zip(found, masks, strict=True))
+
+
+def test_soft_classed_and_transparent_masks_are_read_as_drawn_and_counted(tmp_path: Path) -> None:
+    truth = np.zeros((40, 60), bool)
+    truth[10:30, 20:45] = True
+    soft = cv2.GaussianBlur(truth.astype(np.float32) * 255, (0, 0), 3).astype(np.uint8)
+    classes = truth.astype(np.uint8) * 3
+    classes[15:20] *= 2
+    alpha = np.zeros((*truth.shape, 4), np.uint8)
+    alpha[..., 3] = truth * 255
+    write_masks(tmp_path, soft, classes, alpha)
+    category = opened(tmp_path)
+    found = masks_read(category, truth.shape)
+    assert (found[0] == truth).mean() > 0.98
+    assert (found[1] == truth).all() and (found[2] == truth).all()
+    faults = "\n".join(mask_faults(category))
+    assert "1 masks are soft" in faults and "1 masks are told by transparency" in faults
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_of_photographs_turned_by_exif_lie_as_their_image_where_the_shape_tells(
+    tmp_path: Path, orientation: int
+) -> None:
+    root = tmp_path / "nut"
+    image(root / "train" / "good" / "0.png")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photograph = Image.fromarray(rectangle().astype(np.uint8) * 255)
+    photograph.save(folder_of(root / "test" / "crack") / "0.png", exif=exif)
+    photograph.save(folder_of(root / "ground_truth" / "crack") / "0_mask.png")
+    category = opened(tmp_path)
+    upright = read_image(root / "test" / "crack" / "0.png")[:, :, 0] > 0
+    (mask,) = masks_read(category, upright.shape)
+    faults = mask_faults(category)
+    if orientation in (1, 5, 6, 7, 8):
+        assert (mask == upright).all() and not faults
+    else:
+        assert "1 images are turned by their EXIF orientation" in faults[0]
 
 
 def test_a_category_without_masks_or_tests_opens(tmp_path: Path) -> None:

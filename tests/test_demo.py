@@ -11,7 +11,8 @@ import pytest
 
 from energyad.data.demo import DEMO_NAME, FLAWS, render_demo, render_flawed, render_good
 from energyad.errors import DataError, SettingsError
-from energyad.images.reading import read_image, read_mask
+from energyad.images.masks import read_mask
+from energyad.images.reading import read_image
 
 SMALL = {"train": 2, "good": 1, "per_flaw": 1, "size": 96}
 

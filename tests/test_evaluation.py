@@ -13,7 +13,7 @@ from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError, ImageError
 from energyad.evaluation.evaluate import Evaluation, evaluate, mask_at
-from energyad.images.reading import read_mask
+from energyad.images.masks import read_mask
 
 
 def test_defects_are_told_from_good_parts_and_found_where_they_are(evaluation: Evaluation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from PIL import Image, ImageOps
 
 from energyad.errors import DataError, ImageError, SettingsError
 from energyad.images.finding import find_images
-from energyad.images.reading import as_rgb, read_image, read_mask, resize, resize_map, write_png
+from energyad.images.masks import read_mask
+from energyad.images.reading import as_rgb, read_image, resize, resize_map, write_png
 
 SUFFIXES = (".png", ".jpg", ".bmp", ".tiff", ".webp")
 
@@ -469,6 +471,28 @@ def test_globs_may_cross_folders_and_a_real_name_with_brackets_is_no_glob(folder
 def test_links_that_lead_back_up_end(folder: Path) -> None:
     (folder / "sub" / "up").symlink_to(folder)
     assert len(find_images([folder])) == 4
+
+
+def test_images_of_endings_that_are_not_read_are_counted_in_a_warning(folder: Path) -> None:
+    for name in ("1.gif", "2.gif", "sub/3.pgm", "4.jp2", "5.jfif"):
+        (folder / name).write_bytes(b"?")
+    with pytest.warns(UserWarning, match=r"passed over 2 \.gif, 1 \.jp2 and 1 \.pgm files"):
+        found = find_images([folder])
+    assert "5.jfif" in names(found) and len(found) == 5
+
+
+def test_pipes_among_images_are_passed_over_and_counted(folder: Path) -> None:
+    os.mkfifo(folder / "camera.png")
+    with pytest.warns(UserWarning, match="passed over 1 irregular"):
+        assert "camera.png" not in names(find_images([folder]))
+    with pytest.raises(DataError, match="no regular file"):
+        find_images([folder / "camera.png"])
+
+
+def test_a_folder_of_other_images_names_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(b"?")
+    with pytest.raises(DataError, match=r"no image in this folder; it holds 1 \.gif files"):
+        find_images([tmp_path])
 
 
 @pytest.mark.parametrize(

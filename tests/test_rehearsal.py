@@ -17,7 +17,8 @@ from energyad.errors import DataError, ImageError
 from energyad.evaluation import rehearsal
 from energyad.evaluation.evaluate import Evaluation, ScoredItem, evaluate
 from energyad.evaluation.rehearsal import by_size, rehearse
-from energyad.images.reading import read_image, read_mask, write_png
+from energyad.images.masks import read_mask
+from energyad.images.reading import read_image, write_png
 from energyad.runtimes import RawScores
 from energyad.runtimes.plan import Plan
 

@@ -22,6 +22,7 @@ from benchmarks.detection.rows import Row
 from energyad.data.datasets import Category, TestItem
 from energyad.errors import DataError, EnergyadError
 from energyad.images import reading
+from energyad.images.masks import read_mask
 
 TILE = 160
 HEATMAP_SIZE = 128
@@ -95,7 +96,7 @@ def draw(category: Category, kept: Sequence[Kept]) -> UInt8[np.ndarray, "h w 3"]
 def _mask_tile(item: TestItem) -> UInt8[np.ndarray, "h w 3"]:
     if item.mask is None:
         return np.zeros((TILE, TILE, 3), np.uint8)
-    mask = np.repeat(reading.read_mask(item.mask)[:, :, None], 3, axis=2)
+    mask = np.repeat(read_mask(item.mask)[:, :, None], 3, axis=2)
     return reading.resize(mask.astype(np.uint8) * 255, TILE)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from energyad.data.datasets import Category, TestItem
-from energyad.images.reading import read_image, read_mask
+from energyad.images.masks import read_mask
+from energyad.images.reading import read_image
 
 RING = 8  # pixels of a part's image border that show its background
 FEATHER = 64  # pixels over which a part's image goes over into the field

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from energyad.errors import DataError
-from energyad.images.finding import IMAGE_SUFFIXES, find_images
+import numpy as np
+from jaxtyping import Bool
+
+from energyad.errors import DataError, ImageError
+from energyad.images.finding import find_images, is_image
+from energyad.images.masks import TRANSPOSED, UPRIGHT, load_mask, orientation_of, read_mask_of
 
 DATA_ROOT_VARIABLE: Final = "ENERGYAD_DATA_ROOT"
 DEFAULT_DATA_ROOT: Final = Path("datasets/MVTecAD")  # anomalib's default
@@ -33,27 +38,69 @@ MVTEC_CATEGORIES: Final = (
 )
 
 
+GOOD: Final = "good"
+"""The type of a test image that shows no defect."""
+
+GOOD_FOLDERS: Final = ("good", "ok", "normal")
+"""Folder names that hold good parts, in any case."""
+
+MASK_FOLDERS: Final = ("ground_truth", "groundtruth", "masks", "mask", "gt")
+"""Folder names that hold masks, in any case; the first one present is taken."""
+
+NUM_MASKS_SAMPLED: Final = 12
+
+MASK_ENDINGS: Final = ("_mask", "-mask", "_gt", "_label", "_seg", "")
+"""What a mask's name may add to its image's, in any case; an earlier one wins."""
+
+
 @dataclass(frozen=True)
 class TestItem:
-    """One test image. `mask` is None for good parts, and for defects whose data set has no masks."""
+    """One test image.
+
+    Attributes:
+        path: the image file.
+        defect_type: "good", or the folder that names its defect.
+        mask: the mask file; None for good parts, and for defects whose data set has no masks.
+        mask_inverted: whether the mask marks what is good.
+    """
 
     __test__ = False  # no pytest class, whatever its name
 
     path: Path
     defect_type: str
     mask: Path | None
+    mask_inverted: bool = False
 
     @property
     def is_defective(self) -> bool:
         """Whether the image shows a defect, by the folder it lies in."""
-        return self.defect_type != "good"
+        return self.defect_type != GOOD
+
+    def read_mask(self, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+        """Read where the defect is; nowhere without a mask.
+
+        Args:
+            shape: height and width in pixels of the upright image.
+
+        Raises:
+            ImageError: where the mask cannot be read or does not fit its image.
+        """
+        if self.mask is None:
+            return np.zeros(shape, dtype=bool)
+        mask = read_mask_of(self.path, self.mask, shape=shape)
+        return ~mask if self.mask_inverted else mask
 
 
 @dataclass(frozen=True)
 class Category:
     """One kind of part: good images to fit on, and test images where there are any. Paths are sorted.
 
-    united: where it is several categories as one, the name of each good image's own.
+    Attributes:
+        name: one folder name.
+        root: the category's folder.
+        train_good: images of good parts.
+        test: test images, by type.
+        united: where it is several categories as one, the name of each good image's category.
     """
 
     name: str
@@ -85,18 +132,30 @@ def find_data_root(explicit: str | Path | None = None) -> Path:
 def open_category(name: str, *, data_root: str | Path | None = None) -> Category:
     """Open `<root>/<name>` in the layout of MVTec AD: `train/good`, `test/<type>`, `ground_truth/<type>`.
 
-    A mask is `<stem>_mask.png` or `<stem>` with any image suffix; a category without masks, or without a
-    test folder, is complete all the same. Raises `DataError` where the category is absent, with the ways on.
+    Good parts may lie in `good`, `ok` or `normal`, in any case. Test images and masks may lie in nested folders. A
+    mask is named as its image, with `_mask`, `_gt` or the like added, with any image suffix. What is passed over is
+    counted in a warning: images beside the type folders, masks that match no image, images without a mask where
+    others have one.
+
+    Args:
+        name: one folder name.
+        data_root: where categories lie; see `find_data_root`.
+
+    Raises:
+        DataError: where the category is absent, with the ways on, or has no good images.
     """
     check_category_name(name)
     base = find_data_root(data_root)
     folder = base / name
     if not folder.is_dir():
         raise DataError(_absent(name, base))
-    good = folder / "train" / "good"
-    if not good.is_dir():
-        raise DataError(f"{folder}: no folder train/good in it; good images to fit on belong there")
-    return Category(name, folder, tuple(find_images([good])), _test_items(folder))
+    good = _good_folders(folder / "train")
+    if not good:
+        names = ", ".join(path.name for path in _folders(folder / "train")) or "nothing"
+        raise DataError(
+            f"{folder}: no folder train/good in it (train/ holds {names}); good images to fit on belong there"
+        )
+    return Category(name, folder, tuple(find_images(good)), _test_items(folder))
 
 
 def open_folder(path: str | Path, *, name: str) -> Category:
@@ -131,7 +190,7 @@ def download_category(name: str, *, data_root: str | Path | None = None) -> Cate
 def present_categories(data_root: str | Path | None = None) -> tuple[str, ...]:
     """Categories that can be opened under the data root, sorted."""
     base = find_data_root(data_root)
-    return tuple(sorted(path.parent.parent.name for path in base.glob("*/train/good") if path.is_dir()))
+    return tuple(folder.name for folder in _folders(base) if _good_folders(folder / "train"))
 
 
 def unite(categories: Sequence[Category], *, name: str) -> Category:
@@ -160,24 +219,142 @@ def _test_items(folder: Path) -> tuple[TestItem, ...]:
     test = folder / "test"
     if not test.is_dir():
         return ()
-    types = sorted(path.name for path in test.iterdir() if path.is_dir() and not path.name.startswith("."))
+    masks = _MaskFinder(folder)
     items = []
-    for defect_type in types:
-        masks = {} if defect_type == "good" else _masks(folder / "ground_truth" / defect_type)
-        images = (path for path in sorted((test / defect_type).iterdir()) if _is_image(path))
-        items += [TestItem(path, defect_type, masks.get(path.stem)) for path in images]
-    return tuple(items)
+    for type_folder in _folders(test):
+        is_good = type_folder.name.lower() in GOOD_FOLDERS
+        for path in _images_below(type_folder):
+            defect_type = GOOD if is_good else type_folder.name
+            items.append(TestItem(path, defect_type, None if is_good else masks.of(path, type_folder)))
+    beside = sum(is_image(path) for path in test.iterdir())
+    if beside:
+        _warn(
+            f"{test}: {beside} images lie beside the folders of test/ and are left out; move them into good/ or a type"
+        )
+    if items and not any(item.defect_type == GOOD for item in items):
+        names = ", ".join(sorted({item.defect_type for item in items}))
+        _warn(
+            f"{test}: no folder {', '.join(GOOD_FOLDERS)} in it, so all its images count as defects ({names}); "
+            "rename the folder of good parts to good"
+        )
+    masks.warn_of_leftovers([item for item in items if item.is_defective])
+    if masks.are_inverted():
+        _warn(f"{masks.folder}: the masks mark the background, not the defects; they are read inverted")
+        items = [replace(item, mask_inverted=item.mask is not None) for item in items]
+    return tuple(sorted(items, key=lambda item: (item.defect_type, item.path)))
 
 
-def _masks(folder: Path) -> dict[str, Path]:
-    """Masks by the stem of their image. `000_mask.png` wins over `000.png` where both are present."""
+class _MaskFinder:
+    """The masks of a category, found by the names of their images."""
+
+    def __init__(self, category: Path) -> None:
+        present = {path.name.lower(): path for path in _folders(category)}
+        self.folder = next((present[name] for name in MASK_FOLDERS if name in present), None)
+        self._by_key: dict[tuple[str, str], Path] = {}
+        self._used: set[Path] = set()
+        self._all: list[Path] = [] if self.folder is None else list(_images_below(self.folder))
+        for rank in range(len(MASK_ENDINGS) - 1, -1, -1):  # an earlier ending replaces a later one
+            for path in self._all:
+                key = self._key(path, MASK_ENDINGS[rank])
+                if key is not None:
+                    self._by_key[key] = path
+
+    def of(self, image: Path, type_folder: Path) -> Path | None:
+        """The mask of a test image: of the same place below the masks' folder, in any case."""
+        below = image.relative_to(type_folder.parent)
+        found = self._by_key.get((below.parent.as_posix().lower(), below.stem.lower()))
+        if found is not None:
+            self._used.add(found)
+        return found
+
+    def warn_of_leftovers(self, defective: Sequence[TestItem]) -> None:
+        """Say how many masks match no image, and how many images no mask where others have one."""
+        unused = [path for path in self._all if path not in self._used]
+        doubled = [path for path in unused if self._shares_a_key(path)]
+        unused = [path for path in unused if path not in doubled]
+        if unused:
+            _warn(
+                f"{self.folder}: {len(unused)} masks match no image, {unused[0].name} for one; name a mask as its "
+                "image (001.png) or with _mask added (001_mask.png), in a folder of the same type"
+            )
+        without = [item for item in defective if item.mask is None]
+        if without and len(without) < len(defective):
+            _warn(
+                f"{self.folder}: {len(without)} of {len(defective)} defective images have no mask, "
+                f"{without[0].path.name} for one, so there are no pixel figures"
+            )
+
+    def are_inverted(self) -> bool:
+        """Whether all of some masks mark most of the image and most of its rim: it is the background that they mark."""
+        used = sorted(self._used)
+        sample = used[:: max(1, len(used) // NUM_MASKS_SAMPLED)]
+        return bool(sample) and all(_marks_the_background(path) for path in sample)
+
+    def _key(self, path: Path, ending: str) -> tuple[str, str] | None:
+        stem = path.stem.lower()
+        if self.folder is None or not stem.endswith(ending) or stem == ending:
+            return None
+        return path.relative_to(self.folder).parent.as_posix().lower(), stem.removesuffix(ending)
+
+    def _shares_a_key(self, path: Path) -> bool:
+        """Whether another mask of the same image was taken in its place."""
+        keys = (self._key(path, ending) for ending in MASK_ENDINGS)
+        return any(key in self._by_key and self._by_key[key] in self._used for key in keys if key is not None)
+
+
+def _marks_the_background(path: Path) -> bool:
+    try:
+        mask = load_mask(path).defect
+    except ImageError:
+        return False  # named where its pixels are needed
+    rim = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    return bool(mask.mean() > 0.5 and rim.mean() > 0.5)
+
+
+def mask_faults(category: Category) -> list[str]:
+    """Name, with counts, what is doubtful in a category's masks; nothing where all are clear.
+
+    Reads every mask once. A mask that cannot be read is an error of the evaluation itself and not named here.
+    """
+    soft, alpha, empty, turned = 0, 0, 0, 0
+    for item in category.test:
+        if item.mask is None:
+            continue
+        try:
+            mask = load_mask(item.mask)
+        except ImageError:
+            continue
+        soft += mask.form == "soft"
+        alpha += mask.form == "alpha"
+        empty += not (~mask.defect if item.mask_inverted else mask.defect).any()
+        orientation = orientation_of(item.path)
+        is_ambiguous = orientation not in TRANSPOSED or mask.defect.shape[0] == mask.defect.shape[1]
+        turned += orientation != UPRIGHT and is_ambiguous and orientation_of(item.mask) == UPRIGHT
+    named = [
+        (soft, "masks are soft or lossy and are cut at half of white"),
+        (alpha, "masks are told by transparency alone"),
+        (empty, "masks of defective images mark nothing"),
+        (turned, "images are turned by their EXIF orientation and their masks are taken as upright already"),
+    ]
+    return [f"{category.name}: {count} {text}" for count, text in named if count]
+
+
+def _good_folders(folder: Path) -> list[Path]:
+    return [path for path in _folders(folder) if path.name.lower() in GOOD_FOLDERS]
+
+
+def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        return {}
-    files = sorted(
-        (path for path in folder.iterdir() if _is_image(path)), key=lambda p: p.stem.endswith("_mask")
-    )
-    return {path.stem.removesuffix("_mask"): path for path in files}
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _images_below(folder: Path) -> list[Path]:
+    try:
+        return find_images([folder])
+    except DataError:
+        return []
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=2)

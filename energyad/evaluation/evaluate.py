@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from energyad.data.datasets import Category, TestItem
+from energyad.data.datasets import GOOD, Category, TestItem, mask_faults
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
 from energyad.evaluation import metrics
@@ -20,8 +21,6 @@ from energyad.evaluation.metrics import PixelTally
 from energyad.images import reading
 from energyad.images.prefetch import prefetch_map
 from energyad.progress import NullProgress, Progress
-
-GOOD = "good"
 
 Scored: TypeAlias = tuple[float, str | None, np.ndarray, tuple[int, int]]
 """Score, what the image was taken for, heatmap, the image's own height and width."""
@@ -36,6 +35,7 @@ class ScoredItem:
     mask: Path | None
     score: float
     category: str | None = None
+    mask_inverted: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ def evaluate(
         raise DataError(
             f"{category.root / 'test'}: no test images; `energyad score` needs none of their labels"
         )
+    for fault in mask_faults(category):
+        warnings.warn(fault, stacklevel=2)
     started = time.perf_counter()
     scores, taken_for, tallies = _score_all(detector, category, progress or NullProgress())
     elapsed = time.perf_counter() - started
@@ -116,7 +118,7 @@ def evaluate(
         recognised=taken_for.count(category.name) if detector.manifest.categories else None,
         types=_type_rows(category, scores, tallies, detector.threshold),
         items=tuple(
-            ScoredItem(item.path, item.defect_type, item.mask, score, own)
+            ScoredItem(item.path, item.defect_type, item.mask, score, own, item.mask_inverted)
             for item, score, own in zip(category.test, scores, taken_for, strict=True)
         ),
     )
@@ -157,9 +159,7 @@ def _score_all(
 
 def mask_at(item: TestItem, shape: tuple[int, int], *, of: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """The item's mask (empty for good parts) brought to `shape`, height and width. of: the shape of its image."""
-    if item.mask is None:
-        return np.zeros(shape, dtype=bool)
-    mask = reading.read_mask(item.mask, shape=of).astype(np.uint8)
+    mask = item.read_mask(of).astype(np.uint8)
     return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
 
 

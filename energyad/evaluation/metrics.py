@@ -31,7 +31,7 @@ def image_auroc(defective: Sequence[bool], scores: Sequence[float]) -> float | N
 
 def best_f1(defective: Sequence[bool], scores: Sequence[float]) -> float | None:
     """The highest F1 that any threshold reaches: a property of the ranking, not of the model's own threshold."""
-    if not any(defective):
+    if len(set(defective)) < 2:
         return None
     precision, recall, _ = sklearn_metrics.precision_recall_curve(defective, scores)
     return float(np.max(2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)))

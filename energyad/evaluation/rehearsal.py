@@ -11,12 +11,12 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from jaxtyping import Bool
 
-from energyad.data.datasets import Category, TestItem
+from energyad.data.datasets import GOOD, Category, TestItem
 from energyad.data.defect_kinds import KINDS
 from energyad.data.defects import draw_defect, drawing_size
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
-from energyad.evaluation.evaluate import GOOD, Evaluation, evaluate
+from energyad.evaluation.evaluate import Evaluation, evaluate
 from energyad.images import reading
 from energyad.images.prefetch import ordered_map
 from energyad.progress import NullProgress, Progress

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor
 
 from energyad.errors import DataError, SettingsError, first_validation_error, os_reason
-from energyad.images import reading
+from energyad.images.masks import read_mask
 from energyad.model.manifest import RoiSpec
 
 _FINER = 4  # polygons are drawn this many times finer than the mask, then averaged
@@ -90,7 +90,7 @@ def read_roi(source: RoiSource) -> Area:
         ) from error
     digest = hashlib.sha256(data).hexdigest()
     if path.suffix.lower() != ".json":
-        return Area((), reading.read_mask(path), path.name, digest)
+        return Area((), read_mask(path), path.name, digest)
     try:
         return Area(RoiFile.model_validate_json(data).relative(), None, path.name, digest)
     except ValidationError as error:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Shaped, UInt, UInt8
+from jaxtyping import Float, Float32, Shaped, UInt, UInt8
 from PIL import Image, ImageOps
 
 from energyad.errors import ImageError, SettingsError
@@ -20,7 +20,6 @@ __all__ = [
     "as_rgb",
     "decode_image",
     "read_image",
-    "read_mask",
     "resize",
     "resize_map",
     "write_png",
@@ -126,19 +125,6 @@ def _reduce_to_8_bits(pixels: UInt[np.ndarray, "h w c"], white: int) -> UInt8[np
     if pixels.shape[2] == 4:  # alpha has no white level: opaque is 65535
         scaled[:, :, 3] = (pixels[:, :, 3].astype(np.uint32) * 255 + 32767) // 65535
     return scaled
-
-
-def read_mask(path: str | Path, *, shape: tuple[int, int] | None = None) -> Bool[np.ndarray, "h w"]:
-    """Read a defect mask: True wherever a colour is not black (lossy formats: above half of white).
-
-    `shape` (height, width) is what the mask must have; another one is an `ImageError`.
-    """
-    raw = read_raw(Path(path), max_pixels=DEFAULT_MAX_PIXELS)
-    mask = np.asarray((raw.pixels[:, :, :3] > (raw.white // 2 if raw.lossy else 0)).any(axis=2))
-    if shape is not None and mask.shape != tuple(shape):
-        size, wanted = f"{mask.shape[1]} x {mask.shape[0]}", f"{shape[1]} x {shape[0]}"
-        raise ImageError(path, f"the mask has {size} pixels, its image {wanted}; they must be the same")
-    return mask
 
 
 def resize(

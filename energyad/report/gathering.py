@@ -139,7 +139,7 @@ def _mask(
     item: TestItem | None, shape: tuple[int, int], side: int
 ) -> Iterator[tuple[str, UInt8[np.ndarray, "h w"]]]:
     if item is not None and item.mask is not None:
-        mask = reading.read_mask(item.mask, shape=shape)
+        mask = item.read_mask(shape)
         yield "mask", fit_tile(mask.astype(np.uint8) * 255, side)
 
 

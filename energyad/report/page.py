@@ -10,9 +10,9 @@ from typing import Final
 
 import cv2
 
-from energyad.data.datasets import TestItem
+from energyad.data.datasets import GOOD, TestItem
 from energyad.detector import AnomalyDetector
-from energyad.evaluation.evaluate import GOOD, Evaluation
+from energyad.evaluation.evaluate import Evaluation
 from energyad.files import atomic_write
 from energyad.images import reading
 from energyad.report import plots, tables

@@ -10,7 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from energyad.evaluation.evaluate import GOOD, Evaluation, ScoredItem
+from energyad.data.datasets import GOOD
+from energyad.evaluation.evaluate import Evaluation, ScoredItem
 from energyad.scoring.calibration import Calibration
 
 _TINY: Final = 1e-12

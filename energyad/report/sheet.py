@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from energyad.data.datasets import GOOD, TestItem
 from energyad.detector import AnomalyDetector
-from energyad.evaluation.evaluate import GOOD, Evaluation, ScoredItem
+from energyad.evaluation.evaluate import Evaluation, ScoredItem
 from energyad.images import reading
 from energyad.report.overlays import ColourScale, colour_bar, overlay
 
@@ -53,7 +54,7 @@ def load_examples(detector: AnomalyDetector, items: Sequence[ScoredItem]) -> lis
         shape = image.shape[:2]
         mask = np.zeros(shape, dtype=bool) if item.defect_type == GOOD else None
         if item.mask is not None:
-            mask = reading.read_mask(item.mask, shape=shape)
+            mask = TestItem(item.path, item.defect_type, item.mask, item.mask_inverted).read_mask(shape)
         examples.append(Example(item, image, prediction.heatmap, mask))
     return examples
 
