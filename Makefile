@@ -3,35 +3,46 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test check lint format clean
 
 help:
 	@echo "make demo    fit, score and evaluate on synthetic images; opens nothing, writes to demo/"
 	@echo "make test    run the tests"
-	@echo "make lint    ruff and mypy"
+	@echo "make check   lint, and the tests that are quick: while you work"
+	@echo "make lint    ruff, mypy and the layers"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove .venv and what the demo wrote"
 
-# The stamp is written last, so a set-up that was interrupted starts again.
-$(VENV)/.ready: pyproject.toml
+# One environment that grows: the demo needs the extra "fit", tests and lint need "dev". A stamp is written last, so a
+# set-up that was interrupted starts again.
+$(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("energyad needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.fit: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[fit]'
 	touch $@
 
-demo: $(VENV)/.ready
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(VENV)/.fit $@
+
+demo: $(VENV)/.fit
 	$(BIN)/energyad demo
 
-test: $(VENV)/.ready
+test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(VENV)/.ready
+check: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.ready
+format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -53,6 +53,10 @@ class ModelError(EnergyadError):
     """A model folder is missing, altered, newer than this version, or cannot be written."""
 
 
+class MissingExtraError(EnergyadError):
+    """A package that only some commands need is not installed; the message says which extra brings it."""
+
+
 class SettingsError(EnergyadError):
     """A setting has an illegal value."""
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import precision_recall_curve, roc_auc_score
 
 from energyad.evaluation import metrics
 from energyad.evaluation.metrics import PixelTally
@@ -108,6 +108,17 @@ def test_best_f1_is_the_best_over_all_thresholds() -> None:
         return 2 * (called & labels).sum() / (called.sum() + labels.sum())
 
     assert metrics.best_f1(labels.tolist(), scores.tolist()) == pytest.approx(max(map(f1, scores)))
+
+
+@pytest.mark.parametrize("decimals", [1, 6])  # with ties, and without
+def test_image_figures_are_scikit_learns(decimals: int) -> None:
+    rng = np.random.default_rng(decimals)
+    labels = rng.random(200) < 0.3
+    scores = (rng.normal(size=200) + labels).round(decimals)
+    assert metrics.image_auroc(list(labels), list(scores)) == pytest.approx(roc_auc_score(labels, scores))
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    expected = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
+    assert metrics.best_f1(list(labels), list(scores)) == pytest.approx(expected)
 
 
 def test_the_interval_is_that_of_drawing_images_anew() -> None:

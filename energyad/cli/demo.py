@@ -39,6 +39,9 @@ def demo(
     Needs no data and no network, and writes to demo/ only. Nothing in it is a photograph.
     """
     started = time.perf_counter()
+    from energyad.extras import require
+
+    require("fit", "energyad demo")
     from energyad.cli.evaluate import print_evaluation
     from energyad.cli.progress import RichProgress
     from energyad.data.demo import DEMO_NAME, render_demo

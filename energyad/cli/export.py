@@ -42,6 +42,9 @@ def export(
     normalisation is inside. With --verify, the file is run beside PyTorch on real images; status 2 where a score or a
     heatmap differs by more than the tolerance, or any verdict.
     """
+    from energyad.extras import require
+
+    require("fit", "energyad export")
     from energyad.detector import AnomalyDetector, export
     from energyad.images.finding import find_images
     from energyad.model.folder import find_model

@@ -117,8 +117,10 @@ def fit(
 
     The model lands in models/NAME/. An earlier one of that name is replaced only when the new one is whole.
     """
+    from energyad.extras import require
     from energyad.images.tiling import parse_tiles
 
+    require("fit", "energyad fit")
     data = _open_data(category, images, name, data_root=data_root, download=download)
     label = name or data.name
     folder = output or Path("models") / label

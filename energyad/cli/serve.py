@@ -50,16 +50,13 @@ def serve(
     with status 0.
     """
     from energyad.detector import AnomalyDetector
-    from energyad.errors import SettingsError
+    from energyad.extras import require
     from energyad.model.folder import find_model
 
-    try:
-        from energyad.service import server
-        from energyad.service.app import create_app
-        from energyad.service.settings import KEY_VARIABLE, MIB, ServiceSettings, require_safe
-    except ModuleNotFoundError as error:
-        message = f"serving needs {error.name}: install it with `pip install 'energyad[serve]'`"
-        raise SettingsError(message) from error
+    require("serve", "energyad serve")
+    from energyad.service import server
+    from energyad.service.app import create_app
+    from energyad.service.settings import KEY_VARIABLE, MIB, ServiceSettings, require_safe
 
     key = os.environ.get(KEY_VARIABLE)
     require_safe(host, api_key=key, open_to_all=without_key)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from energyad.errors import DataError, ImageError
+from energyad.extras import require
 from energyad.images.finding import find_images, is_image
 from energyad.images.masks import TRANSPOSED, UPRIGHT, load_mask, orientation_of, read_mask_of
 
@@ -174,6 +175,7 @@ def download_category(name: str, *, data_root: str | Path | None = None) -> Cate
         raise DataError(f"{name}: not a category of MVTec AD, which has {', '.join(MVTEC_CATEGORIES)}")
     base = find_data_root(data_root)
     if not (base / name).is_dir():
+        require("anomalib", "--download of MVTec AD")
         from anomalib.data import MVTecAD  # seconds to import
 
         try:

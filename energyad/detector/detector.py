@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from energyad.errors import ModelError, SettingsError
+from energyad.extras import require
 from energyad.images import reading
 from energyad.images.prefetch import prefetch_map
 from energyad.images.reading import ImageLike
@@ -68,8 +69,9 @@ class AnomalyDetector:
         see `energyad.fitting.roi`. any_direction: whether parts come in any direction, so that of few images turned
         copies are taught as well; found out from the images, of each category, where None. skip_bad: leave out images
         that cannot be read rather than stop. Raises DataError for fewer than two images of a category, ImageError for a
-        bad one, TrainingDiverged.
+        bad one, TrainingDiverged, MissingExtraError without the extra `fit`.
         """
+        require("fit", "fitting")
         from energyad.fitting.fit import fit_model  # torch and timm, which scoring does without
 
         manifest, contents = fit_model(

@@ -65,7 +65,7 @@ class Agreement:
 def export_model(detector: AnomalyDetector, kind: str, place: Path) -> Exported:
     """Write the scorer, pixels uint8 [batch h w 3] → score, heatmap, in a format of `SUFFIXES`.
 
-    Raises SettingsError for an unknown format, for one that cannot hold a quantised model and for a missing package,
+    Raises SettingsError for an unknown format and for one that cannot hold a quantised model, MissingExtraError,
     DataError where a file cannot be written.
     """
     if kind not in SUFFIXES:

@@ -1,7 +1,8 @@
-"""Detection figures from scikit-learn: AUROC, AUPRO and best F1, of images and of pixels.
+"""Detection figures: AUROC, AUPRO and best F1, of images and of pixels, equal to scikit-learn's.
 
 Pixels are tallied by energy as images come, so a test set of any size takes the memory of one image. AUROC and AUPRO
-are then weighted ROC curves over the energies met. `None` stands for a figure that the data cannot give.
+are then weighted ROC curves over the energies met. `None` stands for a figure that the data cannot give. Evaluating
+runs where scoring does, without scikit-learn and its SciPy; the tests compare with both.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Final
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
-from sklearn import metrics as sklearn_metrics
 
 FPR_LIMIT: Final = 0.3
 _DROPPED_BITS: Final = 10  # of float32's 23 fraction bits: energies closer than 1 in 8,192 count as equal
@@ -26,15 +26,15 @@ def image_auroc(defective: Sequence[bool], scores: Sequence[float]) -> float | N
     """Probability that a defective image scores above a good one."""
     if len(set(defective)) < 2:
         return None
-    return float(sklearn_metrics.roc_auc_score(defective, scores))
+    return _area(*_roc(*_counts(defective, scores)))
 
 
 def best_f1(defective: Sequence[bool], scores: Sequence[float]) -> float | None:
     """The highest F1 that any threshold reaches: a property of the ranking, not of the model's own threshold."""
     if len(set(defective)) < 2:
         return None
-    precision, recall, _ = sklearn_metrics.precision_recall_curve(defective, scores)
-    return float(np.max(2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)))
+    good, bad = (np.cumsum(counts[::-1]) for counts in _counts(defective, scores))  # above each threshold
+    return float(np.max(2 * bad / (bad + good + bad[-1])))
 
 
 def image_auroc_interval(
@@ -98,7 +98,7 @@ class PixelTally:
 def pixel_auroc(tallies: Iterable[PixelTally]) -> float | None:
     """Probability that a defective pixel has a higher energy than a sound one, over all images tallied."""
     curve = _curve([(tally.background, tally.defect) for tally in tallies])
-    return None if curve is None else float(sklearn_metrics.auc(*curve))
+    return None if curve is None else _area(*curve)
 
 
 def aupro(tallies: Iterable[PixelTally], *, fpr_limit: float = FPR_LIMIT) -> float | None:
@@ -113,10 +113,8 @@ def aupro(tallies: Iterable[PixelTally], *, fpr_limit: float = FPR_LIMIT) -> flo
     false_positives, overlap = curve
     inside = false_positives < fpr_limit
     edge = np.interp(fpr_limit, false_positives, overlap)
-    area = sklearn_metrics.auc(
-        np.append(false_positives[inside], fpr_limit), np.append(overlap[inside], edge)
-    )
-    return float(area / fpr_limit)
+    area = _area(np.append(false_positives[inside], fpr_limit), np.append(overlap[inside], edge))
+    return area / fpr_limit
 
 
 def _levels(energies: Float32[np.ndarray, "h w"]) -> Int64[np.ndarray, "h w"]:
@@ -137,9 +135,31 @@ def _curve(
     if not (background.any() and foreground.any()):
         return None
     met = np.flatnonzero(background + foreground)
-    labels = np.repeat([0, 1], len(met))
-    weights = np.concatenate([background[met], foreground[met]])
-    false_positives, true_positives, _ = sklearn_metrics.roc_curve(
-        labels, np.tile(met, 2), sample_weight=weights
+    return _roc(background[met], foreground[met])
+
+
+def _counts(
+    defective: Sequence[bool], scores: Sequence[float]
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """How many good and how many defective images have each score that occurs, lowest first."""
+    labels = np.asarray(defective, dtype=bool)
+    values, places = np.unique(np.asarray(scores), return_inverse=True)
+    counts = [
+        np.bincount(places[chosen], minlength=len(values)).astype(float) for chosen in (~labels, labels)
+    ]
+    return counts[0], counts[1]
+
+
+def _roc(
+    background: Float[np.ndarray, " k"], foreground: Float[np.ndarray, " k"]
+) -> tuple[Float[np.ndarray, " k+1"], Float[np.ndarray, " k+1"]]:
+    """False and true positive rates at falling thresholds, of weights by level, lowest first; neither adds up to 0."""
+    false_positives, true_positives = (
+        np.concatenate([[0.0], np.cumsum(weights[::-1])]) for weights in (background, foreground)
     )
-    return false_positives, true_positives
+    return false_positives / false_positives[-1], true_positives / true_positives[-1]
+
+
+def _area(x: Float[np.ndarray, " k"], y: Float[np.ndarray, " k"]) -> float:
+    """Area under a line through points, by the trapezoidal rule."""
+    return float((np.diff(x) * (y[1:] + y[:-1])).sum() / 2)

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, Self, TypeAlias
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float
 
 from energyad.errors import DataError
 from energyad.model.statistics import QUANTITIES, PartStatistics
+from energyad.scoring.distributions import chi_squared_quantile, kolmogorov_smirnov
 
 WINDOW: Final = 200
 """Parts looked back at."""
@@ -138,17 +138,17 @@ def _shift(
     sure: float,
     category: str | None,
 ) -> Shift:
-    test = scipy.stats.ks_2samp(then, now)
+    distance, p_value = kolmogorov_smirnov(then, now)
     psi, limit = stability_index(then, now), stability_limit(len(then), len(now), sure=sure)
     return Shift(
         quantity=name,
         then=float(np.median(then)),
         now=float(np.median(now)),
-        ks=round(float(test.statistic), 4),
-        p_value=float(test.pvalue),
+        ks=round(distance, 4),
+        p_value=p_value,
         psi=round(psi, 4),
         psi_limit=round(limit, 4),
-        shifted=bool(test.pvalue < sure and psi > limit),
+        shifted=bool(p_value < sure and psi > limit),
         category=category,
     )
 
@@ -177,8 +177,8 @@ def stability_limit(reference: int, window: int, *, sure: float) -> float:
     Of two samples of one distribution it is (1/n + 1/m) χ² with bins − 1 degrees of freedom (Yurdakul, Statistical
     Properties of Population Stability Index, 2018).
     """
-    noise = scipy.stats.chi2.ppf(1 - sure, _bins(reference) - 1)
-    return max(LARGE, float(noise) * (1 / reference + 1 / window))
+    noise = chi_squared_quantile(sure, _bins(reference) - 1)
+    return max(LARGE, noise * (1 / reference + 1 / window))
 
 
 _MEANING: Final = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from energyad.errors import SettingsError
+from energyad.extras import is_installed, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +73,7 @@ def open_runtime(
 
     auto: PyTorch where there is a CUDA device, else ONNX Runtime. graph: ONNX; assemble: gives the module, called for
     PyTorch only. threads: all cores by default. tiles: of an image; the more, the fewer images a call. Raises
-    SettingsError for an unknown name or a missing package, ModelError for a graph that cannot be loaded.
+    SettingsError for an unknown name, MissingExtraError for a missing package, ModelError for a bad graph.
     """
     from energyad.runtimes import tuning
 
@@ -86,6 +87,7 @@ def open_runtime(
 
         return OpenVinoRuntime(graph, plan=plan)
     if name == "torch":
+        require("fit", "runtime 'torch'")
         import torch
 
         from energyad.runtimes.eager import EagerRuntime
@@ -99,8 +101,8 @@ def open_runtime(
 
 
 def has_cuda() -> bool:
-    """Whether PyTorch can use an NVIDIA card; without a driver, or with all cards hidden, torch is not imported."""
-    if os.environ.get(VISIBLE_CARDS, "all").strip() in ("", "-1"):
+    """Whether PyTorch is there and can use an NVIDIA card; without a driver, or with all hidden, it is not imported."""
+    if not is_installed("torch") or os.environ.get(VISIBLE_CARDS, "all").strip() in ("", "-1"):
         return False
     if not any(
         Path(place).exists()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from energyad.errors import ModelError, SettingsError
+from energyad.errors import ModelError
+from energyad.extras import require
 from energyad.runtimes import RawScores
 from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
 
@@ -50,12 +51,9 @@ def as_intermediate(graph: bytes) -> tuple[bytes, bytes]:
 
 
 def _package() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise SettingsError(
-            "runtime 'openvino': the package is not installed; pip install 'energyad[openvino]'"
-        ) from error
+    require("openvino", "runtime 'openvino'")
+    import openvino
+
     # Its bindings look numpy's types up at the first array; two threads that are first wait for each other for ever.
     openvino.Tensor(np.zeros(1, np.uint8), shared_memory=True).element_type.to_dtype()
     return openvino

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
-import scipy.stats
 
 from energyad.errors import SettingsError
+from energyad.scoring.distributions import student_quantile
 
 Method: TypeAlias = Literal["conformal", "prediction limit"]
 Verdict: TypeAlias = Literal["ok", "review", "ng"]
@@ -176,7 +176,7 @@ def prediction_limit(scores: np.ndarray, rate: float) -> float:
     degrees = PRIOR_WEIGHT + n - 1
     squares = PRIOR_WEIGHT * PRIOR_SPREAD**2 + ((logs - logs.mean()) ** 2).sum()
     spread = np.sqrt(squares / degrees)
-    return float(np.exp(logs.mean() + scipy.stats.t.ppf(1 - rate, degrees) * spread * np.sqrt(1 + 1 / n)))
+    return float(np.exp(logs.mean() + student_quantile(rate, degrees) * spread * np.sqrt(1 + 1 / n)))
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -189,4 +189,8 @@ def benjamini_hochberg(p_values: Sequence[float]) -> tuple[float, ...]:
     """
     if len(p_values) == 0:
         return ()
-    return tuple(scipy.stats.false_discovery_control(p_values, method="bh").tolist())
+    count, order = len(p_values), np.argsort(p_values)
+    shares = np.asarray(p_values, dtype=np.float64)[order] * count / np.arange(1, count + 1)
+    adjusted = np.empty(count)
+    adjusted[order] = np.minimum(np.minimum.accumulate(shares[::-1])[::-1], 1)
+    return tuple(adjusted.tolist())
