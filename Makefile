@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check lint format clean
+.PHONY: help demo docs test check lint format clean
 
 help:
 	@echo "make demo    fit, score and evaluate on synthetic images; opens nothing, writes to demo/"
 	@echo "make test    run the tests"
 	@echo "make check   lint, and the tests that are quick: while you work"
+	@echo "make docs    build the documentation into build/site/"
 	@echo "make lint    ruff, mypy and the layers"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove .venv and what the demo wrote"
@@ -36,6 +37,9 @@ test: $(VENV)/.dev
 check: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/ruff check .
@@ -47,4 +51,4 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo build/site
