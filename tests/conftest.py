@@ -65,17 +65,19 @@ def no_head_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def quick_settings() -> FitSettings:
     """A fit of seconds: small images, small networks, few iterations."""
-    return FitSettings(
-        image_size=128,
-        latent_dim=48,
-        energy_width=64,
-        bottleneck=16,
-        memory_bank_size=128,
-        rerank_bank_size=512,
-        synthetic_defects=1,
-        discriminator_iterations=100,
-        pretrain_steps=300,
-        iterations=10,
+    return FitSettings().with_values(
+        {
+            "input.image_size": 128,
+            "energy.latent_dim": 48,
+            "energy.width": 64,
+            "energy.bottleneck": 16,
+            "memory_bank.size": 128,
+            "memory_bank.rerank_bank_size": 512,
+            "synthetic_defects.per_image": 1,
+            "synthetic_defects.discriminator_iterations": 100,
+            "energy.pretrain_steps": 300,
+            "dxmi.iterations": 10,
+        }
     )
 
 

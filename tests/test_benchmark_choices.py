@@ -25,10 +25,14 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
 
 def test_a_change_is_compared_with_the_default_seed_by_seed() -> None:
     rows = [a_row("default", 0, 0.8), a_row("default", 1, 0.9), a_row("default", 2, 0.5)]
-    rows += [a_row("smoothing=8", 0, 0.83, 0.89), a_row("smoothing=8", 1, 0.91, 0.91), a_row("knn", 2, 0.55)]
+    rows += [
+        a_row("heatmap.smoothing=8", 0, 0.83, 0.89),
+        a_row("heatmap.smoothing=8", 1, 0.91, 0.91),
+        a_row("knn", 2, 0.55),
+    ]
     _, _, default, rule, change = lines(rows)
     assert default == "| default | 0.733 ± 0.208 | 0.900 ± 0.000 | — | 3 | today's |"
-    assert change == "| smoothing=8 | +2.0 (+1.0 to +3.0) | 0.0 (-1.0 to +1.0) | — | 2 | today's |"
+    assert change == "| heatmap.smoothing=8 | +2.0 (+1.0 to +3.0) | 0.0 (-1.0 to +1.0) | — | 2 | today's |"
     assert rule == "| knn | +5.0 | 0.0 | — | 1 | today's |"
 
 
@@ -36,14 +40,14 @@ def test_a_change_is_compared_with_the_default_of_its_own_commit_and_the_newest_
     rows = [
         a_row("default", 0, 0.5, commit="new", date="2026-02-02"),
         a_row("default", 0, 0.8, commit="old"),
-        a_row("smoothing=8", 0, 0.83, commit="old"),
+        a_row("heatmap.smoothing=8", 0, 0.83, commit="old"),
         a_row("knn", 0, 0.9, commit="old"),
         a_row("knn", 0, 0.55, commit="new", date="2026-02-03"),
-        a_row("lighting=0", 0, 0.9, commit="alone"),
+        a_row("augmentation.photometric_jitter=0", 0, 0.9, commit="alone"),
     ]
     _, _, default, rule, change = lines(rows)
     assert default.startswith("| default | 0.500 |")
-    assert rule.startswith("| knn | +5.0 |") and change.startswith("| smoothing=8 | +3.0 |")
+    assert rule.startswith("| knn | +5.0 |") and change.startswith("| heatmap.smoothing=8 | +3.0 |")
     assert choices_table.render(rows[5:]).startswith("No rows")
 
 
@@ -63,17 +67,19 @@ def test_a_figure_that_rows_lack_is_left_open() -> None:
 
 def test_a_line_says_whether_it_stands_beside_todays_default_and_todays_alone_count() -> None:
     rows = [a_row("default", 0, 0.7, commit="old", settings_hash="old"), a_row("default", 1, 0.8)]
-    rows += [a_row(change, 0, 0.71, commit="old") for change in ("knn", "smoothing=8")]
-    rows += [a_row("smoothing=8", 1, 0.82), rows[-1] | {"change": "setting_of_old=1"}]
+    rows += [a_row(change, 0, 0.71, commit="old") for change in ("knn", "heatmap.smoothing=8")]
+    rows += [a_row("heatmap.smoothing=8", 1, 0.82), rows[-1] | {"change": "setting_of_old=1"}]
     _, _, default, rule, change = lines(rows)
     assert default.startswith("| default | 0.800 |") and default.endswith("| 1 | today's |")
     assert rule.startswith("| knn | +1.0 |") and rule.endswith("| 1 | earlier |")
-    assert change.startswith("| smoothing=8 | +2.0 |") and change.endswith("| 1 | today's |")
+    assert change.startswith("| heatmap.smoothing=8 | +2.0 |") and change.endswith("| 1 | today's |")
 
 
 def test_a_seed_is_no_setting_that_tells_rows_apart() -> None:
     assert choices.hashed(FitSettings(seed=1)) == choices.hashed(FitSettings(seed=2))
-    assert choices.hashed(FitSettings(smoothing=1.0)) != choices.hashed(FitSettings(smoothing=2.0))
+    assert choices.hashed(FitSettings().with_values({"heatmap.smoothing": 1.0})) != choices.hashed(
+        FitSettings().with_values({"heatmap.smoothing": 2.0})
+    )
 
 
 def test_the_table_goes_between_its_markers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

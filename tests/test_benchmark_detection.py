@@ -67,18 +67,22 @@ def run(category: Category, path: Path, *options: str) -> int:
 
 
 def tiny_energyad() -> Energyad:
-    dxmi = replace(FitSettings().dxmi, batch_size=32, hidden_widths=(16,))
     small = {
-        "latent_dim": 24,
-        "energy_width": 32,
-        "bottleneck": 8,
-        "pretrain_steps": 300,
-        "memory_bank_size": 128,
-        "rerank_bank_size": 512,
-        "synthetic_defects": 1,
-        "coarse_strides": (),
+        "input.image_size": SIZE,
+        "features.coarse_strides": (),
+        "energy.latent_dim": 24,
+        "energy.width": 32,
+        "energy.bottleneck": 8,
+        "energy.pretrain_steps": 300,
+        "memory_bank.size": 128,
+        "memory_bank.rerank_bank_size": 512,
+        "synthetic_defects.per_image": 1,
+        "dxmi.iterations": 3,
+        "dxmi.batch_size": 32,
+        "dxmi.chains_per_update": 32,
+        "dxmi.hidden_widths": (16,),
     }
-    return Energyad(FitSettings(image_size=SIZE, iterations=3, dxmi=dxmi, **small))  # type: ignore[arg-type]
+    return Energyad(FitSettings().with_values(small))
 
 
 def test_a_row_says_what_how_well_at_what_cost_and_where(results: Path, category: Category) -> None:
@@ -261,7 +265,7 @@ def test_settling_is_judged_on_good_images_held_out_of_training(
         monkeypatch.setattr(place, "draw_defect", functools.partial(recorded, place))
     without_test = replace(category, test=())
     found: list[dict[str, Any]] = []
-    settings = replace(method.fit_settings, iterations=4)
+    settings = method.fit_settings.with_values({"dxmi.iterations": 4})
     settle.settle(without_test, settings, every=2, threads=1, report=found.append)
     assert [row["iteration"] for row in found] == [0, 4]
     assert all(0 <= row["image_auroc"] <= 1 and row["pixel_auroc"] > 0.5 for row in found)
@@ -291,17 +295,24 @@ def test_held_out_of_a_rehearsal_is_a_run_of_images_and_its_neighbours_are_not_f
 def test_a_change_is_judged_beside_the_default_once_and_without_test_images(
     category: Category, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = replace(
-        tiny_energyad().fit_settings,
-        coarse_strides=FitSettings().coarse_strides,
-        pretrain_steps=60,
-        discriminator_iterations=50,
+    small = tiny_energyad().fit_settings.with_values(
+        {
+            "features.coarse_strides": FitSettings().features.coarse_strides,
+            "energy.pretrain_steps": 60,
+            "synthetic_defects.discriminator_iterations": 50,
+        }
     )
-    monkeypatch.setattr(choices, "FitSettings", lambda **given: replace(small, **given))
+    monkeypatch.setattr(choices, "FitSettings", lambda: small)
     monkeypatch.setattr(rehearsal, "PLANTED", 12)
     monkeypatch.setattr(choices, "open_anywhere", lambda *_: replace(category, test=()))
     path = tmp_path / "choices.jsonl"
-    wanted = ["default", "knn", "smoothing=4.0", "rerank_banks=0 dxmi.temperature=0", "lighting=0"]
+    wanted = [
+        "default",
+        "knn",
+        "heatmap.smoothing=4.0",
+        "memory_bank.rerank_banks=0 dxmi.temperature=0",
+        "augmentation.photometric_jitter=0",
+    ]
     shared = [
         "--categories",
         category.name,
@@ -316,8 +327,8 @@ def test_a_change_is_judged_beside_the_default_once_and_without_test_images(
     found = {row["change"]: row for row in map(json.loads, path.read_text().splitlines())}
     assert found.keys() == set(wanted)
     default = found["default"]
-    assert default["image_auroc"] == found["smoothing=4.0"]["image_auroc"]
-    assert default["pixel_auroc"] == found["smoothing=4.0"]["pixel_auroc"] > 0.5
+    assert default["image_auroc"] == found["heatmap.smoothing=4.0"]["image_auroc"]
+    assert default["pixel_auroc"] == found["heatmap.smoothing=4.0"]["pixel_auroc"] > 0.5
     assert len({row["pixel_auroc"] for row in found.values()}) == 4
     # Of a change to the same: one. A rule has features of the image alone.
     assert len({row["settings_hash"] for row in found.values()}) == 4
@@ -327,7 +338,7 @@ def test_a_change_is_judged_beside_the_default_once_and_without_test_images(
 
 
 @pytest.mark.parametrize(
-    "change", ["smoothing", "smoothing=", "smooth=1", "dxmi.tau=0", "seeds.x=1", "latent_dim=0"]
+    "change", ["smoothing", "smoothing=", "smooth=1", "dxmi.tau=0", "seeds.x=1", "energy.latent_dim=0"]
 )
 def test_a_change_of_what_is_no_setting_is_refused(
     change: str, category: Category, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -63,23 +63,33 @@ def test_a_patch_has_the_features_of_the_coarse_one_that_it_lies_in_beside_its_o
 
 def test_opponents_keep_their_smoothing_whatever_ours_is() -> None:
     for name in ("knn", "knn-whitened", "mahalanobis"):
-        assert FeatureRule(name, FitSettings(smoothing=0.0)).settings["smoothing"] == 4
-        assert FeatureRule(f"{name}-unsmoothed", FitSettings(smoothing=4.0)).settings["smoothing"] == 0
+        assert (
+            FeatureRule(name, FitSettings().with_values({"heatmap.smoothing": 0.0})).settings["smoothing"]
+            == 4
+        )
+        assert (
+            FeatureRule(f"{name}-unsmoothed", FitSettings().with_values({"heatmap.smoothing": 4.0})).settings[
+                "smoothing"
+            ]
+            == 0
+        )
 
 
 def test_ablations_change_one_thing_each() -> None:
     base = energyad_method("energyad", image_size=SIZE).fit_settings
-    assert base == FitSettings(image_size=SIZE)
-    assert energyad_method("energyad-init", image_size=SIZE).fit_settings == replace(base, iterations=0)
+    assert base == FitSettings().with_values({"input.image_size": SIZE})
+    assert energyad_method("energyad-init", image_size=SIZE).fit_settings == base.with_values(
+        {"dxmi.iterations": 0}
+    )
     tau0 = energyad_method("energyad-tau0", image_size=SIZE).fit_settings
-    assert tau0 == replace(base, dxmi=replace(base.dxmi, temperature=0.0)) != base
+    assert tau0 == base.with_values({"dxmi.temperature": 0.0}) != base
     changed = [energyad_method(name, image_size=SIZE).fit_settings for name in CHANGES]
     assert len({str(each) for each in changed}) == len(CHANGES)
 
 
 def test_the_seed_is_no_setting_and_every_setting_counts() -> None:
-    method = Energyad(FitSettings(image_size=SIZE))
+    method = Energyad(FitSettings().with_values({"input.image_size": SIZE}))
     other = Energyad(replace(method.fit_settings, seed=7))
-    longer = Energyad(replace(method.fit_settings, iterations=4321))
+    longer = Energyad(method.fit_settings.with_values({"dxmi.iterations": 4321}))
     assert rows.settings_hash(method.settings) == rows.settings_hash(other.settings)
     assert rows.settings_hash(method.settings) != rows.settings_hash(longer.settings)

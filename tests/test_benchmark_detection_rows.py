@@ -112,7 +112,7 @@ def test_the_summary_is_the_tables_lines_of_its_methods(tmp_path: Path) -> None:
 
 
 def test_the_summary_is_of_the_default_image_size(tmp_path: Path) -> None:
-    results, size = tmp_path / "rows.jsonl", FitSettings().image_size
+    results, size = tmp_path / "rows.jsonl", FitSettings().input.image_size
     for each in (size, 2 * size):
         rows.append(results, of_today("energyad", image_size=each))
     assert f"### {size} ×" in summary.render(results) and f"### {2 * size} ×" not in summary.render(results)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,18 +18,20 @@ from energyad.runtimes.plan import Plan
 from energyad.settings import FitSettings
 
 GRID = Grid(image_size=64, size=8, margin=2)
-SETTINGS = FitSettings(
-    image_size=64,
-    smoothing=0.0,
-    energy_width=8,
-    bottleneck=2,
-    memory_bank_size=20,
-    memory_bank_directions=3,
-    rerank_banks=1,
-    rerank_bank_size=30,
-    pretrain_steps=600,
-    discriminator_iterations=20,
-    iterations=0,
+SETTINGS = FitSettings().with_values(
+    {
+        "input.image_size": 64,
+        "heatmap.smoothing": 0.0,
+        "energy.width": 8,
+        "energy.bottleneck": 2,
+        "memory_bank.size": 20,
+        "memory_bank.directions": 3,
+        "memory_bank.rerank_banks": 1,
+        "memory_bank.rerank_bank_size": 30,
+        "energy.pretrain_steps": 600,
+        "synthetic_defects.discriminator_iterations": 20,
+        "dxmi.iterations": 0,
+    }
 )
 LEFT = np.zeros((64, 64), dtype=bool)
 LEFT[:, :24] = True  # of the inner patches' columns the first, and half of the second weighs in it
@@ -56,9 +58,9 @@ def scenes(clutter: int) -> list[np.ndarray]:
     return list(images)
 
 
-def fit(images: list[np.ndarray], mask: np.ndarray | None, **changes: Any) -> CategoryFit:
+def fit(images: list[np.ndarray], mask: np.ndarray | None, changes: Mapping[str, Any]) -> CategoryFit:
     session: Any = Colours()
-    settings = replace(SETTINGS, **changes)
+    settings = SETTINGS.with_values(changes)
     how: dict[str, Any] = {
         "grid": GRID,
         "scales": SCALES,
@@ -83,7 +85,8 @@ def judges_alike(one: CategoryFit, other: CategoryFit) -> bool:
 def test_what_lies_beside_the_judged_area_is_not_learned(
     mask: np.ndarray | None, alike: bool, light: float
 ) -> None:
-    fits = [fit(scenes(clutter), mask, synthetic_defects=0, lighting=light) for clutter in (1, 2)]
+    changes = {"synthetic_defects.per_image": 0, "augmentation.photometric_jitter": light}
+    fits = [fit(scenes(clutter), mask, changes) for clutter in (1, 2)]
     assert judges_alike(*fits) == alike
 
 
@@ -120,7 +123,7 @@ def test_where_turned_copies_are_taught_the_image_at_half_its_size_does_not_coun
 ) -> None:
     session: Any = Colours()
     how: dict[str, Any] = {"grid": GRID, "scales": SCALES, "skip_bad": False, "progress": NullProgress()}
-    settings = replace(SETTINGS, coarse_weight=0.25, synthetic_defects=0)
+    settings = SETTINGS.with_values({"energy.coarse_weight": 0.25, "synthetic_defects.per_image": 0})
     fitted = fit_category("part", scenes(1), session, any_direction=any_direction, settings=settings, **how)
     for judge in (fitted.judge, fitted.with_held_out(settings=settings).judge):
         assert isinstance(judge, MultiScaleEnergy) != any_direction

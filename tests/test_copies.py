@@ -38,15 +38,20 @@ def images(count: int) -> list[np.ndarray]:
     return [np.full((32, 32, 3), 100 + place % 50, np.uint8) for place in range(count)]
 
 
-def relit(count: int, **options: Any) -> np.ndarray:
-    settings = FitSettings(image_size=64, **options)
+def relit(count: int, seed: int = 0, strength: float = 0.15) -> np.ndarray:
+    settings = FitSettings().with_values(
+        {"input.image_size": 64, "augmentation.photometric_jitter": strength, "seed": seed}
+    )
     session: Any = MeanGrey()
     return photometric_features(images(count), session, settings=settings, progress=NullProgress()).features
 
 
 def turned(count: int, *, num_fitted: int, any_direction: bool | None) -> RotatedCopies:
     session: Any = MeanGrey()
-    how: dict[str, Any] = {"settings": FitSettings(image_size=64), "progress": NullProgress()}
+    how: dict[str, Any] = {
+        "settings": FitSettings().with_values({"input.image_size": 64}),
+        "progress": NullProgress(),
+    }
     good: GoodFeatures = extract(images(count), session, skip_bad=False, **how)
     return rotated_copies(
         good,
@@ -73,7 +78,7 @@ def test_every_copy_has_a_light_of_its_own_that_the_seed_decides() -> None:
 
 
 def test_no_lighting_means_no_copies() -> None:
-    assert len(relit(3, lighting=0.0)) == 0
+    assert len(relit(3, strength=0.0)) == 0
 
 
 def test_turned_copies_lie_beside_their_own_image_and_only_of_few() -> None:
@@ -137,7 +142,10 @@ class MeanGreyBesideDrift(MeanGrey):
 
 def test_one_scale_tells_whether_parts_come_in_any_direction() -> None:
     session: Any = MeanGreyBesideDrift()
-    how: dict[str, Any] = {"settings": FitSettings(image_size=64), "progress": NullProgress()}
+    how: dict[str, Any] = {
+        "settings": FitSettings().with_values({"input.image_size": 64}),
+        "progress": NullProgress(),
+    }
     good = extract(images(8), session, skip_bad=False, **how)
     options: dict[str, Any] = how | {"num_fitted": 6, "any_direction": None}
     found = rotated_copies(good, images(8), session, scale=Scale(0, 1), **options)

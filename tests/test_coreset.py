@@ -73,7 +73,7 @@ def test_prototypes_lie_among_the_features() -> None:
     features = torch.randn(20000, 4, generator=generator) * scales
     whitening = fit_whitening(features, latent_dim=4)
     torch.testing.assert_close(whitening.deviations(), scales / 8, rtol=0.05, atol=0)
-    settings = FitSettings(memory_bank_size=500)
+    settings = FitSettings().with_values({"memory_bank.size": 500})
     images = whitening(features).view(20, 1000, 4)
     prototypes = build_memory_bank(images, whitening, settings, generator)
     assert prototypes.coreset.points.shape == (500, 4)

@@ -22,23 +22,26 @@ from energyad.fitting.category import split
 from energyad.model.assembly import assemble_scorer
 from energyad.runtimes.eager import EagerRuntime
 
-SETTINGS = FitSettings(
-    image_size=128,
-    coarse_strides=(),
-    pretrain_steps=600,
-    iterations=40,
-    memory_bank_size=128,
-    rerank_bank_size=512,
-    synthetic_defects=1,
-    discriminator_iterations=100,
+SETTINGS = FitSettings().with_values(
+    {
+        "input.image_size": 128,
+        "features.coarse_strides": (),
+        "energy.pretrain_steps": 600,
+        "dxmi.iterations": 40,
+        "memory_bank.size": 128,
+        "memory_bank.rerank_bank_size": 512,
+        "synthetic_defects.per_image": 1,
+        "synthetic_defects.discriminator_iterations": 100,
+    }
 )
-OF_TWO_ENERGIES = replace(
-    SETTINGS,
-    image_size=64,
-    coarse_strides=FitSettings().coarse_strides,
-    pretrain_steps=20,
-    iterations=5,
-    memory_bank_size=100,
+OF_TWO_ENERGIES = SETTINGS.with_values(
+    {
+        "input.image_size": 64,
+        "features.coarse_strides": FitSettings().features.coarse_strides,
+        "energy.pretrain_steps": 20,
+        "dxmi.iterations": 5,
+        "memory_bank.size": 100,
+    }
 )
 SIZE = 160
 
@@ -157,7 +160,9 @@ def test_eager_pytorch_agrees_with_the_exported_graph(
     ensemble_size: int, detector: AnomalyDetector, good_images: list[np.ndarray]
 ) -> None:
     if ensemble_size > 1:
-        settings = replace(SETTINGS, ensemble_size=ensemble_size, pretrain_steps=50, iterations=5)
+        settings = SETTINGS.with_values(
+            {"energy.ensemble_size": ensemble_size, "energy.pretrain_steps": 50, "dxmi.iterations": 5}
+        )
         detector = AnomalyDetector.fit(good_images, settings=settings, any_direction=False, threads=1)
     eager = EagerRuntime(assemble_scorer(detector.manifest, detector.contents))
     pixels = np.stack([np.asarray(Image.fromarray(image).resize((128, 128))) for image in good_images[:3]])
@@ -171,7 +176,14 @@ def test_eager_pytorch_agrees_with_the_exported_graph(
 def test_the_finished_model_knows_the_held_out_parts_and_its_scores_have_only_fallen(
     rate: float, good_images: list[np.ndarray]
 ) -> None:
-    settings = replace(SETTINGS, pretrain_steps=50, iterations=10, false_reject_rate=rate, review_rate=None)
+    settings = SETTINGS.with_values(
+        {
+            "energy.pretrain_steps": 50,
+            "dxmi.iterations": 10,
+            "threshold.false_reject_rate": rate,
+            "threshold.review_rate": None,
+        }
+    )
     model = AnomalyDetector.fit(good_images, name="part", settings=settings, any_direction=False, threads=1)
     generator = torch.Generator().manual_seed(settings.seed)
     _, held_out = split(len(good_images), settings=settings, generator=generator)
@@ -186,8 +198,12 @@ def test_the_finished_model_knows_the_held_out_parts_and_its_scores_have_only_fa
 def test_the_threshold_of_very_few_images_is_in_the_units_of_the_scores(
     count: int, good_images: list[np.ndarray], new_part: np.ndarray
 ) -> None:
-    settings = replace(
-        SETTINGS, coarse_strides=FitSettings().coarse_strides, pretrain_steps=50, iterations=10
+    settings = SETTINGS.with_values(
+        {
+            "features.coarse_strides": FitSettings().features.coarse_strides,
+            "energy.pretrain_steps": 50,
+            "dxmi.iterations": 10,
+        }
     )
     model = AnomalyDetector.fit(good_images[:count], name="part", settings=settings, threads=1)
     assert 0.1 < model.score(new_part).score / model.threshold < 10
@@ -196,12 +212,13 @@ def test_the_threshold_of_very_few_images_is_in_the_units_of_the_scores(
 @pytest.mark.usefixtures("no_head_graph")
 def test_other_trainings_have_the_same_prototypes(good_images: list[np.ndarray]) -> None:
     def prototypes(iterations: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        settings = replace(
-            SETTINGS,
-            coarse_strides=FitSettings().coarse_strides,
-            pretrain_steps=50,
-            iterations=iterations,
-            memory_bank_size=100,
+        settings = SETTINGS.with_values(
+            {
+                "features.coarse_strides": FitSettings().features.coarse_strides,
+                "energy.pretrain_steps": 50,
+                "dxmi.iterations": iterations,
+                "memory_bank.size": 100,
+            }
         )
         model = AnomalyDetector.fit(good_images, settings=settings, any_direction=False, threads=1)
         head = assemble_scorer(model.manifest, model.contents).head
@@ -249,7 +266,14 @@ def test_the_threshold_rests_on_images_kept_from_training(detector: AnomalyDetec
 
 def test_of_parts_in_any_direction_a_turned_one_is_a_good_one(good_images: list[np.ndarray]) -> None:
     # Without a discriminator: what it makes of six images would move the thresholds more than the turned copies do
-    quick = replace(SETTINGS, image_size=64, pretrain_steps=200, iterations=0, synthetic_defects=0)
+    quick = SETTINGS.with_values(
+        {
+            "input.image_size": 64,
+            "energy.pretrain_steps": 200,
+            "dxmi.iterations": 0,
+            "synthetic_defects.per_image": 0,
+        }
+    )
     taught, not_taught = (
         AnomalyDetector.fit(good_images[:8], settings=quick, threads=1, any_direction=any_direction)
         for any_direction in (True, False)
@@ -288,7 +312,14 @@ def test_eight_threads_get_the_scores_of_one(
 
 @pytest.mark.usefixtures("no_head_graph")
 def test_one_image_is_refused_and_few_are_warned_about(good_images: list[np.ndarray]) -> None:
-    quick = replace(SETTINGS, image_size=64, pretrain_steps=5, iterations=0, synthetic_defects=0)
+    quick = SETTINGS.with_values(
+        {
+            "input.image_size": 64,
+            "energy.pretrain_steps": 5,
+            "dxmi.iterations": 0,
+            "synthetic_defects.per_image": 0,
+        }
+    )
     with pytest.raises(DataError, match="at least 2"):
         AnomalyDetector.fit(good_images[:1], settings=quick)
     with pytest.warns(UserWarning, match="only 2 good images of 'ring'"):
@@ -302,7 +333,14 @@ def test_a_bad_image_stops_the_fit_unless_told_to_skip_it(
 ) -> None:
     bad = tmp_path / "zero.png"
     bad.touch()
-    quick = replace(SETTINGS, image_size=64, pretrain_steps=5, iterations=0, synthetic_defects=0)
+    quick = SETTINGS.with_values(
+        {
+            "input.image_size": 64,
+            "energy.pretrain_steps": 5,
+            "dxmi.iterations": 0,
+            "synthetic_defects.per_image": 0,
+        }
+    )
     with pytest.raises(ImageError, match=r"zero\.png.*--skip-bad"):
         AnomalyDetector.fit([*good_images, bad], settings=quick)
     with pytest.warns(UserWarning, match=r"left out: .*zero\.png"):
@@ -326,6 +364,13 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
 @pytest.mark.usefixtures("no_head_graph")
 def test_a_rendered_category_trains_from_its_files(tmp_path: Path) -> None:
     category = render_demo(tmp_path, train=8, good=1, per_flaw=1, size=64)
-    quick = replace(SETTINGS, image_size=64, pretrain_steps=5, iterations=0, synthetic_defects=0)
+    quick = SETTINGS.with_values(
+        {
+            "input.image_size": 64,
+            "energy.pretrain_steps": 5,
+            "dxmi.iterations": 0,
+            "synthetic_defects.per_image": 0,
+        }
+    )
     fitted = AnomalyDetector.fit(category.train_good, name=category.name, settings=quick, threads=1)
     assert fitted.manifest.provenance.num_images == 8

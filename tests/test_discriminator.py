@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +13,9 @@ from energyad.progress import NullProgress
 from energyad.settings import FitSettings
 
 K = 8
-SETTINGS = FitSettings(discriminator_width=16, discriminator_iterations=200)
+SETTINGS = FitSettings().with_values(
+    {"synthetic_defects.discriminator_width": 16, "synthetic_defects.discriminator_iterations": 200}
+)
 
 
 def good(count: int, seed: int) -> torch.Tensor:
@@ -49,13 +50,17 @@ def test_patches_like_planted_ones_have_the_higher_log_odds() -> None:
 
 @pytest.mark.parametrize("strength", [0.1, 0.4])
 def test_held_out_good_patches_set_the_unit(strength: float) -> None:
-    odds = trained(replace(SETTINGS, discriminator_strength=strength))(good(1000, 3))
+    odds = trained(SETTINGS.with_values({"synthetic_defects.discriminator_strength": strength}))(
+        good(1000, 3)
+    )
     assert float(odds.mean()) == pytest.approx(0, abs=1e-4)
     assert float(odds.std()) == pytest.approx(strength, rel=1e-4)
 
 
 def test_at_strength_0_no_energy_changes() -> None:
-    energy = DiscriminatorEnergy(Ones(), trained(replace(SETTINGS, discriminator_strength=0.0)))
+    energy = DiscriminatorEnergy(
+        Ones(), trained(SETTINGS.with_values({"synthetic_defects.discriminator_strength": 0.0}))
+    )
     assert energy(planted(100, 5)).tolist() == pytest.approx([1.0] * 100)
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -21,7 +19,9 @@ def good() -> torch.Tensor:
     return sheet + 0.05 * torch.randn(4000, 12, generator=generator)
 
 
-SETTINGS = FitSettings(energy_width=32, bottleneck=4, pretrain_steps=300, iterations=100)
+SETTINGS = FitSettings().with_values(
+    {"energy.width": 32, "energy.bottleneck": 4, "energy.pretrain_steps": 300, "dxmi.iterations": 100}
+)
 
 
 def test_energies_are_one_a_latent_whatever_the_batch_axes() -> None:
@@ -103,7 +103,14 @@ def test_the_history_shows_the_game(good: torch.Tensor) -> None:
 
 
 def test_few_patches_are_not_learned_by_heart(good: torch.Tensor) -> None:
-    long = replace(SETTINGS, pretrain_steps=3000, pretrain_lr=1e-2, energy_width=64, bottleneck=12)
+    long = SETTINGS.with_values(
+        {
+            "energy.pretrain_steps": 3000,
+            "energy.pretrain_lr": 1e-2,
+            "energy.width": 64,
+            "energy.bottleneck": 12,
+        }
+    )
     few, unseen = good[:40], good[1000:2000]
 
     def unseen_energy(watched: torch.Tensor) -> float:
@@ -123,7 +130,7 @@ def test_a_higher_power_reproduces_rare_patches_better(good: torch.Tensor) -> No
     latents = torch.cat([good[40:], rare])
 
     def error_of_rare(power: float) -> float:
-        settings = replace(SETTINGS, pretrain_steps=1500, pretrain_power=power)
+        settings = SETTINGS.with_values({"energy.pretrain_steps": 1500, "energy.pretrain_power": power})
         generator = torch.Generator().manual_seed(0)
         energy = AutoencoderEnergy(12, width=32, bottleneck=4, generator=generator)
         energy = pretrain_autoencoder(

@@ -162,13 +162,14 @@ def negative(path: Path) -> Image.Image:
 @pytest.fixture(scope="module")
 def settings(quick_settings: FitSettings) -> FitSettings:
     """Of a rate that held-out parts of both categories certify together, and of neither alone."""
-    return replace(
-        quick_settings,
-        coarse_strides=(),
-        pretrain_steps=30,
-        iterations=0,
-        memory_bank_size=50,
-        review_rate=0.2,
+    return quick_settings.with_values(
+        {
+            "features.coarse_strides": (),
+            "energy.pretrain_steps": 30,
+            "dxmi.iterations": 0,
+            "memory_bank.size": 50,
+            "threshold.review_rate": 0.2,
+        }
     )
 
 

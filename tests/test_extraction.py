@@ -17,7 +17,7 @@ from energyad.images.reading import write_png
 from energyad.progress import NullProgress
 from energyad.runtimes.plan import default_plan
 
-SETTINGS = FitSettings(image_size=32)
+SETTINGS = FitSettings().with_values({"input.image_size": 32})
 
 
 class Blocks:

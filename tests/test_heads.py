@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -17,14 +15,16 @@ from energyad.settings import FitSettings
 
 CHANNELS = 6
 GRID = Grid(image_size=32, size=4, margin=0)
-SETTINGS = FitSettings(
-    latent_dim=CHANNELS,
-    energy_width=8,
-    bottleneck=2,
-    memory_bank_size=1000,  # as many as there are patches
-    memory_bank_directions=CHANNELS,
-    pretrain_steps=50,
-    iterations=0,
+SETTINGS = FitSettings().with_values(
+    {
+        "energy.latent_dim": CHANNELS,
+        "energy.width": 8,
+        "energy.bottleneck": 2,
+        "memory_bank.size": 1000,
+        "memory_bank.directions": CHANNELS,
+        "energy.pretrain_steps": 50,
+        "dxmi.iterations": 0,
+    }
 )
 
 NONE_PLANTED = torch.empty(0, 1, dtype=torch.float16)
@@ -44,7 +44,9 @@ def fit(
 
 
 def test_added_parts_are_known_to_the_closer_look_and_no_energy_grows() -> None:
-    settings = replace(SETTINGS, memory_bank_size=20, rerank_banks=2, rerank_bank_size=1000)
+    settings = SETTINGS.with_values(
+        {"memory_bank.size": 20, "memory_bank.rerank_banks": 2, "memory_bank.rerank_bank_size": 1000}
+    )
     expert, _ = fit(settings)
     fitted, added, others = patches(5, 0), patches(5, 4), patches(40, 3)
 
@@ -62,7 +64,7 @@ def test_added_parts_are_known_to_the_closer_look_and_no_energy_grows() -> None:
 
 
 def test_as_many_prototypes_are_added_as_is_the_share_of_the_parts() -> None:
-    settings = replace(SETTINGS, rerank_banks=3, rerank_bank_size=40)
+    settings = SETTINGS.with_values({"memory_bank.rerank_banks": 3, "memory_bank.rerank_bank_size": 40})
     expert, _ = fit(settings)
     larger = extend_memory_bank(expert, patches(2, 2), num_fitted=5, settings=settings)
     assert expert.closer_look is not None and larger.closer_look is not None
@@ -70,8 +72,8 @@ def test_as_many_prototypes_are_added_as_is_the_share_of_the_parts() -> None:
 
 
 def test_a_closer_look_leaves_training_as_it_is() -> None:
-    settings = replace(SETTINGS, memory_bank_size=20)
-    with_it, without = fit(settings)[0], fit(replace(settings, rerank_banks=0))[0]
+    settings = SETTINGS.with_values({"memory_bank.size": 20})
+    with_it, without = fit(settings)[0], fit(settings.with_values({"memory_bank.rerank_banks": 0}))[0]
     assert without.closer_look is None and with_it.closer_look is not None
     states = [expert.energy.state_dict() for expert in (with_it, without)]
     scaled = {"weight"}  # by one factor, see below
@@ -84,13 +86,14 @@ def test_a_closer_look_leaves_training_as_it_is() -> None:
 def test_patches_that_get_a_closer_look_have_as_much_energy_in_the_first_at_the_median(
     ensemble_size: int,
 ) -> None:
-    settings = replace(
-        SETTINGS,
-        memory_bank_size=20,
-        rerank_banks=2,
-        rerank_bank_size=80,
-        rerank_fraction=1 / 4,
-        ensemble_size=ensemble_size,
+    settings = SETTINGS.with_values(
+        {
+            "memory_bank.size": 20,
+            "memory_bank.rerank_banks": 2,
+            "memory_bank.rerank_bank_size": 80,
+            "memory_bank.rerank_fraction": 1 / 4,
+            "energy.ensemble_size": ensemble_size,
+        }
     )
     expert, _ = fit(settings)
     unseen = expert.whitening(patches(2, 2).float())
@@ -103,10 +106,10 @@ def test_patches_that_get_a_closer_look_have_as_much_energy_in_the_first_at_the_
 def test_images_that_are_all_alike_leave_a_first_look() -> None:
     alike = patches(1, 0).expand(6, -1, -1)
     parts = GoodPatches(own=alike[:5], relit=alike[:0], held_out=alike[5:], planted=NONE_PLANTED)
-    settings = replace(SETTINGS, memory_bank_size=4, rerank_banks=2)
+    settings = SETTINGS.with_values({"memory_bank.size": 4, "memory_bank.rerank_banks": 2})
     one, two = (
         fit_patch_energy(parts, each, torch.Generator().manual_seed(0), NullProgress())[0]
-        for each in (settings, replace(settings, rerank_banks=0))
+        for each in (settings, settings.with_values({"memory_bank.rerank_banks": 0}))
     )
     others = one.whitening(patches(5, 1).float())
     factor = float((one.energy(others) / two.energy(others)).median())
@@ -114,12 +117,12 @@ def test_images_that_are_all_alike_leave_a_first_look() -> None:
 
 
 def test_no_prototypes_where_none_are_asked() -> None:
-    expert, _ = fit(replace(SETTINGS, memory_bank_size=0))
+    expert, _ = fit(SETTINGS.with_values({"memory_bank.size": 0}))
     assert isinstance(expert.energy, AutoencoderEnergy) and expert.closer_look is None
 
 
 def test_several_energies_differ_and_the_expert_has_their_mean() -> None:
-    settings = replace(SETTINGS, ensemble_size=3, memory_bank_size=20)
+    settings = SETTINGS.with_values({"energy.ensemble_size": 3, "memory_bank.size": 20})
     expert, trainings = fit(settings)
     assert len(trainings) == 3
     assert isinstance(expert.energy, MeanEnergy)
@@ -130,7 +133,9 @@ def test_several_energies_differ_and_the_expert_has_their_mean() -> None:
 
 
 def test_patches_like_planted_ones_have_the_more_energy_and_training_is_as_it_was() -> None:
-    settings = replace(SETTINGS, memory_bank_size=20, rerank_banks=0, ensemble_size=2)
+    settings = SETTINGS.with_values(
+        {"memory_bank.size": 20, "memory_bank.rerank_banks": 0, "energy.ensemble_size": 2}
+    )
     like_good, like_planted = patches(40, 5), patches(40, 6).clone()
     planted = patches(40, 7).flatten(0, 1)
     for each in (like_planted, planted):

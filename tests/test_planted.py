@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,8 @@ def greys(count: int, size: int = 64) -> list[np.ndarray]:
     return [rng.integers(118, 138, (size, size, 3)).astype(np.uint8) for _ in range(count)]
 
 
-def patches(images: list[np.ndarray], session: Brightness, **options: Any) -> torch.Tensor:
-    settings = FitSettings(image_size=64, **options)
+def patches(images: list[np.ndarray], session: Brightness, options: Mapping[str, Any]) -> torch.Tensor:
+    settings = FitSettings().with_values({"input.image_size": 64, **options})
     how: dict[str, Any] = {"grid": GRID, "scales": [Scale(0, 1)], "progress": NullProgress()}
     [found] = synthetic_patches(images, session, settings=settings, **how)  # type: ignore[arg-type]
     return found
@@ -50,11 +51,11 @@ def patches(images: list[np.ndarray], session: Brightness, **options: Any) -> to
 
 def test_none_are_planted_where_none_are_asked() -> None:
     session = Brightness()
-    assert len(patches(greys(3), session, synthetic_defects=0)) == 0 == len(session.shown)
+    assert len(patches(greys(3), session, {"synthetic_defects.per_image": 0})) == 0 == len(session.shown)
 
 
 def test_the_same_seed_plants_the_same() -> None:
-    one, same, other = (patches(greys(40), Brightness(), seed=seed) for seed in (0, 0, 1))
+    one, same, other = (patches(greys(40), Brightness(), {"seed": seed}) for seed in (0, 0, 1))
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
@@ -66,7 +67,7 @@ def test_only_kinds_that_are_asked_for_are_planted(monkeypatch: pytest.MonkeyPat
         return found[-1]
 
     monkeypatch.setattr(synthetic, "draw_defect", recorded)
-    settings = FitSettings(image_size=64)
+    settings = FitSettings().with_values({"input.image_size": 64})
     options: dict[str, Any] = {
         "grid": GRID,
         "scales": [Scale(0, 1)],
@@ -94,12 +95,26 @@ def test_of_few_images_there_are_several_copies_each_and_of_many_some(
 
 
 def test_covered_patches_are_those_that_the_defect_changes() -> None:
-    rng, settings = np.random.default_rng(1), FitSettings(image_size=64, lighting=0.0, synthetic_defects=2)
+    rng, settings = (
+        np.random.default_rng(1),
+        FitSettings().with_values(
+            {"input.image_size": 64, "augmentation.photometric_jitter": 0.0, "synthetic_defects.per_image": 2}
+        ),
+    )
     for image in greys(20, 128):
         [field] = drawing_fields(image, settings=settings, most_tiles=1)
         copy, share = plant(field, grid=GRID, settings=settings, rng=rng)
         plain, _ = plant(
-            field, grid=GRID, settings=FitSettings(image_size=64, lighting=0.0, synthetic_defects=0), rng=rng
+            field,
+            grid=GRID,
+            settings=FitSettings().with_values(
+                {
+                    "input.image_size": 64,
+                    "augmentation.photometric_jitter": 0.0,
+                    "synthetic_defects.per_image": 0,
+                }
+            ),
+            rng=rng,
         )
         changed = np.abs(copy.astype(int) - plain).reshape(8, 8, 8, 8, 3).max(axis=(1, 3, 4))[2:-2, 2:-2]
         assert share.shape == (4, 4)
@@ -107,7 +122,10 @@ def test_covered_patches_are_those_that_the_defect_changes() -> None:
 
 
 def test_defects_are_planted_in_the_judged_area_alone() -> None:
-    rng, settings = np.random.default_rng(1), FitSettings(image_size=64, synthetic_defects=1)
+    rng, settings = (
+        np.random.default_rng(1),
+        FitSettings().with_values({"input.image_size": 64, "synthetic_defects.per_image": 1}),
+    )
     mask = np.zeros((64, 64), dtype=bool)
     mask[24:40, 24:40] = True
     shares = np.stack(
@@ -122,9 +140,9 @@ def test_defects_are_planted_in_the_judged_area_alone() -> None:
 
 def test_what_is_planted_differs_from_what_is_good() -> None:
     images = greys(60)
-    settings = FitSettings(image_size=64, lighting=0.0)
+    settings = FitSettings().with_values({"input.image_size": 64, "augmentation.photometric_jitter": 0.0})
     good = extract(images, Brightness(), settings=settings, skip_bad=False, progress=NullProgress())  # type: ignore[arg-type]
-    found = patches(images, Brightness(), lighting=0.0).float()
+    found = patches(images, Brightness(), {"augmentation.photometric_jitter": 0.0}).float()
     good_spread = float(np.std(good.features.astype(np.float32)))
     assert found.shape[1] == 1 and len(found) > 60
     assert float((found - 127.5).abs().mean()) > 5 * good_spread
@@ -132,8 +150,8 @@ def test_what_is_planted_differs_from_what_is_good() -> None:
 
 def test_planted_copies_lie_under_other_light_too() -> None:
     one, relit = Brightness(), Brightness()
-    patches(greys(64), one, lighting=0.0)
-    patches(greys(64), relit, lighting=0.5)
+    patches(greys(64), one, {"augmentation.photometric_jitter": 0.0})
+    patches(greys(64), relit, {"augmentation.photometric_jitter": 0.5})
     spread = [np.std([np.median(image) for image in session.shown]) for session in (one, relit)]
     assert spread[1] > 5 * spread[0]
 
@@ -145,12 +163,16 @@ def test_defects_are_drawn_at_the_images_own_size_within_bounds(
     own: tuple[int, int], drawn: tuple[int, int]
 ) -> None:
     image = np.zeros((*own, 3), np.uint8)
-    [field] = drawing_fields(image, settings=FitSettings(image_size=64), most_tiles=1)
+    [field] = drawing_fields(
+        image, settings=FitSettings().with_values({"input.image_size": 64}), most_tiles=1
+    )
     assert field.shape[:2] == drawn
 
 
 def test_tiles_are_planted_in_by_themselves() -> None:
-    settings = FitSettings(image_size=64, tiles=(2, 3), tile_overlap=0.0)
+    settings = FitSettings().with_values(
+        {"input.image_size": 64, "input.tiles": (2, 3), "input.tile_overlap": 0.0}
+    )
     small, large = np.zeros((128, 192, 3), np.uint8), np.zeros((256, 384, 3), np.uint8)
     assert [tile.shape[0] for tile in drawing_fields(small, settings=settings, most_tiles=4)] == [64] * 4
     assert [tile.shape[0] for tile in drawing_fields(large, settings=settings, most_tiles=9)] == [128] * 6

@@ -17,15 +17,17 @@ from energyad.model.assembly import assemble_scorer
 from energyad.model.folder import GRAPH_FILE
 
 SIZE = 128
-SETTINGS = FitSettings(
-    image_size=SIZE,
-    pretrain_steps=400,
-    iterations=20,
-    memory_bank_size=128,
-    rerank_bank_size=512,
-    precision="int8",
-    synthetic_defects=1,
-    discriminator_iterations=100,
+SETTINGS = FitSettings().with_values(
+    {
+        "input.image_size": SIZE,
+        "energy.pretrain_steps": 400,
+        "dxmi.iterations": 20,
+        "memory_bank.size": 128,
+        "memory_bank.rerank_bank_size": 512,
+        "features.precision": "int8",
+        "synthetic_defects.per_image": 1,
+        "synthetic_defects.discriminator_iterations": 100,
+    }
 )
 GOOD = [render_good(0, "train", index, size=SIZE) for index in range(16)]
 UNSEEN = [render_good(0, "test", index, size=SIZE) for index in range(8)]
@@ -63,7 +65,14 @@ def test_a_fit_on_quantised_features_still_tells_flaws_from_good_parts(quantised
 
 @pytest.mark.usefixtures("no_head_graph")
 def test_the_backbone_is_much_smaller_than_in_floats(quantised: AnomalyDetector) -> None:
-    settings = FitSettings(image_size=64, iterations=0, pretrain_steps=1, synthetic_defects=0)
+    settings = FitSettings().with_values(
+        {
+            "input.image_size": 64,
+            "dxmi.iterations": 0,
+            "energy.pretrain_steps": 1,
+            "synthetic_defects.per_image": 0,
+        }
+    )
     floats = AnomalyDetector.fit(GOOD[:8], settings=settings, any_direction=False, threads=1)
     small, large = (
         sum(
@@ -125,7 +134,7 @@ def test_a_bad_image_is_named_and_not_blamed_on_the_backbone(tmp_path: Path) -> 
 
 def test_an_unknown_precision_is_refused_by_name() -> None:
     with pytest.raises(SettingsError, match=r"precision = 'int4'.*float32, int8"):
-        FitSettings(precision="int4")
+        FitSettings().with_values({"features.precision": "int4"})
 
 
 def test_a_graph_that_cannot_be_quantised_is_one_clear_error() -> None:

@@ -73,19 +73,20 @@ def run_line(command: str, runner: CliRunner, port: int, background: list[subpro
 def test_every_other_command_and_the_python_example_work(
     house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = {
-        "image_size": 64,
-        "pretrain_steps": 60,
-        "iterations": 5,
-        "energy_width": 32,
-        "memory_bank_size": 64,
-        "rerank_bank_size": 128,
-        "synthetic_defects": 1,
-        "discriminator_iterations": 50,
-        "coarse_strides": (),
-    }
-    for name, value in quick.items():
-        monkeypatch.setitem(FitSettings.__init__.__kwdefaults__, name, value)
+    quick = FitSettings().with_values(
+        {
+            "input.image_size": 64,
+            "features.coarse_strides": (),
+            "energy.width": 32,
+            "energy.pretrain_steps": 60,
+            "memory_bank.size": 64,
+            "memory_bank.rerank_bank_size": 128,
+            "synthetic_defects.per_image": 1,
+            "synthetic_defects.discriminator_iterations": 50,
+            "dxmi.iterations": 5,
+        }
+    )
+    monkeypatch.setattr("energyad.settings.FitSettings", lambda: quick)
     monkeypatch.chdir(house)
     monkeypatch.delenv("ENERGYAD_DATA_ROOT", raising=False)
     runner, background = CliRunner(), list[subprocess.Popen[str]]()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,18 @@ from tests.test_experts import mean_decides
 FINE, COARSE = Scale(0, 2), Scale(2, 7, factor=2)
 INNER = Scale(2, 7, factor=2, margin=1)
 CHANNELS, SIDE = 4, 4
-SETTINGS = FitSettings(
-    image_size=96,
-    latent_dim=12,
-    energy_width=16,
-    memory_bank_size=20,
-    rerank_bank_size=40,
-    synthetic_defects=1,
-    discriminator_iterations=5,
-    pretrain_steps=20,
-    iterations=2,
+SETTINGS = FitSettings().with_values(
+    {
+        "input.image_size": 96,
+        "energy.latent_dim": 12,
+        "energy.width": 16,
+        "memory_bank.size": 20,
+        "memory_bank.rerank_bank_size": 40,
+        "synthetic_defects.per_image": 1,
+        "synthetic_defects.discriminator_iterations": 5,
+        "energy.pretrain_steps": 20,
+        "dxmi.iterations": 2,
+    }
 )
 NAME = "tf_efficientnet_lite0"
 
@@ -159,13 +160,15 @@ def test_a_network_for_images_of_one_size_sees_no_smaller_ones() -> None:
 
 
 def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototypes() -> None:
-    settings = FitSettings(pretrain_steps=30, iterations=8, memory_bank_size=101)
+    settings = FitSettings().with_values(
+        {"energy.pretrain_steps": 30, "dxmi.iterations": 8, "memory_bank.size": 101}
+    )
     wide = for_scale(settings, COARSE)
     assert (
-        wide.memory_bank_size == 51
-        and for_scale(replace(settings, memory_bank_size=0), COARSE).memory_bank_size == 0
+        wide.memory_bank.size == 51
+        and for_scale(settings.with_values({"memory_bank.size": 0}), COARSE).memory_bank.size == 0
     )
-    assert (wide.pretrain_steps, wide.iterations, wide.dxmi.decay_iterations) == (8, 2, 100)
+    assert (wide.energy.pretrain_steps, wide.dxmi.iterations, wide.dxmi.decay_iterations) == (8, 2, 100)
     assert for_scale(settings, FINE) == settings
     ends: dict[int, int] = {}
     good = [
@@ -174,7 +177,7 @@ def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototy
         )
         for each in (FINE, COARSE)
     ]
-    small = replace(SETTINGS, iterations=8, synthetic_defects=0)
+    small = SETTINGS.with_values({"dxmi.iterations": 8, "synthetic_defects.per_image": 0})
     grid = Grid(image_size=32, size=4, margin=0)
     fit_multiscale_energy(
         good,
@@ -245,7 +248,7 @@ def test_a_model_of_scales_survives_its_folder_and_scores_alike_on_every_engine(
     prototypes = {
         name[-16:]: each.shape[-1] for name, each in tensors.items() if name.endswith(".energy.weight")
     }
-    count = SETTINGS.memory_bank_size
+    count = SETTINGS.memory_bank.size
     assert prototypes == {".0.energy.weight": count, ".1.energy.weight": count // 2}
     model.save(tmp_path / "model")
     engines = [

@@ -112,8 +112,8 @@ def test_tiles_that_make_no_sense_are_refused(given_: dict[str, float]) -> None:
 
 
 def test_a_fit_looks_at_other_tiles_of_other_images_and_at_the_same_ones_every_time() -> None:
-    wanted = FitSettings(image_size=64, tiles=(3, 3))
-    height, width = wanted.input_shape
+    wanted = FitSettings().with_values({"input.image_size": 64, "input.tiles": (3, 3)})
+    height, width = wanted.input.shape
     column = np.arange(width, dtype=np.uint8)[None, :, None]
     images = [np.broadcast_to(column + shade, (height, width, 3)) for shade in range(8)]
     few = [some_tiles(image, settings=wanted, most=4) for image in images]

@@ -1,8 +1,8 @@
 """`python -m benchmarks.detection.choices`: what the defaults are chosen by.
 
 Each change of the default settings is fitted and judged in a rehearsal, beside the default: no test image is read. A
-change is `setting=value` as `energyad.overrides` reads it, several in one by spaces. Rules on the same features
-(`knn`, `mahalanobis`, ...) stand beside them by their names.
+change is `group.setting=value` as `energyad.settings.text` reads it, several in one by spaces. Rules on the same
+features (`knn`, `mahalanobis`, ...) stand beside them by their names.
 """
 
 from __future__ import annotations
@@ -26,71 +26,61 @@ from energyad.data.datasets import Category
 from energyad.errors import EnergyadError, SettingsError
 from energyad.fitting.category import single_thread
 from energyad.fitting.energies import extend_memory_banks, fit_multiscale_energy
-from energyad.overrides import overridden
 from energyad.progress import NullProgress
 from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
+from energyad.settings.text import overridden
 
 RESULTS = Path(__file__).with_name("choices.jsonl")
 DEFAULT = "default"
 
-EXTRACTED = (
-    "backbone",
-    "strides",
-    "coarse_strides",
-    "border",
-    "image_size",
-    "lighting",
-    "synthetic_defects",
-    "precision",
-    "seed",
-)
-"""Settings that a rehearsal's features depend on. All others share them."""
+EXTRACTED = ("input", "features", "augmentation", "synthetic_defects", "seed")
+"""Groups of settings that a rehearsal's features depend on. All others share them."""
 
 CHANGES = (
     DEFAULT,
     "knn",
     # DxMI
-    "iterations=0",
+    "dxmi.iterations=0",
     "dxmi.temperature=0",
-    "pretrain_steps=300 iterations=0",
-    "pretrain_steps=300 iterations=1500 dxmi.decay_iterations=1500",
-    "pretrain_steps=300 iterations=1500 dxmi.decay_iterations=1500 dxmi.temperature=0",
+    "energy.pretrain_steps=300 dxmi.iterations=0",
+    "energy.pretrain_steps=300 dxmi.iterations=1500 dxmi.decay_iterations=1500",
+    "energy.pretrain_steps=300 dxmi.iterations=1500 dxmi.decay_iterations=1500 dxmi.temperature=0",
     # The autoencoder
-    "pretrain_steps=1000",
-    "pretrain_power=1",
-    "bottleneck=64",
-    "energy_width=128",
-    "ensemble_size=3",
+    "energy.pretrain_steps=1000",
+    "energy.pretrain_power=1",
+    "energy.bottleneck=64",
+    "energy.width=128",
+    "energy.ensemble_size=3",
     # Distances
-    "memory_bank_size=0",
-    "memory_bank_size=512",
-    "memory_bank_size=2048",
-    "memory_bank_directions=176",
-    "rerank_banks=0",
-    "rerank_banks=4 rerank_bank_size=2048",
-    "rerank_bank_size=2048",
-    "rerank_bank_size=8192",
-    "rerank_fraction=0.0625",
-    "rerank_fraction=0.25",
+    "memory_bank.size=0",
+    "memory_bank.size=512",
+    "memory_bank.size=2048",
+    "memory_bank.directions=176",
+    "memory_bank.rerank_banks=0",
+    "memory_bank.rerank_banks=4 memory_bank.rerank_bank_size=2048",
+    "memory_bank.rerank_bank_size=2048",
+    "memory_bank.rerank_bank_size=8192",
+    "memory_bank.rerank_fraction=0.0625",
+    "memory_bank.rerank_fraction=0.25",
     # The discriminator
-    "synthetic_defects=0",
-    "discriminator_strength=0.05",
-    "discriminator_strength=0.2",
+    "synthetic_defects.per_image=0",
+    "synthetic_defects.discriminator_strength=0.05",
+    "synthetic_defects.discriminator_strength=0.2",
     # What it is shown, and the heatmap
-    "image_size=384",
-    "lighting=0",
-    "lighting=0.3",
-    "strides=[8,16]",
-    "coarse_strides=[]",
-    "coarse_weight=0.2",
-    "coarse_weight=0.5",
-    "border=8",
-    "smoothing=0",
-    "smoothing=8",
-    "heatmap_contrast=1",
-    "heatmap_contrast=1.1",
-    "heatmap_contrast=1.5",
+    "input.image_size=384",
+    "augmentation.photometric_jitter=0",
+    "augmentation.photometric_jitter=0.3",
+    "features.strides=[8,16]",
+    "features.coarse_strides=[]",
+    "energy.coarse_weight=0.2",
+    "energy.coarse_weight=0.5",
+    "features.border_margin=8",
+    "heatmap.smoothing=0",
+    "heatmap.smoothing=8",
+    "heatmap.contrast=1",
+    "heatmap.contrast=1.1",
+    "heatmap.contrast=1.5",
 )
 
 
@@ -124,7 +114,7 @@ def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:
         )
         judge = extend_memory_banks(judge, held_out, num_fitted=len(good[0].own), settings=settings)
     return EnergyHead(
-        judge, grid=rehearsal.grid, smoothing=settings.smoothing, contrast=settings.heatmap_contrast
+        judge, grid=rehearsal.grid, smoothing=settings.heatmap.smoothing, contrast=settings.heatmap.contrast
     )
 
 
@@ -153,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--categories", nargs="+", required=True, metavar="NAME")
     p.add_argument("--changes", nargs="+", default=list(CHANGES), metavar="CHANGE")
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    p.add_argument("--image-size", type=int, default=FitSettings().image_size)
+    p.add_argument("--image-size", type=int, default=FitSettings().input.image_size)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--results", type=Path, default=RESULTS)
     return p
@@ -176,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(category: Category, seed: int, options: argparse.Namespace) -> None:
     """FeatureStore of one category and seed. Their image_size is the default's, which changes are compared with."""
-    base = FitSettings(image_size=options.image_size, seed=seed)
+    base = FitSettings().with_values({"input.image_size": options.image_size, "seed": seed})
     found = provenance.read_rows(options.results)
     done = {(row["change"], row["category"], row["seed"], row["settings_hash"]) for row in found}
     wanted = [(each, settings_of(each, base)) for each in options.changes]
@@ -190,7 +180,7 @@ def run(category: Category, seed: int, options: argparse.Namespace) -> None:
             "change": change,
             "category": category.name,
             "seed": seed,
-            "image_size": base.image_size,
+            "image_size": base.input.image_size,
             "settings_hash": hashed(settings),
         }
         stamp = vars(provenance.stamp(threads=options.threads))

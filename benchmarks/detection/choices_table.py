@@ -33,7 +33,7 @@ def render(rows: Iterable[Mapping[str, Any]]) -> str:
     for row in rows:
         by_size.setdefault(int(row.get("image_size", UNNAMED_SIZE)), []).append(row)
     parts = [
-        (size, _table(of_size, today=hashed(FitSettings(image_size=size))))
+        (size, _table(of_size, today=hashed(FitSettings().with_values({"input.image_size": size}))))
         for size, of_size in sorted(by_size.items(), reverse=True)
     ]
     told = [f"With a default of {size} × {size} pixels:\n\n{text}" for size, text in parts if text]

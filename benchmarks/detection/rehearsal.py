@@ -112,13 +112,13 @@ def plant(session: OnnxFeatures, paths: Sequence[Path], kinds: Sequence[str], se
     """Every held-out image as it is, and several times with one defect of these kinds, textured by another image."""
     rng = np.random.default_rng(settings.seed)
     good = [drawing_fields(reading.read_image(path), settings=settings, most_tiles=1)[0] for path in paths]
-    pixels = [reading.resize(image, settings.image_size) for image in good]
+    pixels = [reading.resize(image, settings.input.image_size) for image in good]
     masks = [np.zeros(image.shape[:2], dtype=bool) for image in pixels]
     for copy in range(-(-PLANTED // len(good))):
         for place, image in enumerate(good):
             source = good[(place + 1 + copy) % len(good)]
             defect = draw_defect(image, rng=rng, source=source, kind=str(rng.choice(kinds)))
-            pixels.append(reading.resize(defect.image, settings.image_size))
+            pixels.append(reading.resize(defect.image, settings.input.image_size))
             masks.append(reading.resize_map(defect.mask.astype(np.float32), *pixels[-1].shape[:2]) >= 0.5)
     areas = np.array([mask.sum() for mask in masks])
     defective = np.arange(len(pixels)) >= len(good)

@@ -75,20 +75,24 @@ class FeatureRule:
     @property
     def image_size(self) -> int:
         """Pixels a side."""
-        return self.fit_settings.image_size
+        return self.fit_settings.input.image_size
 
     @property
     def settings(self) -> dict[str, Any]:
         """What features, rule and heatmap depend on."""
-        shared = ("backbone", "strides", "image_size")
-        settings = {name: getattr(self.fit_settings, name) for name in shared}
-        if self.fit_settings.coarse_strides:
-            settings["coarse_strides"] = self.fit_settings.coarse_strides
+        features = self.fit_settings.features
+        settings: dict[str, Any] = {
+            "backbone": features.backbone,
+            "strides": features.strides,
+            "image_size": self.image_size,
+        }
+        if features.coarse_strides:
+            settings["coarse_strides"] = features.coarse_strides
         settings["smoothing"] = self.smoothing
         if self.rule.endswith(RELIT):
-            settings["lighting"] = self.fit_settings.lighting
+            settings["photometric_jitter"] = self.fit_settings.augmentation.photometric_jitter
         if not self.rule.startswith("knn") or self.rule == "knn-whitened":
-            settings["latent_dim"] = self.fit_settings.latent_dim
+            settings["latent_dim"] = self.fit_settings.energy.latent_dim
         if self.rule != "mahalanobis":
             settings |= {"coreset_size": CORESET_SIZE, "projected_channels": PROJECTED_CHANNELS}
         return settings
@@ -97,11 +101,11 @@ class FeatureRule:
         """The backbone's graph, and how its features lie."""
         settings = self.fit_settings
         return traced(
-            settings.backbone,
-            settings.image_size,
-            strides=settings.strides,
-            coarse_strides=settings.coarse_strides,
-            border=settings.border,
+            settings.features.backbone,
+            settings.input.image_size,
+            strides=settings.features.strides,
+            coarse_strides=settings.features.coarse_strides,
+            border=settings.features.border_margin,
         )
 
     def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
@@ -144,7 +148,7 @@ class FeatureRule:
     ) -> list[Float[Tensor, "b g g c"]]:
         """The same images as often again, under the light that energyad's training sees."""
         rng = np.random.default_rng(seed)
-        strength = self.fit_settings.lighting
+        strength = self.fit_settings.augmentation.photometric_jitter
         lit = (
             np.stack([photometric_jitter(image, strength=strength, rng=rng) for image in batch])
             for batch in read_batches(good, self.image_size)
@@ -175,12 +179,12 @@ def is_rule(name: str) -> bool:
 
 def rule_named(name: str, *, image_size: int) -> FeatureRule:
     """The rule of that name."""
-    return FeatureRule(name, settings_for(name, FitSettings(image_size=image_size)))
+    return FeatureRule(name, settings_for(name, FitSettings().with_values({"input.image_size": image_size})))
 
 
 def settings_for(name: str, settings: FitSettings) -> FitSettings:
     """These settings with what features a rule of that name is given."""
-    return settings if name.endswith(HALF) else replace(settings, coarse_strides=())
+    return settings if name.endswith(HALF) else settings.with_values({"features.coarse_strides": ()})
 
 
 @functools.cache
@@ -215,7 +219,7 @@ def _fit_nearest_latent(
     patches: Float[Tensor, "n c"], generator: torch.Generator, settings: FitSettings
 ) -> tuple[Rule, int]:
     """The same rule on the whitened latents, which energyad's energy sees."""
-    whitening = fit_whitening(patches, latent_dim=settings.latent_dim)
+    whitening = fit_whitening(patches, latent_dim=settings.energy.latent_dim)
     latents = torch.cat([whitening(chunk.float()) for chunk in patches.split(65536)])
     bank = latents[greedy_coreset(latents, CORESET_SIZE, generator, channels=PROJECTED_CHANNELS)]
     num_bytes = num_tensor_bytes([bank, *whitening.buffers()])
@@ -226,7 +230,7 @@ def _fit_mahalanobis(
     patches: Float[Tensor, "n c"], generator: torch.Generator, settings: FitSettings
 ) -> tuple[Rule, int]:
     """The distance from the mean of the whitened latents."""
-    whitening = fit_whitening(patches, latent_dim=settings.latent_dim)
+    whitening = fit_whitening(patches, latent_dim=settings.energy.latent_dim)
     return lambda queries: whitening(queries).norm(dim=1), num_tensor_bytes(whitening.buffers())
 
 

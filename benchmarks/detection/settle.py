@@ -10,7 +10,6 @@ import copy
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,8 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
         if scale not in looks:
             looks[scale], spent = {}, 0.0
         patches = rehearsal.scales[scale]
-        at = min(iteration * patches.factor**2, settings.iterations)
-        if at % every == 0 or iteration == for_scale(settings, patches).iterations:
+        at = min(iteration * patches.factor**2, settings.dxmi.iterations)
+        if at % every == 0 or iteration == for_scale(settings, patches).dxmi.iterations:
             looks[scale][at] = copy.deepcopy(expert), spent
         resumed = time.process_time()
 
@@ -62,10 +61,13 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
         # A scale that stopped before stays as it was.
         then = [each[max(at for at in each if at <= iteration)] for each in looks.values()]
         judge = combine_scales(
-            [expert for expert, _ in then], rehearsal.scales, rehearsal.grid, settings.coarse_weight
+            [expert for expert, _ in then], rehearsal.scales, rehearsal.grid, settings.energy.coarse_weight
         )
         head = EnergyHead(
-            judge, grid=rehearsal.grid, smoothing=settings.smoothing, contrast=settings.heatmap_contrast
+            judge,
+            grid=rehearsal.grid,
+            smoothing=settings.heatmap.smoothing,
+            contrast=settings.heatmap.contrast,
         )
         seconds = round(sum(cost for _, cost in then), 1)
         report({"iteration": iteration, "cpu_seconds": seconds} | detect(rehearsal.probe, head))
@@ -77,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data-root", action="append", type=Path)
     p.add_argument("--categories", nargs="+", default=[], metavar="NAME")
     p.add_argument("--seeds", nargs="+", type=int, default=[0])
-    p.add_argument("--iterations", type=int, default=2 * FitSettings().iterations)
+    p.add_argument("--iterations", type=int, default=2 * FitSettings().dxmi.iterations)
     p.add_argument("--every", type=int, default=100)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--results", type=Path, default=RESULTS)
@@ -93,7 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.categories:
             category = open_anywhere(name, options.data_root)
             for seed in options.seeds:
-                run_one(category, replace(FitSettings(), seed=seed, iterations=options.iterations), options)
+                run_one(
+                    category,
+                    FitSettings().with_values({"seed": seed, "dxmi.iterations": options.iterations}),
+                    options,
+                )
         figure = options.figure or options.results.with_suffix(".png")
         draw(provenance.read_rows(options.results), figure)
         print(figure)
@@ -106,7 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_one(category: Category, settings: FitSettings, options: argparse.Namespace) -> None:
     """One training's rows."""
     stamp = vars(provenance.stamp(threads=options.threads))
-    plain = {name: value for name, value in settings.to_dict().items() if name not in ("seed", "iterations")}
+    longer = {"seed", "dxmi.iterations"}  # the game of fewer iterations is the beginning of this one
+    plain = {name: value for name, value in settings.values().items() if name not in longer}
     what = {"category": category.name, "seed": settings.seed, "settings_hash": settings_hash(plain)}
 
     def report(figures: dict[str, Any]) -> None:

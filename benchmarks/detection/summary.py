@@ -22,7 +22,7 @@ METHODS = frozenset((
 
 def render(results: Path) -> str:
     """The tables, of these methods and the default image size alone."""
-    size = FitSettings().image_size
+    size = FitSettings().input.image_size
     return table.render(
         [row for row in standing.read(results) if row.method in METHODS and row.image_size == size]
     )

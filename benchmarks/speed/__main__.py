@@ -117,7 +117,9 @@ def memory_rows(bench: Bench) -> Iterator[dict[str, Any]]:
 def flat_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     """A small network on small images, so that a hundred thousand take minutes; what is kept for each is the same."""
     demo = render_demo(bench.folder / "small", train=12, good=8, per_flaw=2, size=64)
-    settings = FitSettings(image_size=64, pretrain_steps=100, iterations=0)
+    settings = FitSettings().with_values(
+        {"input.image_size": 64, "energy.pretrain_steps": 100, "dxmi.iterations": 0}
+    )
     AnomalyDetector.fit(demo.train_good, settings=settings, threads=bench.threads).save(
         bench.folder / "small-model"
     )
@@ -156,7 +158,7 @@ MEASURES: dict[str, Callable[[Bench], Iterator[dict[str, Any]]]] = dict(
 
 def fit(category: Category, place: Path, *, threads: int, precision: str) -> None:
     """A model of the category, with otherwise default settings."""
-    settings = FitSettings(precision=precision)
+    settings = FitSettings().with_values({"features.precision": precision})
     fitted = AnomalyDetector.fit(category.train_good, name=category.name, settings=settings, threads=threads)
     fitted.save(place)
 

@@ -39,7 +39,9 @@ class Stages(nn.Module):
 def stages_of(detector: AnomalyDetector) -> Stages:
     """The detector's own backbone."""
     settings = FitSettings.from_dict(detector.manifest.settings)
-    extractor = load_extractor(settings.backbone, image_size=settings.image_size, strides=settings.strides)
+    extractor = load_extractor(
+        settings.features.backbone, image_size=settings.input.image_size, strides=settings.features.strides
+    )
     return Stages(extractor).eval().requires_grad_(False)
 
 

@@ -70,7 +70,9 @@ def measure(
     method: str, train: Sequence[Field], test: Sequence[Field], arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Fit one method and score the test fields."""
-    settings = FitSettings(tiles=parse_tiles(method), image_size=arguments.image_size, seed=arguments.seed)
+    settings = FitSettings().with_values(
+        {"input.tiles": parse_tiles(method), "input.image_size": arguments.image_size, "seed": arguments.seed}
+    )
     started = time.perf_counter()
     detector = AnomalyDetector.fit(
         [field.image for field in train], settings=settings, threads=arguments.threads
@@ -89,7 +91,7 @@ def measure(
         "category": arguments.category,
         "tiles": method,
         "network_input": arguments.image_size,
-        "graph_input": settings.input_shape,
+        "graph_input": settings.input.shape,
         "field": arguments.field,
         "part": arguments.part,
         "num_train": len(train),

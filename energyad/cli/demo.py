@@ -76,7 +76,9 @@ def _fit(category: Category, folder: Path, *, seed: int, threads: int | None) ->
         detector = AnomalyDetector.fit(
             category.train_good,
             name=category.name,
-            settings=FitSettings(seed=seed, pretrain_steps=WARMUP_ITERATIONS, iterations=ITERATIONS),
+            settings=FitSettings().with_values(
+                {"seed": seed, "energy.pretrain_steps": WARMUP_ITERATIONS, "dxmi.iterations": ITERATIONS}
+            ),
             threads=threads,
             progress=bar,
         )

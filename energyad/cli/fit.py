@@ -126,15 +126,15 @@ def fit(
     folder = output or Path("models") / label
     options = {
         "seed": seed,
-        "backbone": backbone,
-        "image_size": image_size,
-        "precision": precision,
-        "white_level": white_level,
-        "iterations": iterations,
-        "ensemble_size": energies,
-        "false_reject_rate": target_frr,
-        "review_rate": review_frr,
-        "tiles": None if tiles is None else parse_tiles(tiles),
+        "features.backbone": backbone,
+        "input.image_size": image_size,
+        "features.precision": precision,
+        "input.white_level": white_level,
+        "dxmi.iterations": iterations,
+        "energy.ensemble_size": energies,
+        "threshold.false_reject_rate": target_frr,
+        "threshold.review_rate": review_frr,
+        "input.tiles": None if tiles is None else parse_tiles(tiles),
     }
     started = time.perf_counter()
     detector = _fit(
@@ -220,13 +220,13 @@ def _fit(
 
 
 def _settings(given: dict[str, Any], overrides: Sequence[str]) -> FitSettings:
-    from energyad.overrides import overridden
     from energyad.settings import FitSettings
+    from energyad.settings.text import overridden
 
-    review = FitSettings().review_rate
-    if review is not None and given.get("false_reject_rate", 0) > review:  # then no room is left for a review
-        given = {"review_rate": None, **given}
-    return overridden(FitSettings(**given), overrides)
+    review = FitSettings().threshold.review_rate
+    if review is not None and given.get("threshold.false_reject_rate", 0) > review:  # no room for a review
+        given = {"threshold.review_rate": None, **given}
+    return overridden(FitSettings().with_values(given), overrides)
 
 
 def _say_what_next(

@@ -63,7 +63,7 @@ class AnomalyDetector:
 
         categories: of each image, where one model is for several kinds of parts, each of which gets its own energy
         (`energyad.energy.patch_energy`); scoring is not told, and finds the category out.
-        backbone_weights: a safetensors file for `settings.backbone`, where it shall not be the package's own.
+        backbone_weights: a safetensors file for `settings.features.backbone`, where it shall not be the package's own.
         threads: for the backbone, all cores by default; the small networks always train on one. runtime: that the
         fitted detector scores on. roi, ignore: the only area that counts, and one that does not: polygons or a mask,
         see `energyad.fitting.roi`. any_direction: whether parts come in any direction, so that of few images turned

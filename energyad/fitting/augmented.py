@@ -42,7 +42,7 @@ def photometric_features(
     progress: Progress,
 ) -> GoodFeatures:
     """Features of the fitted images under other light: of few images several times, of very many only some."""
-    if settings.lighting == 0:
+    if settings.augmentation.photometric_jitter == 0:
         return GoodFeatures.none()
     rounds = -(-MIN_JITTERED // len(fitted_images))
     step = -(-len(fitted_images) // MAX_JITTERED)

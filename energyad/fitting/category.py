@@ -103,8 +103,8 @@ def fit_category(
     """
     area = None
     if mask is not None:
-        axes = upsampling_axes(grid, settings.cut(), smoothing=settings.smoothing)
-        area = patches_in_roi(torch.from_numpy(mask), axes, settings.cut())
+        axes = upsampling_axes(grid, settings.input.tiling, smoothing=settings.heatmap.smoothing)
+        area = patches_in_roi(torch.from_numpy(mask), axes, settings.input.tiling)
     generator = torch.Generator().manual_seed(settings.seed)
     good = extract(good_images, session, settings=settings, skip_bad=skip_bad, progress=progress)
     require_enough(len(good.kept), of=name)
@@ -174,7 +174,7 @@ def split(count: int, *, settings: FitSettings, generator: torch.Generator) -> t
     Twenty held out are enough for a prediction limit, so larger sets give training a larger share.
     """
     order = torch.randperm(count, generator=generator).tolist()
-    share = settings.holdout * count
+    share = settings.threshold.holdout_fraction * count
     num_held_out = max(1, round(min(share, max(TARGET_HELD_OUT, share / 2))))
     return sorted(order[num_held_out:]), sorted(order[:num_held_out])
 

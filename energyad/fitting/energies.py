@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -92,7 +92,7 @@ def fit_patch_energy(
     """
     patches, relit = good.own.flatten(0, 1), good.relit.flatten(0, 1)
     seen = torch.cat([patches, relit]) if len(relit) > len(patches) else patches
-    whitening = fit_whitening(seen, latent_dim=settings.latent_dim)
+    whitening = fit_whitening(seen, latent_dim=settings.energy.latent_dim)
     latents = torch.empty(len(patches) + len(relit), whitening.projection.shape[1])
     _whiten(whitening, patches, latents[: len(patches)])
     _whiten(whitening, relit, latents[len(patches) :])
@@ -110,8 +110,8 @@ def fit_patch_energy(
 
     def fit_one() -> tuple[nn.Module, TrainedEnergy]:
         prototypes = None
-        if settings.memory_bank_size > 0:
-            progress.stage("prototypes", settings.memory_bank_size)
+        if settings.memory_bank.size > 0:
+            progress.stage("prototypes", settings.memory_bank.size)
             prototypes = build_memory_bank(own_light, whitening, settings, generator)
             progress.advance(len(prototypes.coreset.points))
 
@@ -136,7 +136,7 @@ def fit_patch_energy(
         )
         return wrapped(trained.energy), trained
 
-    energies, trainings = zip(*(fit_one() for _ in range(settings.ensemble_size)), strict=True)
+    energies, trainings = zip(*(fit_one() for _ in range(settings.energy.ensemble_size)), strict=True)
     return finished(_mean(energies)).requires_grad_(False), list(trainings)
 
 
@@ -144,7 +144,7 @@ def fit_reranker(
     images: Float[Tensor, "n p k"], whitening: Whitening, settings: FitSettings, progress: Progress
 ) -> Reranker | None:
     """Several coresets of the latents, each from a draw of its own, or None where none are asked for."""
-    looks = settings.rerank_banks if settings.memory_bank_size > 0 else 0
+    looks = settings.memory_bank.rerank_banks if settings.memory_bank.size > 0 else 0
     if looks == 0:
         return None
     progress.stage("closer look", looks)
@@ -157,14 +157,14 @@ def fit_reranker(
             _fit_coreset(
                 images,
                 whitening,
-                settings.rerank_bank_size,
+                settings.memory_bank.rerank_bank_size,
                 generator,
                 most_candidates=MAX_PATCHES,
                 most_measured=MAX_SCALE_IMAGES_RERANK,
             )
         )
         progress.advance()
-    return Reranker.of(whitening.deviations(), coresets, share=settings.rerank_fraction)
+    return Reranker.of(whitening.deviations(), coresets, share=settings.memory_bank.rerank_fraction)
 
 
 def extend_memory_bank(
@@ -201,12 +201,12 @@ def build_memory_bank(
     coreset = _fit_coreset(
         images,
         whitening,
-        settings.memory_bank_size,
+        settings.memory_bank.size,
         generator,
         most_candidates=MAX_CANDIDATES,
         most_measured=MAX_SCALE_IMAGES,
     )
-    return MemoryBank(whitening.deviations(), coreset, settings.memory_bank_directions)
+    return MemoryBank(whitening.deviations(), coreset, settings.memory_bank.directions)
 
 
 def _fit_coreset(
@@ -264,12 +264,13 @@ def for_scale(settings: FitSettings, scale: Scale) -> FitSettings:
     """
     share = scale.factor**2
     decay = settings.dxmi.decay_iterations
-    return replace(
-        settings,
-        memory_bank_size=-(-settings.memory_bank_size // scale.factor),
-        pretrain_steps=-(-settings.pretrain_steps // share),
-        iterations=-(-settings.iterations // share),
-        dxmi=replace(settings.dxmi, decay_iterations=decay and -(-decay // share)),
+    return settings.with_values(
+        {
+            "memory_bank.size": -(-settings.memory_bank.size // scale.factor),
+            "energy.pretrain_steps": -(-settings.energy.pretrain_steps // share),
+            "dxmi.iterations": -(-settings.dxmi.iterations // share),
+            "dxmi.decay_iterations": decay and -(-decay // share),
+        }
     )
 
 
@@ -292,7 +293,7 @@ def fit_multiscale_energy(
         expert, own = fit_patch_energy(patches, own_settings, drawing, progress, look)
         experts.append(expert)
         trainings += own
-    return combine_scales(experts, scales, grid, settings.coarse_weight), trainings
+    return combine_scales(experts, scales, grid, settings.energy.coarse_weight), trainings
 
 
 def extend_memory_banks(

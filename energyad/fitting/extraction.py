@@ -74,14 +74,14 @@ def extract(
     most = max(1, MOST_TILES // max(1, len(good_images)))
 
     def work(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float16[np.ndarray, "tiles*g g c"]]:
-        if settings.cut().count == 1:
+        if settings.input.tiling.count == 1:
             return list(_half(session.run(np.stack(batch))))
         found = [_half(session.run(some_tiles(image, settings=settings, most=most))) for image in batch]
         return [np.concatenate(patches) for patches in found]
 
-    key: tuple[object, ...] = (session.fingerprint, settings.input_shape, settings.white_level)
+    key: tuple[object, ...] = (session.fingerprint, settings.input.shape, settings.input.white_level)
     if change is not None:
-        key += (change, settings.lighting, settings.seed)
+        key += (change, settings.augmentation.photometric_jitter, settings.seed)
     rows = open_feature_store(good_images, key=key)
     ahead = range(rows.next_place, len(good_images))
     progress.advance(rows.next_place)
@@ -118,8 +118,8 @@ def some_tiles(
     pixels: UInt8[np.ndarray, "h w 3"], *, settings: FitSettings, most: int
 ) -> UInt8[np.ndarray, "tiles side side 3"]:
     """An image's tiles, `most` of them where it has more: other ones of other images, the same ones every time."""
-    tiles = settings.cut()
-    found = cut_pixels(pixels, tiles, settings.image_size)
+    tiles = settings.input.tiling
+    found = cut_pixels(pixels, tiles, settings.input.image_size)
     seed = [
         settings.seed,
         zlib.crc32(pixels.tobytes()),
@@ -149,15 +149,17 @@ def work_on(
     """
 
     def read(place: int) -> UInt8[np.ndarray, "h w 3"]:
-        pixels = reading.as_rgb(good_images[place], white_level=settings.white_level)
+        pixels = reading.as_rgb(good_images[place], white_level=settings.input.white_level)
         if change is None:
-            return reading.resize(pixels, settings.input_shape)
+            return reading.resize(pixels, settings.input.shape)
         rng = np.random.default_rng((settings.seed, place))
         if change == "turned":  # at its own aspect
             pixels = turn(pixels, rng=rng)
-        pixels = reading.resize(pixels, settings.input_shape)
+        pixels = reading.resize(pixels, settings.input.shape)
         return (
-            photometric_jitter(pixels, strength=settings.lighting, rng=rng) if change == "relit" else pixels
+            photometric_jitter(pixels, strength=settings.augmentation.photometric_jitter, rng=rng)
+            if change == "relit"
+            else pixels
         )
 
     wanted = range(len(good_images)) if places is None else places
@@ -184,15 +186,15 @@ def open_backbone(
 ) -> Backbone:
     """The backbone of these settings. good_images: some of which tell an integer one the range of its numbers."""
     extractor = load_extractor(
-        settings.backbone,
-        image_size=settings.image_size,
-        strides=settings.strides,
-        coarse_strides=settings.coarse_strides,
-        border=settings.border,
+        settings.features.backbone,
+        image_size=settings.input.image_size,
+        strides=settings.features.strides,
+        coarse_strides=settings.features.coarse_strides,
+        border=settings.features.border_margin,
         weights_file=weights_file,
     )
     graph = extractor_graph(extractor)
-    if settings.precision == "int8":
+    if settings.features.precision == "int8":
         pixels = some_pixels(good_images, settings=settings, skip_bad=skip_bad)
-        graph = quantise(graph, pixels, name=settings.backbone)
+        graph = quantise(graph, pixels, name=settings.features.backbone)
     return Backbone(extractor, graph, OnnxFeatures(graph.SerializeToString(), threads=threads or 0))

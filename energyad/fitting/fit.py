@@ -6,7 +6,6 @@ import datetime
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def fit_model(
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Fit on images of good parts; see `AnomalyDetector.fit`. Returns what a model folder holds."""
     settings, progress = settings or FitSettings(), progress or NullProgress()
-    judged = judge(settings.input_shape, roi=roi, ignore=ignore)
+    judged = judge(settings.input.shape, roi=roi, ignore=ignore)
     started = time.perf_counter()
     require_enough(len(good_images), of=name)
     groups = by_category(good_images, categories, name=name)
@@ -87,7 +86,7 @@ def fit_model(
         for (category, images), told in zip(groups.items(), progresses, strict=True)
     )
     if num_channels(fits) < extractor.scales[-1].stop:  # what nobody is judged by need not be computed
-        settings = replace(settings, coarse_strides=())
+        settings = settings.with_values({"features.coarse_strides": ()})
         extractor, backbone_graph, session = open_for(settings)
     head = head_of(fits, extractor.grid, settings, mask=judged.mask)
     with single_thread():
@@ -95,7 +94,7 @@ def fit_model(
     # Its energies only fall: what was promised of a model that knew none of its threshold's parts holds of this one.
     fits = tuple(each.with_held_out(settings=settings) for each in fits)
     head = head_of(fits, extractor.grid, settings, units=units, mask=judged.mask)
-    tiled = export.with_tiles(backbone_graph, settings.cut(), side=settings.image_size)
+    tiled = export.with_tiles(backbone_graph, settings.input.tiling, side=settings.input.image_size)
     graph = export.join(tiled, export.export_head(head, num_channels=num_channels(fits)))
     for each in fits:
         each.discard()
@@ -159,7 +158,7 @@ def head_of(
     mask: Bool[np.ndarray, "h w"] | None = None,
 ) -> EnergyHead:
     """The head of one category's expert, or of several and the rule that tells which to ask; see `CategoryMixture`."""
-    tiles, judged = settings.cut(), None if mask is None else torch.from_numpy(mask)
+    tiles, judged = settings.input.tiling, None if mask is None else torch.from_numpy(mask)
     expert: PatchEnergyLike | CategoryMixture = fits[0].judge
     if len(fits) > 1:
         recognition = fit_category_classifier(
@@ -169,8 +168,8 @@ def head_of(
     return EnergyHead(
         expert,
         grid=grid,
-        smoothing=settings.smoothing,
-        contrast=settings.heatmap_contrast,
+        smoothing=settings.heatmap.smoothing,
+        contrast=settings.heatmap.contrast,
         tiles=tiles,
         mask=judged,
     ).eval()
@@ -189,9 +188,9 @@ def describe(
         name=name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         input=InputSpec(
-            image_size=settings.image_size,
-            tiles=TileSpec(**vars(settings.cut())),
-            white_level=settings.white_level,
+            image_size=settings.input.image_size,
+            tiles=TileSpec(**vars(settings.input.tiling)),
+            white_level=settings.input.white_level,
         ),
         backbone=BackboneSpec(**vars(weights)),
         calibration=CalibrationSpec(**vars(calibration)),

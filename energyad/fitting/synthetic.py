@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -45,16 +44,16 @@ def synthetic_patches(
     The copies lie under other light too, or light would tell good patches from planted ones. kinds: of the defects.
     mask: pixels of the resized image that they may cover; of tiles all, since where the drawn ones lay is not known.
     """
-    if settings.synthetic_defects == 0:
+    if settings.synthetic_defects.per_image == 0:
         return [torch.empty(0, scale.num_channels, dtype=torch.float16) for scale in scales]
     chosen = range(0, len(fitted_images), -(-len(fitted_images) // MAX_COPIES))
     most_tiles = max(1, MAX_COPIES // len(chosen))
-    mask = mask if settings.cut().count == 1 else None
+    mask = mask if settings.input.tiling.count == 1 else None
     progress.stage("planted", len(chosen))
 
     def covered(place: int) -> list[Float16[Tensor, "p c"]]:
         rng = np.random.default_rng((settings.seed, place))
-        pixels = reading.as_rgb(fitted_images[place], white_level=settings.white_level)
+        pixels = reading.as_rgb(fitted_images[place], white_level=settings.input.white_level)
         fields = drawing_fields(pixels, settings=settings, most_tiles=most_tiles)
         rounds = -(-MIN_COPIES // (len(chosen) * len(fields)))
         copies = (
@@ -76,12 +75,12 @@ def drawing_fields(
     pixels: UInt8[np.ndarray, "h w 3"], *, settings: FitSettings, most_tiles: int
 ) -> Sequence[UInt8[np.ndarray, "side side2 3"]]:
     """The image, or some of its tiles, at a size at which defects are drawn: from the network's to FINER times that."""
-    size = drawing_size(pixels.shape[:2], settings.input_shape)
-    if settings.cut().count == 1:
+    size = drawing_size(pixels.shape[:2], settings.input.shape)
+    if settings.input.tiling.count == 1:
         return [reading.resize(pixels, size)]
-    times = FINER if size == tuple(FINER * side for side in settings.input_shape) else 1
-    enlarged = replace(settings, image_size=times * settings.image_size)
-    return list(some_tiles(reading.resize(pixels, enlarged.input_shape), settings=enlarged, most=most_tiles))
+    times = FINER if size == tuple(FINER * side for side in settings.input.shape) else 1
+    enlarged = settings.with_values({"input.image_size": times * settings.input.image_size})
+    return list(some_tiles(reading.resize(pixels, enlarged.input.shape), settings=enlarged, most=most_tiles))
 
 
 def plant(
@@ -99,7 +98,7 @@ def plant(
     """
     image, covered = pixels, np.zeros(pixels.shape[:2], dtype=bool)
     within = None if mask is None else reading.resize_map(mask.astype(np.float32), *pixels.shape[:2]) >= 0.5
-    for _ in range(settings.synthetic_defects):
+    for _ in range(settings.synthetic_defects.per_image):
         defect = draw_defect(image, rng=rng, kind=str(rng.choice(kinds)), within=within)
         image, covered = defect.image, covered | defect.mask
     if within is not None:
@@ -107,7 +106,7 @@ def plant(
     inner = slice(grid.margin, grid.size - grid.margin)
     share = reading.resize_map(covered.astype(np.float32), grid.size, grid.size)[inner, inner]
     return photometric_jitter(
-        reading.resize(image, grid.image_size), strength=settings.lighting, rng=rng
+        reading.resize(image, grid.image_size), strength=settings.augmentation.photometric_jitter, rng=rng
     ), share
 
 

@@ -34,11 +34,11 @@ def calibrate_on(
     """
     held_out = [image for each in fits for image in each.held_out_images]
     rates: dict[str, Any] = {
-        "false_reject_rate": settings.false_reject_rate,
-        "review_rate": settings.review_rate,
+        "false_reject_rate": settings.threshold.false_reject_rate,
+        "review_rate": settings.threshold.review_rate,
     }
     names = [each.name for each in fits]
-    runtime = HeadRuntime(session, head, side=settings.image_size)
+    runtime = HeadRuntime(session, head, side=settings.input.image_size)
     parts = measure(held_out, runtime, names, settings, progress)
     scores = [part.score for part in parts]
     if len(fits) == 1:

@@ -85,14 +85,14 @@ def train_energy(
     on_record: called with DxMI's iteration and the energy of that time, first before the game.
     """
     latent_dim = latents.shape[1]
-    bottleneck = min(settings.bottleneck, max(1, latent_dim // MIN_COMPRESSION))
+    bottleneck = min(settings.energy.bottleneck, max(1, latent_dim // MIN_COMPRESSION))
     autoencoder = AutoencoderEnergy(
-        latent_dim, width=settings.energy_width, bottleneck=bottleneck, generator=generator
+        latent_dim, width=settings.energy.width, bottleneck=bottleneck, generator=generator
     )
     best = pretrain_autoencoder(
         autoencoder, latents, held_out, settings=settings, generator=generator, progress=progress
     )
-    set_scale(best, latents, mean_energy=settings.initial_energy)
+    set_scale(best, latents, mean_energy=settings.energy.initial_energy)
     on_record(0, best)
     return train_dxmi(
         best,
@@ -115,15 +115,17 @@ def train_dxmi(
     progress: Progress,
     on_record: OnRecord = no_callback,
 ) -> TrainedEnergy:
-    """DxMI: the energy against a sampler, for `settings.iterations`."""
-    if settings.iterations == 0:
+    """DxMI: the energy against a sampler, for `settings.dxmi.iterations`."""
+    if settings.dxmi.iterations == 0:
         return TrainedEnergy(energy.eval(), ())
-    progress.stage("DxMI", settings.iterations)
+    progress.stage("DxMI", settings.dxmi.iterations)
     watch = EarlyStopping(held_out, patience=DXMI_PATIENCE)
     watch.look(energy)
     trainer = DxMITrainer(energy=energy, data=latents, settings=settings.dxmi, generator=generator)
     history: list[TrainingRecord] = []
-    for record in trainer.run(settings.iterations, record_every=min(RECORD_EVERY, settings.iterations)):
+    for record in trainer.run(
+        settings.dxmi.iterations, record_every=min(RECORD_EVERY, settings.dxmi.iterations)
+    ):
         figures = {"E(data)": record.energy_data, "E(samples)": record.energy_samples}
         progress.advance(record.iteration - (history[-1].iteration if history else 0), figures=figures)
         history.append(record)
@@ -147,12 +149,16 @@ def pretrain_autoencoder(
     What is lowered is a power mean of the patches' errors: the maximum over an image makes its score, so a rare good
     patch that is reproduced badly costs as much as a frequent one.
     """
-    steps, batch_size, power = settings.pretrain_steps, settings.pretrain_batch_size, settings.pretrain_power
+    steps, batch_size, power = (
+        settings.energy.pretrain_steps,
+        settings.energy.pretrain_batch_size,
+        settings.energy.pretrain_power,
+    )
     if steps == 0:
         return energy
     watch = EarlyStopping(held_out, patience=WARM_UP_PATIENCE)
     progress.stage("warm-up", steps)
-    optimizer = torch.optim.Adam(energy.parameters(), lr=settings.pretrain_lr, fused=True)
+    optimizer = torch.optim.Adam(energy.parameters(), lr=settings.energy.pretrain_lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
     def loss() -> Tensor:
@@ -217,9 +223,11 @@ def train_discriminator(
 
     held_out: patches of other good images, whose log-odds set the unit: those of few fitted images are known by heart.
     """
-    discriminator = Discriminator(good.shape[1], width=settings.discriminator_width, generator=generator)
+    discriminator = Discriminator(
+        good.shape[1], width=settings.synthetic_defects.discriminator_width, generator=generator
+    )
     optimizer = torch.optim.AdamW(discriminator.parameters(), lr=2e-3, weight_decay=1e-2, fused=True)
-    steps = settings.discriminator_iterations
+    steps = settings.synthetic_defects.discriminator_iterations
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps)
     progress.stage("log-odds", steps)
 
@@ -231,5 +239,5 @@ def train_discriminator(
         return softplus(of_good).mean() + softplus(-of_planted).mean()
 
     minimize(loss, optimizer, schedule, steps=steps, figure="cross-entropy", progress=progress)
-    discriminator.set_unit(held_out, strength=settings.discriminator_strength)
+    discriminator.set_unit(held_out, strength=settings.synthetic_defects.discriminator_strength)
     return discriminator.eval()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -28,17 +27,6 @@ from energyad.settings import FitSettings
 FIRST_WITH_EXPERTS = 8
 """Of models whose head holds an expert or experts; before, it held their modules itself."""
 
-EARLIER: Mapping[str, Any] = {
-    "rerank_fraction": 1 / 32,
-    "coarse_strides": (),
-    "border": 16,
-    "heatmap_contrast": 1.0,
-}
-"""Settings that models of an earlier energyad do not name, and what they were then."""
-
-GONE: Mapping[str, str] = {"scale_powers": "scale_powers", "heatmap_half_share": "coarse_strides"}
-"""Settings of models of an earlier energyad, and the one that says whether each of them meant anything."""
-
 FIRST_EVEN = 11
 """Of models whose patches weigh as much at the border as in the middle."""
 
@@ -62,18 +50,18 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
             f"model '{manifest.name}' is of an earlier energyad, whose network differs: score it with "
             "--runtime onnxruntime, or fit it again"
         )
-    settings = FitSettings.from_dict({**EARLIER, **_named_today(manifest)})
+    settings = FitSettings.from_dict(manifest.settings)
     extractor = _filled_extractor(manifest, contents, settings)
     tensors = _tensors(contents, HEAD_FILE)
     if manifest.schema_version < FIRST_WITH_EXPERTS:
         tensors = _renamed(tensors, several=bool(manifest.categories))
-    tiles, expert = settings.cut(), _empty_expert_or_experts(tensors, manifest, extractor, settings)
+    tiles, expert = settings.input.tiling, _empty_expert_or_experts(tensors, manifest, extractor, settings)
     even = manifest.schema_version >= FIRST_EVEN
     head = EnergyHead(
         expert,
         grid=extractor.grid,
-        smoothing=settings.smoothing,
-        contrast=settings.heatmap_contrast,
+        smoothing=settings.heatmap.smoothing,
+        contrast=settings.heatmap.contrast,
         tiles=tiles,
         mask=tensors.get("mask"),
         even=even,
@@ -88,29 +76,12 @@ def _filled_extractor(
     extractor = empty_extractor(
         BackboneWeights(**manifest.backbone.model_dump()),
         image_size=manifest.input.image_size,
-        strides=settings.strides,
-        coarse_strides=settings.coarse_strides,
-        border=settings.border,
+        strides=settings.features.strides,
+        coarse_strides=settings.features.coarse_strides,
+        border=settings.features.border_margin,
     )
-    if "border" not in manifest.settings and extractor.scales[-1].margin > 0:
-        raise ModelError(
-            f"model '{manifest.name}' is of an earlier energyad, whose half-size patches lay elsewhere: score it with "
-            "--runtime onnxruntime, or fit it again"
-        )
     _fill(extractor.backbone, _tensors(contents, BACKBONE_FILE), BACKBONE_FILE)
     return extractor
-
-
-def _named_today(manifest: Manifest) -> dict[str, Any]:
-    """The settings but those that are gone. Raises ModelError where one of these meant something."""
-    named = manifest.settings
-    for name, meant in GONE.items():
-        if name in named and named.get(meant):
-            raise ModelError(
-                f"model '{manifest.name}': fitted with {name}, which is gone: score it with --runtime onnxruntime, "
-                "or fit it again"
-            )
-    return {name: value for name, value in named.items() if name not in GONE}
 
 
 def _empty_expert_or_experts(
@@ -123,7 +94,7 @@ def _empty_expert_or_experts(
     experts = [_empty_judge(tensors, name, extractor, settings) for name in names]
     channels = extractor.scales[-1].stop
     empty = torch.zeros(channels), torch.zeros(channels, len(names)), torch.zeros(len(names))
-    return CategoryMixture(experts, CategoryClassifier(*empty), tiles=settings.cut().count)
+    return CategoryMixture(experts, CategoryClassifier(*empty), tiles=settings.input.tiling.count)
 
 
 def _empty_judge(
@@ -135,7 +106,7 @@ def _empty_judge(
         return _empty_expert(tensors, prefix, settings)
     names = [f"{prefix}experts.{number}." for number in range(len(scales))]
     experts = [_empty_expert(tensors, name, settings) for name in names]
-    return combine_scales(experts, scales, extractor.grid, settings.coarse_weight)
+    return combine_scales(experts, scales, extractor.grid, settings.energy.coarse_weight)
 
 
 def _empty_expert(tensors: Mapping[str, Tensor], prefix: str, settings: FitSettings) -> PatchEnergy:
@@ -145,11 +116,11 @@ def _empty_expert(tensors: Mapping[str, Tensor], prefix: str, settings: FitSetti
         raise _misfit(HEAD_FILE)
     whitening = Whitening(*projection.shape)
     look = _empty_look(tensors, f"{prefix}closer_look.", settings)
-    if settings.ensemble_size == 1:
+    if settings.energy.ensemble_size == 1:
         return PatchEnergy(
             whitening, _empty_energy(tensors, f"{prefix}energy", projection.shape[1], settings), look
         )
-    names = [f"{prefix}energy.energies.{number}" for number in range(settings.ensemble_size)]
+    names = [f"{prefix}energy.energies.{number}" for number in range(settings.energy.ensemble_size)]
     energies = [_empty_energy(tensors, name, projection.shape[1], settings) for name in names]
     return PatchEnergy(whitening, MeanEnergy(energies), look)
 
@@ -160,11 +131,13 @@ def _empty_look(tensors: Mapping[str, Tensor], prefix: str, settings: FitSetting
     own = {name: tensors[f"{prefix}{name}"] for name in names if f"{prefix}{name}" in tensors}
     if not own:
         return None
-    looks = settings.rerank_banks
+    looks = settings.memory_bank.rerank_banks
     if len(own) < len(names) or looks == 0 or own["points"].shape[-1] % looks != 0:
         raise _misfit(HEAD_FILE)
     return Reranker(
-        looks, settings.rerank_fraction, **{name: torch.empty_like(each) for name, each in own.items()}
+        looks,
+        settings.memory_bank.rerank_fraction,
+        **{name: torch.empty_like(each) for name, each in own.items()},
     )
 
 
@@ -177,16 +150,18 @@ def _renamed(tensors: Mapping[str, Tensor], *, several: bool) -> dict[str, Tenso
 
 
 def _empty_energy(tensors: Mapping[str, Tensor], name: str, latents: int, settings: FitSettings) -> nn.Module:
-    inner = name if settings.memory_bank_size == 0 else f"{name}.energy"
+    inner = name if settings.memory_bank.size == 0 else f"{name}.energy"
     # Models of an earlier energyad have none.
     discriminated = f"{inner}.discriminator.first.weight" in tensors
     code = tensors.get(f"{inner}.energy.decoder.0.weight" if discriminated else f"{inner}.decoder.0.weight")
     if code is None:
         raise _misfit(HEAD_FILE)
-    energy: nn.Module = AutoencoderEnergy(latents, width=settings.energy_width, bottleneck=code.shape[1])
+    energy: nn.Module = AutoencoderEnergy(latents, width=settings.energy.width, bottleneck=code.shape[1])
     if discriminated:
-        energy = DiscriminatorEnergy(energy, Discriminator(latents, width=settings.discriminator_width))
-    if settings.memory_bank_size == 0:
+        energy = DiscriminatorEnergy(
+            energy, Discriminator(latents, width=settings.synthetic_defects.discriminator_width)
+        )
+    if settings.memory_bank.size == 0:
         return energy
     weight = tensors.get(f"{name}.weight")
     if weight is None:

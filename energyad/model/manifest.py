@@ -146,7 +146,7 @@ class Manifest(_Frozen):
     @property
     def is_quantised(self) -> bool:
         """Whether the graph's backbone is in 8-bit integers, which PyTorch does not run."""
-        return self.settings.get("precision") == "int8"
+        return bool(self.settings.get("features", {}).get("precision") == "int8")
 
     @field_validator("files")
     @classmethod

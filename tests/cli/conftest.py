@@ -6,7 +6,6 @@ import io
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -47,21 +46,10 @@ def program(house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 @pytest.fixture
 def quick_fit(quick_settings: FitSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits take a second."""
-    quick: dict[str, Any] = {"pretrain_steps": 20, "iterations": 2, "coarse_strides": ()}
-    quick |= {
-        key: getattr(quick_settings, key)
-        for key in (
-            "image_size",
-            "latent_dim",
-            "energy_width",
-            "bottleneck",
-            "memory_bank_size",
-            "rerank_bank_size",
-            "synthetic_defects",
-            "discriminator_iterations",
-        )
-    }
-    monkeypatch.setattr("energyad.settings.FitSettings", lambda **given: FitSettings(**{**quick, **given}))
+    quick = quick_settings.with_values(
+        {"energy.pretrain_steps": 20, "dxmi.iterations": 2, "features.coarse_strides": ()}
+    )
+    monkeypatch.setattr("energyad.settings.FitSettings", lambda: quick)
 
 
 @pytest.fixture(scope="session")

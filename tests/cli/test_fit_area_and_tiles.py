@@ -29,10 +29,18 @@ LEFT = {"units": "relative", "polygons": [[[0, 0], [0.75, 0], [0.75, 1], [0, 1]]
 TOP = {"units": "pixels", "width": 400, "height": 100, "polygons": [[[0, 0], [400, 0], [400, 20], [0, 20]]]}
 
 
-def quick(**given: object) -> FitSettings:
-    small = {"image_size": 64, "latent_dim": 16, "energy_width": 16, "bottleneck": 4}
-    short = {"pretrain_steps": 20, "iterations": 2, "synthetic_defects": 1, "discriminator_iterations": 20}
-    return FitSettings(**{**small, **short, **given})  # type: ignore[arg-type]
+QUICK = FitSettings().with_values(
+    {
+        "input.image_size": 64,
+        "energy.latent_dim": 16,
+        "energy.width": 16,
+        "energy.bottleneck": 4,
+        "energy.pretrain_steps": 20,
+        "synthetic_defects.per_image": 1,
+        "synthetic_defects.discriminator_iterations": 20,
+        "dxmi.iterations": 2,
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, demo_category: Category) ->
     arguments += ["--roi", "roi.json", "--ignore", "ignore.json", "--threads", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr("energyad.settings.FitSettings", quick)
+        patch.setattr("energyad.settings.FitSettings", lambda: QUICK)
         patch.setattr(sys, "argv", ["energyad", *arguments])
         with pytest.raises(SystemExit) as stopped:
             energyad.cli.main()
