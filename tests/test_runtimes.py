@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 import energyad.runtimes
 from energyad import AnomalyDetector
-from energyad.errors import SettingsError
+from energyad.errors import MissingExtraError, SettingsError
 from energyad.files import CACHE_VARIABLE
 from energyad.model.folder import GRAPH_FILE
 from energyad.runtimes import RawScores, tuning
@@ -138,7 +138,7 @@ def test_an_unknown_or_missing_engine_is_one_clear_line(
         return real(package)
 
     monkeypatch.setattr(metadata, "version", version)
-    with pytest.raises(SettingsError, match=r"pip install 'energyad\[openvino\]'"):
+    with pytest.raises(MissingExtraError, match=r'pip install "energyad\[openvino\]"'):
         AnomalyDetector.load(model_folder, runtime="openvino")
 
 

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.footprint.install --model DIR --image FILE`: install into fresh environments, measure, append rows.
+"""`python -m benchmarks.footprint.install --model DIR --image FILE`: install into fresh environments, append rows.
 
-A row for each set of extras. wheel_mb: energyad's own wheel. installed_mb: what the environment grew by. install: pip
-from its start to its end, without its cache; packages that have to be downloaded come on top. first_verdict: the program
-from its start to the verdict on one image, the median of `--repeat` runs after a first one that is not counted.
+A row for each extra. wheel_mb: energyad's own wheel. installed_mb: what the environment grew by. install: pip from its
+start to its end, without its cache; packages that have to be downloaded come on top. first_verdict: the program from
+its start to the verdict on one image, the median of `--repeat` runs after a first one that is not counted.
 """
 
 from __future__ import annotations
