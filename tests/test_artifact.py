@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,11 @@ def test_a_model_of_the_first_schema_still_opens_and_knows_no_review(folder: Pat
     opened = model_folder.read_manifest(folder)
     assert opened.calibration.rule().lowest_threshold == opened.calibration.threshold
     assert opened.input.shape == (64, 64)
+
+
+def test_provenance_of_a_checkout_names_its_commit() -> None:
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("no checkout")
+    head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+    assert source_commit() == head.stdout.strip()

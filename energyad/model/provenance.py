@@ -56,7 +56,7 @@ def data_hash(good_images: Iterable[ImageLike]) -> str:
 
 def source_commit() -> str | None:
     """The commit of the checkout that energyad runs from, or None for an installed package."""
-    folder = Path(__file__).resolve().parents[1]
+    folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
     with contextlib.suppress(OSError, subprocess.SubprocessError):
