@@ -11,6 +11,7 @@ import pytest
 from energyad.errors import ModelError
 from energyad.model import folder as model_folder
 from energyad.model.manifest import SCHEMA_VERSION, Manifest
+from energyad.model.provenance import source_commit
 
 CONTENTS = {"weights.safetensors": b"tensors", "README.md": b"# a card\n"}
 

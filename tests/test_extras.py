@@ -118,7 +118,7 @@ def test_each_package_of_an_extra_is_asked_for(monkeypatch: pytest.MonkeyPatch) 
 def test_extras_are_those_that_the_package_declares() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = project["optional-dependencies"]
-    assert set(declared) == {*PACKAGES, "all", "dev"}
+    assert set(declared) == {*PACKAGES, "all", "dev", "docs"}
     assert declared["all"] == [f"energyad[{','.join(sorted(PACKAGES))}]"]
     for extra, modules in PACKAGES.items():
         distributions = {re.split(r"[<>=\[]", line)[0].lower() for line in declared[extra]}
