@@ -11,7 +11,6 @@ from energyad.errors import DataError
 from energyad.images import reading
 from energyad.line import drift
 from energyad.line.drift import DriftMonitor, compare, stability_index, stability_limit
-from energyad.model import statistics
 from energyad.model.manifest import reference_statistics
 from energyad.model.statistics import PartStatistics
 
@@ -21,10 +20,7 @@ def scores_only(values: np.ndarray) -> list[PartStatistics]:
 
 
 def of_part(detector: AnomalyDetector, pixels: np.ndarray) -> PartStatistics:
-    prediction = detector.score_pixels([pixels])[0]
-    return statistics.measure(
-        reading.resize(pixels, detector.image_size), prediction.heatmap, prediction.score
-    )
+    return detector.score_image(pixels).require().statistics
 
 
 def test_a_fitted_model_keeps_a_reference_of_its_held_out_parts(fitted_detector: AnomalyDetector) -> None:

@@ -37,7 +37,7 @@ from energyad.model.manifest import PartStatistics
 from energyad.model.statistics import rescale
 from energyad.runtimes.eager import HeadRuntime
 from energyad.runtimes.onnx import OnnxFeatures
-from energyad.scoring.results import results_csv, scored
+from energyad.scoring.results import results_csv, scored_result
 from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
 
@@ -256,7 +256,7 @@ def test_what_images_were_taken_for_is_counted_and_told(
     assert "| categories |" not in fitted_detector.contents[CARD_FILE].decode()
     path = demo_category.test[0].path
     for detector, category in ((united, demo_category.name), (fitted_detector, None)):
-        result = scored(detector.score(path), image=None, model=detector.reference)
+        result = scored_result(detector.score(path), image=None, model=detector.reference)
         assert result.category == category
         assert results_csv([result]).splitlines()[1].count(str(category)) == (category is not None)
 

@@ -71,7 +71,7 @@ def test_commands_of_the_base_install_work_without_any_extra(
         ["report", "results.jsonl", *model],
         ["report", *category, *model],
         ["evaluate", *category, *model],
-        ["rehearse", good, *model, "--per-image", "1"],
+        ["evaluate", "--synthetic", good, *model, "--per-image", "1"],
         ["models", str(model_folder.parent)],
         ["calibrate", good, *model],
     ]

@@ -25,7 +25,7 @@ def test_a_model_that_is_replaced_is_loaded_again_and_otherwise_not(
     folder: Path, fitted_detector: AnomalyDetector, demo_category: Category
 ) -> None:
     found: list[AnomalyDetector] = []
-    followed = ReloadingDetector(folder, AnomalyDetector.load, replaced=found.append)
+    followed = ReloadingDetector(folder, AnomalyDetector.load, on_reload=found.append)
     first = followed()
     assert followed() is first and found == []
     new = recalibrate(fitted_detector, [item.path for item in demo_category.test[:3]])
@@ -39,7 +39,7 @@ def test_the_old_model_stays_where_the_new_one_is_damaged_or_gone_and_that_is_sa
     folder: Path, fitted_detector: AnomalyDetector
 ) -> None:
     said: list[ModelError] = []
-    followed = ReloadingDetector(folder, AnomalyDetector.load, refused=said.append)
+    followed = ReloadingDetector(folder, AnomalyDetector.load, on_error=said.append)
     first = followed()
     fitted_detector.save(folder)
     (folder / HEAD_FILE).write_bytes(b"damaged")

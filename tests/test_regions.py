@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from energyad.scoring.calibration import Calibration, calibrate
 from energyad.scoring.prediction import predict
-from energyad.scoring.regions import MOST, find_regions
+from energyad.scoring.regions import MAX_REGIONS, find_regions
 
 GOOD = np.linspace(0.5, 1.0, 39)
 RULE = calibrate(GOOD, false_reject_rate=0.025, review_rate=0.25)
@@ -56,8 +56,8 @@ def test_only_the_highest_of_very_many_regions_are_reported() -> None:
     heatmap = planted(shape=(80, 120))
     heatmap[::4, ::4] = 2 + np.arange(20 * 30, dtype=np.float32).reshape(20, 30)
     regions = find_regions(heatmap, RULE)
-    assert len(regions) == MOST
-    assert regions[-1].peak == 2 + 600 - MOST
+    assert len(regions) == MAX_REGIONS
+    assert regions[-1].peak == 2 + 600 - MAX_REGIONS
 
 
 @settings(max_examples=60, deadline=None)
@@ -92,7 +92,7 @@ def test_areas_add_up_to_the_pixels_above_the_threshold_and_polygons_enclose_the
     heatmap = np.abs(cv2.GaussianBlur(noise, (0, 0), 8)) * 12
     above = heatmap > RULE.threshold
     regions = find_regions(heatmap, RULE)
-    assert 1 < len(regions) < MOST
+    assert 1 < len(regions) < MAX_REGIONS
     assert sum(region.area for region in regions) == int(above.sum())
     drawn = np.zeros(heatmap.shape, np.uint8)
     cv2.fillPoly(drawn, [np.array(region.polygon) for region in regions], 1)

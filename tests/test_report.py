@@ -18,7 +18,7 @@ from energyad.report import Report, html_page, of_category, of_images, of_result
 from energyad.report.overlays import ColourScale, colour_bar, overlay, overlay_places
 from energyad.report.plots import histogram
 from energyad.report.sheet import choose, picture_sheet
-from energyad.scoring.results import scored
+from energyad.scoring.results import scored_result
 
 SCALE = ColourScale(threshold=2.0)
 
@@ -135,7 +135,7 @@ def parsed(page: str) -> Reader:
 
 @pytest.fixture(scope="module")
 def labelled(fitted_detector: AnomalyDetector, demo_category: Category, evaluation: Evaluation) -> Report:
-    return of_category(fitted_detector, demo_category.test, evaluation)
+    return of_category(fitted_detector, evaluation)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def saved(model_folder: Path) -> AnomalyDetector:
 
 
 def line_of(detector: AnomalyDetector, path: Path) -> JournalLine:
-    result = scored(detector.score(path), image=str(path), model=detector.reference)
+    result = scored_result(detector.score(path), image=str(path), model=detector.reference)
     return JournalLine(**dict(result))
 
 
@@ -178,7 +178,7 @@ def test_images_are_ranked_and_those_that_cannot_be_read_come_last_with_the_reas
 ) -> None:
     (tmp_path / "zero.png").touch()
     report = of_images(fitted_detector, [tmp_path / "zero.png", *(item.path for item in demo_category.test)])
-    scores = [each.result.score for each in report.shown]
+    scores = [image.result.score for image in report.images]
     assert scores[-1] is None and scores[:-1] == sorted(scores[:-1], reverse=True)  # type: ignore[type-var]
     assert "zero.png · unreadable: the file is empty" in html_page(report, title="t")
 
@@ -192,7 +192,7 @@ def test_results_are_shown_as_they_are_also_where_their_images_are_gone(
     report = of_results([*lines, gone], saved.manifest, source=tmp_path / "r.jsonl")
     page = html_page(report, title="t")
     parsed(page)
-    assert report.shown[0].result.image == "gone.png"
+    assert report.images[0].result.image == "gone.png"
     assert page.count("taken for") == page.count("taken for &lt;bolt&gt;") == 1
     assert page.count("image not at hand") == 1 and page.count('alt="regions"') == len(lines)
 

@@ -7,17 +7,20 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.robustness.kills import STUB, run_with_kills
 from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.errors import DataError
+from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage
+from energyad.errors import DataError, ImageError
 from energyad.line.journal import Journal, JournalLine, read_journal
-from energyad.line.watch import Scored, Watcher, scorer_of
+from energyad.line.watch import Watcher, score_with
 from energyad.model import statistics
 from energyad.scoring.calibration import Calibration
-from energyad.scoring.results import ModelReference, scored, unreadable
+from energyad.scoring.prediction import Prediction
+from energyad.scoring.results import ModelReference, scored_result
 
 MODEL = ModelReference(name="stub", sha256="0", calibrated=None)
 RULE = Calibration(1.0, 0.01, "conformal", (0.5,))
@@ -26,22 +29,23 @@ RULE = Calibration(1.0, 0.01, "conformal", (0.5,))
 class Stub:
     """Calls a file that says so broken, and scores the others by their length; keeps what it was given."""
 
-    def __init__(self, prediction: object) -> None:
+    def __init__(self, prediction: Prediction) -> None:
         self.given: list[str] = []
         self.prediction = prediction
         self.meanwhile: Callable[[Path], None] = lambda path: None
 
-    def __call__(self, paths: Sequence[Path]) -> Iterator[Scored]:
+    def __call__(self, paths: Sequence[Path]) -> Iterator[ScoringOutcome]:
         for path in paths:
             self.given.append(path.name)
             text = path.read_text()
             self.meanwhile(path)
             if text == "broken":
-                result = unreadable("damaged", image=str(path), model=MODEL, calibration=RULE)
-                yield Scored(path, result, None)
+                yield UnreadableImage(path, MODEL, RULE, ImageError(path, "damaged"))
             else:
-                result = scored(self.prediction, image=str(path), model=MODEL)  # type: ignore[arg-type]
-                yield Scored(path, result, statistics.PartStatistics(1.0))
+                heatmap = self.prediction.heatmap
+                pixels = np.zeros((*heatmap.shape, 3), np.uint8)
+                part = statistics.PartStatistics(self.prediction.score)
+                yield ScoredImage(path, MODEL, pixels, self.prediction, heatmap, part)
 
 
 @pytest.fixture
@@ -128,7 +132,7 @@ def test_a_file_that_changes_or_goes_while_it_is_read_is_not_noted(incoming: Pat
 def test_files_are_moved_by_verdict_only_where_asked_also_those_noted_before_a_kill(
     incoming: Path, stub: Stub, tmp_path: Path
 ) -> None:
-    verdict = stub.prediction.verdict  # type: ignore[attr-defined]
+    verdict = stub.prediction.verdict
     renamed(incoming / "sub" / "part.png", "x")
     with Journal(tmp_path / "out.jsonl") as journal:
         assert look(Watcher(incoming, journal, stub)) == ["sub/part.png"]
@@ -149,12 +153,12 @@ def test_the_watcher_and_the_detector_say_the_same(
 ) -> None:
     folder = demo_category.root / "test"
     with Journal(tmp_path / "out.jsonl") as journal:
-        watcher = Watcher(folder, journal, scorer_of(lambda: fitted_detector))
+        watcher = Watcher(folder, journal, score_with(lambda: fitted_detector))
         watcher.run(threading.Event(), once=True, interval=0.01)
         lines = journal.lines()
     assert len(lines) == len(demo_category.test)
     for line in lines:
-        own = scored(
+        own = scored_result(
             fitted_detector.score(line.image or ""), image=line.image, model=fitted_detector.reference
         )
         assert own == type(own)(**{name: getattr(line, name) for name in type(own).model_fields})
@@ -196,7 +200,7 @@ def test_lines_of_the_score_command_are_read_too(
     fitted_detector: AnomalyDetector, demo_category: Category, tmp_path: Path
 ) -> None:
     prediction = fitted_detector.score(demo_category.test[0].path)
-    result = scored(prediction, image="a.png", model=fitted_detector.reference)
+    result = scored_result(prediction, image="a.png", model=fitted_detector.reference)
     (tmp_path / "scores.jsonl").write_text(result.json_line() + "\n")
     (line,) = read_journal(tmp_path / "scores.jsonl")
     assert isinstance(line, JournalLine) and line.file is None

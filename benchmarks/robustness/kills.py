@@ -25,19 +25,24 @@ STUB = [
     """
 import sys, threading, time
 from pathlib import Path
-from energyad.scoring.calibration import Calibration
-from energyad.model.statistics import PartStatistics
+import numpy as np
+from energyad.detector.scored_image import ScoredImage
 from energyad.line.journal import Journal
-from energyad.scoring.results import ModelReference, unreadable
-from energyad.line.watch import Scored, Watcher
+from energyad.line.watch import Watcher
+from energyad.model.statistics import PartStatistics
+from energyad.scoring.calibration import Calibration
+from energyad.scoring.prediction import predict
+from energyad.scoring.results import ModelReference
 
 model, rule = ModelReference(name="stub", sha256="0", calibrated=None), Calibration(1e9, 0.01, "conformal", (1.0,))
+pixels = np.zeros((1, 1, 3), np.uint8)
 
 def score(paths):
     for path in paths:
         time.sleep(0.005)  # so that kills come while it scores
-        empty = unreadable("", image=path.name, model=model, calibration=rule)
-        yield Scored(path, empty.model_copy(update={"score": float(sum(path.read_bytes()))}), PartStatistics(1.0))
+        heatmap = np.full((1, 1), float(sum(path.read_bytes())), np.float32)
+        prediction = predict(heatmap, rule, shape=(1, 1))
+        yield ScoredImage(path, model, pixels, prediction, heatmap, PartStatistics(prediction.score))
 
 with Journal(sys.argv[2]) as journal:
     Watcher(Path(sys.argv[1]), journal, score).run(threading.Event(), interval=0.02)

@@ -182,9 +182,9 @@ def end_under_load(
     for connection in connections:
         connection.sendall(head.encode() + image[:-1])
     deadline = time.perf_counter() + 20
-    while _in_house(port) < requests:
+    while _in_progress(port) < requests:
         if time.perf_counter() > deadline:
-            raise TimeoutError(f"{_in_house(port)} of {requests} requests were taken within 20 s")
+            raise TimeoutError(f"{_in_progress(port)} of {requests} requests were taken within 20 s")
     process.send_signal(signal.SIGTERM)
     began = time.perf_counter()
     time.sleep(0.1)  # it is ending now
@@ -196,9 +196,9 @@ def end_under_load(
     return requests - complete, status, round(time.perf_counter() - began, 2)
 
 
-def _in_house(port: int) -> int:
+def _in_progress(port: int) -> int:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        found = re.search(r"^energyad_requests_in_house (\d+)", answer.read().decode(), re.MULTILINE)
+        found = re.search(r"^energyad_requests_in_progress (\d+)", answer.read().decode(), re.MULTILINE)
     return int(found[1]) if found is not None else 0
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from benchmarks.speed.memory import flat, peak_mb
 from energyad.detector import AnomalyDetector
-from energyad.detector.batch import inspect_files
 from energyad.images.finding import find_images
 from energyad.model.folder import HEAD_FILE
 
@@ -20,7 +19,7 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
     """Peak of scoring all files once."""
     if arguments.subject == "energyad":
         detector = AnomalyDetector.load(arguments.model, threads=arguments.threads, runtime=arguments.runtime)
-        done = sum(1 for _ in inspect_files(detector, find_images([arguments.images])))
+        done = sum(1 for _ in detector.score_images(find_images([arguments.images])))
         size = len(detector.contents[HEAD_FILE])
         return {"images": done, "peak_mb": round(peak_mb(), 1), "fitted_bytes": size}
     from benchmarks.detection.method import read_batches

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from energyad.detector import AnomalyDetector
-from energyad.detector.batch import inspect_files
 
 SETTLED = 1000
 """Images after which nothing more may be taken."""
@@ -54,7 +53,7 @@ def flat(detector: AnomalyDetector, paths: list[Path], *, count: int) -> dict[st
 
 
 def _inspections(detector: AnomalyDetector, paths: list[Path], count: int) -> Iterator[object]:
-    return inspect_files(detector, islice(cycle(paths), count))
+    return detector.score_images(islice(cycle(paths), count))
 
 
 def in_a_process(*arguments: str) -> dict[str, Any]:

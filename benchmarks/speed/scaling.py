@@ -14,7 +14,6 @@ from benchmarks.speed.images import write_channels
 from benchmarks.speed.memory import in_a_process
 from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.detector.batch import inspect_files
 from energyad.images.reading import as_rgb, resize
 
 
@@ -33,7 +32,7 @@ def by_image_size(
         times = []
         for _ in range(3):
             started = time.perf_counter()
-            scored = sum(1 for _ in inspect_files(detector, files))
+            scored = sum(1 for _ in detector.score_images(files))
             times.append(1000 * (time.perf_counter() - started) / scored)
         rows.append({"part": "image size", "side": side, "ms_an_image": round(float(np.median(times)), 2)})
     return rows

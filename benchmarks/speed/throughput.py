@@ -16,7 +16,6 @@ from benchmarks.speed.backbone import Run, backbones, stages_of
 from benchmarks.speed.images import Images
 from benchmarks.speed.timing import Latency, Rate, interleave, latencies
 from energyad.detector import AnomalyDetector
-from energyad.detector.batch import inspect_files
 from energyad.images.prefetch import batches, ordered_map, prefetch_map
 from energyad.images.reading import as_rgb, resize
 
@@ -80,7 +79,7 @@ def our_work(detectors: Mapping[str, AnomalyDetector], images: Images) -> dict[t
     def files(detector: AnomalyDetector, batch: int) -> Work:
         if batch == 1:
             return lambda: sum(detector.score(path) is not None for path in images.files)
-        return lambda: _count(inspect_files(detector, images.files))
+        return lambda: _count(detector.score_images(images.files))
 
     found: dict[tuple[str, str, int], Work] = {}
     for name, detector in detectors.items():

@@ -16,7 +16,6 @@ from energyad.cli.export import export
 from energyad.cli.fit import fit
 from energyad.cli.models import models
 from energyad.cli.options import Debug, Quiet
-from energyad.cli.rehearse import rehearse
 from energyad.cli.report import report
 from energyad.cli.score import score
 from energyad.cli.serve import serve
@@ -26,7 +25,6 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "fit": fit,
     "score": score,
     "evaluate": evaluate,
-    "rehearse": rehearse,
     "calibrate": calibrate,
     "watch": watch,
     "serve": serve,

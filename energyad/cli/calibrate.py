@@ -53,14 +53,14 @@ def calibrate(
     folder = find_model(model)
     paths = find_images(sources)
     detector = AnomalyDetector.load(folder, threads=threads)
-    with RichProgress() as bar:
+    with RichProgress() as progress:
         new = recalibrate(
             detector,
             paths,
             false_reject_rate=target_frr,
             review_rate=review_frr,
             skip_bad=skip_bad,
-            progress=bar,
+            progress=progress,
         )
     new.save(folder)
     console.say(f"\nmodel      {folder}, thresholds from {len(new.calibration.good_scores)} good images")

@@ -52,8 +52,8 @@ def demo(
     category = render_demo(output / "datasets", seed=seed)
     folder = output / "models" / DEMO_NAME
     detector = _fit(category, folder, seed=seed, threads=threads)
-    with RichProgress() as bar:
-        evaluation = evaluate(detector, category, progress=bar)
+    with RichProgress() as progress:
+        evaluation = evaluate(detector, category, progress=progress)
     console.say("")
     print_evaluation(evaluation)
     write_report(output, detector, evaluation, title=f"{DEMO_NAME} (synthetic images)", note=NOTE)
@@ -72,7 +72,7 @@ def _fit(category: Category, folder: Path, *, seed: int, threads: int | None) ->
     from energyad.detector import AnomalyDetector
     from energyad.settings import FitSettings
 
-    with RichProgress() as bar:
+    with RichProgress() as progress:
         detector = AnomalyDetector.fit(
             category.train_good,
             name=category.name,
@@ -80,7 +80,7 @@ def _fit(category: Category, folder: Path, *, seed: int, threads: int | None) ->
                 {"seed": seed, "energy.pretrain_steps": WARMUP_ITERATIONS, "dxmi.iterations": ITERATIONS}
             ),
             threads=threads,
-            progress=bar,
+            progress=progress,
         )
     detector.save(folder)
     return detector

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,19 +14,50 @@ from energyad.cli import console
 from energyad.cli.options import DataRoot, Debug, Download, Json, Model, Quiet, Runtime, Threads
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from energyad.data.datasets import Category
+    from energyad.detector import AnomalyDetector
     from energyad.evaluation.evaluate import Evaluation
+    from energyad.evaluation.synthetic import SizeRow
+
+SYNTHETIC_NOTE = (
+    "Synthetic defects are stand-ins, and the fit learned from others of the same kinds: of real ones fewer may be "
+    "found. What is hardly found here is hardly found at all."
+)
 
 
 def evaluate(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[IMAGES]", help="With --synthetic: good parts, as files, folders, globs."),
+    ] = None,
     category: Annotated[
-        str, typer.Option("--category", "-c", metavar="NAME", help="A category in the MVTec layout.")
-    ],
+        str | None, typer.Option("--category", "-c", metavar="NAME", help="A category in the MVTec layout.")
+    ] = None,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Draw defects on images of good parts, and test on these.")
+    ] = False,
     model: Model = None,
     data_root: DataRoot = None,
     download: Download = False,
+    per_image: Annotated[
+        int | None,
+        typer.Option(
+            "--per-image",
+            min=1,
+            metavar="N",
+            help="Synthetic defects of each image, one a copy; default: about 120 in all.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of the synthetic defects.")] = 0,
     report: Annotated[
         Path | None,
-        typer.Option("--report", metavar="DIR", help="Also write a picture sheet and an HTML page there."),
+        typer.Option(
+            "--report",
+            metavar="DIR",
+            help="Also write a picture sheet and an HTML page there, and the images of --synthetic.",
+        ),
     ] = None,
     as_json: Json = False,
     threads: Threads = None,
@@ -32,26 +65,47 @@ def evaluate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure a model on a category's test images.
+    """Measure a model on a category's test images, or on synthetic defects where there are no real ones yet.
 
     \b
       energyad evaluate --category screw
       energyad evaluate --category screw --json | jq .image_auroc
       energyad evaluate --category screw --report report/
+      energyad evaluate --synthetic good_of_today/ --model gasket
 
     Without --model, it is the one named as the category. Pixel figures are those at the model's input size, over all
-    test images; AUPRO goes up to a false positive rate of 0.3. Best F1 is over images.
+    test images; AUPRO goes up to a false positive rate of 0.3. Best F1 is over images. The images of --synthetic must
+    be of good parts that the model was not fitted on. It also tells which sizes of defects are found: in pixels of
+    these images, the diameter of a disc as large as the defect.
     """
-    from energyad.cli.progress import RichProgress
     from energyad.data.datasets import download_category, open_category
     from energyad.detector import AnomalyDetector
-    from energyad.evaluation.evaluate import evaluate as measure
+    from energyad.errors import SettingsError
+    from energyad.images.finding import find_images
     from energyad.model.folder import find_model
 
-    data = (download_category if download else open_category)(category, data_root=data_root)
-    detector = AnomalyDetector.load(find_model(model or category), threads=threads, runtime=runtime)
-    with RichProgress() as bar:
-        evaluation = measure(detector, data, progress=bar)
+    if synthetic != bool(sources) or synthetic == (category is not None):
+        raise SettingsError("give either --category NAME or --synthetic with images of good parts")
+    if category is None:
+        folder, paths = find_model(model), find_images(sources or [])
+        detector = AnomalyDetector.load(folder, threads=threads, runtime=runtime)
+        _evaluate_synthetic(detector, paths, per_image, seed, report, as_json=as_json)
+    else:
+        data = (download_category if download else open_category)(category, data_root=data_root)
+        detector = AnomalyDetector.load(find_model(model or category), threads=threads, runtime=runtime)
+        _evaluate_category(detector, data, report, as_json=as_json)
+    if report is not None:
+        console.say(f"report in {report}/: index.html, sheet.png")
+
+
+def _evaluate_category(
+    detector: AnomalyDetector, category: Category, report: Path | None, *, as_json: bool
+) -> None:
+    from energyad.cli.progress import RichProgress
+    from energyad.evaluation.evaluate import evaluate as measure
+
+    with RichProgress() as progress:
+        evaluation = measure(detector, category, progress=progress)
     if as_json:
         typer.echo(json.dumps(evaluation.to_dict(), ensure_ascii=False))
     else:
@@ -59,12 +113,53 @@ def evaluate(
     if report is not None:
         from energyad.report import write_report
 
-        write_report(report, detector, evaluation, title=f"{category} · model {detector.name}")
-        console.say(f"report in {report}/: index.html, sheet.png")
+        write_report(report, detector, evaluation, title=f"{category.name} · model {detector.name}")
+
+
+def _evaluate_synthetic(
+    detector: AnomalyDetector,
+    paths: Sequence[Path],
+    per_image: int | None,
+    seed: int,
+    report: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    from energyad.cli.progress import RichProgress
+    from energyad.evaluation.synthetic import evaluate_synthetic
+
+    with contextlib.ExitStack() as stack:
+        place = report or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="energyad-")))
+        with RichProgress() as progress:
+            result = evaluate_synthetic(
+                detector, paths, place, per_image=per_image, seed=seed, progress=progress
+            )
+        if report is not None:
+            from energyad.report import write_report
+
+            title = f"{detector.name} · synthetic defects"
+            write_report(report, detector, result.evaluation, title=title, note=SYNTHETIC_NOTE)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), ensure_ascii=False))
+    else:
+        print_evaluation(result.evaluation)
+        _print_sizes(result.sizes)
+    console.say(f"\n{SYNTHETIC_NOTE}")
+
+
+def _print_sizes(sizes: Sequence[SizeRow]) -> None:
+    typer.echo("")
+    columns = ("defect's size", "images", "above threshold")
+    rows = [(_size_range(row), str(row.images), str(row.above_threshold)) for row in sizes]
+    console.print_table(columns, rows, right=columns[1:])
+
+
+def _size_range(row: SizeRow) -> str:
+    return f"{row.above} to {row.below} px" if row.above else f"below {row.below} px"
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """The figures, and a row for each type of defect, on standard output."""
+    """Print the figures, and a row for each type of defect, on standard output."""
     interval = evaluation.image_auroc_interval
     between = "" if interval is None else f"  (95 %: {interval[0]:.3f} to {interval[1]:.3f})"
     typer.echo(f"category     {evaluation.category}, {len(evaluation.items)} test images")

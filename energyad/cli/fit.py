@@ -244,7 +244,7 @@ def _say_what_next(
     console.say(f"threshold  {rule.threshold:.4g}{review}")
     console.say(f"           {rule.guarantee()}")
     console.say(f"next       energyad score IMAGES --model {shlex.quote(model)} --heatmaps")
-    words = ["energyad", "rehearse", "OTHER_GOOD_PARTS", "--model", model]
+    words = ["energyad", "evaluate", "--synthetic", "OTHER_GOOD_PARTS", "--model", model]
     if data.test:
         words = ["energyad", "evaluate", "--category", data.name]
         words += ["--model", model] if model != data.name else []

@@ -51,31 +51,33 @@ def report(
     from energyad.cli.progress import RichProgress
     from energyad.errors import SettingsError
     from energyad.files import atomic_write
-    from energyad.images.finding import IMAGE_SUFFIXES
     from energyad.report import html_page
 
     if (source is None) == (category is None):
         raise SettingsError("give a results file, a folder of images or --category, one of the three")
-    with RichProgress() as bar:
+    with RichProgress() as progress:
         if category is not None:
-            found = _labelled(category, data_root, model, threads, bar)
-            title = f"{category} · model {found.manifest.name}"
-        else:
-            path = Path(str(source))
-            is_results = path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES
-            found = (
-                _from_results(path, model, images_in, bar)
-                if is_results
-                else _scored(path, model, threads, bar)
-            )
-            title = f"{path.name or path} · model {found.manifest.name}"
-    page = atomic_write(out, html_page(found, title=title))
+            contents, name = _of_category(category, data_root, model, threads, progress), category
+        elif source is not None:
+            contents = _of_source(source, model, images_in, threads, progress)
+            name = source.name or str(source)
+    page = atomic_write(out, html_page(contents, title=f"{name} · model {contents.manifest.name}"))
     megabytes = page.stat().st_size / 1e6
-    console.say(f"{len(found.shown)} images in {page} ({megabytes:.1f} MB); open it in a browser")
+    console.say(f"{len(contents.images)} images in {page} ({megabytes:.1f} MB); open it in a browser")
 
 
-def _labelled(
-    category: str, data_root: Path | None, model: str | None, threads: int | None, bar: RichProgress
+def _of_source(
+    source: Path, model: str | None, images_in: Path | None, threads: int | None, progress: RichProgress
+) -> Report:
+    from energyad.images.finding import IMAGE_SUFFIXES
+
+    if source.is_file() and source.suffix.lower() not in IMAGE_SUFFIXES:
+        return _of_results(source, model, images_in, progress)
+    return _of_images(source, model, threads, progress)
+
+
+def _of_category(
+    category: str, data_root: Path | None, model: str | None, threads: int | None, progress: RichProgress
 ) -> Report:
     from energyad.data.datasets import open_category
     from energyad.detector import AnomalyDetector
@@ -85,11 +87,11 @@ def _labelled(
 
     data = open_category(category, data_root=data_root)
     detector = AnomalyDetector.load(find_model(model or category), threads=threads)
-    evaluation = evaluate(detector, data, progress=bar)
-    return of_category(detector, data.test, evaluation, progress=bar)
+    evaluation = evaluate(detector, data, progress=progress)
+    return of_category(detector, evaluation, progress=progress)
 
 
-def _from_results(path: Path, model: str | None, images_in: Path | None, bar: RichProgress) -> Report:
+def _of_results(path: Path, model: str | None, images_in: Path | None, progress: RichProgress) -> Report:
     from energyad.errors import DataError
     from energyad.line.journal import read_journal
     from energyad.model.folder import find_model, read_manifest
@@ -99,10 +101,10 @@ def _from_results(path: Path, model: str | None, images_in: Path | None, bar: Ri
     lines = read_journal(path)
     if not lines:
         raise DataError(f"{path}: holds no results yet")
-    return of_results(lines, manifest, source=path, images_in=images_in, progress=bar)
+    return of_results(lines, manifest, source=path, images_in=images_in, progress=progress)
 
 
-def _scored(path: Path, model: str | None, threads: int | None, bar: RichProgress) -> Report:
+def _of_images(path: Path, model: str | None, threads: int | None, progress: RichProgress) -> Report:
     from energyad.detector import AnomalyDetector
     from energyad.images.finding import find_images
     from energyad.model.folder import find_model
@@ -110,4 +112,4 @@ def _scored(path: Path, model: str | None, threads: int | None, bar: RichProgres
 
     paths = find_images([path])
     detector = AnomalyDetector.load(find_model(model), threads=threads)
-    return of_images(detector, paths, progress=bar)
+    return of_images(detector, paths, progress=progress)

@@ -76,8 +76,8 @@ def score(
     results = _score_all(detector, paths, overlays=wanted, as_json=as_json and fdr is None)
     if fdr is not None:
         results = with_q_values(results)
-    if as_json and fdr is not None:  # a q-value needs the whole batch
-        typer.echo("\n".join(result.json_line() for result in results))
+        if as_json:  # a q-value needs the whole batch
+            typer.echo("\n".join(result.json_line() for result in results))
     if not as_json:
         _print_rows(by_score(results))
     if not no_csv:
@@ -90,7 +90,11 @@ def score(
 
 
 def check_fdr(fdr: float | None) -> None:
-    """Refuse a rate that is none."""
+    """Check a false discovery rate.
+
+    Raises:
+        SettingsError: It is not between 0 and 1.
+    """
     from energyad.errors import SettingsError
 
     if fdr is not None and not 0 < fdr < 1:
@@ -98,7 +102,7 @@ def check_fdr(fdr: float | None) -> None:
 
 
 def _find(sources: Iterable[str], overlays: Path) -> list[Path]:
-    """The images of all sources; what lies among earlier overlays is no image to score."""
+    """Find the images of all sources; overlays that were written earlier are left out."""
     from energyad.errors import DataError
     from energyad.images.finding import find_images
 
@@ -111,8 +115,8 @@ def _find(sources: Iterable[str], overlays: Path) -> list[Path]:
                 found.update(dict.fromkeys(find_images([line]) if Path(line).is_dir() else [Path(line)]))
         else:
             found.update(dict.fromkeys(find_images([source])))
-    own = overlays.resolve()
-    paths = [path for path in found if not path.resolve().is_relative_to(own)]
+    overlays_root = overlays.resolve()
+    paths = [path for path in found if not path.resolve().is_relative_to(overlays_root)]
     if len(paths) < len(found):
         console.warn(f"{len(found) - len(paths)} overlays in {overlays}/ left out")
     if not paths:
@@ -126,7 +130,7 @@ def _score_all(
     detector: AnomalyDetector, paths: Sequence[Path], *, overlays: Path | None, as_json: bool
 ) -> list[ImageResult]:
     from energyad.cli.progress import RichProgress
-    from energyad.detector.batch import inspect_files
+    from energyad.detector.scored_image import ScoredImage
     from energyad.images.reading import write_png
     from energyad.report.overlays import ColourScale, overlay_of, overlay_places
     from energyad.report.sheet import legend
@@ -135,17 +139,17 @@ def _score_all(
     places = {} if overlays is None else overlay_places(paths, overlays)
     if overlays is not None:
         write_png(overlays / "colour-scale.png", legend(ColourScale(detector.threshold)))
-    with RichProgress(drawn=not (as_json and sys.stdout.isatty())) as bar:
-        bar.stage("scoring", len(paths))
-        for seen in inspect_files(detector, paths):
-            place = places.get(seen.path)
-            if place is not None and seen.pixels is not None and seen.prediction is not None:
-                write_png(place, overlay_of(seen.pixels, seen.prediction))
-            result = seen.result(detector, heatmap=None if place is None else str(place))
+    with RichProgress(drawn=not (as_json and sys.stdout.isatty())) as progress:
+        progress.stage("scoring", len(paths))
+        for path, image in zip(paths, detector.score_images(paths), strict=True):
+            place = places.get(path)
+            if place is not None and isinstance(image, ScoredImage):
+                write_png(place, overlay_of(image.pixels, image.prediction))
+            result = image.result(heatmap=None if place is None else str(place))
             results.append(result)
             if as_json:
                 typer.echo(result.json_line())
-            bar.advance()
+            progress.advance()
     return results
 
 

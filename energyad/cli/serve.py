@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Annotated
 
@@ -65,14 +66,17 @@ def serve(
     )
     names: list[str | None] = [*model] if model else [None]
     folders = [find_model(name) for name in names]
-    detectors = [AnomalyDetector.load(folder, threads=threads) for folder in folders]
-    places = dict(zip((detector.name for detector in detectors), folders, strict=True))
-    app = create_app(
-        detectors, settings, load=lambda name: AnomalyDetector.load(places[name], threads=threads)
-    )
+    load = functools.partial(AnomalyDetector.load, threads=threads)
+    detectors = [load(folder) for folder in folders]
+    folder_of = dict(zip((detector.name for detector in detectors), folders, strict=True))
+    app = create_app(detectors, settings, load=lambda name: load(folder_of[name]))
     with server.listen(host, port) as listening:
-        known = ", ".join(folder.name for folder in folders)
-        where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-        asked = f"with the key in {KEY_VARIABLE}" if key is not None else "without a key"
-        server.run(app, listening, started=lambda: console.say(f"serving {known} on {where} {asked}"))
+        address = _address(host, listening.getsockname()[1])
+        access = f"with the key in {KEY_VARIABLE}" if key is not None else "without a key"
+        served = ", ".join(folder.name for folder in folders)
+        server.run(app, listening, on_start=lambda: console.say(f"serving {served} on {address} {access}"))
     console.say("stopped")
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -7,9 +7,9 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
     from energyad.line.drift import DriftMonitor
     from energyad.line.journal import Journal, JournalLine
+
+CHECK_EVERY: Final = 10
+"""Parts between two checks for drift."""
 
 
 def watch(
@@ -60,39 +63,45 @@ def watch(
     from energyad.detector import AnomalyDetector
     from energyad.line.journal import Journal
     from energyad.line.reloading import ReloadingDetector
-    from energyad.line.watch import Watcher, scorer_of
-    from energyad.line.webhook import SECRET_VARIABLE, Webhook
+    from energyad.line.watch import Watcher, score_with
     from energyad.model.folder import find_model
 
-    followed = ReloadingDetector(
+    model_now = ReloadingDetector(
         find_model(model),
         functools.partial(AnomalyDetector.load, threads=threads),
-        replaced=lambda detector: teller.replaced(detector),
-        refused=lambda error: console.warn(f"the old model stays: {error}"),
+        on_reload=lambda detector: messages.on_reload(detector),
+        on_error=lambda error: console.warn(f"the old model stays: {error}"),
     )
-    detector = followed()
-    with _until_told() as stop, Journal(out) as journal:
-        watcher = Watcher(folder, journal, scorer_of(followed), move_to=move_to)
-        sender = None
-        if webhook is not None:
-            sender = Webhook(webhook, out, secret=os.environ.get(SECRET_VARIABLE), warn=console.warn)
-            sender.start()
-        teller = _Teller(detector, journal)
+    with _stop_on_signals() as stop, Journal(out) as journal:
+        watcher = Watcher(folder, journal, score_with(model_now), move_to=move_to)
+        messages = _WatchMessages(model_now(), journal)
+        with _deliveries(webhook, out) as deliver:
 
-        def noted(line: JournalLine) -> None:
-            teller.tell(line)
-            if sender is not None:
-                sender.tell()
+            def on_line(line: JournalLine) -> None:
+                messages.on_line(line)
+                deliver()
 
-        console.say(f"watching {folder}/ with {detector.name}; results in {out}")
-        watcher.run(stop, noted=noted, interval=interval, once=once)
-        if sender is not None:
-            sender.stop()
+            console.say(f"watching {folder}/ with {model_now().name}; results in {out}")
+            watcher.run(stop, noted=on_line, interval=interval, once=once)
     console.say("stopped")
 
 
 @contextlib.contextmanager
-def _until_told() -> Iterator[threading.Event]:
+def _deliveries(url: str | None, journal: Path) -> Iterator[Callable[[], None]]:
+    """Deliver results to a URL while the block runs; gives what to call when there is a new result."""
+    if url is None:
+        yield lambda: None
+        return
+    from energyad.line.webhook import SECRET_VARIABLE, Webhook
+
+    webhook = Webhook(url, journal, secret=os.environ.get(SECRET_VARIABLE), warn=console.warn)
+    webhook.start()
+    yield webhook.tell
+    webhook.stop()
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
     """An event that SIGTERM and Ctrl-C set."""
     stop = threading.Event()
     before = {
@@ -105,45 +114,47 @@ def _until_told() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-class _Teller:
-    """Says what a person should look at: parts that are not ok, drift when it begins or ends, and a new model."""
+class _WatchMessages:
+    """Messages for a person at the line: parts that are not ok, drift when it begins or ends, and a new model."""
 
     _monitor: DriftMonitor
     _state: str
-    _count: int
+    _num_parts: int
 
     def __init__(self, detector: AnomalyDetector, journal: Journal) -> None:
         self._journal = journal
-        self._follow(detector)
+        self._start_monitor(detector)
 
-    def replaced(self, detector: AnomalyDetector) -> None:
-        """The model was calibrated or fitted anew."""
-        self._follow(detector)
+    def on_reload(self, detector: AnomalyDetector) -> None:
+        """Say that the model was calibrated or fitted anew."""
+        self._start_monitor(detector)
         console.say(f"{detector.name} was replaced; its threshold is {detector.threshold:.4g} from now on")
 
-    def tell(self, line: JournalLine) -> None:
-        """A file was noted."""
-        if line.verdict != "ok":
-            what = (
-                f"{line.verdict}  {line.score:.4g}"
-                if line.verdict and line.score is not None
-                else "unreadable"
-            )
-            console.say(f"{what}  {line.image}{f': {line.error}' if line.error else ''}")
+    def on_line(self, line: JournalLine) -> None:
+        """Say what a new result is, unless it is ok, and whether there is drift with it."""
+        if line.verdict is None or line.score is None:
+            console.say(f"unreadable  {line.image}: {line.error}")
+        elif line.verdict != "ok":
+            console.say(f"{line.verdict}  {line.score:.4g}  {line.image}")
         if line.observation is None:
             return
         self._monitor.add(line.observation)
-        self._count += 1
-        if self._count % 10 == 0 and (found := self._monitor.check()).state != self._state:
-            self._state = found.state
-            (console.warn if self._state == "shifted" else console.say)(f"drift: {found.advice}")
+        self._num_parts += 1
+        if self._num_parts % CHECK_EVERY == 0:
+            self._check_drift()
 
-    def _follow(self, detector: AnomalyDetector) -> None:
+    def _check_drift(self) -> None:
+        drift = self._monitor.check()
+        if drift.state != self._state:
+            self._state = drift.state
+            (console.warn if drift.state == "shifted" else console.say)(f"drift: {drift.advice}")
+
+    def _start_monitor(self, detector: AnomalyDetector) -> None:
         from energyad.line.drift import DriftMonitor
         from energyad.line.journal import latest_parts
         from energyad.model.manifest import reference_statistics
 
         manifest = detector.manifest
-        seen = latest_parts(self._journal.lines(), manifest)
-        self._monitor = DriftMonitor.resumed(reference_statistics(manifest), seen, model=detector.name)
-        self._state, self._count = self._monitor.check().state, 0
+        latest = latest_parts(self._journal.lines(), manifest)
+        self._monitor = DriftMonitor.resumed(reference_statistics(manifest), latest, model=detector.name)
+        self._state, self._num_parts = self._monitor.check().state, 0

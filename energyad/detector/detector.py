@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from jaxtyping import UInt8
 
-from energyad.errors import ModelError, SettingsError
+from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage
+from energyad.errors import ImageError, ModelError, SettingsError
 from energyad.extras import require
 from energyad.images import reading
-from energyad.images.prefetch import prefetch_map
-from energyad.images.reading import ImageLike
+from energyad.images.prefetch import batches, ordered_map
+from energyad.images.reading import DEFAULT_MAX_PIXELS, ImageLike
 from energyad.model.folder import GRAPH_FILE, open_model, save_model
 from energyad.model.manifest import Manifest
+from energyad.model.statistics import measure_batch
 from energyad.runtimes import Runtime, open_runtime, tuning
 from energyad.scoring.prediction import Prediction, predict
 from energyad.scoring.results import ModelReference
@@ -140,35 +142,113 @@ class AnomalyDetector:
             self.runtime = tuning.tuned(self.runtime, self.contents[GRAPH_FILE], shape=self.input_shape)
 
     def score(self, image: ImageLike) -> Prediction:
-        """Score one path, Pillow image or RGB array. Raises ImageError."""
-        return self.score_pixels([self.read(image)])[0]
+        """Score one image.
+
+        Args:
+            image: A path, the bytes of an image file, a Pillow image or an RGB array.
+
+        Raises:
+            ImageError: It cannot be read.
+        """
+        return self.score_image(image).require().prediction
 
     def score_batch(self, batch: Sequence[ImageLike]) -> list[Prediction]:
-        """Score several images of any sizes; raises ImageError at the first that cannot be used."""
+        """Score several images of any sizes.
+
+        Raises:
+            ImageError: At the first one that cannot be read.
+        """
         return list(self.stream(batch))
 
     def stream(self, source: Iterable[ImageLike]) -> Iterator[Prediction]:
-        """Score images as they come, in order, reading ahead by a few batches only. Raises ImageError."""
-        self.prepare(length_hint(source))
-        plan = self.runtime.plan
-        done = prefetch_map(
-            source, self.read, self.score_pixels, batch_size=plan.batch_size, workers=plan.workers
-        )
-        yield from (each.require() for each in done)
+        """Score images as they come, in order, reading ahead by a few batches only.
+
+        Raises:
+            ImageError: At the first one that cannot be read, after the predictions before it.
+        """
+        for image in self.score_images(source):
+            yield image.require().prediction
 
     def score_pixels(self, batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Prediction]:
-        """Score RGB bytes of any sizes."""
-        shape = self.input_shape
-        raw = self.runtime.run(np.stack([reading.resize(pixels, shape) for pixels in batch]))
-        taken_for = raw.category_names(self.manifest.categories)
+        """Score RGB bytes of any sizes, which are not checked again."""
+        return [image.prediction for image in self._score_pixels(batch, batch)]
+
+    def score_images(
+        self, sources: Iterable[ImageLike], *, batch_size: int | None = None
+    ) -> Iterator[ScoringOutcome]:
+        """Score images in their order; one that cannot be read costs its own result and no other.
+
+        Reading, scoring and what the caller does with the results overlap. Memory is that of a few batches, however
+        many images there are.
+
+        Args:
+            sources: Paths, bytes of image files, Pillow images or RGB arrays.
+            batch_size: Images that are read and scored together; the runtime's own by default.
+
+        Example:
+            >>> for image in detector.score_images(paths):
+            ...     print(image.result().json_line())
+        """
+        self.prepare(length_hint(sources))
+        plan = self.runtime.plan
+        groups = batches(sources, batch_size or plan.batch_size)
+        for images in ordered_map(self._score_batch, groups, workers=plan.workers):
+            yield from images
+
+    def score_image(self, source: ImageLike, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ScoringOutcome:
+        """Score one image, by the same way as `score_images`.
+
+        Args:
+            source: A path, the bytes of an image file, a Pillow image or an RGB array.
+            max_pixels: Files with more pixels are not decoded.
+        """
+        (image,) = self._score_batch([source], max_pixels=max_pixels)
+        return image
+
+    def read(self, image: ImageLike, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> UInt8[np.ndarray, "h w 3"]:
+        """Read an image as the model was fitted to see it, at its own size.
+
+        Raises:
+            ImageError: It cannot be read.
+        """
+        return reading.as_rgb(image, max_pixels=max_pixels, white_level=self.manifest.input.white_level)
+
+    def _score_batch(
+        self, sources: Sequence[ImageLike], *, max_pixels: int = DEFAULT_MAX_PIXELS
+    ) -> list[ScoringOutcome]:
+        pixels: list[UInt8[np.ndarray, "h w 3"]] = []
+        errors: dict[int, ImageError] = {}
+        for position, source in enumerate(sources):
+            try:
+                pixels.append(self.read(source, max_pixels=max_pixels))
+            except ImageError as error:
+                errors[position] = error
+        readable = [source for position, source in enumerate(sources) if position not in errors]
+        scored = iter(self._score_pixels(readable, pixels) if readable else ())
         return [
-            predict(heatmap, self.calibration, shape=pixels.shape[:2], category=category)
-            for heatmap, pixels, category in zip(raw.heatmap, batch, taken_for, strict=True)
+            UnreadableImage(source, self.reference, self.calibration, errors[position])
+            if position in errors
+            else next(scored)
+            for position, source in enumerate(sources)
         ]
 
-    def read(self, image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
-        """An image as the model was fitted to see it, at its own size. Raises ImageError."""
-        return reading.as_rgb(image, white_level=self.manifest.input.white_level)
+    def _score_pixels(
+        self, sources: Sequence[ImageLike], batch: Sequence[UInt8[np.ndarray, "h w 3"]]
+    ) -> list[ScoredImage]:
+        resized = np.stack([reading.resize(pixels, self.input_shape) for pixels in batch])
+        raw = self.runtime.run(resized)
+        statistics = measure_batch(resized, raw, self.manifest.categories)
+        return [
+            ScoredImage(
+                source=source,
+                model=self.reference,
+                pixels=pixels,
+                prediction=predict(heatmap, self.calibration, shape=pixels.shape[:2], category=part.category),
+                network_heatmap=heatmap,
+                statistics=part,
+            )
+            for source, pixels, heatmap, part in zip(sources, batch, raw.heatmap, statistics, strict=True)
+        ]
 
 
 def _runtime_of_quantised(runtime: str, name: str) -> str:

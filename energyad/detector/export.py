@@ -152,8 +152,12 @@ def verify(
 
 
 def compare(detector: AnomalyDetector, score: Score, paths: Sequence[Path]) -> Agreement:
-    """How far another way of scoring lies from `reference_statistics` the model. Raises ImageError."""
-    reference = reference_statistics(detector)
+    """Compare another way of scoring with `reference_runtime` on images.
+
+    Raises:
+        ImageError: At the first image that cannot be read.
+    """
+    reference = reference_runtime(detector)
     scores, heatmaps, changed = [0.0], [0.0], 0
 
     def both(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[tuple[float, float, bool]]:
@@ -173,8 +177,8 @@ def compare(detector: AnomalyDetector, score: Score, paths: Sequence[Path]) -> A
     return Agreement(len(paths), max(scores), max(heatmaps), changed)
 
 
-def reference_statistics(detector: AnomalyDetector) -> Runtime:
-    """Eager PyTorch; for a quantised backbone, which it has not, ONNX Runtime with the model's own graph."""
+def reference_runtime(detector: AnomalyDetector) -> Runtime:
+    """Return what exports are compared with: PyTorch, or ONNX Runtime where the backbone is quantised."""
     if detector.manifest.is_quantised:
         return OnnxRuntime(detector.contents[GRAPH_FILE])
     return EagerRuntime(assemble_scorer(detector.manifest, detector.contents), device="cpu")

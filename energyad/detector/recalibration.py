@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
 from energyad.detector import AnomalyDetector
+from energyad.detector.scored_image import UnreadableImage
 from energyad.errors import DataError
-from energyad.images import reading
-from energyad.images.prefetch import prefetch_map, readable
+from energyad.images.prefetch import skip_or_raise
 from energyad.images.reading import ImageLike
 from energyad.model import provenance, statistics
 from energyad.model.card import model_card
@@ -33,11 +29,20 @@ def recalibrate(
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> AnomalyDetector:
-    """The same model with thresholds that rest on these images alone. Nothing is fitted; the old ones are kept.
+    """Return the same model with thresholds from these images alone; nothing is fitted, and old thresholds are kept.
 
-    The images must be of good parts that the model was not fitted on, or its promise does not hold. Rates: those
-    the model has, where None. Raises DataError for no usable image, ImageError for a bad one unless `skip_bad`,
-    SettingsError for illegal rates.
+    Args:
+        detector: The model.
+        good_images: Of good parts that the model was not fitted on, or its false-reject rate does not hold.
+        false_reject_rate: Share of good parts that may be ng; the model's own where None.
+        review_rate: Share of good parts that may be ng or for review; the model's own where None.
+        skip_bad: Leave out images that cannot be read, with a warning.
+        progress: Told of each image.
+
+    Raises:
+        DataError: No image can be used.
+        ImageError: An image cannot be read, unless `skip_bad`.
+        SettingsError: Illegal rates.
     """
     manifest = detector.manifest
     parts, kept = _measure(detector, good_images, skip_bad=skip_bad, progress=progress or NullProgress())
@@ -62,7 +67,7 @@ def recalibrate(
 def rates_for(
     manifest: Manifest, *, false_reject_rate: float | None, review_rate: float | None
 ) -> dict[str, Any]:
-    """Both rates, the model's own where none is given; its review rate goes where a new reject rate exceeds it."""
+    """Return both rates: the model's own where none is given; no review where a new reject rate exceeds its rate."""
     own = manifest.calibration
     rate = own.false_reject_rate if false_reject_rate is None else false_reject_rate
     if review_rate is None and own.review_rate is not None and own.review_rate >= rate:
@@ -71,7 +76,7 @@ def rates_for(
 
 
 def with_date(manifest: Manifest) -> CalibrationSpec:
-    """The model's calibration with its date and data, those of the fit where it has none of its own."""
+    """Return the model's calibration with its date and data: those of the fit where it has none of its own."""
     own = manifest.calibration
     if own.created is not None:
         return own
@@ -82,23 +87,17 @@ def with_date(manifest: Manifest) -> CalibrationSpec:
 def _measure(
     detector: AnomalyDetector, good_images: Sequence[ImageLike], *, skip_bad: bool, progress: Progress
 ) -> tuple[list[statistics.PartStatistics], list[ImageLike]]:
-    """What each image that can be read looks like, and which those are."""
+    """Measure the images; return the statistics of those that can be read, and these images."""
     progress.stage("scoring", len(good_images))
-
-    def read(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
-        return reading.resize(detector.read(image), detector.input_shape)
-
-    plan = detector.runtime.plan
-    work = functools.partial(
-        statistics.measure_batch, runtime=detector.runtime, categories=detector.manifest.categories
-    )
-    done = prefetch_map(good_images, read, work, batch_size=plan.batch_size, workers=plan.workers)
     parts: list[statistics.PartStatistics] = []
     kept: list[ImageLike] = []
-    for each in readable(done, skip_bad=skip_bad):
-        parts.append(each.require())
-        kept.append(each.item)
+    for image in detector.score_images(good_images):
         progress.advance()
+        if isinstance(image, UnreadableImage):
+            skip_or_raise(image.error, skip_bad=skip_bad)
+        else:
+            parts.append(image.statistics)
+            kept.append(image.source)
     if not parts:
         raise DataError(f"none of {len(good_images)} images can be read; give images of good parts")
     return parts, kept

@@ -23,14 +23,14 @@ _DRAWS: Final = 1000
 
 
 def image_auroc(defective: Sequence[bool], scores: Sequence[float]) -> float | None:
-    """Probability that a defective image scores above a good one."""
+    """Compute the probability that a defective image scores above a good one; None without images of both kinds."""
     if len(set(defective)) < 2:
         return None
     return _area(*_roc(*_counts(defective, scores)))
 
 
 def best_f1(defective: Sequence[bool], scores: Sequence[float]) -> float | None:
-    """The highest F1 that any threshold reaches: a property of the ranking, not of the model's own threshold."""
+    """Compute the highest F1 of any threshold: a property of the ranking, not of the model's own threshold."""
     if len(set(defective)) < 2:
         return None
     good, bad = (np.cumsum(counts[::-1]) for counts in _counts(defective, scores))  # above each threshold
@@ -40,7 +40,7 @@ def best_f1(defective: Sequence[bool], scores: Sequence[float]) -> float | None:
 def image_auroc_interval(
     defective: Sequence[bool], scores: Sequence[float], *, generator: np.random.Generator
 ) -> tuple[float, float] | None:
-    """95 % bootstrap interval of the image AUROC: good and defective images are each drawn anew."""
+    """Compute the 95 % bootstrap interval of the image AUROC; good and defective images are resampled separately."""
     if len(set(defective)) < 2:
         return None
     won = pairs_won(defective, scores)
@@ -49,7 +49,7 @@ def image_auroc_interval(
 
 
 def pairs_won(defective: Sequence[bool], scores: Sequence[float]) -> Float[np.ndarray, "d g"]:
-    """Which (defective, good) pairs are ranked right, ties half: their mean is the AUROC (Mann and Whitney 1947)."""
+    """Return which (defective, good) pairs are ranked right, ties half: the mean is the AUROC (Mann, Whitney 1947)."""
     labels, values = np.asarray(defective, dtype=bool), np.asarray(scores)
     above, below = values[labels][:, None], values[~labels]
     won: Float[np.ndarray, "d g"] = (above > below).astype(np.float32) + 0.5 * (above == below)
@@ -59,7 +59,13 @@ def pairs_won(defective: Sequence[bool], scores: Sequence[float]) -> Float[np.nd
 def redrawn_means(
     pairs: Float[np.ndarray, "d g"], *, draws: int, generator: np.random.Generator
 ) -> Float[np.ndarray, " draws"]:
-    """Their mean, so many times, with defective and good images each drawn anew: a draw weighs the pairs."""
+    """Compute bootstrap means of pairs, with defective and good images resampled separately.
+
+    Args:
+        pairs: A value for each (defective, good) pair.
+        draws: Number of bootstrap samples.
+        generator: Draws the samples.
+    """
     weights = [
         generator.multinomial(count, np.full(count, 1 / count), size=draws) / count for count in pairs.shape
     ]
@@ -69,9 +75,12 @@ def redrawn_means(
 
 @dataclass(frozen=True)
 class PixelTally:
-    """How many pixels have each energy: `background` and `defect` count pixels, `regions` shares of a region.
+    """How many pixels have each energy.
 
-    Each connected region of a mask adds up to 1 in `regions`, however large it is.
+    Attributes:
+        background: Pixels outside of masks, by level of energy.
+        defect: Pixels inside of masks, by level.
+        regions: The same as shares of their connected region, so that each region adds up to 1, however large it is.
     """
 
     background: Float[np.ndarray, " levels"]
@@ -80,11 +89,11 @@ class PixelTally:
 
     @classmethod
     def empty(cls) -> PixelTally:
-        """Nothing counted yet. Levels that are never met take no memory: their pages are never touched."""
+        """Start with nothing counted. Levels that never occur take no memory: their pages are never touched."""
         return cls(*(np.zeros(_LEVELS) for _ in range(3)))
 
     def add(self, heatmap: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> None:
-        """Count one image."""
+        """Count the pixels of one image. heatmap and mask have the same size."""
         levels = _levels(heatmap)
         np.add.at(self.background, levels[~mask], 1)
         if not mask.any():
@@ -96,13 +105,13 @@ class PixelTally:
 
 
 def pixel_auroc(tallies: Iterable[PixelTally]) -> float | None:
-    """Probability that a defective pixel has a higher energy than a sound one, over all images tallied."""
+    """Compute the probability that a defective pixel has a higher energy than a good one, over all images tallied."""
     curve = _curve([(tally.background, tally.defect) for tally in tallies])
     return None if curve is None else _area(*curve)
 
 
 def aupro(tallies: Iterable[PixelTally], *, fpr_limit: float = FPR_LIMIT) -> float | None:
-    """Area under the per-region overlap (Bergmann et al. 2020) up to a false positive rate, divided by it.
+    """Compute the area under the per-region overlap (Bergmann et al. 2020) up to a false positive rate, divided by it.
 
     The overlap averaged over regions is the share of `regions` above a threshold, so its curve over the false
     positive rate is a ROC curve in which every region weighs the same.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
 
 from energyad.fitting.category import (
     CategoryFit,
@@ -60,7 +62,11 @@ def measure(
     """What the head and the pixels say of each held-out good image."""
     progress.stage("threshold", len(held_out))
     parts: list[statistics.PartStatistics] = []
-    work = functools.partial(statistics.measure_batch, runtime=runtime, categories=categories)
+
+    def work(pixels: Sequence[UInt8[np.ndarray, "rows columns 3"]]) -> list[statistics.PartStatistics]:
+        batch = np.stack(pixels)
+        return statistics.measure_batch(batch, runtime.run(batch), categories)
+
     for places, found in work_on(
         held_out, work, settings=settings, skip_bad=False, workers=runtime.plan.workers
     ):

@@ -64,15 +64,18 @@ def prefetch_map(
 
 def readable(done: Iterable[Done[Item, Result]], *, skip_bad: bool) -> Iterator[Done[Item, Result]]:
     """Those that could be read. Raises ImageError at the first other one, or leaves it out with a warning."""
-    for each in done:
-        if each.error is None:
-            yield each
-        elif skip_bad:
-            warnings.warn(f"left out: {each.error}", stacklevel=2)
+    for image in done:
+        if image.error is None:
+            yield image
         else:
-            raise ImageError(
-                each.error.path, f"{each.error.reason}; remove it or give --skip-bad"
-            ) from each.error
+            skip_or_raise(image.error, skip_bad=skip_bad)
+
+
+def skip_or_raise(error: ImageError, *, skip_bad: bool) -> None:
+    """Warn of an image that is left out, or raise ImageError with what to do about it."""
+    if not skip_bad:
+        raise ImageError(error.path, f"{error.reason}; remove it or give --skip-bad") from error
+    warnings.warn(f"left out: {error}", stacklevel=2)
 
 
 def ordered_map(work: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:

@@ -51,23 +51,28 @@ def _raw_to_rgb8(raw: RawImage, white_level: int | None) -> UInt8[np.ndarray, "h
 
 
 def as_rgb(
-    image: str | Path | Image.Image | np.ndarray, *, white_level: int | None = None
+    image: str | Path | bytes | Image.Image | np.ndarray,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    white_level: int | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Make 8-bit RGB of a path, a Pillow image or an array, by the rules of `read_image`.
+    """Make 8-bit RGB of a path, the bytes of a file, a Pillow image or an array, by the rules of `read_image`.
 
     Arrays are `h w`, `h w 1`, `h w 3` (RGB; OpenCV's BGR must be swapped first) or `h w 4` (RGBA), of dtype
     uint8, uint16 (white = 65535 or `white_level`) or floats in [0, 1]. Anything else is an `ImageError`.
     Grey images give a read-only view whose three channels share their memory.
     """
     if isinstance(image, str | Path):
-        return _raw_to_rgb8(read_raw(Path(image), max_pixels=DEFAULT_MAX_PIXELS), white_level)
+        return _raw_to_rgb8(read_raw(Path(image), max_pixels=max_pixels), white_level)
+    if isinstance(image, bytes):
+        return _raw_to_rgb8(decode_raw(image, Path("image"), max_pixels=max_pixels), white_level)
     if isinstance(image, Image.Image):
         pixels = pillow_pixels(ImageOps.exif_transpose(image))
     elif isinstance(image, np.ndarray):
         pixels = _checked_array(image)
     else:
         kind = type(image).__name__
-        raise ImageError("image", f"a {kind} is no image; give a path, a PIL image or an array")
+        raise ImageError("image", f"a {kind} is no image; give a path, bytes, a PIL image or an array")
     full = 255 if pixels.dtype == np.uint8 else white_level if white_level is not None else 65535
     return _to_rgb8(pixels, full)
 
@@ -176,4 +181,5 @@ def write_png(path: str | Path, array: Shaped[np.ndarray, "h w *channels"]) -> P
     return atomic_write(path, cv2.imencode(".png", pixels)[1].tobytes())
 
 
-ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
+ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
+"""A path, the bytes of an image file, a Pillow image, or an array as `as_rgb` takes it."""

@@ -1,4 +1,4 @@
-"""A model that a long run follows: what is done to its folder meanwhile takes effect without a restart."""
+"""A detector for long runs, which follows its model folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,19 @@ from energyad.model.folder import MANIFEST
 class ReloadingDetector:
     """The detector of a model folder, loaded again when the folder was replaced: calibrated, or fitted anew.
 
-    The old one stays where the new one cannot be loaded. replaced: called with each new one; refused: once with each
-    reason that there is none.
+    Args:
+        folder: The model folder.
+        load: Loads it. Raises ModelError.
+        on_reload: Called with each new detector.
+        on_error: Called with the reason that the folder cannot be loaded, once for each reason; the old detector
+            stays in use.
+
+    Raises:
+        ModelError: The folder cannot be loaded at first.
+
+    Example:
+        >>> model = ReloadingDetector(Path("models/gasket"), AnomalyDetector.load)
+        >>> model().score("part.png").verdict
     """
 
     def __init__(
@@ -22,33 +33,34 @@ class ReloadingDetector:
         folder: Path,
         load: Callable[[Path], AnomalyDetector],
         *,
-        replaced: Callable[[AnomalyDetector], None] = lambda detector: None,
-        refused: Callable[[ModelError], None] = lambda error: None,
+        on_reload: Callable[[AnomalyDetector], None] = lambda detector: None,
+        on_error: Callable[[ModelError], None] = lambda error: None,
     ) -> None:
-        """Load it. Raises ModelError."""
-        self._folder, self._load, self._replaced, self._refused = folder, load, replaced, refused
-        self._version = self._look()  # before it is loaded: what comes in between is seen the next time
+        self._folder, self._load, self._on_reload, self._on_error = folder, load, on_reload, on_error
+        self._version = (
+            self._read_version()
+        )  # before it is loaded: what comes in between is seen the next time
         self._reason = ""
         self._detector = load(folder)
 
     def __call__(self) -> AnomalyDetector:
-        """The detector of the folder as it is now."""
-        version = self._look()
+        """Return the detector of the folder as it is now."""
+        version = self._read_version()
         if version not in (None, self._version):
             try:
                 self._detector = self._load(self._folder)
             except ModelError as error:
                 if str(error) != self._reason:
-                    self._refused(error)
+                    self._on_error(error)
                 self._reason = str(error)
             else:
                 self._version, self._reason = version, ""
-                self._replaced(self._detector)
+                self._on_reload(self._detector)
         return self._detector
 
-    def _look(self) -> tuple[int, int] | None:
+    def _read_version(self) -> tuple[int, int] | None:
         try:
-            found = (self._folder / MANIFEST).stat()
+            status = (self._folder / MANIFEST).stat()
         except OSError:  # it is being replaced
             return None
-        return found.st_ino, found.st_mtime_ns
+        return status.st_ino, status.st_mtime_ns

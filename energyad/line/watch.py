@@ -16,46 +16,23 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from energyad.detector import AnomalyDetector
-from energyad.detector.batch import inspect_files
+from energyad.detector.scored_image import ScoredImage, ScoringOutcome, name_of
 from energyad.errors import DataError, os_reason
 from energyad.images.finding import IMAGE_SUFFIXES
 from energyad.line.journal import FileSeen, Journal, JournalLine, Statistics
-from energyad.model.statistics import PartStatistics
-from energyad.scoring.results import ImageResult
 
 POLL_SECONDS: Final = 0.5
 CHUNK: Final = 16
 """Files noted together: one wait for the disk for all of them."""
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One file's result; observation: None where it could not be read."""
-
-    path: Path
-    result: ImageResult
-    observation: PartStatistics | None
+ScoreFiles: TypeAlias = Callable[[Sequence[Path]], Iterable[ScoringOutcome]]
+"""Scores files in their order; one that cannot be read gives an UnreadableImage."""
 
 
-Scorer: TypeAlias = Callable[[Sequence[Path]], Iterable[Scored]]
-"""Scores files in their order. Never raises ImageError."""
-
-
-def scorer_of(model: Callable[[], AnomalyDetector]) -> Scorer:
-    """Scores with the detector that `model` gives for each batch of files, and observes the pixels for drift."""
-
-    def score(paths: Sequence[Path]) -> Iterator[Scored]:
-        detector = model()
-        for found in inspect_files(detector, paths):
-            result = found.result(detector, image=_text(str(found.path)))
-            yield Scored(found.path, result, found.observation(detector))
-
-    return score
-
-
-def _text(name: str) -> str:
-    """A file name as text that JSON can hold, whatever its bytes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def score_with(model: Callable[[], AnomalyDetector]) -> ScoreFiles:
+    """Score each batch of files with the detector that `model` returns at that moment."""
+    return lambda paths: model().score_images(paths)
 
 
 @dataclass(frozen=True)
@@ -104,8 +81,8 @@ class Folder:
 
     def seen(self, path: Path, look: _Look) -> FileSeen:
         """What the journal notes of it."""
-        name = _text(path.relative_to(self.folder).as_posix())
-        return FileSeen(path=name, size=look.size, mtime_ns=look.mtime_ns)
+        name = name_of(path.relative_to(self.folder).as_posix())
+        return FileSeen(path=name or "", size=look.size, mtime_ns=look.mtime_ns)
 
     def _files(self) -> Iterator[tuple[Path, _Look]]:
         def refuse(error: OSError) -> None:
@@ -137,7 +114,9 @@ class Watcher:
     Raises DataError where there is no such folder.
     """
 
-    def __init__(self, folder: Path, journal: Journal, score: Scorer, *, move_to: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, journal: Journal, score: ScoreFiles, *, move_to: Path | None = None
+    ) -> None:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; make it, or check the path")
         self.folder = Folder(folder, leave_out=move_to)
@@ -183,11 +162,11 @@ class Watcher:
 
     def _note(self, paths: Sequence[Path], files: dict[Path, FileSeen]) -> list[JournalLine]:
         done = {}
-        for scored in self._score(paths):
+        for path, image in zip(paths, self._score(paths), strict=True):
             # A file that changed while it was read is another one by now; a fault is final when nobody writes any more.
-            final = scored.observation is not None or self.folder.is_confirmed(scored.path)
-            if final and self.folder.is_unchanged(scored.path):
-                done[scored.path] = _line(scored, files[scored.path])
+            final = isinstance(image, ScoredImage) or self.folder.is_confirmed(path)
+            if final and self.folder.is_unchanged(path):
+                done[path] = _line(image, files[path])
         self._journal.append(list(done.values()))
         for path, line in done.items():
             self._verdicts[files[path]] = _place(line)
@@ -214,10 +193,9 @@ def _place(line: JournalLine) -> str:
     return line.verdict or "unreadable"
 
 
-def _line(scored: Scored, file: FileSeen) -> JournalLine:
+def _line(image: ScoringOutcome, file: FileSeen) -> JournalLine:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    seen = scored.observation
     statistics = None
-    if seen is not None:
-        statistics = Statistics(**{name: getattr(seen, name) for name in Statistics.model_fields})
-    return JournalLine(**dict(scored.result), time=now, file=file, statistics=statistics)
+    if isinstance(image, ScoredImage):
+        statistics = Statistics(**{name: getattr(image.statistics, name) for name in Statistics.model_fields})
+    return JournalLine(**dict(image.result()), time=now, file=file, statistics=statistics)

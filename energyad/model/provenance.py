@@ -44,11 +44,13 @@ def collect(
 
 
 def data_hash(good_images: Iterable[ImageLike]) -> str:
-    """SHA-256 over the images' bytes (files) or pixels (arrays), whatever their order."""
+    """SHA-256 over the images' bytes (of files) or pixels (of arrays), whatever their order."""
     digests = []
     for image in good_images:
         if isinstance(image, str | Path):
             digests.append(file_hash(Path(image)))
+        elif isinstance(image, bytes):
+            digests.append(hashlib.sha256(image).hexdigest())
         else:
             digests.append(hashlib.sha256(reading.as_rgb(image).tobytes()).hexdigest())
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()

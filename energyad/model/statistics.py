@@ -11,18 +11,25 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from energyad.model.manifest import PartStatistics
-from energyad.runtimes import BatchScorer
+from energyad.runtimes import RawScores
 
 QUANTITIES: Final = tuple(field.name for field in fields(PartStatistics) if field.name != "category")
 
 
 def measure(
-    pixels: UInt8[np.ndarray, "size size 3"],
+    pixels: UInt8[np.ndarray, "rows columns 3"],
     heatmap: Float[np.ndarray, "rows columns"],
     score: float,
     category: str | None = None,
 ) -> PartStatistics:
-    """Measure one part. pixels: RGB, at the network's size, so that cameras of any resolution compare."""
+    """Measure one part.
+
+    Args:
+        pixels: RGB, at the network's input size, so that cameras of any resolution compare.
+        heatmap: Energies, at the same size.
+        score: The image's energy.
+        category: The category that the image was classified as, by a model for several.
+    """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
     return PartStatistics(
         score=float(score),
@@ -35,10 +42,15 @@ def measure(
 
 
 def measure_batch(
-    pixels: Sequence[UInt8[np.ndarray, "size size 3"]], runtime: BatchScorer, categories: Sequence[str]
+    pixels: UInt8[np.ndarray, "b rows columns 3"], raw: RawScores, categories: Sequence[str]
 ) -> list[PartStatistics]:
-    """Score images of the network's size, and measure each. categories: the names of those that the model is for."""
-    raw = runtime.run(np.stack(pixels))
+    """Measure each part of a batch. This is the only way that statistics of a part come about.
+
+    Args:
+        pixels: RGB, at the network's input size.
+        raw: What the graph gave for them.
+        categories: Names of the categories that the model is for; empty for a model of one.
+    """
     return list(map(measure, pixels, raw.heatmap, raw.score, raw.category_names(categories)))
 
 

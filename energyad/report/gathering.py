@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 
 from energyad.data.datasets import TestItem
 from energyad.detector import AnomalyDetector
-from energyad.detector.batch import inspect_files
+from energyad.detector.scored_image import ScoredImage
 from energyad.errors import ImageError
 from energyad.evaluation.evaluate import Evaluation
 from energyad.images import reading
@@ -34,8 +34,14 @@ _QUALITY: Final = 82
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One image. pictures: names and JPEG bytes, none where it is not at hand. defect_type: None if unlabelled."""
+class ReportImage:
+    """One image of a page: its result, and pictures small enough that a page can hold hundreds.
+
+    Attributes:
+        result: What the model says of the image.
+        defect_type: Its label; None where it has none.
+        pictures: Names and JPEG bytes; empty where the image is not at hand.
+    """
 
     result: ImageResult
     defect_type: str | None
@@ -44,10 +50,17 @@ class Shown:
 
 @dataclass(frozen=True)
 class Report:
-    """All of a page. evaluation: None where no image is labelled; drift: None where nothing is known of it."""
+    """What a page shows.
+
+    Attributes:
+        manifest: The model's.
+        images: Highest score first, unreadable ones last.
+        evaluation: None where the images are not labelled.
+        drift: None where nothing is known of it.
+    """
 
     manifest: Manifest
-    shown: tuple[Shown, ...]
+    images: tuple[ReportImage, ...]
     evaluation: Evaluation | None
     drift: Drift | None
 
@@ -55,25 +68,26 @@ class Report:
 def of_images(
     detector: AnomalyDetector, paths: Sequence[Path], *, progress: Progress | None = None
 ) -> Report:
-    """Score images and show them. Images that cannot be read are listed with the reason."""
-    shown, seen = _score(detector, paths, [None] * len(paths), progress or NullProgress())
-    parts = [part for part in seen if part is not None]
-    return Report(detector.manifest, shown, None, _drift(detector.manifest, parts))
+    """Score images for a page. Images that cannot be read are listed with the reason."""
+    scored = _score(detector, paths, [None] * len(paths), progress or NullProgress())
+    parts = [part for _, part in scored if part is not None]
+    drift = _drift(detector.manifest, parts)
+    return Report(detector.manifest, _ranked(image for image, _ in scored), None, drift)
 
 
 def of_category(
-    detector: AnomalyDetector,
-    items: Sequence[TestItem],
-    evaluation: Evaluation,
-    *,
-    progress: Progress | None = None,
+    detector: AnomalyDetector, evaluation: Evaluation, *, progress: Progress | None = None
 ) -> Report:
-    """Show labelled test images. Drift is told from the good ones: defects are no drift."""
-    shown, seen = _score(detector, [item.path for item in items], items, progress or NullProgress())
+    """Score an evaluation's test images again, for their pictures. Drift is measured on the good ones alone."""
+    items = evaluation.items
+    scored = _score(detector, [item.path for item in items], items, progress or NullProgress())
     good = [
-        part for part, item in zip(seen, items, strict=True) if part is not None and not item.is_defective
+        part
+        for (_, part), item in zip(scored, items, strict=True)
+        if part is not None and not item.is_defective
     ]
-    return Report(detector.manifest, shown, evaluation, _drift(detector.manifest, good))
+    drift = _drift(detector.manifest, good)
+    return Report(detector.manifest, _ranked(image for image, _ in scored), evaluation, drift)
 
 
 def of_results(
@@ -84,23 +98,30 @@ def of_results(
     images_in: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Show results that are there already: regions as they were found, without heatmaps; nothing is scored.
+    """Show results that exist already: regions as they were found, without heatmaps; nothing is scored.
 
-    source: the results file; images are looked for from here and from beside it. images_in: where else, such as the
-    folder that `watch` moved them to. Raises DataError where no line is of this model.
+    Args:
+        lines: The results.
+        manifest: The model's.
+        source: The results file; images are looked for from here and from beside it.
+        images_in: Where else images are looked for, such as the folder that `watch` moved them to.
+        progress: Told of each image.
+
+    Raises:
+        DataError: No line is of this model.
     """
     progress = progress or NullProgress()
     drift = drift_of(lines, manifest, source=str(source))
     ranked = sorted(lines, key=rank)
-    side, shown = side_for(len(ranked)), list[Shown]()
+    side, images = side_for(len(ranked)), list[ReportImage]()
     progress.stage("pictures", len(ranked))
-    for place, line in enumerate(ranked):
-        pictured = place < MAX_PICTURED and line.score is not None
-        path = _find(line, source, images_in) if pictured else None
-        pictures = () if path is None else _from_file(line, path, manifest, side)
-        shown.append(Shown(line, None, pictures))
+    for position, line in enumerate(ranked):
+        is_pictured = position < MAX_PICTURED and line.score is not None
+        path = _find(line, source, images_in) if is_pictured else None
+        pictures = () if path is None else _pictures_of_result(line, path, manifest, side)
+        images.append(ReportImage(line, None, pictures))
         progress.advance()
-    return Report(manifest, tuple(shown), None, drift)
+    return Report(manifest, tuple(images), None, drift)
 
 
 def side_for(count: int) -> int:
@@ -112,35 +133,38 @@ def _drift(manifest: Manifest, parts: Sequence[PartStatistics]) -> Drift:
     return compare(reference_statistics(manifest), parts[-WINDOW:], model=manifest.name)
 
 
+def _ranked(images: Iterable[ReportImage]) -> tuple[ReportImage, ...]:
+    """Highest score first; those beyond MAX_PICTURED lose their pictures."""
+    ranked = sorted(images, key=lambda image: rank(image.result))
+    rest = (replace(image, pictures=()) for image in ranked[MAX_PICTURED:])
+    return (*ranked[:MAX_PICTURED], *rest)
+
+
 def _score(
-    detector: AnomalyDetector, paths: Sequence[Path], items: Iterable[TestItem | None], progress: Progress
-) -> tuple[tuple[Shown, ...], list[PartStatistics | None]]:
-    """Highest score first; what was observed of each, in the order of the paths."""
-    side, shown, seen = side_for(len(paths)), list[Shown](), list[PartStatistics | None]()
+    detector: AnomalyDetector, paths: Sequence[Path], items: Sequence[TestItem | None], progress: Progress
+) -> list[tuple[ReportImage, PartStatistics | None]]:
+    """Score images in their order; their labels are those of the items."""
+    side, scored = side_for(len(paths)), list[tuple[ReportImage, PartStatistics | None]]()
     progress.stage("report", len(paths))
-    for found, item in zip(inspect_files(detector, paths), items, strict=True):
+    for image, item in zip(detector.score_images(paths), items, strict=True):
         progress.advance()
         label = None if item is None else item.defect_type
-        prediction, pixels, result = found.prediction, found.pixels, found.result(detector)
-        seen.append(found.observation(detector))
-        if prediction is None or pixels is None:
-            shown.append(Shown(result, label, ()))
-            continue
-        small = fit_tile(pixels, side)
-        heatmap = reading.resize_map(prediction.heatmap, *small.shape[:2])
-        pictures = [("image", small), ("heatmap", overlay_of(small, replace(prediction, heatmap=heatmap)))]
-        pictures += _mask(item, pixels.shape[:2], side)
-        shown.append(Shown(result, label, tuple((name, _jpeg(picture)) for name, picture in pictures)))
-    ranked = sorted(shown, key=lambda each: rank(each.result))
-    return (*ranked[:MAX_PICTURED], *(replace(each, pictures=()) for each in ranked[MAX_PICTURED:])), seen
+        if isinstance(image, ScoredImage):
+            pictures = tuple(_pictures(image, item, side))
+            scored.append((ReportImage(image.result(), label, pictures), image.statistics))
+        else:
+            scored.append((ReportImage(image.result(), label, ()), None))
+    return scored
 
 
-def _mask(
-    item: TestItem | None, shape: tuple[int, int], side: int
-) -> Iterator[tuple[str, UInt8[np.ndarray, "h w"]]]:
+def _pictures(image: ScoredImage, item: TestItem | None, side: int) -> Iterator[tuple[str, bytes]]:
+    small = fit_tile(image.pixels, side)
+    heatmap = reading.resize_map(image.prediction.heatmap, *small.shape[:2])
+    yield "image", _jpeg(small)
+    yield "heatmap", _jpeg(overlay_of(small, replace(image.prediction, heatmap=heatmap)))
     if item is not None and item.mask is not None:
-        mask = item.read_mask(shape)
-        yield "mask", fit_tile(mask.astype(np.uint8) * 255, side)
+        mask = item.read_mask(image.pixels.shape[:2])
+        yield "mask", _jpeg(fit_tile(mask.astype(np.uint8) * 255, side))
 
 
 def _find(line: JournalLine, source: Path, images_in: Path | None) -> Path | None:
@@ -152,7 +176,9 @@ def _find(line: JournalLine, source: Path, images_in: Path | None) -> Path | Non
     return next((place for place in places if place.is_file()), None)
 
 
-def _from_file(line: JournalLine, path: Path, manifest: Manifest, side: int) -> tuple[tuple[str, bytes], ...]:
+def _pictures_of_result(
+    line: JournalLine, path: Path, manifest: Manifest, side: int
+) -> tuple[tuple[str, bytes], ...]:
     """Pictures of an image that was scored earlier, its regions outlined; none where it is another by now."""
     try:
         pixels = reading.read_image(path, white_level=manifest.input.white_level)

@@ -25,9 +25,12 @@ _FAINTEST, _STRONGEST = 0.30, 0.72  # how much of the image the colour covers, c
 
 @dataclass(frozen=True)
 class ColourScale:
-    """Value of a heatmap → colour, fixed by the model's threshold alone: a colour is one value in every image.
+    """Colours of energies, fixed by the model's threshold alone: a colour is the same energy in every image.
 
-    The scale runs from 0 to twice the threshold; what lies beyond takes the colour of the end.
+    The scale runs from 0 to twice the threshold; higher energies have the colour of its end.
+
+    Attributes:
+        threshold: The model's.
     """
 
     threshold: float
@@ -38,14 +41,14 @@ class ColourScale:
         return 2 * self.threshold
 
     def positions(self, energies: Float[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
-        """Places on the scale, 0 to 1; above 0.5 exactly where the energy is above the threshold."""
+        """Return positions on the scale, 0 to 1; above 0.5 exactly where the energy is above the threshold."""
         ratio = energies.astype(np.float64) / self.top if self.top > 0 else np.zeros(energies.shape)
         places = np.clip(ratio, 0, 1).astype(np.float32)
         above = energies > self.threshold
         return np.where(above, np.maximum(places, np.nextafter(np.float32(0.5), 1)), np.minimum(places, 0.5))
 
     def colours(self, energies: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
-        """RGB of each energy."""
+        """Return the RGB of each energy."""
         places = self.positions(energies)
         cold, warm = (_interpolate(places, anchors) for anchors in (_COLD, _WARM))
         return np.where((places > 0.5)[..., None], warm, cold).astype(np.uint8)
@@ -61,14 +64,14 @@ def _interpolate(
 def overlay(
     image: UInt8[np.ndarray, "h w 3"], heatmap: Float32[np.ndarray, "h w"], scale: ColourScale
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Lay the heatmap over its image, at the image's own pixels; a white line runs around what is anomalous."""
+    """Draw a heatmap over its image, at the image's own size, with a white line around what is above the threshold."""
     cover = _FAINTEST + (_STRONGEST - _FAINTEST) * scale.positions(heatmap)[:, :, None]
     mixed = np.rint(image * (1 - cover) + scale.colours(heatmap) * cover).astype(np.uint8)
     return outline(mixed, heatmap > scale.threshold, WHITE)
 
 
 def overlay_of(image: UInt8[np.ndarray, "h w 3"], prediction: Prediction) -> UInt8[np.ndarray, "h w 3"]:
-    """The overlay of a scored image, its regions outlined: white where it is ng, yellow where it is for review."""
+    """Draw the overlay of a scored image, with its regions outlined: white where it is ng, yellow for review."""
     drawn = overlay(image, prediction.heatmap, ColourScale(prediction.threshold))
     if prediction.verdict == "review" and prediction.review_threshold is not None:
         return outline(drawn, prediction.heatmap > prediction.review_threshold, YELLOW)
@@ -78,7 +81,7 @@ def overlay_of(image: UInt8[np.ndarray, "h w 3"], prediction: Prediction) -> UIn
 def outline(
     image: UInt8[np.ndarray, "h w 3"], mask: np.ndarray, colour: tuple[int, int, int]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw a line around the mask, as thick as the image's size asks."""
+    """Draw a line around the mask, 1/256 of the image's shorter side thick."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     width = max(1, round(min(image.shape[:2]) / 256))
     drawn = np.ascontiguousarray(image).copy()
@@ -87,13 +90,13 @@ def outline(
 
 
 def colour_bar(scale: ColourScale, *, length: int, thickness: int) -> UInt8[np.ndarray, "thickness length 3"]:
-    """The scale from 0 to its top as a strip."""
+    """Draw the scale from 0 to its top as a strip."""
     energies = np.linspace(0, scale.top, length)
     return np.repeat(scale.colours(energies)[None], thickness, axis=0)
 
 
 def overlay_places(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Where each image's overlay goes: the images' folders below the one they share, so no name meets another."""
+    """Choose where each image's overlay goes: in the images' folders below the one they share: names never collide."""
     absolute = {path: Path(os.path.abspath(path)) for path in paths}  # noqa: PTH100  (links stay as they are)
     shared = os.path.commonpath([path.parent for path in absolute.values()]) if paths else ""
     places: dict[Path, Path] = {}

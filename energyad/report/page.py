@@ -10,17 +10,17 @@ from typing import Final
 
 import cv2
 
-from energyad.data.datasets import GOOD, TestItem
+from energyad.data.datasets import GOOD
 from energyad.detector import AnomalyDetector
 from energyad.evaluation.evaluate import Evaluation
 from energyad.files import atomic_write
 from energyad.images import reading
 from energyad.report import plots, tables
-from energyad.report.gathering import MAX_PICTURED, Report, Shown, of_category
+from energyad.report.gathering import MAX_PICTURED, Report, ReportImage, of_category
 from energyad.report.overlays import ColourScale, colour_bar
 from energyad.report.sheet import picture_sheet
 from energyad.report.style import STYLE
-from energyad.scoring.results import by_score, results_csv
+from energyad.scoring.results import ImageResult, by_score, results_csv
 
 PAGE: Final = 50
 """Images a page; a closed page costs a browser nothing."""
@@ -28,9 +28,15 @@ MAX_LISTED: Final = 10_000
 
 
 def html_page(report: Report, *, title: str, note: str = "") -> str:
-    """The page. title, note: plain text; the note stands at the top, for what a reader must not miss."""
+    """Write the page.
+
+    Args:
+        report: What it shows.
+        title: Plain text.
+        note: Plain text at the top, for what a reader must not miss.
+    """
     manifest, evaluation, drift = report.manifest, report.evaluation, report.drift
-    results = [each.result for each in report.shown]
+    results = [image.result for image in report.images]
     calibration = manifest.calibration.rule()
     scores = [result.score for result in results if result.score is not None]
     parts = [
@@ -47,8 +53,8 @@ def html_page(report: Report, *, title: str, note: str = "") -> str:
         '<p class="faint">Images by score, right of the threshold ng. Ticks: the held-out good parts.</p>',
         *_by_type(evaluation),
         "<h2>Images, highest scores first</h2>",
-        _legend(ColourScale(calibration.threshold)) if _has_heatmaps(report.shown) else "",
-        *_pages(report.shown, grouped=evaluation is not None),
+        _legend(ColourScale(calibration.threshold)) if _has_heatmaps(report.images) else "",
+        *_pages(report.images, grouped=evaluation is not None),
         "<h2>Calibration</h2>",
         f"<p>{escape(calibration.guarantee())}</p>",
         f'<div class="scroll">{tables.calibration_table(manifest)}</div>',
@@ -74,10 +80,14 @@ def write_report(
     title: str,
     note: str = "",
 ) -> None:
-    """Write `index.html`, `sheet.png` and `scores.csv` into a folder. Raises ImageError, DataError."""
-    items = [TestItem(item.path, item.defect_type, item.mask) for item in evaluation.items]
-    report = of_category(detector, items, evaluation)
-    atomic_write(folder / "scores.csv", results_csv(by_score(each.result for each in report.shown)))
+    """Write `index.html`, `sheet.png` and `scores.csv` of an evaluation into a folder.
+
+    Raises:
+        ImageError: An image of the evaluation cannot be read any more.
+        DataError: A file cannot be written.
+    """
+    report = of_category(detector, evaluation)
+    atomic_write(folder / "scores.csv", results_csv(by_score(image.result for image in report.images)))
     reading.write_png(folder / "sheet.png", picture_sheet(detector, evaluation, title=title))
     atomic_write(folder / "index.html", html_page(report, title=title, note=note))
 
@@ -88,7 +98,7 @@ def _described(report: Report) -> str:
     return (
         f"model {manifest.name}, fitted {manifest.created[:10]} on {manifest.provenance.num_images} good images · "
         f"{manifest.backbone.name}, {manifest.input.image_size} px, seed {manifest.provenance.seed} · "
-        f"{len(report.shown)} images{speed}"
+        f"{len(report.images)} images{speed}"
     )
 
 
@@ -114,63 +124,62 @@ def _drift(report: Report) -> Iterator[str]:
     yield f'<p class="faint">The {drift.window} {which} against {drift.reference} held-out good parts.</p>'
 
 
-def _pages(shown: Sequence[Shown], *, grouped: bool) -> Iterator[str]:
+def _pages(images: Sequence[ReportImage], *, grouped: bool) -> Iterator[str]:
     """Pages of images, by type where they are labelled; the first of each type is open while there are few."""
-    groups: dict[str, list[Shown]] = {}
-    for each in shown[:MAX_LISTED]:
-        groups.setdefault((each.defect_type or "") if grouped else "", []).append(each)
-    rank = {id(each): place for place, each in enumerate(shown, start=1)}
-    few = len(shown) <= 2 * PAGE
+    groups: dict[str, list[tuple[int, ReportImage]]] = {}
+    for rank, image in enumerate(images[:MAX_LISTED], start=1):
+        groups.setdefault((image.defect_type or "") if grouped else "", []).append((rank, image))
+    few = len(images) <= 2 * PAGE
     for number, name in enumerate(sorted(groups, key=lambda name: (name == GOOD, name))):
-        own = groups[name]
-        for start in range(0, len(own), PAGE):
-            page = own[start : start + PAGE]
+        group = groups[name]
+        for start in range(0, len(group), PAGE):
+            page = group[start : start + PAGE]
             is_open = " open" if start == 0 and (number == 0 or few) else ""
-            figures = "".join(_figure(each, rank[id(each)]) for each in page)
-            heading = f"{escape(name)} {start + 1} to {start + len(page)} of {len(own)}".strip()
-            yield f"<details{is_open}><summary>{heading}{_span(page)}</summary>"
+            figures = "".join(_figure(image, rank) for rank, image in page)
+            heading = f"{escape(name)} {start + 1} to {start + len(page)} of {len(group)}".strip()
+            yield f"<details{is_open}><summary>{heading}{_score_range([image for _, image in page])}</summary>"
             yield f'<div class="parts">{figures}</div></details>'
-    if len(shown) > MAX_LISTED:
-        yield f"<p>{len(shown) - MAX_LISTED} more images with lower scores are not listed.</p>"
-    if len(shown) > MAX_PICTURED:
+    if len(images) > MAX_LISTED:
+        yield f"<p>{len(images) - MAX_LISTED} more images with lower scores are not listed.</p>"
+    if len(images) > MAX_PICTURED:
         yield f'<p class="faint">Pictures of the {MAX_PICTURED} highest scores alone.</p>'
 
 
-def _span(page: Sequence[Shown]) -> str:
-    scores = [each.result.score for each in page if each.result.score is not None]
+def _score_range(page: Sequence[ReportImage]) -> str:
+    scores = [image.result.score for image in page if image.result.score is not None]
     return f' <span class="faint">scores {max(scores):.3g} to {min(scores):.3g}</span>' if scores else ""
 
 
-def _figure(shown: Shown, rank: int) -> str:
-    result = shown.result
-    row = "".join(_embedded(data, name) for name, data in shown.pictures)
-    pictures = f'<div class="n{len(shown.pictures)}">{row}</div>' if row else ""
+def _figure(image: ReportImage, rank: int) -> str:
+    result = image.result
+    row = "".join(_embedded(data, name) for name, data in image.pictures)
+    pictures = f'<div class="n{len(image.pictures)}">{row}</div>' if row else ""
     name = escape("/".join(Path(result.image or "image").parts[-2:]))
     if result.score is None:
         return f"<figure><figcaption>{name} · unreadable: {escape(result.error or '')}</figcaption></figure>"
-    kind = {"ng": "bad", "review": "mild"}.get(result.verdict or "", "")
-    verdict = f'<span class="{kind}">{result.verdict}</span>'
+    style = {"ng": "bad", "review": "mild"}.get(result.verdict or "", "")
+    verdict = f'<span class="{style}">{result.verdict}</span>'
     facts = f"#{rank} {name} · {result.score:.4g} · {verdict} · p {result.p_value:.3g}"
-    taken_for = "" if result.category is None else f" · taken for {escape(result.category)}"
+    category = "" if result.category is None else f" · taken for {escape(result.category)}"
     missing = "" if row else " · image not at hand"
-    return f"<figure>{pictures}<figcaption>{facts}{taken_for}{missing}{_regions(shown)}</figcaption></figure>"
+    caption = f"{facts}{category}{missing}{_regions(result)}"
+    return f"<figure>{pictures}<figcaption>{caption}</figcaption></figure>"
 
 
-def _regions(shown: Shown) -> str:
+def _regions(result: ImageResult) -> str:
     """The regions in words, the first three."""
-    regions = shown.result.regions
-    if not regions:
+    if not result.regions:
         return ""
     words = [
         f"{region.area_percent:.2g} % at {region.peak_at[0]}, {region.peak_at[1]} (peak {region.peak:.3g})"
-        for region in regions[:3]
+        for region in result.regions[:3]
     ]
-    more = f" and {len(regions) - 3} more" if len(regions) > 3 else ""
+    more = f" and {len(result.regions) - 3} more" if len(result.regions) > 3 else ""
     return f"<br>{'; '.join(words)}{more}"
 
 
-def _has_heatmaps(shown: Sequence[Shown]) -> bool:
-    return any(name == "heatmap" for each in shown for name, _ in each.pictures)
+def _has_heatmaps(images: Sequence[ReportImage]) -> bool:
+    return any(name == "heatmap" for image in images for name, _ in image.pictures)
 
 
 def _legend(scale: ColourScale) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from energyad.data.datasets import GOOD
-from energyad.evaluation.evaluate import Evaluation, ScoredItem
+from energyad.evaluation.evaluate import Evaluation, ScoredTestItem
 from energyad.scoring.calibration import Calibration
 
 _TINY: Final = 1e-12
@@ -21,9 +21,9 @@ _FLOOR: Final = 40
 
 
 def histogram(scores: Sequence[float], calibration: Calibration) -> str:
-    """How many images score how high, on a logarithmic axis; below it the held-out good parts as ticks.
+    """Draw a histogram of scores on a logarithmic axis, with the held-out good parts as ticks below it.
 
-    The threshold is an edge between bars, so that no bar is on both its sides.
+    The threshold is an edge between bars, so that no bar is on both sides of it.
     """
     limit, review = max(calibration.threshold, _TINY), calibration.review_threshold
     values = np.log(np.maximum([*scores, *calibration.good_scores, limit], _TINY))
@@ -79,7 +79,7 @@ def _limit(x: float, text: str, *, kind: str, anchor: str) -> str:
 
 
 def strip_plot(evaluation: Evaluation) -> str:
-    """Scores of each type on one logarithmic axis, with the threshold."""
+    """Draw the scores of each type on one logarithmic axis, with the threshold."""
     scores = [max(item.score, _TINY) for item in evaluation.items]
     limit = max(evaluation.threshold, _TINY)
     low, high = math.log(min(*scores, limit)) - 0.05, math.log(max(*scores, limit)) + 0.05
@@ -95,8 +95,8 @@ def strip_plot(evaluation: Evaluation) -> str:
         y = 14 + index * line
         shapes.append(f'<line class="axis" x1="{label}" x2="{width - 20}" y1="{y}" y2="{y}"/>')
         shapes.append(f'<text x="0" y="{y + 4}">{escape(defect_type)}</text>')
-        own = [item for item in evaluation.items if item.defect_type == defect_type]
-        shapes += [_point(x(item.score), y, item, over=item.score > limit) for item in own]
+        items = [item for item in evaluation.items if item.defect_type == defect_type]
+        shapes += [_point(x(item.score), y, item, over=item.score > limit) for item in items]
     bottom = height - 20
     shapes.append(f'<line class="limit" x1="{x(limit):.1f}" x2="{x(limit):.1f}" y1="0" y2="{bottom}"/>')
     text = f"threshold {limit:.3g}"
@@ -109,6 +109,6 @@ def strip_plot(evaluation: Evaluation) -> str:
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img">{"".join(shapes)}</svg>'
 
 
-def _point(x: float, y: float, item: ScoredItem, *, over: bool) -> str:
+def _point(x: float, y: float, item: ScoredTestItem, *, over: bool) -> str:
     mark, tip = ' class="over"' if over else "", f"{escape(Path(item.path).name)} {item.score:.4g}"
     return f'<circle{mark} cx="{x:.1f}" cy="{y}" r="5"><title>{tip}</title></circle>'

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from energyad.data.datasets import GOOD, TestItem
+from energyad.data.datasets import GOOD
 from energyad.detector import AnomalyDetector
-from energyad.evaluation.evaluate import Evaluation, ScoredItem
+from energyad.evaluation.evaluate import Evaluation, ScoredTestItem
 from energyad.images import reading
 from energyad.report.overlays import ColourScale, colour_bar, overlay
 
@@ -26,36 +26,43 @@ _BAR: Final = 420
 
 @dataclass(frozen=True)
 class Example:
-    """One test image, ready to be shown. mask: None where the data set has none."""
+    """One test image of the sheet, at its own size.
 
-    item: ScoredItem
+    Attributes:
+        item: The image's label and score.
+        image: RGB.
+        heatmap: Energies.
+        mask: Empty for good parts; None where the data set has none.
+    """
+
+    item: ScoredTestItem
     image: UInt8[np.ndarray, "h w 3"]
     heatmap: Float32[np.ndarray, "h w"]
     mask: Bool[np.ndarray, "h w"] | None
 
 
-def choose(evaluation: Evaluation, *, per_type: int = PER_TYPE) -> Iterator[tuple[str, list[ScoredItem]]]:
-    """Of each type the highest scores, the lowest and evenly between, misses included; good parts come first."""
+def choose(evaluation: Evaluation, *, per_type: int = PER_TYPE) -> Iterator[tuple[str, list[ScoredTestItem]]]:
+    """Choose images of each type evenly from the highest to the lowest score, misses included; good parts first."""
     types = sorted({item.defect_type for item in evaluation.items}, key=lambda name: (name != GOOD, name))
     for defect_type in types:
-        own = sorted(
+        ranked = sorted(
             (item for item in evaluation.items if item.defect_type == defect_type),
             key=lambda item: -item.score,
         )
-        at = np.unique(np.linspace(0, len(own) - 1, min(per_type, len(own))).round().astype(int))
-        yield defect_type, [own[place] for place in at]
+        at = np.unique(np.linspace(0, len(ranked) - 1, min(per_type, len(ranked))).round().astype(int))
+        yield defect_type, [ranked[place] for place in at]
 
 
-def load_examples(detector: AnomalyDetector, items: Sequence[ScoredItem]) -> list[Example]:
-    """Read and score the items again, for their heatmaps. Raises ImageError."""
-    pixels = [detector.read(item.path) for item in items]
+def load_examples(detector: AnomalyDetector, items: Sequence[ScoredTestItem]) -> list[Example]:
+    """Read and score items again, for their heatmaps. Raises ImageError at the first that cannot be read."""
     examples = []
-    for item, image, prediction in zip(items, pixels, detector.score_pixels(pixels), strict=True):
-        shape = image.shape[:2]
+    for item, outcome in zip(items, detector.score_images([item.path for item in items]), strict=True):
+        image = outcome.require()
+        shape = image.pixels.shape[:2]
         mask = np.zeros(shape, dtype=bool) if item.defect_type == GOOD else None
         if item.mask is not None:
-            mask = TestItem(item.path, item.defect_type, item.mask, item.mask_inverted).read_mask(shape)
-        examples.append(Example(item, image, prediction.heatmap, mask))
+            mask = item.read_mask(shape)
+        examples.append(Example(item, image.pixels, image.prediction.heatmap, mask))
     return examples
 
 
@@ -89,14 +96,14 @@ def picture_sheet(
 
 
 def legend(scale: ColourScale) -> UInt8[np.ndarray, "height width 3"]:
-    """The colour scale alone, with its energies."""
+    """Draw the colour scale alone, with its energies."""
     canvas = Image.new("RGB", (_BAR + 160, _FOOTER), _PAPER)
     _draw_legend(canvas, scale, left=80)
     return np.asarray(canvas)
 
 
 def figures_line(evaluation: Evaluation) -> str:
-    """The main figures in one line of text."""
+    """Format the main figures in one line of text."""
     named = {
         "image AUROC": evaluation.image_auroc,
         "pixel AUROC": evaluation.pixel_auroc,
@@ -107,7 +114,7 @@ def figures_line(evaluation: Evaluation) -> str:
 
 
 def fit_tile(picture: UInt8[np.ndarray, "h w *c"], size: int) -> UInt8[np.ndarray, "h2 w2 *c"]:
-    """Bring a picture into a square of `size` pixels, its aspect kept."""
+    """Resize a picture to fit into a square of `size` pixels; its aspect is kept."""
     height, width = picture.shape[:2]
     factor = size / max(height, width)
     wanted = (max(1, round(width * factor)), max(1, round(height * factor)))

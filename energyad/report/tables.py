@@ -14,14 +14,14 @@ from energyad.scoring.results import ImageResult
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are text; the first column is aligned left."""
+    """Write a table as HTML. Cells are plain text; the first column is aligned left."""
     header = "".join(f"<th>{escape(name)}</th>" for name in columns)
     lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
     return f"<table><tr>{header}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def evaluation_cards(evaluation: Evaluation) -> str:
-    """The main figures of labelled images."""
+    """Write the main figures of labelled images as cards."""
     interval = evaluation.image_auroc_interval
     between = "" if interval is None else f"95 %: {interval[0]:.3f} to {interval[1]:.3f}"
     return _cards(
@@ -33,7 +33,7 @@ def evaluation_cards(evaluation: Evaluation) -> str:
 
 
 def verdict_cards(results: Sequence[ImageResult]) -> str:
-    """How many images got which verdict."""
+    """Write how many images have which verdict as cards."""
     counts: Counter[str] = Counter(result.verdict or "unreadable" for result in results)
     total = max(1, len(results))
     wanted = [name for name in ("ng", "review", "ok", "unreadable") if counts[name] or name in {"ng", "ok"}]
@@ -49,23 +49,23 @@ def _cards(*cells: tuple[str, str, str]) -> str:
 
 
 def figure(value: float | None) -> str:
-    """Three digits, or a dash."""
+    """Format a figure with three digits, or as a dash where there is none."""
     return "–" if value is None else f"{value:.3f}"
 
 
 def types_table(evaluation: Evaluation) -> str:
-    """A row for each type of defect."""
+    """Write a table with a row for each type of defect."""
 
-    def row(each: TypeRow) -> list[str]:
-        figures = [figure(value) for value in (each.image_auroc, each.pixel_auroc, each.aupro)]
-        return [each.defect_type, str(each.images), str(each.above_threshold), *figures]
+    def cells(row: TypeRow) -> list[str]:
+        figures = [figure(value) for value in (row.image_auroc, row.pixel_auroc, row.aupro)]
+        return [row.defect_type, str(row.images), str(row.above_threshold), *figures]
 
     columns = ("type", "images", "above threshold", "image AUROC", "pixel AUROC", "AUPRO")
-    return table(columns, [row(each) for each in evaluation.types])
+    return table(columns, [cells(row) for row in evaluation.types])
 
 
 def calibration_table(manifest: Manifest) -> str:
-    """The thresholds of today and those before them, with what they rest on."""
+    """Write a table of the model's calibration and those before it."""
 
     def row(spec: CalibrationSpec, when: str) -> list[str]:
         review = "–" if spec.review_threshold is None else f"{spec.review_threshold:.4g}"
@@ -81,7 +81,7 @@ def calibration_table(manifest: Manifest) -> str:
 
 
 def drift_table(drift: Drift) -> str:
-    """Each quantity, then and now."""
+    """Write a table of each drift quantity: reference, window, and the test between them."""
     rows = [
         [shift.label.replace("_", " ")]
         + [f"{value:.4g}" for value in (shift.then, shift.now, shift.ks)]
@@ -94,7 +94,7 @@ def drift_table(drift: Drift) -> str:
 
 
 def card_as_html(manifest: Manifest) -> str:
-    """The model card's paragraphs and its one table."""
+    """Write the model card's paragraphs and its table as HTML."""
     parts, rows = list[str](), list[str]()
     blocks = model_card(manifest).split("\n\n")[1:]
     for block in blocks:

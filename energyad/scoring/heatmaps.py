@@ -22,7 +22,13 @@ MIN_PATCH_WEIGHT = 1e-2
 def upsampling_axes(
     grid: Grid, tiles: Tiles, *, smoothing: float
 ) -> tuple[Float[Tensor, "h rows*inner"], Float[Tensor, "w columns*inner"]]:
-    """What makes a heatmap of energies, from the left and from the right: U · energies · Vᵀ."""
+    """Return the matrices U and V of heatmap = U · energies · Vᵀ: upsampling, smoothing and blending of tiles.
+
+    Args:
+        grid: The grid of patches in one tile.
+        tiles: How an image is cut.
+        smoothing: Standard deviation of the Gaussian, pixels.
+    """
     matrix = upsampling_matrix(grid, smoothing=smoothing)
     first = math.ceil((grid.margin + 0.5) * grid.image_size / grid.size)  # centre of the first inner patch
     down, across = (
@@ -34,11 +40,15 @@ def upsampling_axes(
 def border_weights(
     axes: tuple[Float[Tensor, "h p"], Float[Tensor, "w q"]], grid: Grid, *, smoothing: float
 ) -> Float[Tensor, "h w"]:
-    """What each pixel weighs in the score, so that one strange patch counts alike wherever it lies.
+    """Return what each pixel weighs in the score, so that one abnormal patch counts the same wherever it lies.
 
     Smoothing shares a patch's energy with its neighbours. Beside the border there are none, the heatmap continues the
-    outermost patch there, and it would keep 1.6 times as much at a side and 2.7 times as much in a corner. axes: of
-    `upsampling_axes`.
+    outermost patch there, and it would keep 1.6 times as much at a side and 2.7 times as much in a corner.
+
+    Args:
+        axes: The matrices of `upsampling_axes`.
+        grid: The grid of patches in one tile.
+        smoothing: Standard deviation of the Gaussian, pixels.
     """
     usual = upsampling_matrix(grid, smoothing=smoothing)[:, grid.inner // 2].max()
     down, across = ((usual / axis.amax(dim=1)).clamp_max(1.0) for axis in axes)
@@ -48,7 +58,7 @@ def border_weights(
 def patches_in_roi(
     mask: Bool[Tensor, "h w"], axes: tuple[Float[Tensor, "h p"], Float[Tensor, "w q"]], tiles: Tiles
 ) -> Bool[Tensor, " tiles*g*g"]:
-    """Patches that weigh in the mask's pixels, tile by tile. axes: of `upsampling_axes`."""
+    """Find the patches that weigh in the mask's pixels, tile by tile. `axes` are the matrices of `upsampling_axes`."""
     weights = axes[0].T @ mask.to(axes[0].dtype) @ axes[1]
     by_tile = weights.unflatten(1, (tiles.columns, -1)).unflatten(0, (tiles.rows, -1)).transpose(1, 2)
     return by_tile.flatten() > MIN_PATCH_WEIGHT
@@ -57,7 +67,7 @@ def patches_in_roi(
 def blended(
     upsampling: Float[Tensor, "side inner"], count: int, overlap: float, *, margin: int = 0
 ) -> Float[Tensor, "length count*inner"]:
-    """One axis of «upsample each tile, weigh it, add where tiles overlap», as a matrix whose rows sum to one."""
+    """Return one axis of: upsample each tile, weigh it, add where tiles overlap; a matrix whose rows sum to one."""
     side, inner = upsampling.shape
     weights = torch.from_numpy(blending_weights(count, side, overlap, margin=margin))
     matrix = torch.zeros(length(count, side, overlap), count * inner, dtype=torch.float64)
@@ -68,7 +78,7 @@ def blended(
 
 
 def upsampling_matrix(grid: Grid, *, smoothing: float) -> Float[Tensor, "image_size inner"]:
-    """One axis of «linear interpolation to image_size, then a Gaussian», as a matrix whose rows sum to one.
+    """Return one axis of: interpolate linearly to image_size, then smooth by a Gaussian; its rows sum to one.
 
     Both steps are linear and separable, so heatmap = U · energies · Uᵀ: two small products instead of two passes
     over all pixels. Half-pixel centres; towards the border the outermost inner patch is continued.

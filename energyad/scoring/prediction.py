@@ -16,10 +16,19 @@ from energyad.scoring.regions import Region, find_regions
 class Prediction:
     """What the detector says of one image.
 
-    score: the heatmap's maximum, an energy without unit; higher is more abnormal, and comparable within one model
-    only. heatmap: energies at the image's own pixels. p_value: how rarely a good part scores as high.
-    verdict: "ng" above `threshold`, "review" above `review_threshold` (None where the model has none), else "ok".
-    regions: where the image exceeds the threshold it exceeds. category: that it was taken for; None of a model of one.
+    Attributes:
+        score: The heatmap's maximum, an energy without unit; higher is more abnormal. Comparable within one model.
+        heatmap: Energies at the image's own size.
+        threshold: Images above it are "ng".
+        review_threshold: Images above it, and not above `threshold`, are for "review"; None where there is no review.
+        p_value: How rarely a good part scores as high.
+        verdict: "ng", "review" or "ok".
+        regions: Where the heatmap is above the threshold that the image exceeds; none where it is ok.
+        category: The category that the image was classified as; None for a model of one.
+
+    Example:
+        >>> prediction = AnomalyDetector.load("models/gasket").score("part.png")
+        >>> prediction.verdict, prediction.score, prediction.p_value
     """
 
     score: float
@@ -33,7 +42,7 @@ class Prediction:
 
     @property
     def is_anomalous(self) -> bool:
-        """Whether the verdict is ng."""
+        """Whether the verdict is "ng"."""
         return self.verdict == "ng"
 
 
@@ -44,7 +53,14 @@ def predict(
     shape: tuple[int, int],
     category: str | None = None,
 ) -> Prediction:
-    """Read the graph's heatmap of one image. shape: the image's own, height and width."""
+    """Turn the network's heatmap of one image into score, verdict and regions.
+
+    Args:
+        heatmap: Energies at the network's input size.
+        calibration: The model's thresholds.
+        shape: Height and width of the image.
+        category: The category that the image was classified as, by a model for several.
+    """
     score, full = float(heatmap.max()), reading.resize_map(heatmap, *shape)
     # Resizing averages, and would lose the peak that is the score: the pixel at its centre keeps it.
     peak = np.unravel_index(int(heatmap.argmax()), heatmap.shape)

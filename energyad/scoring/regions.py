@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float32, Int32
 
 from energyad.scoring.calibration import Calibration
 
-MOST = 100
+MAX_REGIONS = 100
 """Regions reported of one image, those of the highest peaks; an image that is all wrong has thousands."""
-TOLERANCE = 1 / 1000
+POLYGON_TOLERANCE = 1 / 1000
 """How far a polygon may stray from its region, as a share of the image's longer side."""
 
 
@@ -20,10 +20,15 @@ TOLERANCE = 1 / 1000
 class Region:
     """A connected region (8 neighbours) of pixels above the threshold that its image exceeds.
 
-    polygon: corners (x, y) of its outer border, pixel indices; holes are not in it, nor in `area`.
-    box: x, y, width, height. area: pixels; area_percent: of the image. peak: highest value of the heatmap, at
-        `peak_at` (x, y).
-    p_value: that of an image whose score is this peak.
+    Attributes:
+        polygon: Corners (x, y) of its outer border, pixel indices. Holes are not part of it, and not counted in
+            `area`.
+        box: x, y, width, height, pixels.
+        area: Pixels.
+        area_percent: Of the image.
+        peak: Highest value of the heatmap in it.
+        peak_at: Where that is, (x, y).
+        p_value: That of an image whose score is this peak.
     """
 
     polygon: tuple[tuple[int, int], ...]
@@ -36,9 +41,15 @@ class Region:
 
 
 def find_regions(heatmap: Float32[np.ndarray, "h w"], calibration: Calibration) -> tuple[Region, ...]:
-    """Regions of an image, highest peak first: above `threshold` where the image is ng, above the review threshold
-    where it is for review, none where it is ok. The image's score is its heatmap's maximum, so an image that is not
-    ok has at least one, and the first one's peak and p-value are the image's own.
+    """Find the regions of an image, highest peak first.
+
+    They lie above `threshold` where the image is ng, and above the review threshold where it is for review; an image
+    that is ok has none. The image's score is its heatmap's maximum, so an image that is not ok has at least one
+    region, and the first one's peak and p-value are the image's own.
+
+    Args:
+        heatmap: Energies at the image's own size.
+        calibration: The model's thresholds.
     """
     verdict = calibration.verdict(float(heatmap.max()))
     if verdict == "ok":
@@ -63,7 +74,7 @@ def find_regions(heatmap: Float32[np.ndarray, "h w"], calibration: Calibration) 
             peak_at=at,
             p_value=calibration.p_value(peak),
         )
-        for peak, at, label, window in peaks[:MOST]
+        for peak, at, label, window in peaks[:MAX_REGIONS]
     )
 
 
@@ -82,5 +93,5 @@ def _polygon(inside: Bool[np.ndarray, "h w"], x: int, y: int, longest: int) -> t
     contours, _ = cv2.findContours(
         inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y)
     )
-    corners = cv2.approxPolyDP(contours[0], TOLERANCE * longest, closed=True)[:, 0]
+    corners = cv2.approxPolyDP(contours[0], POLYGON_TOLERANCE * longest, closed=True)[:, 0]
     return tuple((int(column), int(row)) for column, row in corners)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from energyad.scoring.calibration import Calibration, Verdict, benjamini_hochberg
 from energyad.scoring.prediction import Prediction
-from energyad.scoring.regions import MOST, Region
+from energyad.scoring.regions import MAX_REGIONS, Region
 
 RESULT_SCHEMA_VERSION: Final = 1
 Point = Annotated[tuple[int, int], Field(description="x, y in pixels of the original image")]
@@ -83,20 +83,27 @@ class ImageResult(_Frozen):
     width: int | None = Field(ge=1, description="of the original image, pixels")
     height: int | None = Field(ge=1, description="of the original image, pixels")
     regions: list[RegionResult] = Field(
-        description=f"highest peak first, at most {MOST}; none where the verdict is ok"
+        description=f"highest peak first, at most {MAX_REGIONS}; none where the verdict is ok"
     )
     heatmap: str | None = Field(default=None, description="where its overlay was written")
     error: str | None = Field(default=None, description="why the image could not be scored")
 
     def json_line(self) -> str:
-        """One line of JSON, without its end."""
+        """Return one line of JSON, without a line end."""
         return self.model_dump_json()
 
 
-def scored(
+def scored_result(
     prediction: Prediction, *, image: str | None, model: ModelReference, heatmap: str | None = None
 ) -> ImageResult:
-    """The result of an image that was scored. heatmap: where its overlay lies."""
+    """Return the result of an image that was scored.
+
+    Args:
+        prediction: What the detector says of the image.
+        image: The image's path, or the name it was given.
+        model: The model that scored it.
+        heatmap: Where the image's overlay was written.
+    """
     height, width = prediction.heatmap.shape
     return ImageResult(
         image=image,
@@ -114,10 +121,17 @@ def scored(
     )
 
 
-def unreadable(
+def unreadable_result(
     error: str, *, image: str | None, model: ModelReference, calibration: Calibration
 ) -> ImageResult:
-    """The result of an image that could not be scored."""
+    """Return the result of an image that could not be scored.
+
+    Args:
+        error: The reason, without the image's name.
+        image: The image's path, or the name it was given.
+        model: The model that should have scored it.
+        calibration: The model's thresholds, which are part of every result.
+    """
     return ImageResult(
         image=image,
         model=model,
@@ -134,7 +148,11 @@ def unreadable(
 
 
 def with_q_values(results: Iterable[ImageResult]) -> list[ImageResult]:
-    """The results as one batch: those with q_value ≤ r hold an expected share of at most r of good parts."""
+    """Add Benjamini-Hochberg q-values over a batch of results.
+
+    Among the results with q_value ≤ r, the expected share of good parts is at most r (Benjamini and Hochberg 1995).
+    Results of images that could not be scored stay as they are.
+    """
     batch = list(results)
     found = iter(benjamini_hochberg([result.p_value for result in batch if result.p_value is not None]))
     return [
@@ -144,12 +162,12 @@ def with_q_values(results: Iterable[ImageResult]) -> list[ImageResult]:
 
 
 def rank(result: ImageResult) -> tuple[bool, float, str]:
-    """What results are sorted by: highest score first, images that could not be scored last."""
+    """Return a sort key: highest score first, images that could not be scored last."""
     return result.score is None, -(result.score or 0.0), result.image or ""
 
 
 def by_score(results: Iterable[ImageResult]) -> list[ImageResult]:
-    """The results in the order of `rank`."""
+    """Sort results by score, highest first; images that could not be scored come last."""
     return sorted(results, key=rank)
 
 
@@ -160,7 +178,7 @@ CSV_COLUMNS = (
 
 
 def results_csv(results: Iterable[ImageResult]) -> str:
-    """The results as CSV with a header: regions as their number and total area; empty cells for what is not known."""
+    """Write results as CSV with a header: of regions their number and total area; unknown values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -173,7 +191,7 @@ def results_csv(results: Iterable[ImageResult]) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of `ImageResult` (draft 2020-12), as published in docs/schema/result.schema.json."""
+    """Return the JSON Schema of `ImageResult` (draft 2020-12), as published in docs/schema/result.schema.json."""
     schema = ImageResult.model_json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 

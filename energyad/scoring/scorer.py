@@ -23,9 +23,12 @@ MIN_SCORE = 1e-12
 
 
 class Scores(NamedTuple):
-    """score: the heatmap's highest value. heatmap: smoothed energy at each pixel of the resized image.
+    """What the scorer says of a batch.
 
-    category: that each image was taken for, as a number; None of a model of one.
+    Attributes:
+        score: The heatmap's highest value, an energy.
+        heatmap: Smoothed energy at each pixel of the resized image.
+        category: The category that each image was classified as, as a number; None for a model of one.
     """
 
     score: Float[Tensor, " b"]
@@ -100,11 +103,15 @@ def to_scores(
     *,
     contrast: float = 1.0,
 ) -> Scores:
-    """Scores of smoothed energies, and heatmaps, which stop at the scores. border: see `border_weights`.
+    """Compute scores from smoothed energies, and heatmaps that stop at the scores.
 
-    contrast: c of heatmap = score · (energy / score)^c. Around a strange place the energies of good patches are raised
-    as well, as the backbone's patches overlap; with c > 1 less of that is shown. The score, the hottest pixel and the
-    order of an image's pixels stay as they are.
+    Args:
+        smoothed: Smoothed energies.
+        border: What each pixel weighs in the score, see `border_weights`.
+        category: Passed on.
+        contrast: c of heatmap = score · (energy / score)^c. Around an anomaly the energies of good patches are raised
+            as well, as the backbone's patches overlap; with c > 1 less of that is seen. The score, the hottest pixel
+            and the order of an image's pixels stay as they are.
     """
     # One map, not an axis after the other: of maximum, product, maximum in a row OpenVINO makes something else.
     score = (smoothed * border).amax(dim=(1, 2))
@@ -115,7 +122,7 @@ def to_scores(
 
 
 class Scorer(nn.Module):
-    """Pixels in, score and heatmap out."""
+    """From pixels to score and heatmap: the feature extractor, then the energy head."""
 
     def __init__(self, extractor: FeatureExtractor, head: EnergyHead) -> None:
         super().__init__()
@@ -128,7 +135,7 @@ class Scorer(nn.Module):
 
 
 def cut(pixels: UInt8[Tensor, "b h w 3"], tiles: Tiles, side: int) -> UInt8[Tensor, "b*tiles side side 3"]:
-    """The tiles of each image, row by row."""
+    """Cut each image into its tiles, row by row."""
     if tiles.count == 1:
         return pixels
     rows, columns = (

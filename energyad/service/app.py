@@ -39,26 +39,28 @@ def create_app(
     *,
     load: Loader | None = None,
 ) -> FastAPI:
-    """The service of these models. load: how to load one of them again, by its name.
+    """Create the service of some models.
 
-    Raises SettingsError for no model, or for two of one name.
+    Args:
+        detectors: The models, each of another name.
+        settings: Limits and the key.
+        load: Loads one of the models again, by its name; None where that is not wanted.
+
+    Raises:
+        SettingsError: No model, or two of one name.
+
+    Example:
+        >>> app = create_app([AnomalyDetector.load("models/gasket")])
     """
     settings = settings or ServiceSettings()
-    inspectors = {each.name: ModelSession(each, max_pixels=settings.max_pixels) for each in detectors}
-    if len(inspectors) != len(detectors) or not detectors:
-        names = ", ".join(detector.name for detector in detectors)
-        raise SettingsError(
-            f"a service needs models of different names, at least one; given: {names or 'none'}"
-        )
-    worker = Worker(settings.queue)
-    house = ServiceState(inspectors, load, settings, worker, Metrics(worker))
+    state = _create_state(detectors, settings, load)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.ready = True
         yield
         app.state.ready = False
-        worker.close()
+        state.worker.close()
 
     app = FastAPI(
         title="energyad",
@@ -68,13 +70,28 @@ def create_app(
         docs_url=None,  # these pages would fetch their scripts from another host
         redoc_url=None,
     )
-    app.state.house, app.state.ready = house, False
+    app.state.service, app.state.ready = state, False
     app.include_router(router)
     _add_health_routes(app)
     _add_page(app)
-    _add_refusals(app)
-    app.add_middleware(SecurityAndMetricsMiddleware, metrics=house.metrics)
+    _add_error_handlers(app)
+    app.add_middleware(SecurityAndMetricsMiddleware, metrics=state.metrics)
     return app
+
+
+def _create_state(
+    detectors: Sequence[AnomalyDetector], settings: ServiceSettings, load: Loader | None
+) -> ServiceState:
+    sessions = {
+        detector.name: ModelSession(detector, max_pixels=settings.max_pixels) for detector in detectors
+    }
+    if len(sessions) != len(detectors) or not detectors:
+        names = ", ".join(detector.name for detector in detectors)
+        raise SettingsError(
+            f"a service needs models of different names, at least one; given: {names or 'none'}"
+        )
+    worker = Worker(settings.queue)
+    return ServiceState(sessions, load, settings, worker, Metrics(worker))
 
 
 def _add_health_routes(app: FastAPI) -> None:
@@ -89,7 +106,7 @@ def _add_health_routes(app: FastAPI) -> None:
 
     @app.get("/metrics", summary="For Prometheus", dependencies=[Depends(require_key)])
     async def metrics() -> Response:
-        text = app.state.house.metrics.text()
+        text = app.state.service.metrics.text()
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -107,7 +124,7 @@ def _constant(content: bytes, kind: str) -> Callable[[Request], Awaitable[Respon
     return answer
 
 
-def _add_refusals(app: FastAPI) -> None:
+def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
     async def refused(_: Request, error: RequestError) -> Response:
         return error.response()
@@ -127,7 +144,7 @@ def _add_refusals(app: FastAPI) -> None:
 
 
 class SecurityAndMetricsMiddleware:
-    """Puts the security headers on every answer, and counts it."""
+    """Adds the security headers to every response, and counts it."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self.app = app
@@ -146,7 +163,7 @@ class SecurityAndMetricsMiddleware:
                 extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in known)]
                 route = getattr(scope.get("route"), "path", "(none)")
-                self.metrics.answered(route, message["status"], time.perf_counter() - started)
+                self.metrics.record_request(route, message["status"], time.perf_counter() - started)
             await send(message)
 
         await self.app(scope, receive, answer)

@@ -1,4 +1,4 @@
-"""Every way a request is turned down: a status, a reason that says what to do, and nothing else."""
+"""Errors of requests: a status, a reason that says what to do, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from starlette.responses import JSONResponse, Response
 
 
 class RequestError(Exception):
-    """Becomes the answer `{"error": reason}` with this status."""
+    """An error of one request; it becomes the response `{"error": reason}`.
+
+    Args:
+        status: HTTP status.
+        reason: What is wrong and what to do, one line.
+        headers: Further headers of the response.
+    """
 
     def __init__(self, status: int, reason: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(reason)
@@ -17,10 +23,10 @@ class RequestError(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
-        """The answer."""
+        """Return the response."""
         return error_response(self.status, self.reason, headers=self.headers)
 
 
 def error_response(status: int, reason: str, *, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer that says no."""
+    """Return a response with an error: `{"error": reason}`."""
     return JSONResponse({"error": reason}, status_code=status, headers=headers)

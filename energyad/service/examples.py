@@ -70,8 +70,8 @@ SEVERAL_IMAGES: Final[dict[str, Any]] = {
 }
 
 
-def no(description: str, reason: str) -> dict[str, Any]:
-    """An answer that says no, with an example of its reason."""
+def error_example(description: str, reason: str) -> dict[str, Any]:
+    """Describe an error response, with an example of its reason."""
     schema = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
     return {
         "description": description,
@@ -79,21 +79,21 @@ def no(description: str, reason: str) -> dict[str, Any]:
     }
 
 
-REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
-    400: no(
+ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    400: error_example(
         "The request cannot be understood", "the form holds no file; curl does it with -F file=@part.png"
     ),
-    401: no("No key, or another", "give the service's key as X-API-Key"),
-    404: no("No such model", "there is no such model; there are: gasket, bolt"),
+    401: error_example("No key, or another", "give the service's key as X-API-Key"),
+    404: error_example("No such model", "there is no such model; there are: gasket, bolt"),
 }
 _UPLOADS: Final[dict[int | str, dict[str, Any]]] = {
-    408: no("The body did not arrive", "the image did not arrive within 30 s; send it again"),
-    413: no(
+    408: error_example("The body did not arrive", "the image did not arrive within 30 s; send it again"),
+    413: error_example(
         "Too many bytes or pixels",
         "the request is larger than 32 MiB; send smaller images, or fewer at a time",
     ),
-    415: no("Not an image's Content-Type", "application/json is no image; send the image itself"),
-    429: no(
+    415: error_example("Not an image's Content-Type", "application/json is no image; send the image itself"),
+    429: error_example(
         "Too many requests are waiting; see Retry-After",
         "16 requests are waiting already; send it again later",
     ),
@@ -105,7 +105,7 @@ SCORE: Final[dict[int | str, dict[str, Any]]] = {
         "description": "The result, or its overlay with the figures in headers, X-Energyad-score and others",
         "content": {"application/json": {"example": RESULT}, "image/png": _BINARY},
     },
-    422: no("Bytes that are no usable image", UNREADABLE["error"]),
+    422: error_example("Bytes that are no usable image", UNREADABLE["error"]),
 }
 BATCH: Final[dict[int | str, dict[str, Any]]] = {
     **_UPLOADS,

@@ -13,7 +13,7 @@ _RATIOS = (0.1, 0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.25, 1.5, 2, 4)
 
 
 class Metrics:
-    """The figures of one service, in a registry of their own."""
+    """The counters, histograms and gauges of one service, in a registry of their own."""
 
     def __init__(self, worker: Worker) -> None:
         self.registry = registry = CollectorRegistry()
@@ -42,7 +42,7 @@ class Metrics:
             registry=registry,
         )
         waiting = Gauge(
-            "energyad_requests_in_house", "Requests taken and not yet answered.", registry=registry
+            "energyad_requests_in_progress", "Requests taken and not yet answered.", registry=registry
         )
         waiting.set_function(lambda: worker.taken)
         limit = Gauge("energyad_requests_limit", "Requests that are taken at a time.", registry=registry)
@@ -57,23 +57,29 @@ class Metrics:
             "energyad_drift_shifted", "1 where the line has drifted.", ["model"], registry=registry
         )
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered. route: its pattern, never the path a client chose."""
+    def record_request(self, route: str, status: int, seconds: float) -> None:
+        """Count an answered request.
+
+        Args:
+            route: The route's pattern, never the path that a client chose.
+            status: HTTP status.
+            seconds: From the request's head to its answer.
+        """
         self._requests.labels(route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
-    def scored(self, result: ImageResult) -> None:
-        """An image was scored, or could not be."""
+    def record_result(self, result: ImageResult) -> None:
+        """Count an image by verdict, and observe its score relative to the threshold."""
         self._images.labels(result.model.name, result.verdict or "unreadable").inc()
         if result.score is not None and result.threshold > 0:
             self._ratio.labels(result.model.name).observe(result.score / result.threshold)
 
-    def drifted(self, model: str, drift: Drift) -> None:
-        """A new look at the latest parts."""
+    def record_drift(self, model: str, drift: Drift) -> None:
+        """Set the gauges of a model's drift."""
         self._shifted.labels(model).set(drift.state == "shifted")
         for shift in drift.shifts:
             self._psi.labels(model, shift.label).set(shift.psi)
 
     def text(self) -> bytes:
-        """Prometheus' text format."""
+        """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)

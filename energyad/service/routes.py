@@ -11,13 +11,13 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from energyad.errors import ImageError
+from energyad.detector.scored_image import UnreadableImage
 from energyad.line.drift import Drift
 from energyad.scoring.calibration import Method
 from energyad.scoring.results import ImageResult, with_q_values
 from energyad.service import examples
 from energyad.service.errors import RequestError
-from energyad.service.scoring import ModelSession, status_of
+from energyad.service.scoring import ModelSession, overlay_png, status_of
 from energyad.service.security import require_key
 from energyad.service.state import ServiceState
 from energyad.service.uploads import Upload, drain, read_uploads
@@ -53,17 +53,17 @@ class Batch(BaseModel):
     results: list[ImageResult]
 
 
-router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)], responses=examples.REFUSALS)
+router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)], responses=examples.ERRORS)
 ModelName = Annotated[str | None, Query(description="Which model; the only one where there is one.")]
 
 
 def state_of(request: Request) -> ServiceState:
-    """The house that the application was built with."""
-    house: ServiceState = request.app.state.house
-    return house
+    """Return the state that the application was built with."""
+    state: ServiceState = request.app.state.service
+    return state
 
 
-TheHouse = Annotated[ServiceState, Depends(state_of)]
+State = Annotated[ServiceState, Depends(state_of)]
 
 
 @router.post(
@@ -74,7 +74,7 @@ TheHouse = Annotated[ServiceState, Depends(state_of)]
 )
 async def score(
     request: Request,
-    house: TheHouse,
+    state: State,
     model: ModelName = None,
     overlay: Annotated[
         bool, Query(description="Answer with the overlay as PNG; so does Accept: image/png.")
@@ -84,32 +84,30 @@ async def score(
     ] = False,
 ) -> Response:
     """Send the image as the body, or as the one file of a multipart form. The answer is the result as JSON."""
-    inspector = house.inspector(model)
-    async with _place(request, house):
-        (upload,) = await read_uploads(request, house.settings, most=1)
+    session = state.session(model)
+    async with _place(request, state):
+        (upload,) = await read_uploads(request, state.settings, most=1)
         wants_overlay = overlay or request.headers.get("accept", "").split(";")[0].strip() == "image/png"
-        return await house.worker.run(
-            _score_one, house, inspector, upload, overlay=wants_overlay, pictures=pictures
+        return await state.worker.run(
+            _score_one, state, session, upload, overlay=wants_overlay, pictures=pictures
         )
 
 
 def _score_one(
-    house: ServiceState, inspector: ModelSession, upload: Upload, *, overlay: bool, pictures: bool
+    state: ServiceState, session: ModelSession, upload: Upload, *, overlay: bool, pictures: bool
 ) -> Response:
-    try:
-        inspected = inspector.inspect(upload)
-    except ImageError as error:
-        house.note(inspector, inspector.refused(upload, error))
-        raise RequestError(status_of(error), error.reason) from None
-    result = house.note(inspector, inspected.result)
+    image = session.score(upload)
+    result = state.record(session, image.result(name=upload.label))
+    if isinstance(image, UnreadableImage):
+        raise RequestError(status_of(image.error), image.error.reason)
     if overlay:
-        return Response(inspector.overlay(inspected), media_type="image/png", headers=summary(result))
-    shown: ImageResult = inspector.pictured(inspected) if pictures else result
-    return Response(shown.json_line(), media_type="application/json")
+        return Response(overlay_png(image), media_type="image/png", headers=summary(result))
+    answer = session.with_pictures(image, result) if pictures else result
+    return Response(answer.json_line(), media_type="application/json")
 
 
 def summary(result: ImageResult) -> dict[str, str]:
-    """The figures of a result, where its body is a picture; in percent-encoding, as a category may have any name."""
+    """Return the figures of a result as headers, for an answer whose body is a picture; values are percent-encoded."""
     named = {
         "verdict": result.verdict,
         "score": result.score,
@@ -128,45 +126,45 @@ def summary(result: ImageResult) -> dict[str, str]:
 )
 async def score_batch(
     request: Request,
-    house: TheHouse,
+    state: State,
     model: ModelName = None,
     q_values: Annotated[
         bool, Query(description="Add Benjamini-Hochberg q-values over these images.")
     ] = False,
 ) -> Response:
     """Send a multipart form of several files. An image that cannot be scored costs its own result and no other."""
-    inspector = house.inspector(model)
-    async with _place(request, house):
-        uploads = await read_uploads(request, house.settings, most=house.settings.max_batch)
+    session = state.session(model)
+    async with _place(request, state):
+        uploads = await read_uploads(request, state.settings, most=state.settings.max_batch)
         results = []
         for upload in uploads:  # a turn each, so that a batch does not hold up single images
-            results.append(house.note(inspector, await house.worker.run(inspector.result_of, upload)))
-    shown = with_q_values(results) if q_values else results
-    return Response(Batch(results=shown).model_dump_json(), media_type="application/json")
+            results.append(state.record(session, await state.worker.run(session.result, upload)))
+    answers = with_q_values(results) if q_values else results
+    return Response(Batch(results=answers).model_dump_json(), media_type="application/json")
 
 
 @contextlib.asynccontextmanager
-async def _place(request: Request, house: ServiceState) -> AsyncIterator[None]:
-    """A place in the house for as long as the request takes. Raises RequestError 429."""
+async def _place(request: Request, state: ServiceState) -> AsyncIterator[None]:
+    """A place in the queue for as long as the request takes. Raises RequestError 429."""
     try:
-        house.worker.enter()
+        state.worker.enter()
     except RequestError:
-        await drain(request, house.settings)
+        await drain(request, state.settings)
         raise
     try:
         yield
     finally:
-        house.worker.leave()
+        state.worker.leave()
 
 
 @router.get("/models", summary="The models and how they are doing")
-async def models(house: TheHouse) -> Models:
+async def models(state: State) -> Models:
     """Thresholds, what they rest on, and whether the line has drifted away from it."""
-    return Models(models=[_entry(inspector) for inspector in house.inspectors.values()])
+    return Models(models=[_entry(session) for session in state.sessions.values()])
 
 
-def _entry(inspector: ModelSession) -> ModelEntry:
-    detector, calibration = inspector.detector, inspector.detector.calibration
+def _entry(session: ModelSession) -> ModelEntry:
+    detector, calibration = session.detector, session.detector.calibration
     return ModelEntry(
         name=detector.name,
         fitted=detector.manifest.created,
@@ -177,26 +175,28 @@ def _entry(inspector: ModelSession) -> ModelEntry:
         review_threshold=calibration.review_threshold,
         good_parts=len(calibration.good_scores),
         image_size=detector.image_size,
-        drift=inspector.drift.state,
-        advice=inspector.drift.advice,
+        drift=session.drift.state,
+        advice=session.drift.advice,
     )
 
 
 @router.post(
     "/models/{name}/reload",
     summary="Load a model again, after a calibration",
-    responses={409: examples.no("It cannot be loaded; the old one stays", "the old model stays: ...")},
+    responses={
+        409: examples.error_example("It cannot be loaded; the old one stays", "the old model stays: ...")
+    },
 )
-async def reload(name: str, house: TheHouse) -> ModelEntry:
+async def reload(name: str, state: State) -> ModelEntry:
     """The model is read from where the service found it. Images that were taken before are scored by the old one."""
-    house.inspector(name)
-    return _entry(await house.worker.run(house.reload, name))
+    state.session(name)
+    return _entry(await state.worker.run(state.reload, name))
 
 
 @router.get("/models/{name}/drift", summary="Drift of one model in full")
-async def model_drift(name: str, house: TheHouse) -> Drift:
+async def model_drift(name: str, state: State) -> Drift:
     """Each quantity of the latest parts against the held-out good ones: then, now, and how sure and large the shift."""
-    return house.inspector(name).drift
+    return state.session(name).drift
 
 
 @router.get("/schema", summary="JSON Schema of a result")

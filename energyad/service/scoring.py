@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from typing import Final
 
 import cv2
@@ -12,15 +11,13 @@ from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
 from energyad.detector import AnomalyDetector
-from energyad.detector.batch import measure_prediction
+from energyad.detector.scored_image import ScoredImage, ScoringOutcome
 from energyad.errors import ImageError, ImageTooLarge
 from energyad.images import reading
 from energyad.line import drift
 from energyad.model.manifest import reference_statistics
 from energyad.report.overlays import ColourScale, overlay_of
 from energyad.report.sheet import fit_tile
-from energyad.scoring import results
-from energyad.scoring.prediction import Prediction
 from energyad.scoring.results import ImageResult
 from energyad.service.uploads import Upload
 
@@ -43,73 +40,53 @@ class PicturedResult(ImageResult):
     pictures: Pictures
 
 
-@dataclass(frozen=True)
-class Inspected:
-    """One image that was scored."""
-
-    pixels: UInt8[np.ndarray, "h w 3"]
-    prediction: Prediction
-    result: ImageResult
-
-
 class ModelSession:
-    """One model of the service. Used by the worker's thread alone."""
+    """One model of the service, and the drift of the images that it scored. Used by the worker's thread alone.
+
+    Attributes:
+        detector: The model.
+        max_pixels: Images with more pixels are not decoded.
+        drift: The drift of the latest images, brought up to date every few images.
+    """
 
     def __init__(self, detector: AnomalyDetector, *, max_pixels: int) -> None:
         self.detector = detector
         self.max_pixels = max_pixels
-        self.scale = ColourScale(detector.threshold)
+        self._scale = ColourScale(detector.threshold)
         reference = reference_statistics(detector.manifest)
         self._monitor = drift.DriftMonitor(reference, model=detector.name)
-        self._seen = 0
+        self._num_scored = 0
         self.drift = self._monitor.check()
 
-    def inspect(self, upload: Upload) -> Inspected:
-        """Decode and score. Raises ImageError, ImageTooLarge before anything large is decoded."""
-        detector = self.detector
-        pixels = reading.decode_image(
-            upload.data, max_pixels=self.max_pixels, white_level=detector.manifest.input.white_level
-        )
-        prediction = detector.score_pixels([pixels])[0]
-        self._watch(pixels, prediction)
-        result = results.scored(prediction, image=upload.label, model=detector.reference)
-        return Inspected(pixels, prediction, result)
+    def score(self, upload: Upload) -> ScoringOutcome:
+        """Decode and score one image. What is too large is refused before it is decoded."""
+        image = self.detector.score_image(upload.data, max_pixels=self.max_pixels)
+        if isinstance(image, ScoredImage):
+            self._monitor.add(image.statistics)
+            self._num_scored += 1
+            if self._num_scored % CHECK_EVERY == 0:
+                self.drift = self._monitor.check()
+        return image
 
-    def refused(self, upload: Upload, error: ImageError) -> ImageResult:
-        """The result of an image that could not be scored."""
-        detector = self.detector
-        return results.unreadable(
-            error.reason, image=upload.label, model=detector.reference, calibration=detector.calibration
-        )
+    def result(self, upload: Upload) -> ImageResult:
+        """Score one image and return its result, also where it could not be read."""
+        return self.score(upload).result(name=upload.label)
 
-    def result_of(self, upload: Upload) -> ImageResult:
-        """The result, also where there is none. Never raises ImageError."""
-        try:
-            return self.inspect(upload).result
-        except ImageError as error:
-            return self.refused(upload, error)
-
-    def pictured(self, inspected: Inspected) -> PicturedResult:
-        """The result with its pictures."""
-        pixels, prediction = inspected.pixels, inspected.prediction
-        small = fit_tile(pixels, min(PICTURE_SIDE, max(pixels.shape[:2])))
-        colours = self.scale.colours(reading.resize_map(prediction.heatmap, *small.shape[:2]))
+    def with_pictures(self, image: ScoredImage, result: ImageResult) -> PicturedResult:
+        """Add pictures of the image and its heatmap to its result."""
+        small = fit_tile(image.pixels, min(PICTURE_SIDE, max(image.pixels.shape[:2])))
+        colours = self._scale.colours(reading.resize_map(image.prediction.heatmap, *small.shape[:2]))
         pictures = Pictures(image=_data_url(small, ".jpg", "jpeg"), heatmap=_data_url(colours, ".png", "png"))
-        return PicturedResult(**dict(inspected.result), pictures=pictures)
+        return PicturedResult(**dict(result), pictures=pictures)
 
-    def overlay(self, inspected: Inspected) -> bytes:
-        """The heatmap over the image with its regions, as PNG at the image's own pixels: that of `score --heatmaps`."""
-        return _encoded(overlay_of(inspected.pixels, inspected.prediction), ".png")
 
-    def _watch(self, pixels: UInt8[np.ndarray, "h w 3"], prediction: Prediction) -> None:
-        self._monitor.add(measure_prediction(self.detector, pixels, prediction))
-        self._seen += 1
-        if self._seen % CHECK_EVERY == 0:
-            self.drift = self._monitor.check()
+def overlay_png(image: ScoredImage) -> bytes:
+    """Draw the heatmap over the image with its regions, as PNG at the image's own size: that of `score --heatmaps`."""
+    return _encoded(overlay_of(image.pixels, image.prediction), ".png")
 
 
 def status_of(error: ImageError) -> int:
-    """413 for what is too large, 422 for what is no image that can be used."""
+    """Return the HTTP status of an image error: 413 for a too large image, 422 for one that cannot be used."""
     return 413 if isinstance(error, ImageTooLarge) else 422
 
 

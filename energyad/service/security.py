@@ -32,11 +32,15 @@ def require_key(
     header: Annotated[str | None, Depends(_header)],
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> None:
-    """Raises RequestError 401 where the service asks for a key and the request brings none or another."""
-    settings: ServiceSettings = request.app.state.house.settings
+    """Check the key of a request.
+
+    Raises:
+        RequestError: 401 where the service asks for a key and the request brings none or another.
+    """
+    settings: ServiceSettings = request.app.state.service.settings
     if settings.api_key is None:
         return
     given = header if header is not None else bearer.credentials if bearer is not None else ""
-    # In constant time, so that its length of time says nothing of how much of it was right.
+    # In constant time: the time taken must not reveal how much of the key was right.
     if not hmac.compare_digest(given.encode(), settings.api_key.encode()):
         raise RequestError(401, "give the service's key as X-API-Key", headers={"WWW-Authenticate": "Bearer"})

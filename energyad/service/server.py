@@ -1,4 +1,4 @@
-"""Listening: the socket first, so that a taken port is one clear line, and an end that finishes what it took."""
+"""Run the application: bind the socket first, so that a port in use is one clear line; finish requests at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ DRAIN_SECONDS = 60
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address; port 0 takes any free one. Raises SettingsError."""
+    """Bind a socket to an address; port 0 takes any free one.
+
+    Raises:
+        SettingsError: The address cannot be listened on.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -29,19 +33,22 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
         super().__init__(config)
-        self._tell = started
+        self._on_start = on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._tell()
+        self._on_start()
 
 
-def run(app: FastAPI, listening: socket.socket, *, started: Callable[[], None] = lambda: None) -> None:
+def run(app: FastAPI, listening: socket.socket, *, on_start: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGTERM or Ctrl-C; then take nothing new, finish what was taken, and return.
 
-    started: called when requests are answered and signals heeded.
+    Args:
+        app: The application.
+        listening: The socket of `listen`.
+        on_start: Called when requests are answered and signals are handled.
     """
     config = uvicorn.Config(
         app,
@@ -54,7 +61,7 @@ def run(app: FastAPI, listening: socket.socket, *, started: Callable[[], None] =
     # uvicorn raises the signal again when it is done, for whoever ran it: here that is nobody.
     earlier = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        _Server(config, started).run(sockets=[listening])
+        _Server(config, on_start).run(sockets=[listening])
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)

@@ -15,9 +15,16 @@ MIB = 2**20
 class ServiceSettings:
     """Limits of one service.
 
-    max_upload: bytes of one request, whatever it holds. max_pixels: of one image, known from its header before it is
-    decoded. max_batch: images of one request. queue: requests in the house, the one being scored among them; the next
-    is answered 429. read_seconds: for a body to arrive whole. api_key: what requests must bring; None for none.
+    Attributes:
+        max_upload: Bytes of one request, whatever it holds.
+        max_pixels: Pixels of one image, known from its header before it is decoded.
+        max_batch: Images of one request.
+        queue: Requests taken at a time, the one being scored among them; the next is answered 429.
+        read_seconds: Time for a body to arrive whole.
+        api_key: What requests must bring; None where no key is asked for.
+
+    Raises:
+        SettingsError: A limit is not above 0, or the key is shorter than 16 characters.
     """
 
     max_upload: int = 32 * MIB
@@ -38,7 +45,7 @@ class ServiceSettings:
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine can reach a service that listens on this address."""
+    """Return whether only this machine can reach a service that listens on this address."""
     if host == "localhost":
         return True
     try:
@@ -48,7 +55,11 @@ def is_local(host: str) -> bool:
 
 
 def require_safe(host: str, *, api_key: str | None, open_to_all: bool) -> None:
-    """Refuse an address that other machines reach where no key is asked for. Raises SettingsError."""
+    """Refuse an address that other machines can reach where no key is asked for.
+
+    Raises:
+        SettingsError: The address is not local, there is no key, and `open_to_all` is not set.
+    """
     if not (is_local(host) or api_key is not None or open_to_all):
         raise SettingsError(
             f"{host}: other machines could use the service without a key; set {KEY_VARIABLE}, or give --without-key"

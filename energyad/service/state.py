@@ -21,28 +21,44 @@ Loader: TypeAlias = Callable[[str], AnomalyDetector]
 
 @dataclass(frozen=True)
 class ServiceState:
-    """What the addresses share. load: None where models cannot be loaded again."""
+    """What the routes share.
 
-    inspectors: dict[str, ModelSession]
+    Attributes:
+        sessions: The models by name.
+        load: Loads a model of the service again; None where models cannot be loaded again.
+        settings: Limits and the key.
+        worker: The one thread that scores.
+        metrics: Counts of requests and images.
+    """
+
+    sessions: dict[str, ModelSession]
     load: Loader | None
     settings: ServiceSettings
     worker: Worker
     metrics: Metrics
 
-    def inspector(self, name: str | None) -> ModelSession:
-        """The model of that name, or the only one. Raises RequestError."""
-        if name is None and len(self.inspectors) == 1:
-            return next(iter(self.inspectors.values()))
-        names = ", ".join(self.inspectors)
+    def session(self, name: str | None) -> ModelSession:
+        """Return the model of that name, or the only one.
+
+        Raises:
+            RequestError: 400 where a name is needed, 404 for an unknown one.
+        """
+        if name is None and len(self.sessions) == 1:
+            return next(iter(self.sessions.values()))
+        names = ", ".join(self.sessions)
         if name is None:
             raise RequestError(400, f"which model? Give ?model= one of: {names}")
-        if name not in self.inspectors:
+        if name not in self.sessions:
             raise RequestError(404, f"there is no such model; there are: {names}")
-        return self.inspectors[name]
+        return self.sessions[name]
 
     def reload(self, name: str) -> ModelSession:
-        """Load a model again, in the worker's thread: between two images. Raises RequestError; the old one stays."""
-        old = self.inspector(name)
+        """Load a model again, in the worker's thread: between two images.
+
+        Raises:
+            RequestError: 409 where it cannot be loaded; the old one stays.
+        """
+        old = self.session(name)
         if self.load is None:
             raise RequestError(
                 409, "this service was given its models and cannot load them again; start it anew"
@@ -55,11 +71,11 @@ class ServiceState:
             raise RequestError(
                 409, f"the old model stays: its folder holds {detector.name} now; start the service anew"
             )
-        self.inspectors[name] = ModelSession(detector, max_pixels=old.max_pixels)
-        return self.inspectors[name]
+        self.sessions[name] = ModelSession(detector, max_pixels=old.max_pixels)
+        return self.sessions[name]
 
-    def note(self, inspector: ModelSession, result: ImageResult) -> ImageResult:
-        """Count a result, and hand it on."""
-        self.metrics.scored(result)
-        self.metrics.drifted(inspector.detector.name, inspector.drift)
+    def record(self, session: ModelSession, result: ImageResult) -> ImageResult:
+        """Count a result in the metrics, and return it."""
+        self.metrics.record_result(result)
+        self.metrics.record_drift(session.detector.name, session.drift)
         return result

@@ -23,14 +23,28 @@ _MAX_NAME_LENGTH: Final = 200
 
 @dataclass(frozen=True)
 class Upload:
-    """One image as it came. label: the client's name for it, for the answer alone; never a path."""
+    """One image as it came.
+
+    Attributes:
+        label: The client's name for it, for the answer alone; never a path.
+        data: The bytes of the image file.
+    """
 
     label: str | None
     data: bytes
 
 
 async def read_uploads(request: Request, settings: ServiceSettings, *, most: int) -> list[Upload]:
-    """The images of a request, at least one and at most `most`. Raises RequestError."""
+    """Read the images of a request.
+
+    Args:
+        request: The image itself as the body, or a multipart form of files.
+        settings: Limits.
+        most: Largest number of files.
+
+    Raises:
+        RequestError: 400, 408, 413 or 415, with what to do.
+    """
     kind = request.headers.get("content-type", "application/octet-stream").split(";")[0].strip().lower()
     if kind != "multipart/form-data" and kind != "application/octet-stream" and not kind.startswith("image/"):
         await drain(request, settings)
@@ -45,7 +59,12 @@ async def read_uploads(request: Request, settings: ServiceSettings, *, most: int
 
 
 async def read_body(request: Request, settings: ServiceSettings) -> bytes:
-    """The whole body, or RequestError 413 as soon as it is known to be too large, 408 where it does not arrive."""
+    """Read the whole body.
+
+    Raises:
+        RequestError: 413 as soon as it is known to be too large, 408 where it does not arrive in time, 400 where the
+            connection ends.
+    """
     too_large = RequestError(
         413,
         f"the request is larger than {settings.max_upload / MIB:g} MiB; send smaller images, or fewer at a time",
@@ -71,13 +90,13 @@ async def read_body(request: Request, settings: ServiceSettings) -> bytes:
 
 
 async def drain(request: Request, settings: ServiceSettings) -> None:
-    """Let a client finish what it sends, within reason, so that it reads the answer and not a broken connection."""
-    seen = 0
+    """Read and drop what a client still sends, within limits, so that it gets the answer and no broken connection."""
+    num_bytes = 0
     try:
         async with asyncio.timeout(_DRAIN_SECONDS):
             async for chunk in request.stream():
-                seen += len(chunk)
-                if seen > 2 * settings.max_upload:
+                num_bytes += len(chunk)
+                if num_bytes > 2 * settings.max_upload:
                     return
     except (TimeoutError, ClientDisconnect):
         return
@@ -105,7 +124,7 @@ async def _files_of(body: bytes, headers: Headers, *, most: int) -> list[Upload]
 
 
 def label_of(filename: str | None) -> str | None:
-    """What is left of a client's file name: its last part, printable. It labels an answer and opens nothing."""
+    """Return the last part of a client's file name, printable. It labels an answer and is never opened."""
     last = (filename or "").replace("\\", "/").rsplit("/", 1)[-1]
     printable = "".join(character for character in last if character.isprintable())[:_MAX_NAME_LENGTH]
     return None if printable in {"", ".", ".."} else printable

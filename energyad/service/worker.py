@@ -1,4 +1,4 @@
-"""One thread that scores, and a bounded number of requests in the house."""
+"""One thread that scores, and a bounded number of requests in the queue."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ _T = TypeVar("_T")
 
 
 class Worker:
-    """Runs one piece of work at a time, in the order it came.
+    """Runs one call at a time, in the order of the requests.
 
-    A request takes a place before its body is read, so memory is bounded by `places` bodies. More threads would score
-    no faster: the runtime uses all cores for one image.
+    A request takes a place before its body is read, so memory is bounded by `places` bodies. More threads would not
+    score faster: the runtime uses all cores for one image.
+
+    Args:
+        places: Requests taken at a time.
     """
 
     def __init__(self, places: int) -> None:
@@ -29,7 +32,11 @@ class Worker:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="energyad-score")
 
     def enter(self) -> None:
-        """Take a place. Raises RequestError 429, with the seconds after which one may be free, where there is none."""
+        """Take a place.
+
+        Raises:
+            RequestError: 429 where there is none, with the seconds after which one may be free.
+        """
         if self.taken >= self.places:
             raise RequestError(
                 429,
@@ -43,7 +50,7 @@ class Worker:
         self.taken -= 1
 
     async def run(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Do the work in the thread, when its turn has come."""
+        """Call `work` in the thread when its turn has come, and return its result."""
 
         def timed() -> _T:
             started = time.perf_counter()
@@ -55,5 +62,5 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._pool, timed)
 
     def close(self) -> None:
-        """Finish what was taken, then end the thread."""
+        """Finish the calls that were taken, then end the thread."""
         self._pool.shutdown(wait=True)

@@ -16,7 +16,7 @@ from energyad.detector import AnomalyDetector
 from energyad.detector.export import export_model
 from energyad.images.reading import read_image, resize
 from energyad.scoring.calibration import benjamini_hochberg
-from energyad.scoring.results import ImageResult, scored
+from energyad.scoring.results import ImageResult, scored_result
 
 from .outcome import Program, is_one_line_error
 
@@ -110,7 +110,7 @@ def test_the_program_and_the_python_class_give_the_same_result(
     outcome = program("score", *paths, "--json", "--no-csv")
     predictions = fitted_detector.score_batch([np.asarray(read_image(path)) for path in paths])
     expected = [
-        scored(prediction, image=str(path), model=fitted_detector.reference)
+        scored_result(prediction, image=str(path), model=fitted_detector.reference)
         for path, prediction in zip(paths, predictions, strict=True)
     ]
     assert [ImageResult.model_validate_json(line) for line in outcome.out.splitlines()] == expected

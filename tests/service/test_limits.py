@@ -87,7 +87,7 @@ def test_settings_that_protect_nothing_are_refused(wrong: dict[str, object]) -> 
 
 
 def test_a_full_house_answers_429_and_when_to_come_back(client: TestClient, defective: Path) -> None:
-    worker = client.app.state.house.worker  # type: ignore[attr-defined]
+    worker = client.app.state.service.worker  # type: ignore[attr-defined]
     for _ in range(worker.places):
         worker.enter()
     refused = client.post("/v1/score", files={"file": defective.read_bytes()})
@@ -101,7 +101,7 @@ def test_a_full_house_answers_429_and_when_to_come_back(client: TestClient, defe
 
 
 def test_a_refused_request_gives_its_place_back(client: TestClient) -> None:
-    worker = client.app.state.house.worker  # type: ignore[attr-defined]
+    worker = client.app.state.service.worker  # type: ignore[attr-defined]
     for _ in range(2 * worker.places):
         assert (
             client.post("/v1/score", content=b"x", headers={"content-type": "image/png"}).status_code == 422
@@ -114,10 +114,10 @@ def test_a_fault_is_a_500_without_its_inside_and_gives_its_place_back(
 ) -> None:
     app = create_app([fitted_detector])
     with TestClient(app, raise_server_exceptions=False) as client, monkeypatch.context() as broken:
-        broken.setattr(ModelSession, "inspect", lambda *_: 1 / 0)
+        broken.setattr(ModelSession, "score", lambda *_: 1 / 0)
         answer = client.post("/v1/score", files={"file": defective.read_bytes()})
         assert (answer.status_code, list(answer.json())) == (500, ["error"])
-        assert "division" not in answer.text and app.state.house.worker.taken == 0
+        assert "division" not in answer.text and app.state.service.worker.taken == 0
         broken.undo()
         assert client.post("/v1/score", files={"file": defective.read_bytes()}).status_code == 200
 

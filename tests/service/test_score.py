@@ -47,7 +47,7 @@ def test_the_class_the_program_the_service_and_the_graph_alone_say_the_same_of_e
     rule = fitted_detector.calibration
     for path in paths:
         served = client.post("/v1/score", content=path.read_bytes(), headers={"content-type": "image/png"})
-        own = results.scored(fitted_detector.score(path), image=None, model=fitted_detector.reference)
+        own = results.scored_result(fitted_detector.score(path), image=None, model=fitted_detector.reference)
         assert served.text == own.json_line()  # every bit of it
         assert without_name(by_program[str(path)]) == without_name(served.json())
         pixels = reading.resize(reading.read_image(path), fitted_detector.input_shape)

@@ -1,4 +1,4 @@
-"""Laws of `energyad rehearse`."""
+"""Laws of `energyad evaluate --synthetic`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,31 @@ def test_it_tells_what_is_found_by_kind_and_by_size_and_leaves_nothing_behind(
 ) -> None:
     good = demo_category.root / "test" / "good"
     before = sorted(house.rglob("*"))
-    table = program("rehearse", good, "--per-image", 1)
+    table = program("evaluate", "--synthetic", good, "--per-image", 1)
     assert table.status == 0 and sorted(house.rglob("*")) == before
     assert "image AUROC" in table.out and "scratch" in table.out and " px " in table.out
     assert "stand-ins" in table.err
-    values = json.loads(program("rehearse", good, "--per-image", 1, "--json").out)
+    values = json.loads(program("evaluate", "--synthetic", good, "--per-image", 1, "--json").out)
     assert sum(row["images"] for row in values["sizes"]) == 4
     assert sum(row["images"] for row in values["types"]) == 8
 
 
-def test_with_output_the_images_and_a_page_stay(
+def test_with_report_the_images_and_a_page_stay(
     program: Program, house: Path, demo_category: Category
 ) -> None:
     good = demo_category.root / "test" / "good"
-    assert program("rehearse", good, "--per-image", 1, "--output", "out").status == 0
+    assert program("evaluate", "--synthetic", good, "--per-image", 1, "--report", "out").status == 0
     assert all((house / "out" / name).is_file() for name in ("index.html", "sheet.png", "scores.csv"))
     assert len(list((house / "out" / "test").rglob("*.png"))) == 8
     assert "stand-ins" in (house / "out" / "index.html").read_text()
-    assert is_one_line_error(program("rehearse", good, "--output", "out"), "exists already", "choose another")
+    assert is_one_line_error(
+        program("evaluate", "--synthetic", good, "--report", "out"), "exists already", "choose another"
+    )
+
+
+def test_a_category_or_synthetic_images_are_needed_and_never_both(
+    program: Program, house: Path, demo_category: Category
+) -> None:
+    good = demo_category.root / "test" / "good"
+    for words in ((), ("--synthetic",), (good,), ("--synthetic", good, "--category", demo_category.name)):
+        assert is_one_line_error(program("evaluate", *words), "give either --category", "--synthetic")
