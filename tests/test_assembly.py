@@ -37,22 +37,6 @@ def of_one() -> AnomalyDetector:
 
 
 @pytest.mark.filterwarnings("ignore:only")
-def test_a_head_of_schema_7_is_filled_by_its_names(of_one: AnomalyDetector) -> None:
-    of_two = AnomalyDetector.fit(
-        IMAGES, categories=["one", "two"] * 4, settings=SETTINGS, any_direction=False, threads=1
-    )
-    for model, inside in ((of_one, ""), (of_two, "energy.")):
-        today = safetensors.torch.load(model.contents[HEAD_FILE])
-        before = {f"{inside}{name.removeprefix('expert.')}": each for name, each in today.items()}
-        assert not before.keys() & today.keys()
-        contents = dict(model.contents) | {HEAD_FILE: safetensors.torch.save(before)}
-        manifest = model.manifest.model_copy(update={"schema_version": 7})
-        filled = assemble_scorer(manifest, contents).head.state_dict()
-        assert filled.keys() == today.keys()
-        assert all(torch.equal(filled[name], each) for name, each in today.items())
-
-
-@pytest.mark.filterwarnings("ignore:only")
 def test_a_closer_look_of_other_settings_is_refused() -> None:
     own = SETTINGS.with_values({"memory_bank.rerank_banks": 2, "memory_bank.rerank_bank_size": 10})
     model = AnomalyDetector.fit(IMAGES, settings=own, any_direction=False, threads=1)

@@ -128,5 +128,5 @@ def test_where_turned_copies_are_taught_the_image_at_half_its_size_does_not_coun
     for judge in (fitted.judge, fitted.with_held_out(settings=settings).judge):
         assert isinstance(judge, MultiScaleEnergy) != any_direction
         if isinstance(judge, MultiScaleEnergy):
-            assert judge.shares.tolist() == [0.75, 0.25]
+            assert judge.weights.tolist() == [0.75, 0.25]
     assert fitted.scales == (SCALES[:1] if any_direction else SCALES)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from energyad.energy.coreset import FEWEST, fit_local_scales, greedy_coreset
+from energyad.energy.coreset import PRIOR_IMAGES, fit_local_scales, greedy_coreset
 from energyad.energy.whitening import fit_whitening
 from energyad.fitting.energies import build_memory_bank
 from energyad.settings import FitSettings
@@ -31,9 +31,9 @@ def test_beside_known_patches_the_choice_goes_on_with_those_farthest_from_them()
     known = 100 + torch.randn(50, 8, generator=generator)
     far = 20 * torch.eye(8)[:3]
     patches = torch.cat([known[:20] + 0.01, far, known[20:] + 0.01])
-    chosen = greedy_coreset(patches, 3, generator, beside=known)
+    chosen = greedy_coreset(patches, 3, generator, selected=known)
     assert sorted(chosen.tolist()) == [20, 21, 22]
-    assert len(greedy_coreset(patches, 1, generator, beside=torch.cat([known, far]))) == 1
+    assert len(greedy_coreset(patches, 1, generator, selected=torch.cat([known, far]))) == 1
 
 
 def test_thinning_leaves_out_what_would_not_have_been_chosen() -> None:
@@ -63,7 +63,7 @@ def test_stretched_by_the_choice_is_as_stretched_before_it() -> None:
         torch.linspace(0.1, 2, 8),
     )
     before = greedy_coreset(points * stretch, 50, torch.Generator().manual_seed(1))
-    assert greedy_coreset(points, 50, torch.Generator().manual_seed(1), stretch=stretch).equal(before)
+    assert greedy_coreset(points, 50, torch.Generator().manual_seed(1), channel_weights=stretch).equal(before)
     assert not greedy_coreset(points, 50, torch.Generator().manual_seed(1)).equal(before)
 
 
@@ -76,10 +76,9 @@ def test_prototypes_lie_among_the_features() -> None:
     settings = FitSettings().with_values({"memory_bank.size": 500})
     images = whitening(features).view(20, 1000, 4)
     prototypes = build_memory_bank(images, whitening, settings, generator)
-    assert prototypes.coreset.points.shape == (500, 4)
-    torch.testing.assert_close(prototypes.stretch, scales / 8, rtol=0.05, atol=0)
-    own = (features @ whitening.projection - whitening.mean @ whitening.projection) * prototypes.stretch
-    assert float(torch.cdist(prototypes.coreset.points, own).amin(dim=1).max()) < 0.01
+    assert prototypes.points.shape == (500, 4)
+    own = (features @ whitening.projection - whitening.mean @ whitening.projection) * whitening.deviations()
+    assert float(torch.cdist(prototypes.points, own).amin(dim=1).max()) < 0.01
 
 
 def test_a_radius_is_the_mean_distance_of_what_lies_near_in_other_images() -> None:
@@ -87,7 +86,7 @@ def test_a_radius_is_the_mean_distance_of_what_lies_near_in_other_images() -> No
     near, far = torch.tensor([[0.1, 0.0]]).repeat(50, 1), torch.tensor([[100.0, 3.0]]).repeat(50, 1)
     radii = fit_local_scales(points, origins, [(3, near), (4, far)])
     usual = 0.5 * (0.1 + 3.0)
-    one = [(each + FEWEST * usual) / (1 + FEWEST) for each in (0.1, 3.0)]
+    one = [(each + PRIOR_IMAGES * usual) / (1 + PRIOR_IMAGES) for each in (0.1, 3.0)]
     torch.testing.assert_close(radii, torch.tensor([*one, usual]))  # nothing lies near the third
     own = fit_local_scales(points, origins, [(0, near), (4, far)])
     # the first is no measure for its own image

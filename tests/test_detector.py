@@ -15,7 +15,7 @@ from PIL import Image
 import energyad
 from energyad import AnomalyDetector, FitSettings
 from energyad.data.demo import render_demo, render_flawed, render_good
-from energyad.energy.networks import MemoryBankEnergy
+from energyad.energy.memory_bank import MemoryBankEnergy
 from energyad.energy.reranking import Reranker
 from energyad.errors import DataError, ImageError, ModelError
 from energyad.fitting.category import split

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from energyad.energy.discriminator import LARGEST, Discriminator, DiscriminatorEnergy
+from energyad.energy.discriminator import MAX_LOG_ODDS, Discriminator, DiscriminatorEnergy
+from energyad.energy.latent_energy import LatentEnergy
 from energyad.fitting.training import train_discriminator
 from energyad.progress import NullProgress
 from energyad.settings import FitSettings
@@ -36,7 +37,7 @@ def trained(settings: FitSettings = SETTINGS, seed: int = 0) -> Discriminator:
     return found.requires_grad_(False)
 
 
-class Ones(torch.nn.Module):
+class Ones(LatentEnergy):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return torch.ones_like(z[..., 0])
 
@@ -74,11 +75,11 @@ def test_an_energy_is_raised_by_the_odds_and_within_bounds() -> None:
     energy = DiscriminatorEnergy(Ones(), discriminator)
     z = torch.cat([good(200, 4), planted(200, 5)]).view(20, 20, K)
     odds = discriminator(z)
-    within = odds.abs() < LARGEST
+    within = odds.abs() < MAX_LOG_ODDS
     assert int(within.sum()) > 0 and torch.allclose(energy(z)[within], odds[within].exp())
     far = energy(1e4 * z)
-    assert float(far.max()) == pytest.approx(math.exp(LARGEST))
-    assert float(far.min()) >= math.exp(-LARGEST) - 1e-6
+    assert float(far.max()) == pytest.approx(math.exp(MAX_LOG_ODDS))
+    assert float(far.min()) >= math.exp(-MAX_LOG_ODDS) - 1e-6
 
 
 def test_dropout_is_drawn_from_the_given_generator_alone() -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from energyad.energy.coreset import Coreset
-from energyad.energy.networks import COMPARED, AutoencoderEnergy, MemoryBank, MemoryBankEnergy
+from energyad.energy.memory_bank import POINTS_PER_PRODUCT, MemoryBank, MemoryBankEnergy
+from energyad.energy.networks import AutoencoderEnergy
 from energyad.fitting.training import EarlyStopping, pretrain_autoencoder, set_scale, train_energy
 from energyad.progress import NullProgress
 from energyad.settings import FitSettings
@@ -142,7 +142,7 @@ def test_a_higher_power_reproduces_rare_patches_better(good: torch.Tensor) -> No
     assert error_of_rare(2.0) < 0.9 * error_of_rare(1.0)
 
 
-@pytest.mark.parametrize("count", [30, 2 * COMPARED + 1])
+@pytest.mark.parametrize("count", [30, 2 * POINTS_PER_PRODUCT + 1])
 def test_the_distance_is_that_to_the_nearest_prototype(count: int) -> None:
     generator = torch.Generator().manual_seed(0)
     stretch = torch.rand(12, generator=generator) + 0.1
@@ -150,18 +150,18 @@ def test_the_distance_is_that_to_the_nearest_prototype(count: int) -> None:
     z = torch.randn(2, 3, 3, 12, generator=generator)
     radii = torch.rand(count, generator=generator) + 0.5
     autoencoder = AutoencoderEnergy(12, width=8, bottleneck=2)
-    energy = MemoryBankEnergy(autoencoder, MemoryBank(stretch, Coreset(points, radii), num_directions=12))
+    energy = MemoryBankEnergy(autoencoder, MemoryBank(points, radii), deviations=stretch, num_directions=12)
     expected = (torch.cdist((z * stretch).flatten(0, 2), points) / radii).amin(dim=1)
     torch.testing.assert_close(energy.squared_distance(z).flatten(), expected.square(), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(energy(z), energy.energy(z) * energy.squared_distance(z))
+    torch.testing.assert_close(energy(z), energy.learned(z) * energy.squared_distance(z))
 
 
 def test_directions_beyond_the_leading_ones_count_through_their_length() -> None:
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(30, 12, generator=generator)
     z = torch.randn(50, 12, generator=generator)
-    prototypes = MemoryBank(torch.ones(12), Coreset(points, torch.ones(30)), num_directions=8)
-    energy = MemoryBankEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), prototypes)
+    autoencoder, bank = AutoencoderEnergy(12, width=8, bottleneck=2), MemoryBank(points, torch.ones(30))
+    energy = MemoryBankEnergy(autoencoder, bank, deviations=torch.ones(12), num_directions=8)
     leading = torch.cdist(z[:, :8], points[:, :8]).square()
     rest = z[:, 8:].square().sum(dim=1)[:, None] + points[:, 8:].square().sum(dim=1)
     torch.testing.assert_close(energy.squared_distance(z), (leading + rest).amin(dim=1), rtol=1e-4, atol=1e-4)
@@ -169,8 +169,8 @@ def test_directions_beyond_the_leading_ones_count_through_their_length() -> None
 
 def test_a_prototype_itself_has_next_to_no_energy_and_a_gradient() -> None:
     points = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
-    prototypes = MemoryBank(torch.ones(12), Coreset(points, torch.ones(5)), num_directions=12)
-    energy = MemoryBankEnergy(AutoencoderEnergy(12, width=8, bottleneck=2), prototypes)
+    autoencoder, bank = AutoencoderEnergy(12, width=8, bottleneck=2), MemoryBank(points, torch.ones(5))
+    energy = MemoryBankEnergy(autoencoder, bank, deviations=torch.ones(12), num_directions=12)
     z = points.clone().requires_grad_()
     distance = energy.squared_distance(z)
     distance.sum().backward()
@@ -179,12 +179,12 @@ def test_a_prototype_itself_has_next_to_no_energy_and_a_gradient() -> None:
 
 
 def test_training_goes_on_while_unseen_parts_gain(good: torch.Tensor) -> None:
-    watch = EarlyStopping(good, patience=2)
+    stopping = EarlyStopping(good, patience=2)
     energy = AutoencoderEnergy(12, width=8, bottleneck=2, generator=torch.Generator().manual_seed(0))
     kept = []
     for scale in (3.0, 2.0, 2.5, 1.0, 1.5, 1.2):
         with torch.no_grad():
             energy.log_scale.fill_(scale)
-        kept.append(watch.look(energy))
+        kept.append(stopping.step(energy))
     assert kept == [True, True, True, True, True, False]
-    assert watch.best is not None and float(watch.best.log_scale.detach()) == 1.0
+    assert stopping.best is not None and float(stopping.best.log_scale.detach()) == 1.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from energyad.energy.networks import AutoencoderEnergy, MeanEnergy
+from energyad.energy.latent_energy import MeanEnergy
+from energyad.energy.networks import AutoencoderEnergy
 from energyad.energy.patch_energy import PatchEnergy
 from energyad.features.grids import Grid
 from energyad.fitting.energies import GoodPatches, extend_memory_bank, fit_patch_energy
@@ -51,31 +52,31 @@ def test_added_parts_are_known_to_the_closer_look_and_no_energy_grows() -> None:
     fitted, added, others = patches(5, 0), patches(5, 4), patches(40, 3)
 
     def closer(expert: PatchEnergy, images: torch.Tensor) -> torch.Tensor:
-        assert expert.closer_look is not None
-        return expert.closer_look.squared_distance(expert.whitening(images.float()))
+        assert expert.reranker is not None
+        return expert.reranker.squared_distance(expert.whitening(images.float()))
 
     assert float(closer(expert, fitted).max()) < 1e-2 < float(closer(expert, added).min())
     larger = extend_memory_bank(expert, added, num_fitted=5, settings=settings)
     assert float(closer(larger, torch.cat([fitted, added])).max()) < 1e-2
     assert float(closer(expert, added).min()) > 1e-2  # the first one is left as it was
-    one, two = (each(others.float(), per_image=GRID.inner**2) for each in (expert, larger))
+    one, two = (each(others.float(), patches_per_image=GRID.inner**2) for each in (expert, larger))
     assert bool((two <= one).all()) and float((one - two).max()) > 1e-3
-    assert larger.energy is expert.energy
+    assert larger.latent_energy is expert.latent_energy
 
 
 def test_as_many_prototypes_are_added_as_is_the_share_of_the_parts() -> None:
     settings = SETTINGS.with_values({"memory_bank.rerank_banks": 3, "memory_bank.rerank_bank_size": 40})
     expert, _ = fit(settings)
     larger = extend_memory_bank(expert, patches(2, 2), num_fitted=5, settings=settings)
-    assert expert.closer_look is not None and larger.closer_look is not None
-    assert (expert.closer_look.size, larger.closer_look.size) == (40, 56)
+    assert expert.reranker is not None and larger.reranker is not None
+    assert (expert.reranker.size, larger.reranker.size) == (40, 56)
 
 
 def test_a_closer_look_leaves_training_as_it_is() -> None:
     settings = SETTINGS.with_values({"memory_bank.size": 20})
     with_it, without = fit(settings)[0], fit(settings.with_values({"memory_bank.rerank_banks": 0}))[0]
-    assert without.closer_look is None and with_it.closer_look is not None
-    states = [expert.energy.state_dict() for expert in (with_it, without)]
+    assert without.reranker is None and with_it.reranker is not None
+    states = [expert.latent_energy.state_dict() for expert in (with_it, without)]
     scaled = {"weight"}  # by one factor, see below
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1].keys() - scaled)
     ratios = states[0]["weight"] / states[1]["weight"]
@@ -97,8 +98,11 @@ def test_patches_that_get_a_closer_look_have_as_much_energy_in_the_first_at_the_
     )
     expert, _ = fit(settings)
     unseen = expert.whitening(patches(2, 2).float())
-    first, strange = expert.energy(unseen), unseen.shape[1] // 4
-    seen, places = (expert(patches(2, 2).float(), per_image=GRID.inner**2), first.topk(strange).indices)
+    first, strange = expert.latent_energy(unseen), unseen.shape[1] // 4
+    seen, places = (
+        expert(patches(2, 2).float(), patches_per_image=GRID.inner**2),
+        first.topk(strange).indices,
+    )
     ratios = (seen / first).gather(1, places)
     assert abs(float(ratios.median()) - 1) < 1e-4
 
@@ -112,24 +116,24 @@ def test_images_that_are_all_alike_leave_a_first_look() -> None:
         for each in (settings, settings.with_values({"memory_bank.rerank_banks": 0}))
     )
     others = one.whitening(patches(5, 1).float())
-    factor = float((one.energy(others) / two.energy(others)).median())
+    factor = float((one.latent_energy(others) / two.latent_energy(others)).median())
     assert 0.4 < factor < 2.1
 
 
 def test_no_prototypes_where_none_are_asked() -> None:
     expert, _ = fit(SETTINGS.with_values({"memory_bank.size": 0}))
-    assert isinstance(expert.energy, AutoencoderEnergy) and expert.closer_look is None
+    assert isinstance(expert.latent_energy, AutoencoderEnergy) and expert.reranker is None
 
 
 def test_several_energies_differ_and_the_expert_has_their_mean() -> None:
     settings = SETTINGS.with_values({"energy.ensemble_size": 3, "memory_bank.size": 20})
     expert, trainings = fit(settings)
     assert len(trainings) == 3
-    assert isinstance(expert.energy, MeanEnergy)
+    assert isinstance(expert.latent_energy, MeanEnergy)
     latents = expert.whitening(patches(2, 2).float())
-    each = torch.stack([energy(latents) for energy in expert.energy.energies])
+    each = torch.stack([energy(latents) for energy in expert.latent_energy.members])
     assert float((each[1:] - each[0]).abs().amax(dim=(1, 2)).min()) > 1e-3
-    torch.testing.assert_close(expert.energy(latents), each.mean(dim=0))
+    torch.testing.assert_close(expert.latent_energy(latents), each.mean(dim=0))
 
 
 def test_patches_like_planted_ones_have_the_more_energy_and_training_is_as_it_was() -> None:
@@ -148,8 +152,8 @@ def test_patches_like_planted_ones_have_the_more_energy_and_training_is_as_it_wa
     assert raised[1] > 1.1 * raised[0] and 0.8 < raised[0] < 1.2
     own, earlier = with_it.state_dict(), without.state_dict()
     common = {name.replace("energy.energy.", "energy."): each for name, each in own.items()}
-    assert isinstance(with_it.energy, MeanEnergy)
-    weights = [energy.state_dict() for energy in with_it.energy.energies]
+    assert isinstance(with_it.latent_energy, MeanEnergy)
+    weights = [energy.state_dict() for energy in with_it.latent_energy.members]
     found = [name for name in weights[0] if "discriminator.first" in name]
     assert found and not torch.equal(weights[0][found[0]], weights[1][found[0]])
     assert all(

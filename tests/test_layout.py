@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from energyad.energy.coreset import Coreset
 from energyad.energy.discriminator import Discriminator, DiscriminatorEnergy
-from energyad.energy.networks import MeanEnergy, MemoryBank, MemoryBankEnergy
+from energyad.energy.latent_energy import LatentEnergy, MeanEnergy
+from energyad.energy.memory_bank import MemoryBank, MemoryBankEnergy
 from energyad.energy.patch_energy import PatchEnergy
 from energyad.energy.whitening import fit_whitening
 from energyad.features.grids import Grid
@@ -23,7 +23,7 @@ from energyad.scoring.scorer import EnergyHead
 CHANNELS, LATENTS = 12, 8
 
 
-class Mixture(nn.Module):
+class Mixture(LatentEnergy):
     """Products, a reduction that keeps its axis, logsumexp and a bounded activation."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Mixture(nn.Module):
         return -torch.logsumexp(self.centres(z), dim=-1) + z.abs().amax(dim=-1)
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(LatentEnergy):
     """Like the energy of the package, with another activation."""
 
     def __init__(self, activation: nn.Module) -> None:
@@ -49,7 +49,7 @@ class Autoencoder(nn.Module):
         return 3.0 * error / (z.square().mean(dim=-1) + 2.0)
 
 
-class Sorted(nn.Module):
+class Sorted(LatentEnergy):
     """Something the rewriting knows nothing of."""
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -61,10 +61,10 @@ STRETCH = torch.rand(LATENTS, generator=DRAWN) + 0.1
 
 
 def prototype_energy() -> MemoryBankEnergy:
-    """MemoryBank of their own, in a metric that all share."""
+    """A memory bank of its own, in a metric that all share."""
     points, radii = torch.randn(20, LATENTS, generator=DRAWN), torch.rand(20, generator=DRAWN) + 0.5
     return MemoryBankEnergy(
-        Autoencoder(nn.SiLU()), MemoryBank(STRETCH, Coreset(points, radii), num_directions=5)
+        Autoencoder(nn.SiLU()), MemoryBank(points, radii), deviations=STRETCH, num_directions=5
     )
 
 

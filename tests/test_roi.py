@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from energyad.energy.latent_energy import LatentEnergy
 from energyad.energy.patch_energy import PatchEnergy
 from energyad.energy.whitening import Whitening
 from energyad.errors import DataError, ImageError, SettingsError
@@ -77,7 +78,7 @@ def test_energies_outside_have_no_say_in_the_score() -> None:
     assert "mask" in head.state_dict() and torch.equal(outside.heatmap.amax((1, 2)), outside.score)
 
 
-class Given(torch.nn.Module):
+class Given(LatentEnergy):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return z[..., 0]
 

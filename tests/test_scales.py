@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from energyad.data.demo import render_good
 from energyad.detector import AnomalyDetector
-from energyad.energy.categories import stack_energies
+from energyad.energy.categories import stack_categories
+from energyad.energy.latent_energy import LatentEnergy
 from energyad.energy.patch_energy import ENERGY_EPS, MultiScaleEnergy, PatchEnergy
 from energyad.energy.whitening import fit_whitening
 from energyad.features.backbones import BlockStacks, empty_backbone, without_last_stack
@@ -25,7 +26,7 @@ from energyad.fitting.energies import GoodPatches, fit_multiscale_energy, for_sc
 from energyad.model.folder import HEAD_FILE
 from energyad.progress import NullProgress
 from energyad.settings import FitSettings
-from tests.test_experts import mean_decides
+from tests.test_categories import mean_decides
 
 FINE, COARSE = Scale(0, 2), Scale(2, 7, factor=2)
 INNER = Scale(2, 7, factor=2, margin=1)
@@ -46,7 +47,7 @@ SETTINGS = FitSettings().with_values(
 NAME = "tf_efficientnet_lite0"
 
 
-class MeanSquare(torch.nn.Module):
+class MeanSquare(LatentEnergy):
     """An energy that is easily foretold."""
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -60,7 +61,7 @@ def an_expert(channels: int, seed: int = 0) -> PatchEnergy:
 
 def a_product(seed: int = 0) -> MultiScaleEnergy:
     experts, shares = [an_expert(2, seed), an_expert(7, seed)], ((0.75, 0.25), (1.0, 0.0))[seed]
-    return MultiScaleEnergy(experts, [FINE, COARSE], side=SIDE, shares=shares)
+    return MultiScaleEnergy(experts, [FINE, COARSE], side=SIDE, weights=shares)
 
 
 def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -96,8 +97,8 @@ def test_a_coarse_patch_counts_where_any_of_its_own_does() -> None:
 
 def test_log_energies_of_scales_are_interpolated_and_averaged_by_their_shares() -> None:
     product, features = a_product(), drawn(2, SIDE, SIDE, CHANNELS)
-    fine = product.experts[0](features[..., :2], SIDE**2)
-    coarse = product.experts[1](COARSE.of(features), SIDE).log()
+    fine = product.scale_energies[0](features[..., :2], SIDE**2)
+    coarse = product.scale_energies[1](COARSE.of(features), SIDE).log()
     upsampled = F.interpolate(coarse[:, None], scale_factor=2, mode="bilinear")[:, 0].exp()
     torch.testing.assert_close(product(features, SIDE**2), fine**0.75 * upsampled**0.25)
 
@@ -108,15 +109,15 @@ def test_beyond_its_margin_a_scale_has_its_outermost_patch_s_energy(tiles: int) 
     experts = [an_expert(2), an_expert(7)]
     looked_at: list[int] = []
 
-    def look(z: torch.Tensor, energies: torch.Tensor, *, per_image: int, **_: Any) -> torch.Tensor:
-        looked_at.append(per_image)
+    def look(z: torch.Tensor, energies: torch.Tensor, *, patches_per_image: int, **_: Any) -> torch.Tensor:
+        looked_at.append(patches_per_image)
         return energies
 
-    experts[1].closer_look = look  # type: ignore[assignment]
+    experts[1].reranker = look  # type: ignore[assignment]
     product = MultiScaleEnergy(experts, [FINE, INNER], side=side, shares=(0.75, 0.25))
     features = drawn(2 * tiles, side, side, CHANNELS)
-    fine = product.experts[0](features[..., :2], tiles * side**2)
-    coarse = product.experts[1](INNER.of(features), tiles * 4).log()
+    fine = product.scale_energies[0](features[..., :2], tiles * side**2)
+    coarse = product.scale_energies[1](INNER.of(features), tiles * 4).log()
     upsampled = F.interpolate(coarse[:, None], scale_factor=2, mode="bilinear")
     edged = F.pad(upsampled, (1, 1, 1, 1), mode="replicate")[:, 0].exp()
     looked_at.clear()
@@ -126,8 +127,8 @@ def test_beyond_its_margin_a_scale_has_its_outermost_patch_s_energy(tiles: int) 
 
 def test_of_next_to_no_energy_rounding_is_not_told() -> None:
     product, features = a_product(), drawn(2, SIDE, SIDE, CHANNELS)
-    features[:, 0, 0, :2] = product.experts[0].whitening.mean + torch.tensor([[1e-3], [1e-2]])
-    fine = product.experts[0](features[..., :2], SIDE**2)[:, 0, 0]
+    features[:, 0, 0, :2] = product.scale_energies[0].whitening.mean + torch.tensor([[1e-3], [1e-2]])
+    fine = product.scale_energies[0](features[..., :2], SIDE**2)[:, 0, 0]
     assert 0 < fine[0] < fine[1] < ENERGY_EPS
     features[..., 2:] = features[:1, ..., 2:]
     energies = product(features, SIDE**2)[:, 0, 0]
@@ -202,10 +203,8 @@ def test_of_several_categories_each_is_judged_by_its_own_product(tiles: int) -> 
     products = [a_product(seed) for seed in range(2)]
     numbers = torch.tensor([1, 0, 1])
     features = drawn(3 * tiles, SIDE, SIDE, CHANNELS) + numbers.repeat_interleave(tiles)[:, None, None, None]
-    experts = stack_energies(products, mean_decides_of(CHANNELS), units=None, tiles=tiles).requires_grad_(
-        False
-    )
-    energies, category = experts(features)
+    experts = stack_categories(products, mean_decides_of(CHANNELS), units=None).requires_grad_(False)
+    energies, category = experts.predict(features, tiles * SIDE**2)
     assert category.tolist() == numbers.tolist()
     for place, number in enumerate(numbers):
         own = slice(place * tiles, (place + 1) * tiles)
@@ -215,8 +214,8 @@ def test_of_several_categories_each_is_judged_by_its_own_product(tiles: int) -> 
 def test_beside_a_category_of_more_scales_one_is_judged_as_by_itself() -> None:
     judges = [an_expert(2), a_product().eval()]
     features = drawn(2, SIDE, SIDE, CHANNELS) + torch.tensor([0.0, 1.0])[:, None, None, None]
-    experts = stack_energies(judges, mean_decides_of(CHANNELS), units=None, tiles=1).requires_grad_(False)
-    energies, category = experts(features)
+    experts = stack_categories(judges, mean_decides_of(CHANNELS), units=None).requires_grad_(False)
+    energies, category = experts.predict(features, SIDE**2)
     assert category.tolist() == [0, 1]
     assert safetensors.torch.save(dict(experts.state_dict()))  # which refuses weights that share their memory
     alone = judges[0](features[:1, ..., :2], SIDE**2).clamp_min(ENERGY_EPS)
@@ -246,7 +245,7 @@ def test_a_model_of_scales_survives_its_folder_and_scores_alike_on_every_engine(
     assert not told, "exporters' notes are for their own developers"
     tensors = safetensors.torch.load(model.contents[HEAD_FILE])
     prototypes = {
-        name[-16:]: each.shape[-1] for name, each in tensors.items() if name.endswith(".energy.weight")
+        name[-16:]: each.shape[-1] for name, each in tensors.items() if name.endswith(".latent_energy.weight")
     }
     count = SETTINGS.memory_bank.size
     assert prototypes == {".0.energy.weight": count, ".1.energy.weight": count // 2}

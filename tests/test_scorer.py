@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from energyad.energy.latent_energy import LatentEnergy
 from energyad.energy.networks import AutoencoderEnergy
 from energyad.energy.patch_energy import PatchEnergy
 from energyad.energy.whitening import Whitening, fit_whitening
@@ -78,7 +79,7 @@ def test_scoring_twice_gives_the_same_bits(scorer: Scorer) -> None:
     assert torch.equal(scorer(pixels).heatmap, scorer(pixels).heatmap)
 
 
-class _Given(torch.nn.Module):
+class _Given(LatentEnergy):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return z[..., 0]
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from energyad.energy.latent_energy import LatentEnergy
 from energyad.energy.patch_energy import PatchEnergy
 from energyad.energy.whitening import Whitening
 from energyad.errors import SettingsError
@@ -21,7 +22,7 @@ from energyad.settings import FitSettings
 GRID = Grid(image_size=64, size=16, margin=4)
 
 
-class FirstLatent(torch.nn.Module):
+class FirstLatent(LatentEnergy):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return z[..., 0]
 

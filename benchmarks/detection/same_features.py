@@ -211,7 +211,9 @@ def _fit_nearest(
     patches: Float[Tensor, "n c"], generator: torch.Generator, settings: FitSettings
 ) -> tuple[Rule, int]:
     """PatchCore's rule on raw features: the distance to the nearest patch of a coreset (CVPR 2022, eq. 6)."""
-    bank = patches[greedy_coreset(patches, CORESET_SIZE, generator, channels=PROJECTED_CHANNELS)].float()
+    bank = patches[
+        greedy_coreset(patches, CORESET_SIZE, generator, num_projections=PROJECTED_CHANNELS)
+    ].float()
     return lambda queries: nearest_distance(queries, bank), num_tensor_bytes([bank])
 
 
@@ -221,7 +223,7 @@ def _fit_nearest_latent(
     """The same rule on the whitened latents, which energyad's energy sees."""
     whitening = fit_whitening(patches, latent_dim=settings.energy.latent_dim)
     latents = torch.cat([whitening(chunk.float()) for chunk in patches.split(65536)])
-    bank = latents[greedy_coreset(latents, CORESET_SIZE, generator, channels=PROJECTED_CHANNELS)]
+    bank = latents[greedy_coreset(latents, CORESET_SIZE, generator, num_projections=PROJECTED_CHANNELS)]
     num_bytes = num_tensor_bytes([bank, *whitening.buffers()])
     return lambda queries: nearest_distance(whitening(queries), bank), num_bytes
 

@@ -1,113 +1,261 @@
-"""Several categories in one model: each image is judged by the energy of the category that it looks like."""
+"""Energies of patches from their features: of one scale, or of several scales multiplied."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from energyad.energy.networks import energy_factors
+from energyad.energy.latent_energy import LatentEnergy, PaddableBank
 from energyad.energy.reranking import Reranker
 from energyad.energy.whitening import Whitening
 from energyad.features.grids import Grid, Scale, interpolation_matrix
 
 ENERGY_EPS = 1e-3
-"""Energies below are alike, a hundredth of what is usual for good patches. Of a patch that is the very prototype which
-it is compared with nothing but rounding is left, of which the logarithm would make much."""
+"""Energies below count as this, a hundredth of what is usual for good patches. A patch that is itself a point of the
+memory bank has an energy of rounding errors, whose logarithm would be large."""
 
 
-class PatchEnergy(nn.Module):
-    """What judges patches: their latents, these latents' energy, and a closer look at the strangest."""
+class PatchPrediction(NamedTuple):
+    """What a model says of patches.
 
-    def __init__(self, whitening: Whitening, energy: nn.Module, closer_look: Reranker | None = None) -> None:
+    Attributes:
+        energies: The energy of each patch.
+        category: The category that each image was taken for, as a number; None for a model of one category.
+    """
+
+    energies: Float[Tensor, "b*tiles g g"]
+    category: Int[Tensor, " b"] | None
+
+
+class ImageEnergy(nn.Module, ABC):
+    """Base class of what a head holds: the energy of one category's patches, or of several categories'."""
+
+    classifies: bool
+    """Whether predictions name a category."""
+
+    @abstractmethod
+    def predict(
+        self,
+        features: Float[Tensor, "b*tiles g g c"],
+        patches_per_image: int,
+        in_roi: Bool[Tensor, " p"] | None = None,
+    ) -> PatchPrediction:
+        """Return the energy of each patch, and the category of each image where there are several.
+
+        Args:
+            features: Grids of patches, those of an image's tiles after one another.
+            patches_per_image: Patches of an image, of all its tiles together.
+            in_roi: Which of them lie in the region of interest; all where None.
+        """
+
+
+class CategoryEnergy(ImageEnergy):
+    """Base class of the energies of one category's patches."""
+
+    classifies = False
+
+    @abstractmethod
+    def forward(
+        self,
+        features: Float[Tensor, "b *g c"],
+        patches_per_image: int,
+        in_roi: Bool[Tensor, " p"] | None = None,
+    ) -> Float[Tensor, "b *g"]:
+        """Return the energy of each patch.
+
+        Args:
+            features: Features of patches, the channel last.
+            patches_per_image: Patches of an image, of all its tiles together.
+            in_roi: Which of them lie in the region of interest; all where None. The others are not reranked.
+        """
+
+    def predict(
+        self,
+        features: Float[Tensor, "b*tiles g g c"],
+        patches_per_image: int,
+        in_roi: Bool[Tensor, " p"] | None = None,
+    ) -> PatchPrediction:
+        """Return the energy of each patch. See `ImageEnergy.predict`."""
+        return PatchPrediction(self(features, patches_per_image, in_roi), None)
+
+    @abstractmethod
+    def by_scale(self) -> Sequence[PatchEnergy]:
+        """Return the energy of each scale, the finest first."""
+
+    @abstractmethod
+    def with_scales(self, energies: Sequence[PatchEnergy]) -> CategoryEnergy:
+        """Return the same combination of other energies, one for each scale."""
+
+    @abstractmethod
+    def pad_scales(self, other: CategoryEnergy) -> CategoryEnergy:
+        """Bring another category's energy to these scales, for `stack_module_state`. No energy changes."""
+
+    def memory_banks(self) -> list[PaddableBank]:
+        """Return the memory banks of all scales, of both stages."""
+        return [bank for energy in self.by_scale() for bank in energy.memory_banks()]
+
+
+class PatchEnergy(CategoryEnergy):
+    """The energy of patches of one scale: whitening, energy of latents, reranking.
+
+    Args:
+        whitening: From features to latents.
+        latent_energy: The energy of latents.
+        reranker: Second stage for each image's highest energies; None for the first stage alone.
+    """
+
+    def __init__(
+        self, whitening: Whitening, latent_energy: LatentEnergy, reranker: Reranker | None = None
+    ) -> None:
         super().__init__()
         self.whitening = whitening
-        self.energy = energy
-        self.closer_look = closer_look
+        self.latent_energy = latent_energy
+        self.reranker = reranker
 
     def forward(
-        self, features: Float[Tensor, "b *g c"], per_image: int, judged: Bool[Tensor, " p"] | None = None
+        self,
+        features: Float[Tensor, "b *g c"],
+        patches_per_image: int,
+        in_roi: Bool[Tensor, " p"] | None = None,
     ) -> Float[Tensor, "b *g"]:
-        """The energy of each patch, the channel last.
-
-        per_image: patches that an image has. judged: those of them that are worth a closer look, all where None.
-        """
+        """Return the energy of each patch. See `CategoryEnergy.forward`."""
         z = self.whitening(features)
-        energies, learned = energy_factors(self.energy, z)
-        if self.closer_look is None:
+        energies, learned = self.latent_energy.terms(z)
+        if self.reranker is None:
             return energies
-        closer: Float[Tensor, "b *g"] = self.closer_look(
-            z, energies, learned=learned, per_image=per_image, judged=judged
+        reranked: Float[Tensor, "b *g"] = self.reranker(
+            z, energies, learned=learned, patches_per_image=patches_per_image, in_roi=in_roi
         )
-        return closer
+        return reranked
+
+    def by_scale(self) -> Sequence[PatchEnergy]:
+        """Return itself: there is one scale."""
+        return (self,)
+
+    def with_scales(self, energies: Sequence[PatchEnergy]) -> CategoryEnergy:
+        """Return the only one of the given energies."""
+        (energy,) = energies
+        return energy
+
+    def pad_scales(self, other: CategoryEnergy) -> CategoryEnergy:
+        """Return the other energy: none has fewer scales than one."""
+        return other
+
+    def memory_banks(self) -> list[PaddableBank]:
+        """Return the memory banks of both stages."""
+        first_stage = self.latent_energy.memory_banks()
+        return first_stage if self.reranker is None else [*first_stage, self.reranker]
 
 
-class MultiScaleEnergy(nn.Module):
-    """An expert of each scale, on that scale's own grid: what they make of a place is multiplied.
+class MultiScaleEnergy(CategoryEnergy):
+    """The product of the energies of several scales, each on its own grid.
 
     log E = Σ_s w_s · log E_s, E_s the energy of one scale's features, its logarithm interpolated between its patches,
     and Σ w = 1: a logarithmic opinion pool (Heskes 1998), a product of experts (Hinton 2002) as steep as one of them.
-    In one energy of all features the scale with most of them has most to say, and what one scale alone finds strange
-    is lost among what the others find usual.
+    One energy of all features would be ruled by the scale with most of them, and what is unusual at one scale alone
+    would be lost among what is usual at the others.
 
-    side: patches of the grid, a side. shares: w, of each scale.
+    Args:
+        scale_energies: E_s, one for each scale.
+        scales: Where each scale's features lie.
+        side: Patches a side of the grid.
+        weights: w_s, one for each scale.
     """
 
-    shares: Float[Tensor, "*b n"]
+    weights: Float[Tensor, "*b n"]
 
     def __init__(
-        self, experts: Sequence[PatchEnergy], scales: Sequence[Scale], *, side: int, shares: Sequence[float]
+        self,
+        scale_energies: Sequence[PatchEnergy],
+        scales: Sequence[Scale],
+        *,
+        side: int,
+        weights: Sequence[float],
     ) -> None:
         super().__init__()
-        self.experts = nn.ModuleList(experts)
+        self.scale_energies = nn.ModuleList(scale_energies)
         self.scales, self.side = tuple(scales), side
-        self.register_buffer("shares", torch.tensor(shares))
+        self.register_buffer("weights", torch.tensor(weights))
 
     def forward(
-        self, features: Float[Tensor, "b *g c"], per_image: int, judged: Bool[Tensor, " p"] | None = None
+        self,
+        features: Float[Tensor, "b *g c"],
+        patches_per_image: int,
+        in_roi: Bool[Tensor, " p"] | None = None,
     ) -> Float[Tensor, "b *g"]:
-        """The energy of each patch; see `PatchEnergy.forward`."""
+        """Return the energy of each patch. See `CategoryEnergy.forward`."""
         total = torch.zeros((), device=features.device)
-        for number, (expert, scale) in enumerate(zip(self.experts, self.scales, strict=True)):
-            logs = self._log_energies(expert, scale, features, per_image, judged)
-            total = total + self.shares[..., number] * logs
+        for number, (energy, scale) in enumerate(zip(self._energies(), self.scales, strict=True)):
+            if scale.factor == 1:
+                energies = energy(scale.of(features), patches_per_image, in_roi)
+                log_energies = energies.clamp_min(ENERGY_EPS).log()
+            else:
+                log_energies = self._coarse_log_energies(energy, scale, features, patches_per_image, in_roi)
+            total = total + self.weights[..., number] * log_energies
         return total.exp()
 
-    def _log_energies(
+    def by_scale(self) -> Sequence[PatchEnergy]:
+        """Return the energy of each scale, the finest first."""
+        return tuple(self._energies())
+
+    def with_scales(self, energies: Sequence[PatchEnergy]) -> CategoryEnergy:
+        """Return the product of other energies, with the same weights."""
+        return MultiScaleEnergy(energies, self.scales, side=self.side, weights=self.weights.tolist()).eval()
+
+    def pad_scales(self, other: CategoryEnergy) -> CategoryEnergy:
+        """Give an energy of the finest scale alone the coarser scales of this one, at weight 0."""
+        energies = other.by_scale()
+        if len(energies) == len(self.scales):
+            return other
+        missing = self.by_scale()[len(energies) :]
+        weights = (1.0, *[0.0] * len(missing))
+        return MultiScaleEnergy([*energies, *missing], self.scales, side=self.side, weights=weights).eval()
+
+    def _energies(self) -> Iterable[PatchEnergy]:
+        return self.scale_energies  # type: ignore[return-value]  # a ModuleList holds what it was given
+
+    def _coarse_log_energies(
         self,
-        expert: nn.Module,
+        energy: PatchEnergy,
         scale: Scale,
         features: Float[Tensor, "b *g c"],
-        per_image: int,
-        judged: Bool[Tensor, " p"] | None,
+        patches_per_image: int,
+        in_roi: Bool[Tensor, " p"] | None,
     ) -> Float[Tensor, "b *g"]:
-        """One scale's, at each patch of the grid."""
-        if scale.factor == 1:
-            energies: Float[Tensor, "b *g"] = expert(scale.of(features), per_image, judged)
-            return energies.clamp_min(ENERGY_EPS).log()
+        """Return one coarser scale's log-energies, interpolated to each patch of the grid."""
         grids = features.reshape(-1, self.side, self.side, features.shape[-1])
         side = scale.side(self.side)
-        count = per_image // self.side**2 * side**2
-        counted = None if judged is None else scale.any_of(judged.view(-1, *grids.shape[1:3])).flatten()
-        # As many to an image as there are of its weights, where experts of several categories lend them.
-        own = scale.of(grids).reshape(features.shape[0], -1, scale.num_channels)
-        coarse = expert(own, count, counted).reshape(-1, side, side)
+        coarse_per_image = patches_per_image // self.side**2 * side**2
+        coarse_in_roi = None if in_roi is None else scale.any_of(in_roi.view(-1, *grids.shape[1:3])).flatten()
+        # One row of patches for each row of weights, where each image has its category's weights.
+        coarse_features = scale.of(grids).reshape(features.shape[0], -1, scale.num_channels)
+        coarse = energy(coarse_features, coarse_per_image, coarse_in_roi).reshape(-1, side, side)
         matrix = interpolation_matrix(side, self.side, margin=scale.margin).to(coarse)  # no weight of its own
-        return (matrix @ coarse.clamp_min(ENERGY_EPS).log() @ matrix.T).reshape(features.shape[:-1])
-
-
-PatchEnergyLike: TypeAlias = PatchEnergy | MultiScaleEnergy
+        log_energies = matrix @ coarse.clamp_min(ENERGY_EPS).log() @ matrix.T
+        return log_energies.reshape(features.shape[:-1])
 
 
 def combine_scales(
-    experts: Sequence[PatchEnergy], scales: Sequence[Scale], grid: Grid, coarse_weight: float
-) -> PatchEnergyLike:
-    """One judge of an expert for the image, and where there is one for the image at half its size, of both."""
-    if len(experts) == 1:
-        return experts[0]
+    energies: Sequence[PatchEnergy], scales: Sequence[Scale], grid: Grid, coarse_weight: float
+) -> CategoryEnergy:
+    """Combine the energies of the image and of the image at half its size.
+
+    Args:
+        energies: One energy, or one for each of two scales.
+        scales: Where their features lie.
+        grid: The grid of the finer scale.
+        coarse_weight: Weight of the coarser scale in the product, from 0 to 1.
+
+    Returns:
+        The energy of the one scale as it is, or the product of both.
+    """
+    if len(energies) == 1:
+        return energies[0]
     return MultiScaleEnergy(
-        experts, scales, side=grid.inner, shares=(1 - coarse_weight, coarse_weight)
+        energies, scales, side=grid.inner, weights=(1 - coarse_weight, coarse_weight)
     ).eval()

@@ -1,4 +1,4 @@
-"""A second, closer look at the strangest patches of an image, with many more good patches to compare them with."""
+"""The second stage of the memory bank: an image's highest energies are measured again, with larger banks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,29 @@ import torch
 from jaxtyping import Bool, Float, Int8
 from torch import Tensor, nn
 
-from energyad.energy.coreset import Coreset
-from energyad.energy.networks import MemoryBankEnergy, energy_factors, pad_columns
+from energyad.energy.latent_energy import LatentEnergy
+from energyad.energy.memory_bank import MemoryBank, pad_columns
 
-LARGEST = 127  # of an 8-bit integer
+INT8_MAX = 127
 HEADROOM = 2.0
-"""Room for prototypes that are added: held-out parts may go beyond the fitted ones. What goes farther is cut off."""
+"""Range of the 8-bit points in units of the largest fitted one: points that are added later may lie beyond it. What
+lies beyond the range is clipped."""
 
 MAX_MEDIAN_RATIO = 2.0
-"""Images that are all alike lie at no distance at all from their closest prototypes, or all at the least radius."""
+"""Where all good images are alike, the two stages' distances are rounding errors or the least local scale."""
+
+MIN_ENERGY = 1e-12
+"""To divide by."""
 
 
-class Columns(NamedTuple):
-    """MemoryBank as a `Reranker` holds them, one column each."""
+class BankColumns(NamedTuple):
+    """One or several memory banks as a `Reranker` stores them, one column a point.
+
+    Attributes:
+        points: Multiples of the quantisation step of each latent.
+        inverse: 1 / r², of the local scales r.
+        offset: ‖p‖² / r².
+    """
 
     points: Int8[Tensor, "k m"]
     inverse: Float[Tensor, "1 m"]
@@ -29,52 +39,63 @@ class Columns(NamedTuple):
 
 
 class Reranker(nn.Module):
-    """Squared distances to the nearest prototype, in units of its radius, averaged over several coresets.
+    """Squared distance to the nearest point, averaged over several large memory banks, for a few patches an image.
 
-    What good parts score is decided by the rarest of their patches, which a few prototypes cannot all hold; thousands
-    are too dear for every patch, but few patches of an image are strange. E(z) = E'(z) · mean_j min_m ‖s ∘ z − p_jm‖² /
-    r_jm² takes the place of the first look's energy there, as in two-stage search, where candidates are ranked again by
-    a dearer distance. Both are in units of what is usual for good parts, so that they stand side by side in one
-    heatmap. An image's score is its highest smoothed energy, which hardly any but the strangest patches can be; a large
-    defect has more of them.
+    The score of a good part is decided by the rarest of its patches. A small bank cannot hold them all, and a large
+    one is too slow for every patch; but few patches of an image have a high energy. For those,
+    E(z) = E'(z) · mean_j min_m ‖s ∘ z − p_jm‖² / r_jm² replaces the first stage's energy, as candidates are ranked
+    again by a more exact distance in two-stage search. Both stages are in units of what is usual for good parts, so
+    they fit into one heatmap. An image's score is its highest smoothed energy, which is nearly always among those that
+    are measured again; a large defect has more of them.
 
-    share: of an image's patches that are looked at.
-    points: p, one column each, coreset beside coreset, as 8-bit multiples of the grain of each latent.
+    Build one with `from_banks`.
+
+    Args:
+        num_banks: Number of banks.
+        fraction: Share of an image's patches that are measured again.
+        scale: s times the quantisation step.
+        metric: s².
+        columns: All banks side by side, of one size.
     """
 
-    points: Int8[Tensor, "k looks*m"]
+    points: Int8[Tensor, "k banks*m"]
     scale: Float[Tensor, " k"]
     metric: Float[Tensor, " k"]
-    inverse: Float[Tensor, "1 looks*m"]
-    offset: Float[Tensor, "1 looks*m"]
+    inverse: Float[Tensor, "1 banks*m"]
+    offset: Float[Tensor, "1 banks*m"]
 
     def __init__(
         self,
-        num_looks: int,
-        share: float,
+        num_banks: int,
+        fraction: float,
+        *,
         scale: Float[Tensor, " k"],
         metric: Float[Tensor, " k"],
-        points: Int8[Tensor, "k looks*m"],
-        inverse: Float[Tensor, "1 looks*m"],
-        offset: Float[Tensor, "1 looks*m"],
+        columns: BankColumns,
     ) -> None:
-        """See `of`. scale: s ∘ grain. metric: s². inverse: 1 / r². offset: ‖p‖² / r²."""
         super().__init__()
-        self.num_looks = num_looks
-        self.share = share
+        self.num_banks = num_banks
+        self.fraction = fraction
         self.register_buffer("scale", scale)
         self.register_buffer("metric", metric)
-        self.register_buffer("points", points)
-        self.register_buffer("inverse", inverse)
-        self.register_buffer("offset", offset)
+        for name, value in columns._asdict().items():
+            self.register_buffer(name, value)
 
     @classmethod
-    def of(cls, stretch: Float[Tensor, " k"], coresets: Sequence[Coreset], *, share: float) -> Self:
-        """With these coresets of latents times s, of one size. stretch: s, a factor for each latent."""
-        farthest = torch.cat([each.points for each in coresets]).abs().amax(dim=0)
-        grain = farthest.clamp_min(1e-12) * HEADROOM / LARGEST
-        columns = _side_by_side([_columns(each, grain) for each in coresets])
-        return cls(len(coresets), share, stretch * grain, stretch.square(), *columns)
+    def from_banks(
+        cls, banks: Sequence[MemoryBank], *, deviations: Float[Tensor, " k"], fraction: float
+    ) -> Self:
+        """Build a reranker.
+
+        Args:
+            banks: Memory banks of one size.
+            deviations: s, a factor for each latent that brings it to the units of the points.
+            fraction: Share of an image's patches that are measured again.
+        """
+        farthest = torch.cat([bank.points for bank in banks]).abs().amax(dim=0)
+        step = farthest.clamp_min(1e-12) * HEADROOM / INT8_MAX
+        columns = _side_by_side([_to_columns(bank, step) for bank in banks])
+        return cls(len(banks), fraction, scale=deviations * step, metric=deviations.square(), columns=columns)
 
     def forward(
         self,
@@ -82,92 +103,110 @@ class Reranker(nn.Module):
         energies: Float[Tensor, "b *g"],
         *,
         learned: Float[Tensor, "b *g"],
-        per_image: int,
-        judged: Bool[Tensor, " p"] | None = None,
+        patches_per_image: int,
+        in_roi: Bool[Tensor, " p"] | None = None,
     ) -> Float[Tensor, "b *g"]:
-        """Energies with those of the strangest patches replaced.
+        """Replace the highest energies of each image.
 
-        z: latents. energies: at first look. learned: E' of each. per_image: patches that an image has, in however
-        many tiles. judged: those of them that count.
+        Args:
+            z: Latents of the patches.
+            energies: First-stage energies.
+            learned: Their learned parts E'.
+            patches_per_image: Patches of an image, of all its tiles together.
+            in_roi: Which of them may be measured again; all where None.
+
+        Returns:
+            The energies, those of the chosen patches replaced.
         """
-        patches, at_first = z.reshape(-1, per_image, z.shape[-1]), energies.reshape(-1, per_image)
-        strange = at_first if judged is None else at_first * judged
-        places = strange.topk(self.count_of(per_image), dim=1, sorted=False).indices
-        chosen = patches.gather(1, places.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-        closer = learned.reshape(-1, per_image).gather(1, places) * self.squared_distance(chosen)
-        return at_first.scatter(1, places, closer).reshape(-1, *energies.shape[1:])
+        latents = z.reshape(-1, patches_per_image, z.shape[-1])
+        first_stage = energies.reshape(-1, patches_per_image)
+        eligible = first_stage if in_roi is None else first_stage * in_roi
+        places = eligible.topk(self.num_reranked(patches_per_image), dim=1, sorted=False).indices
+        chosen = latents.gather(1, places.unsqueeze(-1).expand(-1, -1, latents.shape[-1]))
+        chosen_learned = learned.reshape(-1, patches_per_image).gather(1, places)
+        reranked = chosen_learned * self.squared_distance(chosen)
+        return first_stage.scatter(1, places, reranked).reshape(-1, *energies.shape[1:])
 
     def squared_distance(self, z: Float[Tensor, "b h k"]) -> Float[Tensor, "b h"]:
-        """Mean over the coresets of the squared distance to the nearest prototype, in units of its squared radius."""
+        """Return the mean over banks of the squared distance to the nearest point, in units of its local scale."""
         weight = torch.cat([-2 * self.inverse * self.points.to(z.dtype), self.inverse, self.offset], dim=-2)
         squares = (z.square() * self.metric).sum(dim=-1, keepdim=True)
-        terms = torch.cat([z * self.scale, squares, torch.ones_like(squares)], dim=-1)
-        looks = weight.split(self.size, dim=-1)
-        return torch.stack([(terms @ look).amin(dim=-1) for look in looks]).mean(dim=0).clamp_min(0)
+        inputs = torch.cat([z * self.scale, squares, torch.ones_like(squares)], dim=-1)
+        nearest = [(inputs @ bank).amin(dim=-1) for bank in weight.split(self.size, dim=-1)]
+        return torch.stack(nearest).mean(dim=0).clamp_min(0)
 
-    def count_of(self, per_image: int) -> int:
-        """Patches that are looked at, of so many."""
-        return max(1, round(per_image * self.share))
+    def num_reranked(self, patches_per_image: int) -> int:
+        """Return how many of an image's patches are measured again: at least one."""
+        return max(1, round(patches_per_image * self.fraction))
 
     @property
     def size(self) -> int:
-        """MemoryBank of each coreset."""
-        return self.points.shape[-1] // self.num_looks
+        """Number of points of each bank."""
+        return self.points.shape[-1] // self.num_banks
 
-    def stretched(self) -> Float[Tensor, "looks m k"]:
-        """The prototypes, in the latents' own lengths."""
-        return (self.points * self._grain[:, None]).T.unflatten(0, (self.num_looks, self.size))
+    def bank_points(self) -> Float[Tensor, "banks m k"]:
+        """Return the points of each bank, in the units of the features."""
+        return (self.points * self._step[:, None]).T.unflatten(0, (self.num_banks, self.size))
 
     def extended(self, added: Sequence[Float[Tensor, "m k"]]) -> Reranker:
-        """The same with more prototypes in each coreset, each with the middle radius there: no distance grows."""
-        looks = []
-        for own, points in zip(self._looks(), added, strict=True):
-            radius = own.inverse.rsqrt().median()
-            more = _columns(Coreset(points, radius.expand(len(points))), self._grain)
-            looks.append(_side_by_side([own, more]))
-        return Reranker(self.num_looks, self.share, self.scale, self.metric, *_side_by_side(looks))
+        """Return a copy with more points in each bank. No distance grows.
 
-    def repeat_last(self, size: int) -> None:
-        """Repeat each coreset's last prototype until there are so many; no distance changes."""
-        looks = [Columns(*(pad_columns(each, size) for each in own)) for own in self._looks()]
-        self.points, self.inverse, self.offset = _side_by_side(looks)
+        Args:
+            added: Points for each bank, equally many, in the units of the features. Each gets the median local scale of
+                its bank.
+        """
+        banks = []
+        for columns, points in zip(self._banks(), added, strict=True):
+            local_scale = columns.inverse.rsqrt().median()
+            more = _to_columns(MemoryBank(points, local_scale.expand(len(points))), self._step)
+            banks.append(_side_by_side([columns, more]))
+        return Reranker(
+            self.num_banks, self.fraction, scale=self.scale, metric=self.metric, columns=_side_by_side(banks)
+        )
+
+    def pad_to(self, size: int) -> None:
+        """Repeat each bank's last point until there are `size` points. No distance changes."""
+        padded = [BankColumns(*(pad_columns(part, size) for part in bank)) for bank in self._banks()]
+        self.points, self.inverse, self.offset = _side_by_side(padded)
 
     @property
-    def _grain(self) -> Float[Tensor, " k"]:
+    def _step(self) -> Float[Tensor, " k"]:
         return self.scale / self.metric.sqrt()
 
-    def _looks(self) -> list[Columns]:
-        """The columns of each coreset."""
-        by_look = (each.split(self.size, dim=1) for each in (self.points, self.inverse, self.offset))
-        return [Columns(*own) for own in zip(*by_look, strict=True)]
+    def _banks(self) -> list[BankColumns]:
+        by_bank = (part.split(self.size, dim=1) for part in (self.points, self.inverse, self.offset))
+        return [BankColumns(*parts) for parts in zip(*by_bank, strict=True)]
 
 
 @torch.no_grad()
-def match_medians(energy: nn.Module, look: Reranker, unseen: Float[Tensor, "m p k"]) -> None:
-    """Scale first looks so that patches which get a closer look have the same energy in both, at the median.
+def match_medians(energy: LatentEnergy, reranker: Reranker, held_out: Float[Tensor, "m p k"]) -> None:
+    """Scale the first stage's distances so that reranked patches keep their energy, at the median.
 
-    They get it for being high at first look, which some are by its luck alone; the closer look finds them a fifth
-    lower. Without the scale the next ones in line, as lucky, would stand out beside them. A scale changes neither
-    which are looked at nor what is found there. unseen: latents of good images that gave no prototypes.
+    Patches are reranked for a high energy in the first stage, which some have by chance; the second stage finds them a
+    fifth lower. Without the scale the next ones in line would stand out beside them. A scale changes neither which
+    patches are reranked nor their second energy. The ratio is bounded by `MAX_MEDIAN_RATIO`.
+
+    Args:
+        energy: The first stage. Its distances are scaled in place.
+        reranker: The second stage.
+        held_out: Latents of good images that neither stage has points of, image by image.
     """
     ratios = []
-    for patches in unseen:
-        first, learned = energy_factors(energy, patches)
-        highest = first.topk(look.count_of(len(patches))).indices
-        closer = learned[highest] * look.squared_distance(patches[None, highest])[0]
-        ratios.append(closer / first[highest].clamp_min(1e-12))
-    factor = float(torch.cat(ratios).median().clamp(1 / MAX_MEDIAN_RATIO, MAX_MEDIAN_RATIO))
-    for each in energy.modules():
-        if isinstance(each, MemoryBankEnergy):
-            each.scale_distances(factor)
+    for latents in held_out:
+        first_stage, learned = energy.terms(latents)
+        highest = first_stage.topk(reranker.num_reranked(len(latents))).indices
+        reranked = learned[highest] * reranker.squared_distance(latents[None, highest])[0]
+        ratios.append(reranked / first_stage[highest].clamp_min(MIN_ENERGY))
+    median = torch.cat(ratios).median()
+    energy.scale_distances(float(median.clamp(1 / MAX_MEDIAN_RATIO, MAX_MEDIAN_RATIO)))
 
 
-def _columns(coreset: Coreset, grain: Float[Tensor, " k"]) -> Columns:
-    points = (coreset.points / grain).round().clamp(-LARGEST, LARGEST)
-    squares = (points * grain).square().sum(dim=1)
-    inverse = coreset.radii.square().reciprocal()
-    return Columns(points.to(torch.int8).T, inverse[None], (squares * inverse)[None])
+def _to_columns(bank: MemoryBank, step: Float[Tensor, " k"]) -> BankColumns:
+    points = (bank.points / step).round().clamp(-INT8_MAX, INT8_MAX)
+    squares = (points * step).square().sum(dim=1)
+    inverse = bank.local_scales.square().reciprocal()
+    return BankColumns(points.to(torch.int8).T, inverse[None], (squares * inverse)[None])
 
 
-def _side_by_side(several: Sequence[Columns]) -> Columns:
-    return Columns(*(torch.cat(each, dim=1) for each in zip(*several, strict=True)))
+def _side_by_side(banks: Sequence[BankColumns]) -> BankColumns:
+    return BankColumns(*(torch.cat(parts, dim=1) for parts in zip(*banks, strict=True)))

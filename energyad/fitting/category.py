@@ -16,7 +16,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
 from energyad.energy.categories import CategoryClassifier
-from energyad.energy.patch_energy import PatchEnergyLike
+from energyad.energy.patch_energy import CategoryEnergy
 from energyad.errors import DataError
 from energyad.features.grids import Grid, Scale
 from energyad.fitting.augmented import RotatedCopies, photometric_features, rotated_copies
@@ -46,7 +46,7 @@ class CategoryFit:
     """
 
     name: str
-    judge: PatchEnergyLike
+    judge: CategoryEnergy
     trainings: tuple[TrainedEnergy, ...]
     images: tuple[ImageLike, ...]
     held_out: tuple[int, ...]

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float16
-from torch import Tensor, nn
+from torch import Tensor
 
-from energyad.energy.coreset import Coreset, fit_local_scales, greedy_coreset
+from energyad.energy.coreset import fit_local_scales, greedy_coreset
 from energyad.energy.discriminator import DiscriminatorEnergy
-from energyad.energy.networks import MeanEnergy, MemoryBank, MemoryBankEnergy
-from energyad.energy.patch_energy import MultiScaleEnergy, PatchEnergy, PatchEnergyLike, combine_scales
+from energyad.energy.latent_energy import LatentEnergy, MeanEnergy
+from energyad.energy.memory_bank import MemoryBank, MemoryBankEnergy
+from energyad.energy.patch_energy import CategoryEnergy, PatchEnergy, combine_scales
 from energyad.energy.reranking import Reranker, match_medians
 from energyad.energy.whitening import Whitening, fit_whitening
 from energyad.features.grids import Grid, Scale
@@ -99,21 +100,21 @@ def fit_patch_energy(
     own_light = latents[: len(patches)].view(*good.own.shape[:2], -1)
     unseen = whitening(good.held_out.flatten(0, 1).float())
     bad = whitening(good.planted.float()) if len(good.planted) else None
-    closer_look = fit_reranker(own_light, whitening, settings, progress)
+    reranker = fit_reranker(own_light, whitening, settings, progress)
     # Ones of their own: the energy's training draws the same numbers with these and without.
     of_discriminators = torch.Generator().manual_seed(settings.seed)
 
-    def finished(energy: nn.Module) -> PatchEnergy:
-        if closer_look is not None:
-            match_medians(energy, closer_look, unseen.view(*good.held_out.shape[:2], -1))
-        return PatchEnergy(whitening, energy, closer_look).eval()
+    def finished(energy: LatentEnergy) -> PatchEnergy:
+        if reranker is not None:
+            match_medians(energy, reranker, unseen.view(*good.held_out.shape[:2], -1))
+        return PatchEnergy(whitening, energy, reranker).eval()
 
-    def fit_one() -> tuple[nn.Module, TrainedEnergy]:
-        prototypes = None
+    def fit_one() -> tuple[LatentEnergy, TrainedEnergy]:
+        bank = None
         if settings.memory_bank.size > 0:
             progress.stage("prototypes", settings.memory_bank.size)
-            prototypes = build_memory_bank(own_light, whitening, settings, generator)
-            progress.advance(len(prototypes.coreset.points))
+            bank = build_memory_bank(own_light, whitening, settings, generator)
+            progress.advance(len(bank.points))
 
         discriminator = None
         if bad is not None:
@@ -121,13 +122,13 @@ def fit_patch_energy(
                 latents, bad, unseen, settings=settings, generator=of_discriminators, progress=progress
             )
 
-        def wrapped(energy: nn.Module) -> nn.Module:
+        def wrapped(energy: LatentEnergy) -> LatentEnergy:
             # Not before: these hold still in the game, and the autoencoder would pay for what they tell already.
             if discriminator is not None:
                 energy = DiscriminatorEnergy(energy, discriminator)
-            return energy if prototypes is None else MemoryBankEnergy(energy, prototypes)
+            return energy if bank is None else _with_memory_bank(energy, bank, whitening, settings)
 
-        def look(iteration: int, energy: nn.Module) -> None:
+        def look(iteration: int, energy: LatentEnergy) -> None:
             if on_record is not None:
                 on_record(iteration, finished(wrapped(energy)))
 
@@ -144,17 +145,17 @@ def fit_reranker(
     images: Float[Tensor, "n p k"], whitening: Whitening, settings: FitSettings, progress: Progress
 ) -> Reranker | None:
     """Several coresets of the latents, each from a draw of its own, or None where none are asked for."""
-    looks = settings.memory_bank.rerank_banks if settings.memory_bank.size > 0 else 0
-    if looks == 0:
+    num_banks = settings.memory_bank.rerank_banks if settings.memory_bank.size > 0 else 0
+    if num_banks == 0:
         return None
-    progress.stage("closer look", looks)
-    # One of its own: training draws the same numbers with a closer look and without.
+    progress.stage("reranking", num_banks)
+    # A generator for this alone: training draws the same numbers with a reranker and without.
     generator = torch.Generator().manual_seed(settings.seed)
-    coresets = []
-    for _ in range(looks):
+    banks = []
+    for _ in range(num_banks):
         # Of all patches: the rarest among good ones are what good parts would be rejected for.
-        coresets.append(
-            _fit_coreset(
+        banks.append(
+            _fit_memory_bank(
                 images,
                 whitening,
                 settings.memory_bank.rerank_bank_size,
@@ -164,30 +165,33 @@ def fit_reranker(
             )
         )
         progress.advance()
-    return Reranker.of(whitening.deviations(), coresets, share=settings.memory_bank.rerank_fraction)
+    return Reranker.from_banks(
+        banks, deviations=whitening.deviations(), fraction=settings.memory_bank.rerank_fraction
+    )
 
 
 def extend_memory_bank(
-    expert: PatchEnergy, parts: Float16[Tensor, "n p c"], *, num_fitted: int, settings: FitSettings
+    energy: PatchEnergy, parts: Float16[Tensor, "n p c"], *, num_fitted: int, settings: FitSettings
 ) -> PatchEnergy:
-    """The same expert, whose closer look knows the patches of these good parts too.
+    """The same energy, whose reranker knows the patches of these good parts too.
 
-    As many prototypes as is their share are added, and nothing else changes, so that no energy of any image grows: a
-    threshold that the expert keeps without them it keeps with them.
+    As many points as is their share are added, and nothing else changes, so that no energy of any image grows: a
+    threshold that holds without them holds with them.
     """
-    look = expert.closer_look
-    if look is None:
-        return expert
+    reranker = energy.reranker
+    if reranker is None:
+        return energy
     generator = torch.Generator().manual_seed(settings.seed)
     patches = parts.flatten(0, 1)
-    count = round(look.size * len(parts) / num_fitted)
-    stretch, added = expert.whitening.deviations(), []
-    for own in look.stretched():
+    count = round(reranker.size * len(parts) / num_fitted)
+    deviations, added = energy.whitening.deviations(), []
+    for points in reranker.bank_points():
         drawn = torch.randperm(len(patches), generator=generator)[:MAX_CANDIDATES]
-        candidates = expert.whitening(patches[drawn].float()) * stretch
-        chosen = greedy_coreset(candidates, max(1, count), generator, beside=own, thinned=True)
+        candidates = energy.whitening(patches[drawn].float()) * deviations
+        chosen = greedy_coreset(candidates, max(1, count), generator, selected=points, thinned=True)
         added.append(candidates[chosen])
-    return PatchEnergy(expert.whitening, expert.energy, look.extended(added)).eval().requires_grad_(False)
+    extended = PatchEnergy(energy.whitening, energy.latent_energy, reranker.extended(added))
+    return extended.eval().requires_grad_(False)
 
 
 def build_memory_bank(
@@ -198,7 +202,7 @@ def build_memory_bank(
     Whitened, noise has as much to say of what is near as anything. Radii are of the fitted images too: the parts held
     out for the threshold must not have shaped what judges them.
     """
-    coreset = _fit_coreset(
+    return _fit_memory_bank(
         images,
         whitening,
         settings.memory_bank.size,
@@ -206,10 +210,9 @@ def build_memory_bank(
         most_candidates=MAX_CANDIDATES,
         most_measured=MAX_SCALE_IMAGES,
     )
-    return MemoryBank(whitening.deviations(), coreset, settings.memory_bank.directions)
 
 
-def _fit_coreset(
+def _fit_memory_bank(
     images: Float[Tensor, "n p k"],
     whitening: Whitening,
     size: int,
@@ -217,20 +220,29 @@ def _fit_coreset(
     *,
     most_candidates: int,
     most_measured: int,
-) -> Coreset:
-    stretch, latents = whitening.deviations(), images.flatten(0, 1)
+) -> MemoryBank:
+    deviations, latents = whitening.deviations(), images.flatten(0, 1)
     candidates, drawn = latents, torch.arange(len(latents))
     if len(latents) > most_candidates:
         drawn = torch.randperm(len(latents), generator=generator)[:most_candidates]
         candidates = latents[drawn]
-    chosen = drawn[greedy_coreset(candidates, size, generator, stretch=stretch, thinned=True)]
-    points = latents[chosen] * stretch
+    chosen = drawn[greedy_coreset(candidates, size, generator, channel_weights=deviations, thinned=True)]
+    points = latents[chosen] * deviations
     measured = range(0, len(images), -(-len(images) // most_measured))
-    measurable = ((place, images[place] * stretch) for place in measured)
-    return Coreset(points, fit_local_scales(points, chosen // images.shape[1], measurable))
+    measurable = ((place, images[place] * deviations) for place in measured)
+    return MemoryBank(points, fit_local_scales(points, chosen // images.shape[1], measurable))
 
 
-def _mean(energies: Sequence[nn.Module]) -> nn.Module:
+def _with_memory_bank(
+    energy: LatentEnergy, bank: MemoryBank, whitening: Whitening, settings: FitSettings
+) -> LatentEnergy:
+    deviations = whitening.deviations()
+    return MemoryBankEnergy(
+        energy, bank, deviations=deviations, num_directions=settings.memory_bank.directions
+    )
+
+
+def _mean(energies: Sequence[LatentEnergy]) -> LatentEnergy:
     return energies[0] if len(energies) == 1 else MeanEnergy(energies)
 
 
@@ -282,7 +294,7 @@ def fit_multiscale_energy(
     generator: torch.Generator,
     progress: Progress,
     on_record: OnRecord | None = None,
-) -> tuple[PatchEnergyLike, list[TrainedEnergy]]:
+) -> tuple[CategoryEnergy, list[TrainedEnergy]]:
     """Fit what judges patches, an expert for each scale; also how all their trainings went. good: patches of each."""
     experts, trainings = [], []
     for number, patches in enumerate(good):
@@ -297,16 +309,15 @@ def fit_multiscale_energy(
 
 
 def extend_memory_banks(
-    judge: PatchEnergyLike,
+    energy: CategoryEnergy,
     parts: Sequence[Float16[Tensor, "n p c"]],
     *,
     num_fitted: int,
     settings: FitSettings,
-) -> PatchEnergyLike:
+) -> CategoryEnergy:
     """The same, with these good parts' patches in each reranker; see `extend_memory_bank`. parts: of each scale."""
-    add = functools.partial(extend_memory_bank, num_fitted=num_fitted, settings=settings)
-    if isinstance(judge, PatchEnergy):
-        return add(judge, parts[0])
-    held = [each for each in judge.experts if isinstance(each, PatchEnergy)]
-    experts = [add(expert, own) for expert, own in zip(held, parts, strict=True)]
-    return MultiScaleEnergy(experts, judge.scales, side=judge.side, shares=judge.shares.tolist()).eval()
+    extended = [
+        extend_memory_bank(scale_energy, patches, num_fitted=num_fitted, settings=settings)
+        for scale_energy, patches in zip(energy.by_scale(), parts, strict=True)
+    ]
+    return energy.with_scales(extended)

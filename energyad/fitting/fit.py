@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 from jaxtyping import Bool
 
-from energyad.energy.categories import CategoryMixture, stack_energies
-from energyad.energy.patch_energy import PatchEnergyLike
+from energyad.energy.categories import stack_categories
+from energyad.energy.patch_energy import ImageEnergy
 from energyad.errors import DataError
 from energyad.features.backbones import BackboneWeights
 from energyad.features.grids import Grid
@@ -159,14 +159,14 @@ def head_of(
 ) -> EnergyHead:
     """The head of one category's expert, or of several and the rule that tells which to ask; see `CategoryMixture`."""
     tiles, judged = settings.input.tiling, None if mask is None else torch.from_numpy(mask)
-    expert: PatchEnergyLike | CategoryMixture = fits[0].judge
+    energy: ImageEnergy = fits[0].judge
     if len(fits) > 1:
-        recognition = fit_category_classifier(
+        classifier = fit_category_classifier(
             [each.category_embeddings[:, : num_channels(fits)] for each in fits]
         )
-        expert = stack_energies([each.judge for each in fits], recognition, units=units, tiles=tiles.count)
+        energy = stack_categories([each.judge for each in fits], classifier, units=units)
     return EnergyHead(
-        expert,
+        energy,
         grid=grid,
         smoothing=settings.heatmap.smoothing,
         contrast=settings.heatmap.contrast,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Generic, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from torch.nn.functional import softplus
 from energyad.dxmi import DxMITrainer, TrainingRecord
 from energyad.dxmi.objectives import power_mean
 from energyad.energy.discriminator import Discriminator
+from energyad.energy.latent_energy import LatentEnergy
 from energyad.energy.networks import AutoencoderEnergy
 from energyad.progress import Progress
 from energyad.settings import FitSettings
@@ -26,10 +28,12 @@ WATCHED = 4096
 COMPARED = 256  # planted patches at a time, with twice as many good ones
 
 
-OnRecord = Callable[[int, nn.Module], None]
+EnergyT = TypeVar("EnergyT", bound=nn.Module)
+
+OnRecord = Callable[[int, LatentEnergy], None]
 
 
-def no_callback(iteration: int, energy: nn.Module) -> None:
+def no_callback(iteration: int, energy: LatentEnergy) -> None:
     """OnRecord nothing."""
 
 
@@ -37,7 +41,7 @@ def no_callback(iteration: int, energy: nn.Module) -> None:
 class TrainedEnergy:
     """The energy, and DxMI's records on the way to it."""
 
-    energy: nn.Module
+    energy: LatentEnergy
     history: tuple[TrainingRecord, ...]
 
     def history_dicts(self) -> list[dict[str, object]]:
@@ -45,7 +49,7 @@ class TrainedEnergy:
         return [asdict(record) for record in self.history]
 
 
-class EarlyStopping:
+class EarlyStopping(Generic[EnergyT]):
     """Keeps the energy that held-out good parts like best, and says when it is time to stop.
 
     A few images are learned by heart in seconds; the energy of good parts never seen then rises, however low that of
@@ -57,10 +61,10 @@ class EarlyStopping:
         self.patience = patience
         self.waited = 0
         self.lowest = float("inf")
-        self.best: nn.Module | None = None
+        self.best: EnergyT | None = None
 
-    def look(self, energy: nn.Module) -> bool:
-        """Measure; whether to go on."""
+    def step(self, energy: EnergyT) -> bool:
+        """Measure the energy. Returns whether to go on."""
         with torch.no_grad():
             mean = float(energy(self.latents).mean())
         if mean < self.lowest:
@@ -106,7 +110,7 @@ def train_energy(
 
 
 def train_dxmi(
-    energy: nn.Module,
+    energy: LatentEnergy,
     latents: Float[Tensor, "n k"],
     held_out: Float[Tensor, "m k"],
     *,
@@ -119,8 +123,8 @@ def train_dxmi(
     if settings.dxmi.iterations == 0:
         return TrainedEnergy(energy.eval(), ())
     progress.stage("DxMI", settings.dxmi.iterations)
-    watch = EarlyStopping(held_out, patience=DXMI_PATIENCE)
-    watch.look(energy)
+    stopping = EarlyStopping[LatentEnergy](held_out, patience=DXMI_PATIENCE)
+    stopping.step(energy)
     trainer = DxMITrainer(energy=energy, data=latents, settings=settings.dxmi, generator=generator)
     history: list[TrainingRecord] = []
     for record in trainer.run(
@@ -129,10 +133,11 @@ def train_dxmi(
         figures = {"E(data)": record.energy_data, "E(samples)": record.energy_samples}
         progress.advance(record.iteration - (history[-1].iteration if history else 0), figures=figures)
         history.append(record)
-        on_record(record.iteration, trainer.averaged_energy)
-        if not watch.look(trainer.averaged_energy):
+        averaged = cast(LatentEnergy, trainer.averaged_energy)  # a copy of the energy
+        on_record(record.iteration, averaged)
+        if not stopping.step(averaged):
             break
-    return TrainedEnergy((watch.best or energy).eval(), tuple(history))
+    return TrainedEnergy((stopping.best or energy).eval(), tuple(history))
 
 
 def pretrain_autoencoder(
@@ -156,7 +161,7 @@ def pretrain_autoencoder(
     )
     if steps == 0:
         return energy
-    watch = EarlyStopping(held_out, patience=WARM_UP_PATIENCE)
+    stopping = EarlyStopping[AutoencoderEnergy](held_out, patience=WARM_UP_PATIENCE)
     progress.stage("warm-up", steps)
     optimizer = torch.optim.Adam(energy.parameters(), lr=settings.energy.pretrain_lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -172,9 +177,9 @@ def pretrain_autoencoder(
         steps=steps,
         figure="reconstruction",
         progress=progress,
-        look=lambda: watch.look(energy),
+        keep_going=lambda: stopping.step(energy),
     )
-    return watch.best if isinstance(watch.best, AutoencoderEnergy) else energy
+    return stopping.best or energy
 
 
 def minimize(
@@ -185,9 +190,9 @@ def minimize(
     steps: int,
     figure: str,
     progress: Progress,
-    look: Callable[[], bool] = lambda: True,
+    keep_going: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Lower a loss for so many steps, or until `look`, now and then, says that it is time to stop. figure: its name."""
+    """Lower a loss for so many steps, or until `keep_going` says no. figure: its name."""
     for step in range(1, steps + 1):
         value = loss()
         optimizer.zero_grad()
@@ -196,7 +201,7 @@ def minimize(
         schedule.step()
         if step % RECORD_EVERY == 0 or step == steps:
             progress.advance((step - 1) % RECORD_EVERY + 1, figures={figure: value.item()})
-            if not look():
+            if not keep_going():
                 break
 
 
@@ -239,5 +244,5 @@ def train_discriminator(
         return softplus(of_good).mean() + softplus(-of_planted).mean()
 
     minimize(loss, optimizer, schedule, steps=steps, figure="cross-entropy", progress=progress)
-    discriminator.set_unit(held_out, strength=settings.synthetic_defects.discriminator_strength)
+    discriminator.normalise(held_out, strength=settings.synthetic_defects.discriminator_strength)
     return discriminator.eval()

@@ -14,7 +14,6 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from energyad.energy.categories import CategoryMixture
 from energyad.features.extractor import FeatureExtractor
 from energyad.graphs import layout
 from energyad.images.tiling import Tiles
@@ -32,7 +31,7 @@ def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:
     """features [batch * tiles, c g g] → score [batch], heatmap [batch h w]; of several categories category [batch]."""
     tiles, grid_size = head.tiles.count, head.upsampling.shape[1] // head.tiles.rows
     features = torch.zeros(2 * tiles, num_channels, grid_size, grid_size)
-    names = ["score", "heatmap", *["category"] * isinstance(head.expert, CategoryMixture)]
+    names = ["score", "heatmap", *["category"] * head.patch_energy.classifies]
     exported = layout.channels_second(_export(_Outputs(head), features, "features", names, multiple=tiles))
     for output in exported.graph.output:  # the exporter knows no name for a tiles-th of the batch
         output.type.tensor_type.shape.dim[0].dim_param = "batch"

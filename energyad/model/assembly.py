@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from energyad.energy.categories import CategoryClassifier, CategoryMixture
-from energyad.energy.coreset import Coreset
 from energyad.energy.discriminator import Discriminator, DiscriminatorEnergy
-from energyad.energy.networks import AutoencoderEnergy, MeanEnergy, MemoryBank, MemoryBankEnergy
-from energyad.energy.patch_energy import PatchEnergy, PatchEnergyLike, combine_scales
-from energyad.energy.reranking import Reranker
+from energyad.energy.latent_energy import LatentEnergy, MeanEnergy
+from energyad.energy.memory_bank import MemoryBank, MemoryBankEnergy
+from energyad.energy.networks import AutoencoderEnergy
+from energyad.energy.patch_energy import CategoryEnergy, ImageEnergy, PatchEnergy, combine_scales
+from energyad.energy.reranking import BankColumns, Reranker
 from energyad.energy.whitening import Whitening
 from energyad.errors import ModelError
 from energyad.features.backbones import BackboneWeights
@@ -23,9 +24,6 @@ from energyad.model.folder import BACKBONE_FILE, HEAD_FILE
 from energyad.model.manifest import Manifest
 from energyad.scoring.scorer import EnergyHead, Scorer
 from energyad.settings import FitSettings
-
-FIRST_WITH_EXPERTS = 8
-"""Of models whose head holds an expert or experts; before, it held their modules itself."""
 
 FIRST_EVEN = 11
 """Of models whose patches weigh as much at the border as in the middle."""
@@ -53,12 +51,10 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
     settings = FitSettings.from_dict(manifest.settings)
     extractor = _filled_extractor(manifest, contents, settings)
     tensors = _tensors(contents, HEAD_FILE)
-    if manifest.schema_version < FIRST_WITH_EXPERTS:
-        tensors = _renamed(tensors, several=bool(manifest.categories))
-    tiles, expert = settings.input.tiling, _empty_expert_or_experts(tensors, manifest, extractor, settings)
+    tiles, patch_energy = settings.input.tiling, _empty_image_energy(tensors, manifest, extractor, settings)
     even = manifest.schema_version >= FIRST_EVEN
     head = EnergyHead(
-        expert,
+        patch_energy,
         grid=extractor.grid,
         smoothing=settings.heatmap.smoothing,
         contrast=settings.heatmap.contrast,
@@ -84,79 +80,75 @@ def _filled_extractor(
     return extractor
 
 
-def _empty_expert_or_experts(
+def _empty_image_energy(
     tensors: Mapping[str, Tensor], manifest: Manifest, extractor: FeatureExtractor, settings: FitSettings
-) -> PatchEnergyLike | CategoryMixture:
-    """What judges patches: of a model of one category its judge, of several their experts."""
+) -> ImageEnergy:
+    """The energy of one category, or of each of several."""
     if not manifest.categories:
-        return _empty_judge(tensors, "expert.", extractor, settings)
-    names = [f"expert.experts.{number}." for number in range(len(manifest.categories))]
-    experts = [_empty_judge(tensors, name, extractor, settings) for name in names]
+        return _empty_category_energy(tensors, "patch_energy.", extractor, settings)
+    names = [f"patch_energy.category_energies.{number}." for number in range(len(manifest.categories))]
+    energies = [_empty_category_energy(tensors, name, extractor, settings) for name in names]
     channels = extractor.scales[-1].stop
     empty = torch.zeros(channels), torch.zeros(channels, len(names)), torch.zeros(len(names))
-    return CategoryMixture(experts, CategoryClassifier(*empty), tiles=settings.input.tiling.count)
+    return CategoryMixture(energies, CategoryClassifier(*empty))
 
 
-def _empty_judge(
+def _empty_category_energy(
     tensors: Mapping[str, Tensor], prefix: str, extractor: FeatureExtractor, settings: FitSettings
-) -> PatchEnergyLike:
-    """An expert, or those of the saved scales."""
+) -> CategoryEnergy:
+    """The energy of the saved scale, or of each of them."""
     scales = extractor.scales
     if len(scales) == 1:
-        return _empty_expert(tensors, prefix, settings)
-    names = [f"{prefix}experts.{number}." for number in range(len(scales))]
-    experts = [_empty_expert(tensors, name, settings) for name in names]
-    return combine_scales(experts, scales, extractor.grid, settings.energy.coarse_weight)
+        return _empty_patch_energy(tensors, prefix, settings)
+    names = [f"{prefix}scale_energies.{number}." for number in range(len(scales))]
+    energies = [_empty_patch_energy(tensors, name, settings) for name in names]
+    return combine_scales(energies, scales, extractor.grid, settings.energy.coarse_weight)
 
 
-def _empty_expert(tensors: Mapping[str, Tensor], prefix: str, settings: FitSettings) -> PatchEnergy:
-    """An expert of the saved one's shapes, which are read off its tensors."""
+def _empty_patch_energy(tensors: Mapping[str, Tensor], prefix: str, settings: FitSettings) -> PatchEnergy:
+    """An energy of the saved one's shapes, which are read off its tensors."""
     projection = tensors.get(f"{prefix}whitening.projection")
     if projection is None:
         raise _misfit(HEAD_FILE)
     whitening = Whitening(*projection.shape)
-    look = _empty_look(tensors, f"{prefix}closer_look.", settings)
+    reranker = _empty_reranker(tensors, f"{prefix}reranker.", settings)
     if settings.energy.ensemble_size == 1:
-        return PatchEnergy(
-            whitening, _empty_energy(tensors, f"{prefix}energy", projection.shape[1], settings), look
-        )
-    names = [f"{prefix}energy.energies.{number}" for number in range(settings.energy.ensemble_size)]
-    energies = [_empty_energy(tensors, name, projection.shape[1], settings) for name in names]
-    return PatchEnergy(whitening, MeanEnergy(energies), look)
+        energy = _empty_latent_energy(tensors, f"{prefix}latent_energy", projection.shape[1], settings)
+        return PatchEnergy(whitening, energy, reranker)
+    names = [f"{prefix}latent_energy.members.{number}" for number in range(settings.energy.ensemble_size)]
+    energies = [_empty_latent_energy(tensors, name, projection.shape[1], settings) for name in names]
+    return PatchEnergy(whitening, MeanEnergy(energies), reranker)
 
 
-def _empty_look(tensors: Mapping[str, Tensor], prefix: str, settings: FitSettings) -> Reranker | None:
-    """A closer look of the saved one's shapes; models of an earlier energyad have none."""
+def _empty_reranker(tensors: Mapping[str, Tensor], prefix: str, settings: FitSettings) -> Reranker | None:
+    """A reranker of the saved one's shapes; models of an earlier energyad have none."""
     names = ("scale", "metric", "points", "inverse", "offset")
-    own = {name: tensors[f"{prefix}{name}"] for name in names if f"{prefix}{name}" in tensors}
-    if not own:
+    saved = {name: tensors[f"{prefix}{name}"] for name in names if f"{prefix}{name}" in tensors}
+    if not saved:
         return None
-    looks = settings.memory_bank.rerank_banks
-    if len(own) < len(names) or looks == 0 or own["points"].shape[-1] % looks != 0:
+    num_banks = settings.memory_bank.rerank_banks
+    if len(saved) < len(names) or num_banks == 0 or saved["points"].shape[-1] % num_banks != 0:
         raise _misfit(HEAD_FILE)
+    scale, metric, *columns = (torch.empty_like(tensor) for tensor in saved.values())
     return Reranker(
-        looks,
+        num_banks,
         settings.memory_bank.rerank_fraction,
-        **{name: torch.empty_like(each) for name, each in own.items()},
+        scale=scale,
+        metric=metric,
+        columns=BankColumns(*columns),
     )
 
 
-def _renamed(tensors: Mapping[str, Tensor], *, several: bool) -> dict[str, Tensor]:
-    """The tensors of a head that had its expert's modules, or its experts under «energy», by today's names."""
-    return {
-        name if name == "mask" else f"expert.{name.removeprefix('energy.') if several else name}": each
-        for name, each in tensors.items()
-    }
-
-
-def _empty_energy(tensors: Mapping[str, Tensor], name: str, latents: int, settings: FitSettings) -> nn.Module:
-    inner = name if settings.memory_bank.size == 0 else f"{name}.energy"
+def _empty_latent_energy(
+    tensors: Mapping[str, Tensor], name: str, latents: int, settings: FitSettings
+) -> LatentEnergy:
+    inner = name if settings.memory_bank.size == 0 else f"{name}.learned"
     # Models of an earlier energyad have none.
     discriminated = f"{inner}.discriminator.first.weight" in tensors
     code = tensors.get(f"{inner}.energy.decoder.0.weight" if discriminated else f"{inner}.decoder.0.weight")
     if code is None:
         raise _misfit(HEAD_FILE)
-    energy: nn.Module = AutoencoderEnergy(latents, width=settings.energy.width, bottleneck=code.shape[1])
+    energy: LatentEnergy = AutoencoderEnergy(latents, width=settings.energy.width, bottleneck=code.shape[1])
     if discriminated:
         energy = DiscriminatorEnergy(
             energy, Discriminator(latents, width=settings.synthetic_defects.discriminator_width)
@@ -167,8 +159,8 @@ def _empty_energy(tensors: Mapping[str, Tensor], name: str, latents: int, settin
     if weight is None:
         raise _misfit(HEAD_FILE)
     terms, count = weight.shape
-    empty = Coreset(torch.zeros(count, latents), torch.ones(count))
-    return MemoryBankEnergy(energy, MemoryBank(torch.zeros(latents), empty, num_directions=terms - 2))
+    bank = MemoryBank(torch.zeros(count, latents), torch.ones(count))
+    return MemoryBankEnergy(energy, bank, deviations=torch.zeros(latents), num_directions=terms - 2)
 
 
 def _tensors(contents: Mapping[str, bytes], name: str) -> dict[str, Tensor]:

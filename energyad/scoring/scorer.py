@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from energyad.energy.categories import CategoryMixture
-from energyad.energy.patch_energy import PatchEnergyLike
+from energyad.energy.patch_energy import ImageEnergy
 from energyad.features.extractor import FeatureExtractor
 from energyad.features.grids import Grid
 from energyad.images.tiling import Tiles, cut_indices
@@ -39,10 +38,10 @@ class Scores(NamedTuple):
 class EnergyHead(nn.Module):
     """Feature grid → latents → energies → heatmap → score: all that is fitted, behind the frozen backbone.
 
-    expert: what judges the patches of a category, or one for each of several.
+    patch_energy: of the patches of one category, or of several.
     smoothing: standard deviation in pixels of the Gaussian applied to the heatmap before its maximum is taken.
     contrast: of the heatmap, see `to_scores`.
-    tiles: how the image was cut. mask: pixels of the heatmap that are judged, all where None; elsewhere it is 0.
+    tiles: how the image was cut. mask: pixels in the region of interest, all where None; elsewhere the heatmap is 0.
     even: whether a patch weighs as much at the border as in the middle, see `border_weights`.
     """
 
@@ -50,11 +49,11 @@ class EnergyHead(nn.Module):
     widening: Float[Tensor, "w columns*inner"]
     border: Float[Tensor, "h w"]
     mask: Bool[Tensor, "h w"] | None
-    judged: Bool[Tensor, " p"] | None
+    in_roi: Bool[Tensor, " p"] | None
 
     def __init__(
         self,
-        expert: PatchEnergyLike | CategoryMixture,
+        patch_energy: ImageEnergy,
         *,
         grid: Grid,
         smoothing: float,
@@ -64,7 +63,7 @@ class EnergyHead(nn.Module):
         contrast: float = 1.0,
     ) -> None:
         super().__init__()
-        self.expert = expert
+        self.patch_energy = patch_energy
         self.contrast = contrast
         self.tiles = tiles or Tiles()
         axes = upsampling_axes(grid, self.tiles, smoothing=smoothing)
@@ -74,16 +73,14 @@ class EnergyHead(nn.Module):
         for name, each in zip(("upsampling", "widening", "border"), (*axes, border), strict=True):
             self.register_buffer(name, each, persistent=False)
         self.register_buffer("mask", mask)
-        judged = None if mask is None else patches_in_roi(mask, axes, self.tiles)
-        self.register_buffer("judged", judged, persistent=False)
+        in_roi = None if mask is None else patches_in_roi(mask, axes, self.tiles)
+        self.register_buffer("in_roi", in_roi, persistent=False)
 
     def forward(self, features: Float[Tensor, "b*tiles c g g"]) -> Scores:
         """Score feature grids, those of an image's tiles row by row."""
-        patches, category = features.permute(0, 2, 3, 1), None
-        if isinstance(self.expert, CategoryMixture):
-            energies, category = self.expert(patches, self.judged)
-        else:
-            energies = self.expert(patches, self.tiles.count * patches.shape[1] ** 2, self.judged)
+        patches = features.permute(0, 2, 3, 1)
+        patches_per_image = self.tiles.count * patches.shape[1] ** 2
+        energies, category = self.patch_energy.predict(patches, patches_per_image, self.in_roi)
         smoothed = self.upsampling @ self._side_by_side(energies) @ self.widening.T
         if self.mask is not None:
             smoothed = torch.where(self.mask, smoothed, 0.0)

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.energy.categories import CategoryClassifier, CategoryMixture, stack_energies
-from energyad.energy.coreset import Coreset
-from energyad.energy.networks import AutoencoderEnergy, MeanEnergy, MemoryBank, MemoryBankEnergy
+from energyad.energy.categories import CategoryClassifier, CategoryMixture, stack_categories
+from energyad.energy.latent_energy import MeanEnergy
+from energyad.energy.memory_bank import MemoryBank, MemoryBankEnergy
+from energyad.energy.networks import AutoencoderEnergy
 from energyad.energy.patch_energy import PatchEnergy
 from energyad.energy.reranking import Reranker
 from energyad.energy.whitening import fit_whitening
@@ -55,16 +56,16 @@ def an_expert(seed: int, *, prototypes: int, energies: int = 1) -> PatchEnergy:
         radii = torch.rand(prototypes, generator=generator) + 0.5
         autoencoder = AutoencoderEnergy(LATENTS, width=8, bottleneck=2, generator=generator)
         return MemoryBankEnergy(
-            autoencoder, MemoryBank(whitening.deviations(), Coreset(points, radii), num_directions=3)
+            autoencoder, MemoryBank(points, radii), deviations=whitening.deviations(), num_directions=3
         )
 
-    def coreset() -> Coreset:
+    def a_bank() -> MemoryBank:
         points = torch.randn(2 * prototypes, LATENTS, generator=generator)
-        return Coreset(points, torch.rand(2 * prototypes, generator=generator) + 0.5)
+        return MemoryBank(points, torch.rand(2 * prototypes, generator=generator) + 0.5)
 
     several = [energy() for _ in range(energies)]
-    look = Reranker.of(whitening.deviations(), [coreset(), coreset()], share=1 / 8)
-    return PatchEnergy(whitening, several[0] if energies == 1 else MeanEnergy(several), look).eval()
+    reranker = Reranker.from_banks([a_bank(), a_bank()], deviations=whitening.deviations(), fraction=1 / 8)
+    return PatchEnergy(whitening, several[0] if energies == 1 else MeanEnergy(several), reranker).eval()
 
 
 def mean_decides(count: int) -> CategoryClassifier:
@@ -82,17 +83,17 @@ def test_each_image_is_judged_by_its_expert_alone_in_any_batch(energies: int, ti
     features = drawn + torch.tensor(numbers).repeat_interleave(tiles)[:, None, None, None]
     units = torch.tensor([1.0, 2.0, 5.0])[numbers].repeat_interleave(tiles)[:, None, None]
     own = [
-        made[number](features[place * tiles : (place + 1) * tiles], per_image=tiles * SIDE**2)
+        made[number](features[place * tiles : (place + 1) * tiles], patches_per_image=tiles * SIDE**2)
         for place, number in enumerate(numbers)
     ]
     expected = torch.cat(own) / units
-    experts = (
-        stack_energies(made, mean_decides(3), units=(1.0, 2.0, 5.0), tiles=tiles).eval().requires_grad_(False)
-    )
-    energies, category = experts(features)
+    experts = stack_categories(made, mean_decides(3), units=(1.0, 2.0, 5.0)).eval().requires_grad_(False)
+    energies, category = experts.predict(features, tiles * SIDE**2)
     torch.testing.assert_close(energies, expected, rtol=1e-4, atol=1e-5)
     assert category.tolist() == numbers
-    torch.testing.assert_close(experts(features[:tiles])[0], expected[:tiles], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        experts.predict(features[:tiles], tiles * SIDE**2)[0], expected[:tiles], rtol=1e-4, atol=1e-5
+    )
 
     grid = Grid(image_size=32, size=SIDE, margin=0)
     head = EnergyHead(experts, grid=grid, smoothing=1.0, tiles=Tiles(rows=tiles)).eval()
@@ -121,13 +122,15 @@ def recognised(shift: Tensor, images: Sequence[int], seed: int) -> list[float]:
     rule = fit_category_classifier([looks(number, count) for number, count in enumerate(images)])
     experts = CategoryMixture([an_expert(number, prototypes=5) for number in range(len(images))], rule)
     safetensors.torch.save(experts.state_dict())  # which takes contiguous tensors alone
-    return [float((experts.classify(looks(k, 500)[:, None]) == k).float().mean()) for k in range(len(images))]
+    return [
+        float((experts.classifier(looks(k, 500)[:, None]) == k).float().mean()) for k in range(len(images))
+    ]
 
 
 def test_experts_side_by_side_are_copies_and_their_own_prototypes_stay_as_few() -> None:
     made = [an_expert(seed, prototypes=10 + 7 * seed) for seed in range(2)]
     before = [{name: each.clone() for name, each in expert.state_dict().items()} for expert in made]
-    stack_energies(made, mean_decides(2), units=None, tiles=1)
+    stack_categories(made, mean_decides(2))
     for expert, own in zip(made, before, strict=True):
         assert all(torch.equal(each, own[name]) for name, each in expert.state_dict().items())
 

@@ -1,0 +1,97 @@
+"""What every energy of latents has in common, and the mean of several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class EnergyTerms(NamedTuple):
+    """Energies of latents, and the learned part of them.
+
+    Attributes:
+        total: The energies.
+        learned: The same without their distances to a memory bank.
+    """
+
+    total: Float[Tensor, "*b"]
+    learned: Float[Tensor, "*b"]
+
+
+class PaddableBank(Protocol):
+    """A set of good latents that can be brought to the size of another one."""
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        ...
+
+    def pad_to(self, size: int) -> None:
+        """Repeat the last point until there are `size` points. No distance changes."""
+        ...
+
+
+class LatentEnergy(nn.Module):
+    """Base class of the energies E(z) of latents. A high energy means abnormal.
+
+    A subclass defines `forward`. One that measures distances to a memory bank also defines the other methods.
+    """
+
+    def terms(self, z: Float[Tensor, "*b k"]) -> EnergyTerms:
+        """Return the energies of latents, and their learned part.
+
+        Args:
+            z: Latents, the latent axis last.
+
+        Returns:
+            Both, one number a latent. They are the same where there is no memory bank.
+        """
+        energies = self(z)
+        return EnergyTerms(energies, energies)
+
+    def scale_distances(self, factor: float) -> None:
+        """Multiply all squared distances to memory banks. Without a memory bank nothing changes."""
+
+    def memory_banks(self) -> list[PaddableBank]:
+        """Return the memory banks that distances are measured to."""
+        return []
+
+
+class MeanEnergy(LatentEnergy):
+    """The mean of several energies, each trained from its own seed: an ensemble.
+
+    What is unusual to one energy by chance is seldom unusual to the others; a defect is unusual to all of them. The
+    members share the backbone and the latents, so only their own time is added.
+
+    Args:
+        members: The energies. All see the same latents.
+    """
+
+    def __init__(self, members: Iterable[LatentEnergy]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
+        """Return the energies of latents, the latent axis last."""
+        return self.terms(z).total
+
+    def terms(self, z: Float[Tensor, "*b k"]) -> EnergyTerms:
+        """Return the members' mean energies and the mean of their learned parts. See `LatentEnergy.terms`."""
+        totals, learned = zip(*(member.terms(z) for member in self._members()), strict=True)
+        return EnergyTerms(torch.stack(totals).mean(dim=0), torch.stack(learned).mean(dim=0))
+
+    def scale_distances(self, factor: float) -> None:
+        """Multiply all squared distances of all members."""
+        for member in self._members():
+            member.scale_distances(factor)
+
+    def memory_banks(self) -> list[PaddableBank]:
+        """Return the memory banks of all members."""
+        return [bank for member in self._members() for bank in member.memory_banks()]
+
+    def _members(self) -> Iterable[LatentEnergy]:
+        return self.members  # type: ignore[return-value]  # a ModuleList holds what it was given
