@@ -151,11 +151,12 @@ def test_patches_like_planted_ones_have_the_more_energy_and_training_is_as_it_wa
     ]
     assert raised[1] > 1.1 * raised[0] and 0.8 < raised[0] < 1.2
     own, earlier = with_it.state_dict(), without.state_dict()
-    common = {name.replace("energy.energy.", "energy."): each for name, each in own.items()}
+    common = {name.replace("learned.energy.", "learned."): each for name, each in own.items()}
     assert isinstance(with_it.latent_energy, MeanEnergy)
     weights = [energy.state_dict() for energy in with_it.latent_energy.members]
     found = [name for name in weights[0] if "discriminator.first" in name]
     assert found and not torch.equal(weights[0][found[0]], weights[1][found[0]])
     assert all(
-        torch.equal(common[name.replace("energy.energy.", "energy.")], each) for name, each in earlier.items()
+        torch.equal(common[name.replace("learned.energy.", "learned.")], each)
+        for name, each in earlier.items()
     )

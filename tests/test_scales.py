@@ -114,7 +114,7 @@ def test_beyond_its_margin_a_scale_has_its_outermost_patch_s_energy(tiles: int) 
         return energies
 
     experts[1].reranker = look  # type: ignore[assignment]
-    product = MultiScaleEnergy(experts, [FINE, INNER], side=side, shares=(0.75, 0.25))
+    product = MultiScaleEnergy(experts, [FINE, INNER], side=side, weights=(0.75, 0.25))
     features = drawn(2 * tiles, side, side, CHANNELS)
     fine = product.scale_energies[0](features[..., :2], tiles * side**2)
     coarse = product.scale_energies[1](INNER.of(features), tiles * 4).log()
