@@ -36,6 +36,10 @@ class ImageError(EnergyadError):
         self.path = Path(path)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[ImageError], tuple[Path, str]]:
+        """Pickle by the two arguments: an error that cannot be unpickled hangs a process pool."""
+        return type(self), (self.path, self.reason)
+
 
 class ImageTooLarge(ImageError):
     """An image has more pixels than the limit; none of them was decoded."""

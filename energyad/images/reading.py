@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import cv2
 import numpy as np
@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from energyad.errors import ImageError, SettingsError
 from energyad.files import atomic_write
-from energyad.images.decoding import DEFAULT_MAX_PIXELS, RawImage, decode_raw, pillow_pixels, read_raw
+from energyad.images.decoding import DEFAULT_MAX_PIXELS, decode_raw, pillow_pixels, read_raw
+from energyad.images.formats.raw import RawImage
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -26,28 +27,42 @@ __all__ = [
 ]
 
 
+_BLOCK_PIXELS: Final = 1 << 18
+"""Pixels that are converted at a time, so that the intermediate values stay small."""
+_FLOAT_TOLERANCE: Final = 1e-4
+"""How far rounding may go beyond [0, 1]. A step of 8 bits is 40 times as much."""
+
+
 def read_image(
     path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS, white_level: int | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Read a PNG, JPEG, BMP, TIFF or WebP file as 8-bit RGB, turned upright by its EXIF orientation.
 
     16-bit files are divided by their full range (65535 → 255), never by their own maximum: brightness must
-    not depend on what is in the picture. A camera of 12 bits that fills only part of the range needs its
-    `white_level` (4095); a file that looks like that is warned about once. Transparency is composited on
-    white, as viewers show it. Colour profiles are ignored. Errors: `ImageError`, one line naming the file.
+    not depend on what is in the picture. A camera of 10, 12 or 14 bits that fills only part of the range needs its
+    `white_level` (1023, 4095, 16383); a file that looks like that is warned about, and one that is brighter than its
+    `white_level`. Declared transparency is composited on white, as viewers show it; where every pixel is
+    transparent, alpha is taken for unused and the colours stay. Colour profiles are ignored. Of several pages or
+    frames the first is read.
+
+    Peak memory beside the file: 12 bytes for each pixel of 8 bits, 24 of 16 bits, and what the decoder needs.
+
+    Args:
+        path: the file.
+        max_pixels: the largest width times height; known before any pixel is decoded.
+        white_level: the value of white in 16-bit files; None for 65535. 8-bit files are left alone.
+
+    Raises:
+        ImageError: one line that names the file and the remedy. A part of an image is never returned.
     """
-    return _own(_raw_to_rgb8(read_raw(Path(path), max_pixels=max_pixels), white_level))
+    return _own(_to_rgb8(read_raw(Path(path), max_pixels=max_pixels), white_level))
 
 
 def decode_image(
     data: bytes, *, name: str = "image", max_pixels: int = DEFAULT_MAX_PIXELS, white_level: int | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The bytes of an image file as 8-bit RGB, by the rules of `read_image`. `name` is what errors call it."""
-    return _own(_raw_to_rgb8(decode_raw(data, Path(name), max_pixels=max_pixels), white_level))
-
-
-def _raw_to_rgb8(raw: RawImage, white_level: int | None) -> UInt8[np.ndarray, "h w 3"]:
-    return _to_rgb8(raw.pixels, raw.white if white_level is None or raw.white == 255 else white_level)
+    """Decode the bytes of an image file as 8-bit RGB, by the rules of `read_image`. `name` is what errors call it."""
+    return _own(_to_rgb8(decode_raw(data, Path(name), max_pixels=max_pixels), white_level))
 
 
 def as_rgb(
@@ -63,9 +78,9 @@ def as_rgb(
     Grey images give a read-only view whose three channels share their memory.
     """
     if isinstance(image, str | Path):
-        return _raw_to_rgb8(read_raw(Path(image), max_pixels=max_pixels), white_level)
+        return _to_rgb8(read_raw(Path(image), max_pixels=max_pixels), white_level)
     if isinstance(image, bytes):
-        return _raw_to_rgb8(decode_raw(image, Path("image"), max_pixels=max_pixels), white_level)
+        return _to_rgb8(decode_raw(image, Path("image"), max_pixels=max_pixels), white_level)
     if isinstance(image, Image.Image):
         pixels = pillow_pixels(ImageOps.exif_transpose(image))
     elif isinstance(image, np.ndarray):
@@ -73,8 +88,7 @@ def as_rgb(
     else:
         kind = type(image).__name__
         raise ImageError("image", f"a {kind} is no image; give a path, bytes, a PIL image or an array")
-    full = 255 if pixels.dtype == np.uint8 else white_level if white_level is not None else 65535
-    return _to_rgb8(pixels, full)
+    return _to_rgb8(RawImage(pixels, int(np.iinfo(pixels.dtype).max), lossy=False), white_level)
 
 
 def _checked_array(array: np.ndarray) -> UInt[np.ndarray, "h w c"]:
@@ -88,20 +102,36 @@ def _checked_array(array: np.ndarray) -> UInt[np.ndarray, "h w c"]:
         reason = f"dtype {pixels.dtype} has no defined white"
         raise ImageError("array", f"{reason}; use uint8, uint16 or floats in [0, 1]")
     low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0.0 and high <= 1.0):  # NaN fails both
-        raise ImageError("array", f"floats must lie in [0, 1], these span [{low:g}, {high:g}]; rescale them")
-    return np.rint(pixels * 255.0).astype(np.uint8)
+    if not (low >= -_FLOAT_TOLERANCE and high <= 1.0 + _FLOAT_TOLERANCE):  # NaN fails both
+        span = f"[{low:.9g}, {high:.9g}]"
+        raise ImageError("array", f"floats must lie in [0, 1], these span {span}; rescale them")
+    return np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def _to_rgb8(pixels: UInt[np.ndarray, "h w c"], white: int) -> UInt8[np.ndarray, "h w 3"]:
+def _to_rgb8(raw: RawImage, white_level: int | None) -> UInt8[np.ndarray, "h w 3"]:
+    pixels = raw.pixels
+    if pixels.shape[2] == 4 and not pixels[:, :, 3].any():
+        pixels = pixels[
+            :, :, :3
+        ]  # an unused fourth channel, as 32-bit bitmaps have; nobody saves an empty picture
     if pixels.dtype == np.uint16:
-        pixels = _reduce_to_8_bits(pixels, white)
+        pixels = _reduce_to_8_bits(pixels, raw.white, white_level)
     if pixels.shape[2] == 1:
         return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-    if pixels.shape[2] == 4:
-        colour, alpha = pixels[:, :, :3].astype(np.uint16), pixels[:, :, 3:].astype(np.uint16)
-        pixels = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)  # over white
-    return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(_over_white(pixels) if pixels.shape[2] == 4 else pixels)
+
+
+def _over_white(pixels: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
+    composite = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for block in _blocks(pixels):
+        colour, alpha = pixels[block, :, :3].astype(np.uint16), pixels[block, :, 3:].astype(np.uint16)
+        composite[block] = (colour * alpha + 255 * (255 - alpha) + 127) // 255
+    return composite
+
+
+def _blocks(pixels: UInt[np.ndarray, "h w c"]) -> list[slice]:
+    rows = max(1, _BLOCK_PIXELS // pixels.shape[1])
+    return [slice(first, first + rows) for first in range(0, len(pixels), rows)]
 
 
 def _own(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -119,17 +149,31 @@ def _repeated(grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     return cv2.cvtColor(np.ascontiguousarray(grey), cv2.COLOR_GRAY2RGB)
 
 
-def _reduce_to_8_bits(pixels: UInt[np.ndarray, "h w c"], white: int) -> UInt8[np.ndarray, "h w c"]:
+def _reduce_to_8_bits(
+    pixels: UInt[np.ndarray, "h w c"], full: int, white_level: int | None
+) -> UInt8[np.ndarray, "h w c"]:
+    white = full if white_level is None else white_level
     if not 1 <= white <= 65535:
         raise SettingsError(f"white_level {white} is outside 1 to 65535")
-    brightest = int(pixels[:, :, :3].max())
-    if white == 65535 and 255 < brightest < 4096:
-        text = "a 16-bit image uses only a corner of its range, as 12-bit cameras do, and turns nearly black"
-        warnings.warn(f"{text}; give white_level (4095 for 12 bits)", stacklevel=4)
-    scaled = np.minimum((pixels.astype(np.uint32) * 255 + white // 2) // white, 255).astype(np.uint8)
-    if pixels.shape[2] == 4:  # alpha has no white level: opaque is 65535
-        scaled[:, :, 3] = (pixels[:, :, 3].astype(np.uint32) * 255 + 32767) // 65535
+    _warn_of_range(int(pixels[:, :, :3].max()), white)
+    scaled = np.empty(pixels.shape, np.uint8)
+    for block in _blocks(pixels):
+        values = pixels[block].astype(np.uint32)
+        scaled[block] = np.minimum((values * 255 + white // 2) // white, 255)
+        if pixels.shape[2] == 4:  # alpha has no white level: opaque is the full range
+            scaled[block, :, 3] = (values[:, :, 3] * 255 + full // 2) // full
     return scaled
+
+
+def _warn_of_range(brightest: int, white: int) -> None:
+    """Warn of data that fill a corner of their range, or more than it. The texts are few: each is shown once."""
+    if brightest > white:
+        text = f"an image is brighter than white_level {white} and saturates"
+        warnings.warn(f"{text}; check the camera's bits, and fit again with its white_level", stacklevel=5)
+    bits = next((bits for bits in (10, 12, 14) if 255 < brightest < 2**bits), None)
+    if white == 65535 and bits is not None:
+        text = f"a 16-bit image uses only a corner of its range, as {bits}-bit cameras do, and turns too dark"
+        warnings.warn(f"{text}; give white_level ({2**bits - 1} for {bits} bits)", stacklevel=5)
 
 
 def resize(
