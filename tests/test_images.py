@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from PIL import Image, ImageOps
 from energyad.errors import DataError, ImageError, SettingsError
 from energyad.images.finding import find_images
 from energyad.images.masks import read_mask
-from energyad.images.reading import as_rgb, read_image, resize, resize_map, write_png
+from energyad.images.reading import as_rgb, decode_image, read_image, resize, resize_map, write_png
 
 SUFFIXES = (".png", ".jpg", ".bmp", ".tiff", ".webp")
 
@@ -123,6 +124,33 @@ def test_12_bits_in_a_16_bit_file_are_warned_about_and_white_level_restores_them
     with pytest.warns(UserWarning, match="white_level"):
         read_image(path)
     assert np.abs(read_image(path, white_level=4095)[:, :, 0].astype(int) - grey).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_data_of_fewer_bits_in_16_are_warned_about_with_their_white_level(
+    tmp_path: Path, bits: int, channels: int, suffix: str
+) -> None:
+    pixels = picture()[:, :, :channels].astype(np.uint32) * (2**bits - 1) // 255
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(cv2.imencode(suffix, pixels.astype(np.uint16))[1].tobytes())
+    for read in (read_image, as_rgb, lambda path: decode_image(path.read_bytes())):
+        with pytest.warns(UserWarning, match=rf"give white_level \({2**bits - 1} for {bits} bits\)"):
+            read(path)
+
+
+def test_a_16_bit_image_of_the_full_range_gives_no_warning(tmp_path: Path) -> None:
+    path = write_png(tmp_path / "a.png", picture().astype(np.uint16) * 257)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(path)
+
+
+def test_an_image_brighter_than_its_white_level_is_warned_about(tmp_path: Path) -> None:
+    path = write_png(tmp_path / "a.png", picture().astype(np.uint16) * 257)
+    with pytest.warns(UserWarning, match="brighter than white_level 4095 and saturates"):
+        read_image(path, white_level=4095)
 
 
 def test_white_level_leaves_8_bit_files_alone(tmp_path: Path) -> None:
@@ -342,12 +370,19 @@ def test_white_arrays_of_every_kind_are_white(dtype: type, shape: tuple[int, ...
         (np.zeros((5, 7), bool), "bool"),
         (np.full((5, 7), 255.0), r"\[255, 255\]"),
         (np.full((5, 7), -0.1), r"\[-0.1, -0.1\]"),
+        (np.full((5, 7), 1.001), r"\[1.001, 1.001\]"),
         (np.full((5, 7), np.nan), "nan"),
     ],
 )
 def test_arrays_that_are_no_images_are_errors(array: np.ndarray, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         as_rgb(array)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_that_rounding_took_beyond_the_range_are_clipped(dtype: type) -> None:
+    values = np.array([[-1e-6, 0.0, 0.5, 1.0, 1.0000001, 1.00005]], dtype)
+    assert as_rgb(values)[0, :, 0].tolist() == [0, 0, 128, 255, 255, 255]
 
 
 def test_what_is_no_array_path_or_pillow_image_is_an_error() -> None:
