@@ -23,8 +23,8 @@ from energyad.scoring.results import (
     by_score,
     json_schema,
     results_csv,
-    scored,
-    unreadable,
+    scored_result,
+    unreadable_result,
     with_q_values,
 )
 
@@ -36,7 +36,7 @@ MODEL = ModelReference(name="gasket", sha256="0" * 64, calibrated=None)
 def result(peak: float, image: str = "part.png") -> ImageResult:
     heatmap = np.full((8, 8), 0.1, np.float32)
     heatmap[3:5, 2:6] = peak
-    return scored(predict(heatmap, RULE, shape=(40, 30)), image=image, model=MODEL)
+    return scored_result(predict(heatmap, RULE, shape=(40, 30)), image=image, model=MODEL)
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:
@@ -53,10 +53,10 @@ def test_real_results_keep_to_the_published_schema(
     validator = jsonschema.Draft202012Validator(schema)
     paths = [item.path for item in demo_category.test]
     for path, prediction in zip(paths, fitted_detector.stream(paths), strict=True):
-        line = scored(prediction, image=str(path), model=fitted_detector.reference).json_line()
+        line = scored_result(prediction, image=str(path), model=fitted_detector.reference).json_line()
         validator.validate(json.loads(line))
         assert "\n" not in line
-    bad = unreadable("it is empty", image="a", model=MODEL, calibration=RULE)
+    bad = unreadable_result("it is empty", image="a", model=MODEL, calibration=RULE)
     validator.validate(json.loads(bad.json_line()))
     with pytest.raises(jsonschema.ValidationError):
         validator.validate({**json.loads(bad.json_line()), "verdict": "fine"})
@@ -66,7 +66,7 @@ def test_results_survive_a_file_bit_for_bit(tmp_path: Path) -> None:
     kept = [
         result(float(np.float32(1.1))),
         result(0.2),
-        unreadable("it is empty", image="b", model=MODEL, calibration=RULE),
+        unreadable_result("it is empty", image="b", model=MODEL, calibration=RULE),
     ]
     file = tmp_path / "results.jsonl"
     file.write_text("".join(f"{each.json_line()}\n" for each in kept), encoding="utf-8")
@@ -90,7 +90,7 @@ def test_the_verdict_and_regions_in_json_are_those_of_the_prediction() -> None:
 
 
 def test_the_highest_score_comes_first_and_the_unreadable_last() -> None:
-    bad = unreadable("it is empty", image="a", model=MODEL, calibration=RULE)
+    bad = unreadable_result("it is empty", image="a", model=MODEL, calibration=RULE)
     order = by_score([bad, result(0.2, "low"), result(2.0, "high")])
     assert [each.image for each in order] == ["high", "low", "a"]
     rows = list(csv.DictReader(io.StringIO(results_csv(order))))
@@ -99,7 +99,7 @@ def test_the_highest_score_comes_first_and_the_unreadable_last() -> None:
 
 
 def test_q_values_belong_to_the_batch_and_leave_the_unreadable_out() -> None:
-    bad = unreadable("it is empty", image="a", model=MODEL, calibration=RULE)
+    bad = unreadable_result("it is empty", image="a", model=MODEL, calibration=RULE)
     batch = with_q_values([result(2.0), bad, result(0.2), result(3.0)])
     assert [each.q_value for each in batch] == [pytest.approx(1.5 / 40), None, 1.0, pytest.approx(1.5 / 40)]
     assert with_q_values([]) == []
