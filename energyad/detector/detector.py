@@ -63,15 +63,31 @@ class AnomalyDetector:
     ) -> Self:
         """Fit on images of good parts alone.
 
-        categories: of each image, where one model is for several kinds of parts, each of which gets its own energy
-        (`energyad.energy.patch_energy`); scoring is not told, and finds the category out.
-        backbone_weights: a safetensors file for `settings.features.backbone`, where it shall not be the package's own.
-        threads: for the backbone, all cores by default; the small networks always train on one. runtime: that the
-        fitted detector scores on. roi, ignore: the only area that counts, and one that does not: polygons or a mask,
-        see `energyad.fitting.roi`. any_direction: whether parts come in any direction, so that of few images turned
-        copies are taught as well; found out from the images, of each category, where None. skip_bad: leave out images
-        that cannot be read rather than stop. Raises DataError for fewer than two images of a category, ImageError for a
-        bad one, TrainingDiverged, MissingExtraError without the extra `fit`.
+        Args:
+            good_images: Paths, bytes of image files, Pillow images or RGB arrays.
+            name: The model's name.
+            categories: The category of each image, where one model is for several kinds of parts; each gets its own
+                energy, and scoring classifies images by itself.
+            settings: The defaults where None.
+            backbone_weights: A safetensors file for `settings.features.backbone`, instead of the package's own.
+            threads: For the backbone, all cores by default; the small networks always train on one.
+            runtime: The engine that the fitted detector scores on.
+            roi: The only area that counts: polygons or a mask, see `energyad.fitting.roi`.
+            ignore: An area that does not count.
+            any_direction: Whether parts come in any direction, so that with few images rotated copies are learned
+                from as well; found out from the images of each category where None.
+            skip_bad: Leave out images that cannot be read, with a warning.
+            progress: Told of each stage and step.
+
+        Raises:
+            DataError: Fewer than two images of a category.
+            ImageError: An image cannot be read, unless `skip_bad`.
+            TrainingDiverged: A loss is no finite number any more.
+            MissingExtraError: The extra `fit` is not installed.
+
+        Example:
+            >>> detector = AnomalyDetector.fit(sorted(Path("good").glob("*.png")), name="gasket")
+            >>> detector.save("models/gasket")
         """
         require("fit", "fitting")
         from energyad.fitting.fit import fit_model  # torch and timm, which scoring does without
@@ -93,9 +109,15 @@ class AnomalyDetector:
 
     @classmethod
     def load(cls, folder: str | Path, *, threads: int | None = None, runtime: str = "auto") -> Self:
-        """Load a model folder, checking every file against its hash. Raises ModelError. No code in it is run.
+        """Load a model folder, checking every file against its hash. No code in it is run.
 
-        threads: all cores by default. runtime: the engine; auto is PyTorch on a CUDA device, else ONNX Runtime.
+        Args:
+            folder: The model folder.
+            threads: All cores by default.
+            runtime: The engine, of `energyad.runtimes.RUNTIMES`; auto is PyTorch on a CUDA device, else ONNX Runtime.
+
+        Raises:
+            ModelError: A file is missing, damaged or not the one that was saved.
         """
         manifest, contents = open_model(Path(folder))
         if GRAPH_FILE not in contents:
@@ -103,7 +125,7 @@ class AnomalyDetector:
         return cls(manifest, contents, _open(runtime, manifest, contents, threads=threads))
 
     def save(self, folder: str | Path) -> None:
-        """Write the model folder; a model that is there already is replaced at once or not at all."""
+        """Write the model folder; a model that exists there is replaced as a whole or not at all."""
         save_model(Path(folder), self.manifest, self.contents)
 
     @property
@@ -113,7 +135,7 @@ class AnomalyDetector:
 
     @cached_property
     def reference(self) -> ModelReference:
-        """What its results call the model."""
+        """How results name the model."""
         graph = self.manifest.files.get(GRAPH_FILE) or hashlib.sha256(self.contents[GRAPH_FILE]).hexdigest()
         calibrated = self.manifest.calibration.created or self.manifest.created
         return ModelReference(name=self.name, sha256=graph, calibrated=calibrated)
@@ -136,7 +158,10 @@ class AnomalyDetector:
     def prepare(self, count: int | None = None) -> None:
         """Measure, in about a second, which batch size and threads score fastest here, and keep that for next time.
 
-        count: images to come; too few to win the second back are scored as it is. Scores stay the same.
+        Scores stay the same.
+
+        Args:
+            count: Number of images to score; nothing is measured where they are too few to save that second.
         """
         if self.manifest.input.tiles.count == 1 and (count is None or count >= tuning.MIN_IMAGES_TO_TUNE):
             self.runtime = tuning.tuned(self.runtime, self.contents[GRAPH_FILE], shape=self.input_shape)
