@@ -4,9 +4,11 @@ import json
 import os
 import pickle
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from energyad.errors import ModelError
 from energyad.model import folder as model_folder
@@ -22,6 +24,13 @@ def manifest(**changes: object) -> Manifest:
         "created": "2026-01-01T00:00:00+00:00",
         "input": {"image_size": 64},
         "backbone": {"name": "n", "mean": (0, 0, 0), "std": (1, 1, 1), "source": "s", "sha256": "0"},
+        "architecture": {
+            "strides": (4,),
+            "border_margin": 8,
+            "scales": [{"channels": 24, "latent_dim": 8, "width": 8, "bottleneck": 2}],
+            "smoothing": 4.0,
+        },
+        "good_parts": [{"score": 0.5}],
         "calibration": {
             "threshold": 1.0,
             "false_reject_rate": 0.01,
@@ -80,10 +89,12 @@ def test_a_missing_file_is_named(folder: Path) -> None:
         model_folder.open_model(folder)
 
 
-def test_a_newer_schema_asks_for_an_upgrade(folder: Path) -> None:
-    edit(folder, schema_version=SCHEMA_VERSION + 1, something_new=True)
-    with pytest.raises(ModelError, match="upgrade energyad"):
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, 13, "1", None])
+def test_another_schema_is_refused_in_one_line(folder: Path, version: object) -> None:
+    edit(folder, schema_version=version, something_new=True)
+    with pytest.raises(ModelError, match=rf"model\.json: schema {version}, .*fit the model again") as refused:
         model_folder.open_model(folder)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 100_000, '{"schema_version": 1}', "\0"])
@@ -155,17 +166,40 @@ def test_two_models_must_be_told_apart(folder: Path) -> None:
         model_folder.find_model("bolt", root=folder.parent)
 
 
-def test_a_model_of_the_first_schema_still_opens_and_knows_no_review(folder: Path) -> None:
+def test_a_manifest_is_changed_by_making_another_that_is_valid() -> None:
+    first = manifest()
+    renamed = first.replace(name="washer", calibration=replace(first.calibration, threshold=2.0))
+    assert (renamed.name, renamed.calibration.threshold) == ("washer", 2.0)
+    assert renamed.replace(name="gasket", calibration=first.calibration) == first == manifest()
+    for changes in (
+        {"calibration": replace(first.calibration, good_scores=())},
+        {"architecture": replace(first.architecture, scales=())},
+        {"good_parts": ()},
+        {"unknown": 1},
+    ):
+        with pytest.raises(ValidationError):
+            first.replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "fault"),
+    [
+        ("input", {"tiles": {"rows": 0}}, "input.tiles.rows"),
+        ("input", {"tiles": {"rows": 1, "step": 2}}, "input.tiles.step"),
+        ("input", {"tiles": {"rows": 100, "columns": 100}}, "tiles 100x100"),
+        ("calibration", {"good_scores": []}, "calibration.good_scores"),
+        ("architecture", {"strides": []}, "architecture.strides"),
+        ("architecture", {"rerank_fraction": 2}, "architecture.rerank_fraction"),
+        ("backbone", {"mean": [0, 0]}, "backbone.mean"),
+    ],
+)
+def test_an_illegal_value_in_a_manifest_is_named(
+    folder: Path, section: str, changes: dict[str, object], fault: str
+) -> None:
     values = json.loads((folder / model_folder.MANIFEST).read_text())
-    for name in ("previous_calibrations", "area", "good_parts"):
-        del values[name]
-    values |= {"schema_version": 1, "calibration": {**manifest().calibration.model_dump()}}
-    values["calibration"] = {k: v for k, v in values["calibration"].items() if v is not None}
-    del values["input"]["tiles"]
-    (folder / model_folder.MANIFEST).write_text(json.dumps(values))
-    opened = model_folder.read_manifest(folder)
-    assert opened.calibration.rule().lowest_threshold == opened.calibration.threshold
-    assert opened.input.shape == (64, 64)
+    edit(folder, **{section: values[section] | changes})
+    with pytest.raises(ModelError, match=rf"model\.json: not a valid manifest \({fault}"):
+        model_folder.read_manifest(folder)
 
 
 def test_provenance_of_a_checkout_names_its_commit() -> None:

@@ -220,7 +220,7 @@ def test_a_saved_model_for_several_scores_alike_on_every_engine(
         assert [each.category for each in found] == [demo_category.name] * len(paths) + ["negative"] * len(
             paths
         )
-    short = united.manifest.model_copy(update={"categories": (*united.manifest.categories, "third")})
+    short = united.manifest.replace(categories=(*united.manifest.categories, "third"))
     AnomalyDetector(short, united.contents, united.runtime).save(tmp_path / "three")
     with pytest.raises(ModelError, match=HEAD_FILE):
         AnomalyDetector.load(tmp_path / "three", runtime="torch")

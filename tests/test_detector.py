@@ -233,18 +233,6 @@ def test_other_trainings_have_the_same_prototypes(good_images: list[np.ndarray])
     torch.testing.assert_close(first, other_first, rtol=1e-5, atol=0)
 
 
-def test_a_model_of_earlier_features_is_scored_by_its_own_graph_or_not_at_all(
-    detector: AnomalyDetector, new_part: np.ndarray, tmp_path: Path
-) -> None:
-    folder = tmp_path / "old"
-    detector.save(folder)
-    manifest = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps(manifest | {"schema_version": 2}))
-    assert energyad.load(folder, threads=1).score(new_part).score == detector.score(new_part).score
-    with pytest.raises(ModelError, match=r"earlier energyad.*onnxruntime"):
-        AnomalyDetector.load(folder, threads=1, runtime="torch").score(new_part)
-
-
 @pytest.mark.usefixtures("no_head_graph")
 def test_the_same_seed_gives_the_same_model_bit_for_bit(good_images: list[np.ndarray]) -> None:
     quick = OF_TWO_ENERGIES

@@ -11,7 +11,6 @@ from energyad.errors import DataError
 from energyad.images import reading
 from energyad.line import drift
 from energyad.line.drift import DriftMonitor, compare, stability_index, stability_limit
-from energyad.model.manifest import reference_statistics
 from energyad.model.statistics import PartStatistics
 
 
@@ -24,16 +23,9 @@ def of_part(detector: AnomalyDetector, pixels: np.ndarray) -> PartStatistics:
 
 
 def test_a_fitted_model_keeps_a_reference_of_its_held_out_parts(fitted_detector: AnomalyDetector) -> None:
-    reference = reference_statistics(fitted_detector.manifest)
+    reference = fitted_detector.manifest.good_parts
     assert sorted(part.score for part in reference) == list(fitted_detector.manifest.calibration.good_scores)
     assert all(part.brightness is not None and 0 < part.brightness < 255 for part in reference)
-
-
-def test_a_model_without_a_reference_still_knows_its_scores(fitted_detector: AnomalyDetector) -> None:
-    old = fitted_detector.manifest.model_copy(update={"good_parts": ()})
-    reference = reference_statistics(old)
-    assert [part.score for part in reference] == list(old.calibration.good_scores)
-    assert {part.brightness for part in reference} == {None}
 
 
 def test_a_brightness_ramp_is_stable_at_first_and_named_in_the_end(

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from energyad.errors import BackboneError, SettingsError
-from energyad.features.backbones import BackboneWeights
+from energyad.features.backbone_spec import BackboneSpec
 from energyad.features.extractor import (
     FeatureExtractor,
     Stages,
@@ -47,7 +47,7 @@ def test_a_model_without_feature_maps_is_refused(monkeypatch: pytest.MonkeyPatch
 def test_networks_of_every_layout_give_one_grid(name: str) -> None:
     strides, image_size = (4, 8, 16), 224
     stages = choose_stages(name, strides)
-    weights = BackboneWeights(name, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "none", "")
+    weights = BackboneSpec(name, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "none", "")
     extractor = empty_extractor(weights, image_size=image_size, strides=strides)
     features = extractor(torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8))
     channels = sum(extractor.backbone.feature_info.channels()[-len(stages.indices) :])

@@ -14,7 +14,7 @@ from energyad.evaluation.metrics import image_auroc
 from energyad.graphs.quantisation import quantise
 from energyad.images.reading import write_png
 from energyad.model.assembly import assemble_scorer
-from energyad.model.folder import GRAPH_FILE
+from energyad.model.folder import BACKBONE_FILE, GRAPH_FILE
 
 SIZE = 128
 SETTINGS = FitSettings().with_values(
@@ -91,6 +91,7 @@ def test_a_quantised_model_scores_the_same_after_a_trip_through_its_folder(
     quantised.save(tmp_path / "model")
     loaded = AnomalyDetector.load(tmp_path / "model", threads=1)
     assert loaded.score(FLAWED[0]).score == quantised.score(FLAWED[0]).score
+    assert BACKBONE_FILE not in loaded.contents  # its graph alone holds the integers
 
 
 def test_what_rounds_otherwise_is_refused_and_the_message_says_what_runs(

@@ -84,12 +84,19 @@ class _Given(LatentEnergy):
         return z[..., 0]
 
 
-def a_head(*, smoothing: float = 4.0, even: bool = True, contrast: float = 1.0) -> EnergyHead:
+def a_head(*, smoothing: float = 4.0, contrast: float = 1.0) -> EnergyHead:
     """A head whose features are the energies."""
     whitening = Whitening(1, 1)
     whitening.projection.fill_(1.0)
-    options: dict[str, Any] = {"smoothing": smoothing, "even": even, "contrast": contrast}
+    options: dict[str, Any] = {"smoothing": smoothing, "contrast": contrast}
     return EnergyHead(PatchEnergy(whitening, _Given()), grid=GRID, **options)
+
+
+def unweighted_head(*, smoothing: float = 4.0) -> EnergyHead:
+    """The same with the border weighing what smoothing makes of it."""
+    head = a_head(smoothing=smoothing)
+    head.border.fill_(1.0)
+    return head
 
 
 def test_a_higher_energy_anywhere_never_lowers_the_score() -> None:
@@ -105,17 +112,17 @@ def test_one_strange_patch_counts_alike_wherever_it_lies(smoothing: float) -> No
     one_each = torch.eye(36).view(36, 1, 6, 6)
     scores = a_head(smoothing=smoothing)(one_each).score
     torch.testing.assert_close(scores, scores[14].expand(36), rtol=0.02, atol=0)
-    before = a_head(smoothing=smoothing, even=False)(one_each).score
-    assert float(before[14]) == pytest.approx(float(scores[14]))
-    assert float(before[0]) > 1.1 * float(scores[0])
+    unweighted = unweighted_head(smoothing=smoothing)(one_each).score
+    assert float(unweighted[14]) == pytest.approx(float(scores[14]))
+    assert float(unweighted[0]) > 1.1 * float(scores[0])
 
 
 def test_the_heatmap_continues_the_border_and_stops_at_the_score() -> None:
     energies = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    found, before = a_head()(energies), a_head(even=False)(energies)
-    assert torch.equal(found.heatmap, before.heatmap.minimum(found.score[:, None, None]))
-    assert torch.equal(found.score, found.heatmap.amax(dim=(1, 2)))
-    assert torch.equal(before.score, before.heatmap.amax(dim=(1, 2)))
+    scores, unweighted = a_head()(energies), unweighted_head()(energies)
+    assert torch.equal(scores.heatmap, unweighted.heatmap.minimum(scores.score[:, None, None]))
+    assert torch.equal(scores.score, scores.heatmap.amax(dim=(1, 2)))
+    assert torch.equal(unweighted.score, unweighted.heatmap.amax(dim=(1, 2)))
     torch.testing.assert_close(a_head()(torch.ones(1, 1, 6, 6)).score, torch.ones(1))
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from benchmarks.detection.method import Fitted, read_batches
 from energyad.features import backbones
+from energyad.features.backbone_spec import BackboneSpec
 from energyad.runtimes import RawScores
 
 LAYERS = ("blocks.2", "blocks.4")  # strides 8 and 16, the places of ResNet's layer2 and layer3
@@ -98,7 +99,7 @@ class Peer:
         return patchcore, lambda: patchcore.subsample_embedding(ratio)
 
 
-def write_timm_folder(folder: Path, image_size: int) -> backbones.BackboneWeights:
+def write_timm_folder(folder: Path, image_size: int) -> BackboneSpec:
     """timm's folder of the default backbone (`local-dir:`), with the weights that energyad uses."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     name = backbones.DEFAULT_BACKBONE
@@ -185,7 +186,7 @@ def pruned_coreset() -> Iterator[None]:
 
 
 def _normaliser(
-    weights: backbones.BackboneWeights,
+    weights: BackboneSpec,
 ) -> Callable[[UInt8[np.ndarray, "b h w 3"]], Float[Tensor, "b 3 h w"]]:
     """The weights' own mean and deviation (0.5) where anomalib's pre-processor would take ImageNet's."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (weights.mean, weights.std))

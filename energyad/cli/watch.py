@@ -152,9 +152,8 @@ class _WatchMessages:
     def _start_monitor(self, detector: AnomalyDetector) -> None:
         from energyad.line.drift import DriftMonitor
         from energyad.line.journal import latest_parts
-        from energyad.model.manifest import reference_statistics
 
         manifest = detector.manifest
         latest = latest_parts(self._journal.lines(), manifest)
-        self._monitor = DriftMonitor.resumed(reference_statistics(manifest), latest, model=detector.name)
+        self._monitor = DriftMonitor.resumed(manifest.good_parts, latest, model=detector.name)
         self._state, self._num_parts = self._monitor.check().state, 0

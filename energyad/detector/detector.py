@@ -42,7 +42,7 @@ class AnomalyDetector:
         self.manifest = manifest
         self.contents = dict(contents)
         self.runtime = runtime
-        self.calibration = manifest.calibration.rule()
+        self.calibration = manifest.calibration
 
     @classmethod
     def fit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from energyad.detector import AnomalyDetector
@@ -15,9 +16,9 @@ from energyad.images.reading import ImageLike
 from energyad.model import provenance, statistics
 from energyad.model.card import model_card
 from energyad.model.folder import CARD_FILE
-from energyad.model.manifest import CalibrationSpec, Manifest
+from energyad.model.manifest import Manifest
 from energyad.progress import NullProgress, Progress
-from energyad.scoring.calibration import calibrate
+from energyad.scoring.calibration import Calibration, calibrate
 
 
 def recalibrate(
@@ -53,12 +54,10 @@ def recalibrate(
     rates = rates_for(manifest, false_reject_rate=false_reject_rate, review_rate=review_rate)
     calibration = calibrate([part.score for part in parts], **rates)
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    new = manifest.model_copy(
-        update={
-            "calibration": CalibrationSpec(**vars(calibration), created=made, data_sha256=digest),
-            "previous_calibrations": (*manifest.previous_calibrations, with_date(manifest)),
-            "good_parts": tuple(parts),
-        }
+    new = manifest.replace(
+        calibration=replace(calibration, created=made, data_sha256=digest),
+        previous_calibrations=(*manifest.previous_calibrations, with_date(manifest)),
+        good_parts=tuple(parts),
     )
     contents = {**detector.contents, CARD_FILE: model_card(new).encode()}
     return AnomalyDetector(new, contents, detector.runtime)
@@ -75,13 +74,12 @@ def rates_for(
     return {"false_reject_rate": rate, "review_rate": review_rate}
 
 
-def with_date(manifest: Manifest) -> CalibrationSpec:
+def with_date(manifest: Manifest) -> Calibration:
     """Return the model's calibration with its date and data: those of the fit where it has none of its own."""
     own = manifest.calibration
     if own.created is not None:
         return own
-    made = {"created": manifest.created, "data_sha256": manifest.provenance.data_sha256}
-    return own.model_copy(update=made)
+    return replace(own, created=manifest.created, data_sha256=manifest.provenance.data_sha256)
 
 
 def _measure(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
 
 from energyad.errors import BackboneError
+from energyad.features.backbone_spec import BackboneSpec
 from energyad.features.defaults import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
@@ -53,20 +53,6 @@ _WHEEL_BLOCK = {
 }
 
 
-@dataclass(frozen=True)
-class BackboneWeights:
-    """A backbone's name, its normalisation and where its weights came from.
-
-    mean, std: per RGB channel, of pixels in [0, 1]. source: "wheel:…", "file:…" or "timm:…".
-    """
-
-    name: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    source: str
-    sha256: str
-
-
 def check_name(name: str) -> None:
     """Raise BackboneError, naming the nearest matches, where timm knows no model of that name."""
     if name.split(".")[0] in timm.list_models():
@@ -78,7 +64,7 @@ def check_name(name: str) -> None:
 
 def load_backbone(
     name: str, *, out_indices: tuple[int, ...], image_size: int, weights_file: Path | None = None
-) -> tuple[nn.Module, BackboneWeights]:
+) -> tuple[nn.Module, BackboneSpec]:
     """Create timm's feature extractor with pretrained weights, in evaluation mode and frozen.
 
     Weights are looked for in this order: `weights_file` (safetensors of timm's keys), an installed wheel,
@@ -128,7 +114,7 @@ def _normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, 
     return tuple(cfg.mean), tuple(cfg.std)
 
 
-def _from_wheel(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneWeights]:
+def _from_wheel(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
     spec = importlib.util.find_spec(WHEELS[name])
     folder = (
         Path(next(iter(spec.submodule_search_locations or ()))) / "models" if spec is not None else Path()
@@ -145,7 +131,7 @@ def _from_wheel(name: str, options: dict[str, Any]) -> tuple[nn.Module, Backbone
     extractor = timm.create_model(name, pretrained=False, **options)
     extractor.load_state_dict(model.state_dict(), strict=False)
     half = (0.5, 0.5, 0.5)
-    return extractor, BackboneWeights(name, half, half, f"wheel:{WHEELS[name]}", _sha256(files[0]))
+    return extractor, BackboneSpec(name, half, half, f"wheel:{WHEELS[name]}", _sha256(files[0]))
 
 
 def rename_wheel_weights(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -163,7 +149,7 @@ def rename_wheel_weights(state: Mapping[str, Tensor], model: nn.Module) -> dict[
     return renamed
 
 
-def _from_file(name: str, path: Path, options: dict[str, Any]) -> tuple[nn.Module, BackboneWeights]:
+def _from_file(name: str, path: Path, options: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
     model = timm.create_model(name, pretrained=False, **options)
     try:
         state = safetensors.torch.load_file(path)
@@ -181,10 +167,10 @@ def _from_file(name: str, path: Path, options: dict[str, Any]) -> tuple[nn.Modul
     except RuntimeError as error:
         raise BackboneError(f"{path}: its tensors do not fit {name}; is it another network's?") from error
     mean, std = _normalisation(name)
-    return model, BackboneWeights(name, mean, std, f"file:{path.name}", _sha256(path))
+    return model, BackboneSpec(name, mean, std, f"file:{path.name}", _sha256(path))
 
 
-def _from_timm(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneWeights]:
+def _from_timm(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
     try:
         model = timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub's client raises a dozen kinds, none of them timm's own
@@ -196,7 +182,7 @@ def _from_timm(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneW
     for tensor in model.state_dict().values():
         digest.update(tensor.numpy().tobytes())
     mean, std = _normalisation(name)
-    return model, BackboneWeights(name, mean, std, f"timm:{name}", digest.hexdigest())
+    return model, BackboneSpec(name, mean, std, f"timm:{name}", digest.hexdigest())
 
 
 def _sha256(path: Path) -> str:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from energyad.errors import BackboneError
 from energyad.features import backbones
-from energyad.features.backbones import BackboneWeights
+from energyad.features.backbone_spec import BackboneSpec
 from energyad.features.defaults import DEFAULT_BORDER_MARGIN, DEFAULT_STRIDES
 from energyad.features.grids import Grid, Scale, make_grid, resampling_matrix
 
@@ -47,7 +47,7 @@ class FeatureExtractor(nn.Module):
     scale: Float[Tensor, "1 3 1 1"]
     offset: Float[Tensor, "1 3 1 1"]
 
-    def __init__(self, backbone: nn.Module, weights: BackboneWeights, *, grid: Grid, stages: Stages) -> None:
+    def __init__(self, backbone: nn.Module, weights: BackboneSpec, *, grid: Grid, stages: Stages) -> None:
         super().__init__()
         self.backbone = backbone
         self.weights = weights
@@ -156,7 +156,7 @@ def load_extractor(
 
 
 def empty_extractor(
-    weights: BackboneWeights,
+    weights: BackboneSpec,
     *,
     image_size: int,
     strides: tuple[int, ...],

@@ -7,7 +7,6 @@ import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -17,7 +16,7 @@ from jaxtyping import Bool
 from energyad.energy.categories import stack_categories
 from energyad.energy.patch_energy import ImageEnergy
 from energyad.errors import DataError
-from energyad.features.backbones import BackboneWeights
+from energyad.features.backbone_spec import BackboneSpec
 from energyad.features.grids import Grid
 from energyad.fitting.category import (
     CategoryFit,
@@ -31,11 +30,14 @@ from energyad.fitting.roi import RoiSource, judge
 from energyad.fitting.threshold import calibrate_on
 from energyad.fitting.training import TrainedEnergy
 from energyad.graphs import export
+from energyad.graphs.weights import save_beside
 from energyad.images.reading import ImageLike
 from energyad.model import provenance
+from energyad.model.architecture import Architecture
+from energyad.model.assembly import architecture_of
 from energyad.model.card import model_card
 from energyad.model.folder import BACKBONE_FILE, CARD_FILE, GRAPH_FILE, HEAD_FILE
-from energyad.model.manifest import BackboneSpec, CalibrationSpec, InputSpec, Manifest, Provenance, TileSpec
+from energyad.model.manifest import InputSpec, Manifest, PartStatistics, Provenance, RoiSpec
 from energyad.progress import NullProgress, PrefixedProgress, Progress
 from energyad.scoring.calibration import Calibration
 from energyad.scoring.scorer import EnergyHead
@@ -99,10 +101,11 @@ def fit_model(
     for each in fits:
         each.discard()
     contents = {
-        BACKBONE_FILE: safetensors.torch.save(dict(extractor.backbone.state_dict())),
         HEAD_FILE: safetensors.torch.save(dict(head.state_dict())),
         GRAPH_FILE: graph.SerializeToString(),
     }
+    if settings.features.precision == "float32":  # of one in integers only the graph is of use
+        contents[BACKBONE_FILE] = save_beside(graph, extractor.backbone.state_dict())
     made = provenance.collect(
         [image for each in fits for image in each.images],
         num_held_out=sum(len(each.held_out) for each in fits),
@@ -112,11 +115,18 @@ def fit_model(
         fit_seconds=time.perf_counter() - started,
     )
     trainings = [training for each in fits for training in each.trainings]
-    manifest = describe(name, settings, extractor.weights, calibration, made, trainings)
-    update: dict[str, Any] = {"good_parts": tuple(parts), "area": judged.spec}
-    if len(groups) > 1:
-        update["categories"] = tuple(groups)
-    manifest = manifest.model_copy(update=update)
+    manifest = describe(
+        name,
+        settings,
+        backbone=extractor.weights,
+        architecture=describe_architecture(head, settings),
+        categories=tuple(groups) if len(groups) > 1 else (),
+        roi=judged.spec,
+        calibration=calibration,
+        good_parts=parts,
+        provenance=made,
+        trainings=trainings,
+    )
     return manifest, contents | {CARD_FILE: model_card(manifest).encode()}
 
 
@@ -175,12 +185,30 @@ def head_of(
     ).eval()
 
 
+def describe_architecture(head: EnergyHead, settings: FitSettings) -> Architecture:
+    """The shapes of a fitted head's networks."""
+    return architecture_of(
+        head.patch_energy,
+        precision=settings.features.precision,
+        strides=settings.features.strides,
+        coarse_strides=settings.features.coarse_strides,
+        border_margin=settings.features.border_margin,
+        smoothing=settings.heatmap.smoothing,
+        contrast=settings.heatmap.contrast,
+    )
+
+
 def describe(
     name: str,
     settings: FitSettings,
-    weights: BackboneWeights,
+    *,
+    backbone: BackboneSpec,
+    architecture: Architecture,
+    categories: tuple[str, ...],
+    roi: RoiSpec | None,
     calibration: Calibration,
-    made: Provenance,
+    good_parts: Sequence[PartStatistics],
+    provenance: Provenance,
     trainings: Sequence[TrainedEnergy],
 ) -> Manifest:
     """The manifest of a finished fit."""
@@ -189,12 +217,16 @@ def describe(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         input=InputSpec(
             image_size=settings.input.image_size,
-            tiles=TileSpec(**vars(settings.input.tiling)),
+            tiles=settings.input.tiling,
             white_level=settings.input.white_level,
         ),
-        backbone=BackboneSpec(**vars(weights)),
-        calibration=CalibrationSpec(**vars(calibration)),
+        backbone=backbone,
+        architecture=architecture,
+        categories=categories,
+        roi=roi,
+        calibration=calibration,
+        good_parts=tuple(good_parts),
         settings=settings.to_dict(),
-        provenance=made,
+        provenance=provenance,
         history=[record for training in trainings for record in training.history_dicts()],
     )

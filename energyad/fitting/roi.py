@@ -125,7 +125,7 @@ def judge(
         names = " and ".join(area.source for area in areas if area is not None)
         raise SettingsError(f"{names}: nothing of the image is left to judge; check the polygons")
     sources = [None if area is None else (area.source, area.sha256) for area in areas]
-    return RoiMask(mask, RoiSpec(share=float(mask.mean()), roi=sources[0], ignore=sources[1]))
+    return RoiMask(mask, RoiSpec(coverage=float(mask.mean()), inside=sources[0], ignored=sources[1]))
 
 
 def patches_in_area(

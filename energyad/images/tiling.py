@@ -8,44 +8,66 @@ runtime does the same; a model is fitted on tiles of the size it will see.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
+from pydantic import Field
 
 from energyad.errors import SettingsError
 
-MOST_TILES = 256
+MAX_TILES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
-    """How many tiles an image has. overlap: of neighbours, as a share of a tile's side, at most a half."""
+    """How many tiles an image is cut into.
 
-    rows: int = 1
-    columns: int = 1
-    overlap: float = 0.25
+    Attributes:
+        rows: from top to bottom.
+        columns: from left to right.
+        overlap: of neighbours, as a share of a tile's side, at most a half.
+
+    Raises:
+        SettingsError: for less than one tile a side, more than `MAX_TILES` in all, or an illegal overlap.
+
+    Example:
+        >>> Tiles(rows=1, columns=3).shape(256)
+        (256, 640)
+    """
+
+    rows: Annotated[int, Field(ge=1, le=MAX_TILES)] = 1
+    columns: Annotated[int, Field(ge=1, le=MAX_TILES)] = 1
+    overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.25
 
     def __post_init__(self) -> None:
         """Refuse illegal values, naming each."""
-        if not (self.rows >= 1 and self.columns >= 1 and self.count <= MOST_TILES):
+        if not (self.rows >= 1 and self.columns >= 1 and self.count <= MAX_TILES):
             raise SettingsError(
-                f"tiles {self.columns}x{self.rows}: give at least 1 a side and at most {MOST_TILES} in all"
+                f"tiles {self.columns}x{self.rows}: give at least 1 a side and at most {MAX_TILES} in all"
             )
         if not 0 <= self.overlap <= 0.5:
             raise SettingsError(f"tile overlap {self.overlap!r}: must lie between 0 and 0.5")
 
     @property
     def count(self) -> int:
-        """Tiles of an image."""
+        """Number of tiles of an image."""
         return self.rows * self.columns
 
     def shape(self, side: int) -> tuple[int, int]:
-        """Height and width of the rectangle that tiles of this many pixels a side cover."""
+        """Return height and width, in pixels, of what tiles of `side` pixels a side cover together."""
         return length(self.rows, side, self.overlap), length(self.columns, side, self.overlap)
 
 
 def parse_tiles(text: str) -> tuple[int, int]:
-    """FeatureStore and columns from «4» (4 × 4) or «8x1» (8 columns, 1 row). Raises SettingsError."""
+    """Return rows and columns.
+
+    Args:
+        text: "4" for 4 × 4, or "8x1" for 8 columns and 1 row.
+
+    Raises:
+        SettingsError: for any other text.
+    """
     parts = text.lower().replace("×", "x").split("x")
     if len(parts) not in {1, 2} or not all(part.isascii() and part.isdigit() for part in parts):
         raise SettingsError(f"tiles '{text}': give a number for both sides, or COLUMNSxROWS such as 8x1")
@@ -54,30 +76,47 @@ def parse_tiles(text: str) -> tuple[int, int]:
 
 
 def starts(count: int, side: int, overlap: float) -> list[int]:
-    """First pixels of the tiles along one axis."""
+    """Return the first pixel of each tile along one axis.
+
+    Args:
+        count: tiles along the axis.
+        side: pixels of a tile along it.
+        overlap: of neighbours, as a share of `side`.
+    """
     step = side - shared_pixels(side, overlap)
     return [step * number for number in range(count)]
 
 
 def shared_pixels(side: int, overlap: float) -> int:
-    """Pixels that neighbours share along one axis; of an odd side at most the smaller half, or three would meet."""
+    """Return the pixels that neighbours share along one axis; of an odd side at most the smaller half, or three meet.
+
+    Args:
+        side: pixels of a tile along the axis.
+        overlap: of neighbours, as a share of `side`.
+    """
     return min(round(overlap * side), side // 2)
 
 
 def length(count: int, side: int, overlap: float) -> int:
-    """Pixels along one axis that the tiles cover together."""
+    """Return the pixels along one axis that the tiles cover together; see `starts` for the arguments."""
     return starts(count, side, overlap)[-1] + side
 
 
 def cut_indices(count: int, side: int, overlap: float) -> Int64[np.ndarray, "count side"]:
-    """The pixels of each tile along one axis."""
+    """Return the places of each tile's pixels along one axis; see `starts` for the arguments."""
     return np.array(starts(count, side, overlap))[:, None] + np.arange(side)
 
 
 def cut_pixels(
     pixels: UInt8[np.ndarray, "h w 3"], tiles: Tiles, side: int
 ) -> UInt8[np.ndarray, "tiles side side 3"]:
-    """The tiles of one image, row by row."""
+    """Cut one image into its tiles, row by row.
+
+    Args:
+        pixels: of an image of the shape that the tiles cover together, see `Tiles.shape`.
+        tiles: how many, and how far they overlap.
+        side: pixels of a tile's side.
+    """
     rows, columns = (cut_indices(count, side, tiles.overlap) for count in (tiles.rows, tiles.columns))
     return pixels[rows][:, :, columns].transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)
 
@@ -85,10 +124,14 @@ def cut_pixels(
 def blending_weights(
     count: int, side: int, overlap: float, *, margin: int = 0
 ) -> Float64[np.ndarray, "count side"]:
-    """The weight of each tile's pixels along one axis; where tiles overlap they add up to one.
+    """Return the weight of each tile's pixels along one axis; where tiles overlap they add up to one.
 
-    Weights rise linearly over the overlap, but for `margin` pixels at its ends where that leaves room: there a tile
-    has no patches of its own.
+    Args:
+        count: tiles along the axis.
+        side: pixels of a tile along it.
+        overlap: of neighbours, as a share of `side`.
+        margin: pixels at a tile's ends where it has no patches. Weights rise linearly over the overlap but for these,
+            where that leaves room.
     """
     shared = shared_pixels(side, overlap)
     spare = margin if shared > 2 * margin else 0

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from energyad.errors import DataError, first_validation_error, os_reason
 from energyad.line.drift import WINDOW, Drift, compare
 from energyad.model.folder import GRAPH_FILE
-from energyad.model.manifest import Manifest, reference_statistics
+from energyad.model.manifest import Manifest
 from energyad.model.statistics import PartStatistics
 from energyad.scoring.results import ImageResult
 
@@ -106,9 +106,7 @@ def drift_of(
         raise DataError(
             f"{source}: results of {lines[-1].model.name}, not of this {manifest.name}; give its --model"
         )
-    return compare(
-        reference_statistics(manifest), latest_parts(own, manifest, window=window), model=manifest.name
-    )
+    return compare(manifest.good_parts, latest_parts(own, manifest, window=window), model=manifest.name)
 
 
 def latest_parts(

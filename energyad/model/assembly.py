@@ -1,12 +1,14 @@
-"""A saved model's tensors back into the scorer module, for PyTorch and for export."""
+"""A saved model's tensors back into the scorer module, for PyTorch and for export; its shapes are the manifest's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import onnx
 import safetensors
 import safetensors.torch
 import torch
+from google.protobuf.message import DecodeError
 from torch import Tensor, nn
 
 from energyad.energy.categories import CategoryClassifier, CategoryMixture
@@ -18,149 +20,205 @@ from energyad.energy.patch_energy import CategoryEnergy, ImageEnergy, PatchEnerg
 from energyad.energy.reranking import BankColumns, Reranker
 from energyad.energy.whitening import Whitening
 from energyad.errors import ModelError
-from energyad.features.backbones import BackboneWeights
 from energyad.features.extractor import FeatureExtractor, empty_extractor
-from energyad.model.folder import BACKBONE_FILE, HEAD_FILE
+from energyad.graphs.weights import load_beside
+from energyad.model.architecture import Architecture, ScaleArchitecture
+from energyad.model.folder import BACKBONE_FILE, GRAPH_FILE, HEAD_FILE
 from energyad.model.manifest import Manifest
 from energyad.scoring.scorer import EnergyHead, Scorer
-from energyad.settings import FitSettings
 
-FIRST_EVEN = 11
-"""Of models whose patches weigh as much at the border as in the middle."""
-
-FIRST_SCHEMA = 6
-"""Of models whose network is today's; before, distances to prototypes, if any, were not squared."""
+HALF = 0.5
+"""Weight of an empty model's coarse scale; a saved one's is among its tensors."""
 
 
 def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer:
-    """The scorer of a model folder, in evaluation mode.
+    """Return the scorer of a model folder, frozen and in evaluation mode.
 
-    Raises ModelError where the tensors do not fit, for a quantised backbone, and for models of an earlier energyad:
-    their saved graph still gives the scores that their threshold was made from, and today's modules would give others.
+    Args:
+        manifest: whose architecture, input and categories give all shapes.
+        contents: of the folder's files, by name.
+
+    Raises:
+        ModelError: where the tensors do not fit the architecture, and for a quantised backbone.
     """
     if manifest.is_quantised:
         raise ModelError(
             f"model '{manifest.name}': its backbone is in 8-bit integers, which only its ONNX graph holds; "
             "fit it in float32"
         )
-    if manifest.schema_version < FIRST_SCHEMA:
-        raise ModelError(
-            f"model '{manifest.name}' is of an earlier energyad, whose network differs: score it with "
-            "--runtime onnxruntime, or fit it again"
-        )
-    settings = FitSettings.from_dict(manifest.settings)
-    extractor = _filled_extractor(manifest, contents, settings)
-    tensors = _tensors(contents, HEAD_FILE)
-    tiles, patch_energy = settings.input.tiling, _empty_image_energy(tensors, manifest, extractor, settings)
-    even = manifest.schema_version >= FIRST_EVEN
+    extractor = _load_extractor(manifest, contents)
+    architecture, tiles = manifest.architecture, manifest.input.tiles
     head = EnergyHead(
-        patch_energy,
+        _empty_energy(manifest, extractor),
         grid=extractor.grid,
-        smoothing=settings.heatmap.smoothing,
-        contrast=settings.heatmap.contrast,
+        smoothing=architecture.smoothing,
+        contrast=architecture.contrast,
         tiles=tiles,
-        mask=tensors.get("mask"),
-        even=even,
+        mask=_mask(manifest, contents),
     )
-    _fill(head, tensors, HEAD_FILE)
+    _fill(head, _tensors(contents, HEAD_FILE), HEAD_FILE)
     return Scorer(extractor, head).eval().requires_grad_(False)
 
 
-def _filled_extractor(
-    manifest: Manifest, contents: Mapping[str, bytes], settings: FitSettings
-) -> FeatureExtractor:
-    extractor = empty_extractor(
-        BackboneWeights(**manifest.backbone.model_dump()),
-        image_size=manifest.input.image_size,
-        strides=settings.features.strides,
-        coarse_strides=settings.features.coarse_strides,
-        border=settings.features.border_margin,
+def architecture_of(
+    energy: ImageEnergy,
+    *,
+    precision: str,
+    strides: tuple[int, ...],
+    coarse_strides: tuple[int, ...],
+    border_margin: int,
+    smoothing: float,
+    contrast: float,
+) -> Architecture:
+    """Describe a fitted energy, so that `assemble_scorer` can make an empty one of its shapes.
+
+    Args:
+        energy: of one category, or of several.
+        precision: of the backbone's arithmetic, "float32" or "int8".
+        strides: of the backbone's stages that the features come from.
+        coarse_strides: likewise of the image at half its size.
+        border_margin: pixels at each side whose patches are left out.
+        smoothing: standard deviation in pixels of the heatmap's Gaussian.
+        contrast: power of a pixel's share of the score in the heatmap.
+    """
+    first = energy.category_energies[0] if isinstance(energy, CategoryMixture) else energy
+    if not isinstance(first, CategoryEnergy):
+        raise TypeError(f"{type(first).__name__}: not the energy of a category")
+    patch_energies = first.by_scale()
+    ensemble, reranker = patch_energies[0].latent_energy, patch_energies[0].reranker
+    return Architecture(
+        precision="int8" if precision == "int8" else "float32",
+        strides=strides,
+        coarse_strides=coarse_strides,
+        border_margin=border_margin,
+        scales=tuple(_scale_architecture(scale) for scale in patch_energies),
+        ensemble_size=len(ensemble.members) if isinstance(ensemble, MeanEnergy) else 1,
+        rerank_fraction=1.0 if reranker is None else reranker.fraction,
+        smoothing=smoothing,
+        contrast=contrast,
     )
-    _fill(extractor.backbone, _tensors(contents, BACKBONE_FILE), BACKBONE_FILE)
+
+
+def _scale_architecture(patch_energy: PatchEnergy) -> ScaleArchitecture:
+    def first(kind: type[nn.Module]) -> nn.Module | None:
+        return next(
+            (module for module in patch_energy.latent_energy.modules() if isinstance(module, kind)), None
+        )
+
+    channels, latent_dim = patch_energy.whitening.projection.shape
+    autoencoder, discriminator = first(AutoencoderEnergy), first(Discriminator)
+    memory_bank, reranker = first(MemoryBankEnergy), patch_energy.reranker
+    if not isinstance(autoencoder, AutoencoderEnergy):
+        raise TypeError(
+            f"{type(patch_energy.latent_energy).__name__}: holds no autoencoder, so it cannot be saved"
+        )
+    bottleneck, width = autoencoder.encoder.get_parameter("2.weight").shape
+    terms, size = memory_bank.weight.shape if isinstance(memory_bank, MemoryBankEnergy) else (2, 0)
+    return ScaleArchitecture(
+        channels=channels,
+        latent_dim=latent_dim,
+        width=width,
+        bottleneck=bottleneck,
+        discriminator_width=discriminator.first.out_features
+        if isinstance(discriminator, Discriminator)
+        else 0,
+        memory_bank_size=size,
+        memory_bank_directions=terms - 2,  # beside them the rows of ‖a‖² and 1
+        rerank_banks=0 if reranker is None else reranker.num_banks,
+        rerank_bank_size=0 if reranker is None else reranker.size,
+    )
+
+
+def _load_extractor(manifest: Manifest, contents: Mapping[str, bytes]) -> FeatureExtractor:
+    architecture = manifest.architecture
+    extractor = empty_extractor(
+        manifest.backbone,
+        image_size=manifest.input.image_size,
+        strides=architecture.strides,
+        coarse_strides=architecture.coarse_strides,
+        border=architecture.border_margin,
+    )
+    if [scale.num_channels for scale in extractor.scales] != [
+        scale.channels for scale in architecture.scales
+    ]:
+        raise _misfit(BACKBONE_FILE)
+    _fill(extractor.backbone, _backbone_tensors(contents), BACKBONE_FILE)
     return extractor
 
 
-def _empty_image_energy(
-    tensors: Mapping[str, Tensor], manifest: Manifest, extractor: FeatureExtractor, settings: FitSettings
-) -> ImageEnergy:
-    """The energy of one category, or of each of several."""
+def _backbone_tensors(contents: Mapping[str, bytes]) -> dict[str, Tensor]:
+    """The backbone's tensors, most of which are in the graph."""
+    try:
+        return load_beside(onnx.load_model_from_string(contents[GRAPH_FILE]), contents[BACKBONE_FILE])
+    except DecodeError as error:
+        raise ModelError(f"{GRAPH_FILE}: not a readable ONNX file; fit the model again") from error
+    except safetensors.SafetensorError as error:
+        raise _unreadable(BACKBONE_FILE) from error
+    except KeyError as error:
+        raise _misfit(BACKBONE_FILE) from error
+
+
+def _empty_energy(manifest: Manifest, extractor: FeatureExtractor) -> ImageEnergy:
+    """The energy of one category, or those of several, with weights yet to fill in."""
     if not manifest.categories:
-        return _empty_category_energy(tensors, "patch_energy.", extractor, settings)
-    names = [f"patch_energy.category_energies.{number}." for number in range(len(manifest.categories))]
-    energies = [_empty_category_energy(tensors, name, extractor, settings) for name in names]
+        return _empty_multiscale_energy(manifest.architecture, extractor)
+    count = len(manifest.categories)
+    energies = [_empty_multiscale_energy(manifest.architecture, extractor) for _ in range(count)]
     channels = extractor.scales[-1].stop
-    empty = torch.zeros(channels), torch.zeros(channels, len(names)), torch.zeros(len(names))
-    return CategoryMixture(energies, CategoryClassifier(*empty))
+    classifier = CategoryClassifier(torch.zeros(channels), torch.zeros(channels, count), torch.zeros(count))
+    return CategoryMixture(energies, classifier)
 
 
-def _empty_category_energy(
-    tensors: Mapping[str, Tensor], prefix: str, extractor: FeatureExtractor, settings: FitSettings
-) -> CategoryEnergy:
-    """The energy of the saved scale, or of each of them."""
-    scales = extractor.scales
-    if len(scales) == 1:
-        return _empty_patch_energy(tensors, prefix, settings)
-    names = [f"{prefix}scale_energies.{number}." for number in range(len(scales))]
-    energies = [_empty_patch_energy(tensors, name, settings) for name in names]
-    return combine_scales(energies, scales, extractor.grid, settings.energy.coarse_weight)
+def _empty_multiscale_energy(architecture: Architecture, extractor: FeatureExtractor) -> CategoryEnergy:
+    energies = [_empty_patch_energy(scale, architecture) for scale in architecture.scales]
+    return combine_scales(energies, extractor.scales, extractor.grid, HALF)
 
 
-def _empty_patch_energy(tensors: Mapping[str, Tensor], prefix: str, settings: FitSettings) -> PatchEnergy:
-    """An energy of the saved one's shapes, which are read off its tensors."""
-    projection = tensors.get(f"{prefix}whitening.projection")
-    if projection is None:
-        raise _misfit(HEAD_FILE)
-    whitening = Whitening(*projection.shape)
-    reranker = _empty_reranker(tensors, f"{prefix}reranker.", settings)
-    if settings.energy.ensemble_size == 1:
-        energy = _empty_latent_energy(tensors, f"{prefix}latent_energy", projection.shape[1], settings)
-        return PatchEnergy(whitening, energy, reranker)
-    names = [f"{prefix}latent_energy.members.{number}" for number in range(settings.energy.ensemble_size)]
-    energies = [_empty_latent_energy(tensors, name, projection.shape[1], settings) for name in names]
-    return PatchEnergy(whitening, MeanEnergy(energies), reranker)
+def _empty_patch_energy(scale: ScaleArchitecture, architecture: Architecture) -> PatchEnergy:
+    energies = [_empty_latent_energy(scale) for _ in range(architecture.ensemble_size)]
+    energy = energies[0] if len(energies) == 1 else MeanEnergy(energies)
+    reranker = _empty_reranker(scale, architecture.rerank_fraction) if scale.rerank_banks > 0 else None
+    return PatchEnergy(Whitening(scale.channels, scale.latent_dim), energy, reranker)
 
 
-def _empty_reranker(tensors: Mapping[str, Tensor], prefix: str, settings: FitSettings) -> Reranker | None:
-    """A reranker of the saved one's shapes; models of an earlier energyad have none."""
-    names = ("scale", "metric", "points", "inverse", "offset")
-    saved = {name: tensors[f"{prefix}{name}"] for name in names if f"{prefix}{name}" in tensors}
-    if not saved:
-        return None
-    num_banks = settings.memory_bank.rerank_banks
-    if len(saved) < len(names) or num_banks == 0 or saved["points"].shape[-1] % num_banks != 0:
-        raise _misfit(HEAD_FILE)
-    scale, metric, *columns = (torch.empty_like(tensor) for tensor in saved.values())
-    return Reranker(
-        num_banks,
-        settings.memory_bank.rerank_fraction,
-        scale=scale,
-        metric=metric,
-        columns=BankColumns(*columns),
+def _empty_latent_energy(scale: ScaleArchitecture) -> LatentEnergy:
+    energy: LatentEnergy = AutoencoderEnergy(scale.latent_dim, width=scale.width, bottleneck=scale.bottleneck)
+    if scale.discriminator_width > 0:
+        energy = DiscriminatorEnergy(energy, Discriminator(scale.latent_dim, width=scale.discriminator_width))
+    if scale.memory_bank_size == 0:
+        return energy
+    points = torch.zeros(scale.memory_bank_size, scale.latent_dim)
+    return MemoryBankEnergy(
+        energy,
+        MemoryBank(points, torch.ones(scale.memory_bank_size)),
+        deviations=torch.zeros(scale.latent_dim),
+        num_directions=scale.memory_bank_directions,
     )
 
 
-def _empty_latent_energy(
-    tensors: Mapping[str, Tensor], name: str, latents: int, settings: FitSettings
-) -> LatentEnergy:
-    inner = name if settings.memory_bank.size == 0 else f"{name}.learned"
-    # Models of an earlier energyad have none.
-    discriminated = f"{inner}.discriminator.first.weight" in tensors
-    code = tensors.get(f"{inner}.energy.decoder.0.weight" if discriminated else f"{inner}.decoder.0.weight")
-    if code is None:
+def _empty_reranker(scale: ScaleArchitecture, fraction: float) -> Reranker:
+    columns = scale.rerank_banks * scale.rerank_bank_size
+    return Reranker(
+        scale.rerank_banks,
+        fraction,
+        scale=torch.zeros(scale.latent_dim),
+        metric=torch.zeros(scale.latent_dim),
+        columns=BankColumns(
+            torch.zeros(scale.latent_dim, columns, dtype=torch.int8),
+            torch.zeros(1, columns),
+            torch.zeros(1, columns),
+        ),
+    )
+
+
+def _mask(manifest: Manifest, contents: Mapping[str, bytes]) -> Tensor | None:
+    """The mask of the region of interest, which the patches that count are derived from."""
+    if manifest.roi is None:
+        return None
+    mask = _tensors(contents, HEAD_FILE).get("mask")
+    if mask is None or mask.dtype != torch.bool or tuple(mask.shape) != manifest.input.shape:
         raise _misfit(HEAD_FILE)
-    energy: LatentEnergy = AutoencoderEnergy(latents, width=settings.energy.width, bottleneck=code.shape[1])
-    if discriminated:
-        energy = DiscriminatorEnergy(
-            energy, Discriminator(latents, width=settings.synthetic_defects.discriminator_width)
-        )
-    if settings.memory_bank.size == 0:
-        return energy
-    weight = tensors.get(f"{name}.weight")
-    if weight is None:
-        raise _misfit(HEAD_FILE)
-    terms, count = weight.shape
-    bank = MemoryBank(torch.zeros(count, latents), torch.ones(count))
-    return MemoryBankEnergy(energy, bank, deviations=torch.zeros(latents), num_directions=terms - 2)
+    return mask
 
 
 def _tensors(contents: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
@@ -169,7 +227,7 @@ def _tensors(contents: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
     except KeyError as error:
         raise ModelError(f"{name}: not in the model's manifest; fit the model again") from error
     except safetensors.SafetensorError as error:
-        raise ModelError(f"{name}: not a readable safetensors file; fit the model again") from error
+        raise _unreadable(name) from error
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
@@ -180,5 +238,9 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
         raise _misfit(name) from error
 
 
+def _unreadable(name: str) -> ModelError:
+    return ModelError(f"{name}: not a readable safetensors file; fit the model again")
+
+
 def _misfit(name: str) -> ModelError:
-    return ModelError(f"{name}: its tensors do not fit the model's settings; fit the model again")
+    return ModelError(f"{name}: its tensors do not fit the model's architecture; fit the model again")

@@ -26,7 +26,7 @@ High energy = abnormal.
 {_categories(manifest)}| backbone | {manifest.backbone.name} ({manifest.backbone.source}) |
 | input | {_input(manifest)} |
 | threshold | {calibration.threshold:.6g} for {calibration.false_reject_rate:.2%} false rejects{review} |
-| false rejects | {calibration.rule().guarantee()} |
+| false rejects | {calibration.guarantee()} |
 | calibrated | {calibration.created or manifest.created} on {len(calibration.good_scores)} good images |
 
 Use it for parts and camera settings like those it was fitted on. Scores have no unit and compare within this model
@@ -50,8 +50,8 @@ def _input(manifest: Manifest) -> str:
     if taken.tiles.count > 1:
         side = taken.image_size
         text += f" and cut into {taken.tiles.columns} × {taken.tiles.rows} tiles of {side} × {side} px"
-    if manifest.area is not None:
-        names = {"inside": manifest.area.roi, "not in": manifest.area.ignore}
-        where = ", ".join(f"{how} {source[0]}" for how, source in names.items() if source is not None)
-        text += f"; {manifest.area.share:.0%} of it is judged ({where})"
+    if (roi := manifest.roi) is not None:
+        sources = {"inside": roi.inside, "not in": roi.ignored}
+        where = ", ".join(f"{side} {source[0]}" for side, source in sources.items() if source is not None)
+        text += f"; {roi.coverage:.0%} of it is scored ({where})"
     return text

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from energyad.errors import ModelError, first_validation_error
+from energyad.errors import ModelError, SettingsError, first_validation_error
 from energyad.model.manifest import SCHEMA_VERSION, Manifest
 
 MANIFEST = "model.json"
@@ -32,7 +32,7 @@ def save_model(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) 
     folder = folder.absolute()
     require_place(folder)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    text = manifest.model_copy(update={"files": hashes}).model_dump_json(indent=2) + "\n"
+    text = manifest.replace(files=hashes).model_dump_json(indent=2) + "\n"
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -95,13 +95,16 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(
             f"{path}: cannot be read ({type(error).__name__}); fit the model again or restore it"
         ) from error
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    version = values.get("schema_version", SCHEMA_VERSION) if isinstance(values, dict) else SCHEMA_VERSION
+    if version != SCHEMA_VERSION:
         raise ModelError(
-            f"{path}: schema {version} is newer than this program's {SCHEMA_VERSION}; upgrade energyad"
+            f"{path}: schema {version}, and this program reads schema {SCHEMA_VERSION} alone; "
+            "use the energyad that wrote it, or fit the model again"
         )
     try:
         return Manifest.model_validate(values)
+    except SettingsError as error:  # of a dataclass that checks what no bound of a field says
+        raise ModelError(f"{path}: not a valid manifest ({error}); restore the model") from error
     except ValidationError as error:
         where, fault = first_validation_error(error)
         raise ModelError(f"{path}: not a valid manifest ({where}: {fault}); restore the model") from error
@@ -185,7 +188,7 @@ def _write_through(path: Path, content: bytes) -> None:
 
 
 BACKBONE_FILE = "backbone.safetensors"
-
+"""The backbone's tensors that the graph does not hold as they are, see `energyad.graphs.weights`."""
 
 HEAD_FILE = "detector.safetensors"
 

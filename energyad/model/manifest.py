@@ -1,55 +1,54 @@
-"""What `model.json` says: its schema, validated when it is read."""
+"""What `model.json` says: its schema, validated whole whenever a manifest is made."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from energyad.images.tiling import MOST_TILES, Tiles
-from energyad.scoring.calibration import Calibration, Method
+from energyad.features.backbone_spec import BackboneSpec
+from energyad.images.tiling import Tiles
+from energyad.model.architecture import Architecture
+from energyad.scoring.calibration import Calibration
 
-SCHEMA_VERSION = 13
-"""13: the heatmap names its contrast. 12: it had shares of its own, which are gone. 11: the border weighs as much as
-the middle. 10: the closer look names its share. 9: a discriminator. 8: a closer look. 7: an expert for each of several
-categories. 2: review thresholds, calibration history, tiles, area. Version 1 is read as it is."""
+SCHEMA_VERSION: Final = 1
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TileSpec(_Frozen):
-    """How the graph cuts an image. overlap: of neighbours, as a share of a tile's side."""
-
-    rows: int = Field(default=1, ge=1, le=MOST_TILES)
-    columns: int = Field(default=1, ge=1, le=MOST_TILES)
-    overlap: float = Field(default=0.25, ge=0, le=0.5)
-
-    @property
-    def count(self) -> int:
-        """Tiles of an image."""
-        return self.rows * self.columns
+    # Dataclasses do not validate themselves, so a manifest does it for those that it is given.
+    model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
 
 
 class RoiSpec(_Frozen):
-    """What of the image is judged; the mask itself is in the head's file. share: of the image.
+    """The region of interest of a model; its mask is in the head's file.
 
-    roi, ignore: names of the files it came from, with their SHA-256.
+    Attributes:
+        coverage: share of the image's pixels that lie in it.
+        inside: the file of the region, and its SHA-256; None where all of the image counts.
+        ignored: the file of what is left out of it, likewise.
     """
 
-    share: float = Field(gt=0, le=1)
-    roi: tuple[str, str] | None = None
-    ignore: tuple[str, str] | None = None
+    coverage: float = Field(gt=0, le=1)
+    inside: tuple[str, str] | None = None
+    ignored: tuple[str, str] | None = None
 
 
 class InputSpec(_Frozen):
-    """What the graph takes and how images become that. image_size: pixels a side of the network's square."""
+    """What the graph takes, and how images become that.
+
+    Attributes:
+        image_size: pixels a side of the network's square.
+        tiles: how the graph cuts an image into such squares.
+        colour_order: of the three channels.
+        dtype: of the pixels.
+        resize: how an image of another size is resized, for people.
+        white_level: of 16-bit images whose camera has fewer bits; None for the full range.
+    """
 
     image_size: int = Field(ge=32)
-    tiles: TileSpec = TileSpec()
+    tiles: Tiles = Tiles()
     colour_order: str = "RGB"
     dtype: str = "uint8"
     resize: str = "the whole image, squeezed to a square"
@@ -58,46 +57,20 @@ class InputSpec(_Frozen):
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width that images are squeezed to: the network's square, or what its tiles cover together."""
-        return Tiles(**self.tiles.model_dump()).shape(self.image_size)
-
-
-class BackboneSpec(_Frozen):
-    """The frozen network and where its weights came from."""
-
-    name: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    source: str
-    sha256: str
-
-
-class CalibrationSpec(_Frozen):
-    """The thresholds and the held-out good scores they rest on; energies, ascending.
-
-    created: when, ISO 8601. data_sha256: of the good images; for a fit, of those fitted on too.
-    """
-
-    threshold: float
-    false_reject_rate: float
-    method: Method
-    good_scores: tuple[float, ...] = Field(min_length=1)
-    review_threshold: float | None = None
-    review_rate: float | None = None
-    review_method: Method | None = None
-    created: str | None = None
-    data_sha256: str | None = None
-
-    def rule(self) -> Calibration:
-        """What decides over scores."""
-        return Calibration(**self.model_dump(exclude={"created", "data_sha256"}))
+        return self.tiles.shape(self.image_size)
 
 
 @dataclass(frozen=True)
 class PartStatistics:
-    """What is kept of one part. brightness, contrast: mean and standard deviation of grey values, 0 to 255.
+    """What is kept of one part beside its verdict.
 
-    sharpness: standard deviation of the grey values' Laplacian. heatmap_mean: mean energy. All of the pixels that the
-    network sees. None where only the score is known. category: that it was taken for; None of a model of one.
+    Attributes:
+        score: its energy.
+        brightness: mean of the grey values (0 to 255) of the pixels that the network sees; None where unknown.
+        contrast: their standard deviation, likewise.
+        sharpness: standard deviation of their Laplacian, likewise.
+        heatmap_mean: mean energy of the heatmap, likewise.
+        category: that the part was recognised as; None in a model of one category.
     """
 
     score: float
@@ -111,7 +84,20 @@ class PartStatistics:
 
 
 class Provenance(_Frozen):
-    """How the model came to be."""
+    """How a model came to be.
+
+    Attributes:
+        seed: of everything random.
+        threads: of the backbone.
+        fit_seconds: duration of the fit.
+        num_images: good images, the held-out ones among them.
+        num_held_out: good images held out for the threshold.
+        num_turned: rotated copies that were fitted on.
+        data_sha256: of the good images.
+        commit: of the checkout that energyad ran from; None for an installed package.
+        versions: of Python and the packages that decide a fit.
+        machine: system, processor type and number of cores.
+    """
 
     seed: int
     threads: int
@@ -126,27 +112,57 @@ class Provenance(_Frozen):
 
 
 class Manifest(_Frozen):
-    """All of `model.json`. categories: that have an expert each, in its order; empty for a model of one."""
+    """All of `model.json`.
 
-    schema_version: int = SCHEMA_VERSION
+    Attributes:
+        schema_version: of this form; a program reads its own alone.
+        name: of the model.
+        created: when it was fitted, ISO 8601.
+        input: what the graph takes.
+        backbone: the frozen network.
+        architecture: shapes of the networks behind it.
+        categories: that have an energy each, in its order; empty for a model of one.
+        roi: the region of interest; None where all of the image counts.
+        calibration: the thresholds.
+        previous_calibrations: those before them, the oldest first.
+        good_parts: the held-out good parts that the thresholds rest on.
+        settings: of the fit.
+        provenance: of the fit.
+        history: records of the training.
+        files: the other files of the folder, each with its SHA-256.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
     name: str
     created: str
     input: InputSpec
     backbone: BackboneSpec
+    architecture: Architecture
     categories: tuple[str, ...] = ()
-    area: RoiSpec | None = None
-    calibration: CalibrationSpec
-    previous_calibrations: tuple[CalibrationSpec, ...] = ()
-    good_parts: tuple[PartStatistics, ...] = ()
+    roi: RoiSpec | None = None
+    calibration: Calibration
+    previous_calibrations: tuple[Calibration, ...] = ()
+    good_parts: Annotated[tuple[PartStatistics, ...], Field(min_length=1)]
     settings: dict[str, Any]
     provenance: Provenance
     history: list[dict[str, Any]] = Field(default_factory=list)
     files: dict[str, str] = Field(default_factory=dict)
 
+    def replace(self, **changes: Any) -> Self:
+        """Return the same manifest with other values, validated whole.
+
+        Args:
+            **changes: new values by field.
+
+        Raises:
+            ValidationError: where a value is illegal or no field has that name.
+        """
+        return self.model_validate({**dict(self), **changes})
+
     @property
     def is_quantised(self) -> bool:
         """Whether the graph's backbone is in 8-bit integers, which PyTorch does not run."""
-        return bool(self.settings.get("features", {}).get("precision") == "int8")
+        return self.architecture.precision == "int8"
 
     @field_validator("files")
     @classmethod
@@ -155,10 +171,3 @@ class Manifest(_Frozen):
             if Path(name).name != name or name in {"", ".", ".."}:
                 raise ValueError(f"'{name}' is not a plain file name")
         return files
-
-
-def reference_statistics(manifest: Manifest) -> list[PartStatistics]:
-    """The held-out good parts of a model; their scores alone where it was fitted before it kept more."""
-    if manifest.good_parts:
-        return list(manifest.good_parts)
-    return [PartStatistics(score) for score in manifest.calibration.good_scores]

@@ -19,7 +19,7 @@ from energyad.evaluation.evaluate import Evaluation
 from energyad.images import reading
 from energyad.line.drift import WINDOW, Drift, compare
 from energyad.line.journal import JournalLine, drift_of
-from energyad.model.manifest import Manifest, reference_statistics
+from energyad.model.manifest import Manifest
 from energyad.model.statistics import PartStatistics
 from energyad.progress import NullProgress, Progress
 from energyad.report.overlays import overlay_of
@@ -130,7 +130,7 @@ def side_for(count: int) -> int:
 
 
 def _drift(manifest: Manifest, parts: Sequence[PartStatistics]) -> Drift:
-    return compare(reference_statistics(manifest), parts[-WINDOW:], model=manifest.name)
+    return compare(manifest.good_parts, parts[-WINDOW:], model=manifest.name)
 
 
 def _ranked(images: Iterable[ReportImage]) -> tuple[ReportImage, ...]:

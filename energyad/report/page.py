@@ -37,7 +37,7 @@ def html_page(report: Report, *, title: str, note: str = "") -> str:
     """
     manifest, evaluation, drift = report.manifest, report.evaluation, report.drift
     results = [image.result for image in report.images]
-    calibration = manifest.calibration.rule()
+    calibration = manifest.calibration
     scores = [result.score for result in results if result.score is not None]
     parts = [
         f"<h1>{escape(title)}</h1>",

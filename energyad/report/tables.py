@@ -9,7 +9,8 @@ from html import escape
 from energyad.evaluation.evaluate import Evaluation, TypeRow
 from energyad.line.drift import Drift
 from energyad.model.card import model_card
-from energyad.model.manifest import CalibrationSpec, Manifest
+from energyad.model.manifest import Manifest
+from energyad.scoring.calibration import Calibration
 from energyad.scoring.results import ImageResult
 
 
@@ -67,7 +68,7 @@ def types_table(evaluation: Evaluation) -> str:
 def calibration_table(manifest: Manifest) -> str:
     """Write a table of the model's calibration and those before it."""
 
-    def row(spec: CalibrationSpec, when: str) -> list[str]:
+    def row(spec: Calibration, when: str) -> list[str]:
         review = "–" if spec.review_threshold is None else f"{spec.review_threshold:.4g}"
         rate, count = f"{spec.false_reject_rate:.2%}", str(len(spec.good_scores))
         return [when, f"{spec.threshold:.4g}", rate, spec.method, review, count]

@@ -6,9 +6,10 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
+from pydantic import Field
 
 from energyad.errors import SettingsError
 from energyad.scoring.distributions import student_quantile
@@ -24,15 +25,19 @@ class Calibration:
     A part is `ng` above `threshold`, `review` above `review_threshold` (None: no such verdict), else `ok`.
     method: "conformal" (the finite-sample quantile, exact for any distribution) where there are enough good parts
     for the rate, else "prediction limit" (for normally distributed log-scores).
+    created: when they were recalibrated, ISO 8601; None for those of the fit. data_sha256: of the good images; None for
+    those of the fit.
     """
 
     threshold: float
     false_reject_rate: float
     method: Method
-    good_scores: tuple[float, ...]
+    good_scores: Annotated[tuple[float, ...], Field(min_length=1)]
     review_threshold: float | None = None
     review_rate: float | None = None
     review_method: Method | None = None
+    created: str | None = None
+    data_sha256: str | None = None
 
     def p_value(self, score: float) -> float:
         """(1 + number of good scores ≥ score) / (n + 1).

@@ -42,7 +42,6 @@ class EnergyHead(nn.Module):
     smoothing: standard deviation in pixels of the Gaussian applied to the heatmap before its maximum is taken.
     contrast: of the heatmap, see `to_scores`.
     tiles: how the image was cut. mask: pixels in the region of interest, all where None; elsewhere the heatmap is 0.
-    even: whether a patch weighs as much at the border as in the middle, see `border_weights`.
     """
 
     upsampling: Float[Tensor, "h rows*inner"]
@@ -59,7 +58,6 @@ class EnergyHead(nn.Module):
         smoothing: float,
         tiles: Tiles | None = None,
         mask: Bool[Tensor, "h w"] | None = None,
-        even: bool = True,
         contrast: float = 1.0,
     ) -> None:
         super().__init__()
@@ -68,8 +66,6 @@ class EnergyHead(nn.Module):
         self.tiles = tiles or Tiles()
         axes = upsampling_axes(grid, self.tiles, smoothing=smoothing)
         border = border_weights(axes, grid, smoothing=smoothing)
-        if not even:
-            border = torch.ones_like(border)
         for name, each in zip(("upsampling", "widening", "border"), (*axes, border), strict=True):
             self.register_buffer(name, each, persistent=False)
         self.register_buffer("mask", mask)

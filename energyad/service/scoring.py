@@ -15,7 +15,6 @@ from energyad.detector.scored_image import ScoredImage, ScoringOutcome
 from energyad.errors import ImageError, ImageTooLarge
 from energyad.images import reading
 from energyad.line import drift
-from energyad.model.manifest import reference_statistics
 from energyad.report.overlays import ColourScale, overlay_of
 from energyad.report.sheet import fit_tile
 from energyad.scoring.results import ImageResult
@@ -53,7 +52,7 @@ class ModelSession:
         self.detector = detector
         self.max_pixels = max_pixels
         self._scale = ColourScale(detector.threshold)
-        reference = reference_statistics(detector.manifest)
+        reference = detector.manifest.good_parts
         self._monitor = drift.DriftMonitor(reference, model=detector.name)
         self._num_scored = 0
         self.drift = self._monitor.check()

@@ -78,11 +78,11 @@ def test_the_model_says_what_it_was_fitted_for(detector: AnomalyDetector) -> Non
     manifest = detector.manifest
     assert (manifest.input.image_size, manifest.input.shape) == (64, (64, 160))
     assert (manifest.input.tiles.columns, manifest.input.tiles.rows) == (3, 1)
-    assert manifest.area is not None and manifest.area.share == pytest.approx(0.75 * 0.8, abs=0.02)
-    assert manifest.area.roi is not None and manifest.area.roi[0] == "roi.json"
+    assert manifest.roi is not None and manifest.roi.coverage == pytest.approx(0.75 * 0.8, abs=0.02)
+    assert manifest.roi.inside is not None and manifest.roi.inside[0] == "roi.json"
     card = detector.contents["README.md"].decode()
     assert "160 × 64 px" in card and "3 × 1 tiles of 64 × 64 px" in card
-    assert "judged (inside roi.json, not in ignore.json)" in card
+    assert "scored (inside roi.json, not in ignore.json)" in card
 
 
 def test_outside_the_area_there_is_no_energy_and_no_region(
@@ -121,7 +121,7 @@ def test_recalibrating_keeps_area_and_tiles(detector: AnomalyDetector, tmp_path:
     good = [render_good(5, "train", index, size=96) for index in range(4)]
     recalibrate(detector, good).save(tmp_path / "model")
     again = AnomalyDetector.load(tmp_path / "model", threads=1)
-    assert (again.manifest.area, again.manifest.input) == (detector.manifest.area, detector.manifest.input)
+    assert (again.manifest.roi, again.manifest.input) == (detector.manifest.roi, detector.manifest.input)
     assert again.score(good[0]).score in again.calibration.good_scores
     assert not again.score(good[0]).heatmap[:, 75:].any()
 

@@ -139,7 +139,7 @@ def test_what_is_answered_and_what_the_document_shows_obeys_the_published_schema
 
 
 def test_several_models_are_chosen_by_name(fitted_detector: AnomalyDetector, defective: Path) -> None:
-    manifest = fitted_detector.manifest.model_copy(update={"name": "bolt"})
+    manifest = fitted_detector.manifest.replace(name="bolt")
     other = AnomalyDetector(manifest, fitted_detector.contents, fitted_detector.runtime)
     data = defective.read_bytes()
     with TestClient(create_app([fitted_detector, other])) as client:
@@ -187,7 +187,7 @@ def test_models_and_metrics_tell_of_drift(fitted_detector: AnomalyDetector, demo
         statistics.PartStatistics(score, 90 + score, 40 + score, 20 + score)
         for score in np.linspace(0, 1, 12)
     ]
-    kept = fitted_detector.manifest.model_copy(update={"good_parts": tuple(usual)})
+    kept = fitted_detector.manifest.replace(good_parts=tuple(usual))
     detector = AnomalyDetector(kept, fitted_detector.contents, fitted_detector.runtime)
     bright = io.BytesIO()
     Image.fromarray(np.minimum(good.astype(int) * 2, 255).astype(np.uint8)).save(bright, "PNG")
