@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 from energyad.features.extractor import load_extractor
 from energyad.features.grids import Grid
 from energyad.files import CACHE_VARIABLE
-from energyad.graphs import export
+from energyad.graphs import cache, export
 from energyad.graphs.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures
 
@@ -71,3 +74,35 @@ def test_a_broken_or_unwritable_cache_costs_time_only(
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))
     extractor_graph(extractor)
     assert len(traced) == 3
+
+
+def test_the_key_changes_with_whatever_shapes_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in cache.ROOMS:
+        shutil.copytree(room, tmp_path / room.name)
+    monkeypatch.setattr(cache, "ROOMS", tuple(tmp_path / room.name for room in cache.ROOMS))
+    extractor = load_extractor("tf_efficientnet_lite0", image_size=64, strides=(4,))
+    keys = [cache.cache_key(extractor)]
+    assert cache.cache_key(load_extractor("tf_efficientnet_lite0", image_size=64, strides=(4,))) == keys[0]
+
+    extractor.weights = replace(extractor.weights, sha256="0" * 64)
+    keys.append(cache.cache_key(extractor))
+    extractor.weights = replace(extractor.weights, mean=(0.4, 0.5, 0.5))
+    keys.append(cache.cache_key(extractor))
+    extractor.grid = Grid(64, 16, 5)
+    keys.append(cache.cache_key(extractor))
+    for source in sorted(tmp_path.rglob("*.py")):
+        source.write_text(source.read_text() + "\n")
+        keys.append(cache.cache_key(extractor))
+    (tmp_path / "graphs" / "deeper").mkdir()
+    (tmp_path / "graphs" / "deeper" / "new.py").touch()
+    keys.append(cache.cache_key(extractor))
+    version = metadata.version
+    for package in cache.PACKAGES:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                metadata, "version", lambda name, changed=package: version(name) + "1" * (name == changed)
+            )
+            keys.append(cache.cache_key(extractor))
+    assert len(set(keys)) == len(keys) > 15
