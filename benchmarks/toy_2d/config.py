@@ -12,8 +12,19 @@ from typing import Any
 from energyad.dxmi import DxMISettings
 
 CONFIG = Path(__file__).with_name("config.toml")
-YOUNGER = ("data_power",)
-"""Options that rows were measured before. At their defaults they change nothing, and are left out of the key."""
+ADDED_LATER: dict[str, Any] = {
+    "data_power": 1.0,
+    "sigma_lr": None,
+    "last_sigma": None,
+    "value_gradient_weight": 0.0,
+    "value_updates_per_sampler_update": 1,
+    "frozen_sampler_iterations": 0,
+    "sampler_gradient_clip": None,
+    "steps_per_update": None,
+    "sampler_average": 0.999,
+    "diagonal_skip": False,
+}
+"""Options that rows were measured before. At these values they change nothing, and are left out of the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +44,8 @@ class Job:
     def key(self) -> str:
         """Changes with anything in the job, so a finished row is never taken for another job's."""
         plain = asdict(self)
-        for name in YOUNGER:
-            if plain["settings"][name] == getattr(DxMISettings(), name):
+        for name, neutral in ADDED_LATER.items():
+            if plain["settings"][name] == neutral:
                 del plain["settings"][name]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 

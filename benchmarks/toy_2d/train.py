@@ -20,6 +20,7 @@ from benchmarks.toy_2d.config import Job
 from benchmarks.toy_2d.measures import energy_quality, sample_quality, sliced_wasserstein
 from benchmarks.toy_2d.targets import BOX, GaussianMixture, target
 from energyad.dxmi import DxMITrainer, MLPEnergy, TrainingRecord
+from energyad.dxmi.schedule import time_pairs
 from energyad.dxmi.single_step import single_step_trainer
 from energyad.errors import TrainingDiverged
 
@@ -135,7 +136,9 @@ def saved_bytes(trainer: DxMITrainer) -> Row:
     """Bytes of activations that one sampler update keeps for its backward pass."""
     T, generator = trainer.schedule.num_steps, chain_generator(0)
     chains = trainer.trajectory(64, generator=generator)
-    states, route, policy = chains.states[:-1], chains.route, trainer.game.policy
+    states, costs = chains.states[:-1], trainer.learner.cost_to_go
+    pairs = time_pairs(chains.route, states.device)
+    last = pairs.some(torch.tensor([T - 1]))
 
     def count(forward: Callable[[], object]) -> int:
         kept: dict[int, int] = {}
@@ -150,9 +153,9 @@ def saved_bytes(trainer: DxMITrainer) -> Row:
         return sum(kept.values())
 
     return {
-        "all_steps": count(lambda: policy.costs_to_go(states, route, generator)),
-        "one_step": count(lambda: policy.costs_to_go(states[T - 1 :], route[T - 1 :], generator)),
-        "through_time": count(lambda: policy.through_time(states[0], route, generator)),
+        "all_steps": count(lambda: costs.one_step(states, pairs, generator)),
+        "one_step": count(lambda: costs.one_step(states[T - 1 :], last, generator)),
+        "through_time": count(lambda: costs.through_time(states[0], chains.route, generator)),
     }
 
 

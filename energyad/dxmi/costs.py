@@ -1,4 +1,4 @@
-"""The two running costs of the sampler, each a module called with the states before and after every step."""
+"""The two running costs of the sampler: modules called with the states before and after every step."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from energyad.dxmi.objectives import adaptive_cost, path_cost, per_dimension
-from energyad.dxmi.schedule import NoiseSchedule, Route, route_index
+from energyad.dxmi.schedule import NoiseSchedule, Route, TimePairs, time_pairs
 from energyad.dxmi.settings import RunningCost
 
-MEMORY = 0.99
+DECAY = 0.99
 
 
 class PathCost(nn.Module):
@@ -25,10 +25,10 @@ class PathCost(nn.Module):
         self.register_buffer("betas", torch.tensor(betas), persistent=False)
 
     def forward(
-        self, x_t: Float[Tensor, "steps n *event"], x_next: Float[Tensor, "steps n *event"], route: Route
+        self, x_t: Float[Tensor, "steps n *event"], x_next: Float[Tensor, "steps n *event"], pairs: TimePairs
     ) -> Float[Tensor, "steps n"]:
         """Cost of each step, per dimension."""
-        return path_cost(x_t, x_next, self.betas[route_index(route, x_t.device)])
+        return path_cost(x_t, x_next, self.betas[pairs])
 
     def observe(self, states: Float[Tensor, "times n *event"], route: Route) -> None:
         """Nothing to adapt."""
@@ -44,17 +44,17 @@ class AdaptiveCost(nn.Module):
         self.register_buffer("squared_scales", torch.zeros(schedule.num_steps, schedule.num_steps + 1))
 
     def forward(
-        self, x_t: Float[Tensor, "steps n *event"], x_next: Float[Tensor, "steps n *event"], route: Route
+        self, x_t: Float[Tensor, "steps n *event"], x_next: Float[Tensor, "steps n *event"], pairs: TimePairs
     ) -> Float[Tensor, "steps n"]:
         """Cost of each step, per dimension."""
-        return adaptive_cost(x_t, x_next, self.squared_scales[route_index(route, x_t.device)])
+        return adaptive_cost(x_t, x_next, self.squared_scales[pairs])
 
     def observe(self, states: Float[Tensor, "times n *event"], route: Route) -> None:
         """Move the scales towards the squared steps of these chains; the first chains set them."""
         squared = per_dimension((states[1:] - states[:-1]).square()).mean(dim=1)
-        pairs = route_index(route, states.device)
+        pairs = time_pairs(route, states.device)
         old = self.squared_scales[pairs]
-        self.squared_scales[pairs] = torch.where(old == 0, squared, torch.lerp(squared, old, MEMORY))
+        self.squared_scales[pairs] = torch.where(old == 0, squared, torch.lerp(squared, old, DECAY))
 
 
 def running_cost(kind: RunningCost, schedule: NoiseSchedule) -> PathCost | AdaptiveCost:

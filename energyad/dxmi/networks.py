@@ -46,8 +46,26 @@ def time_features(times: Float[Tensor, "n k"]) -> Float[Tensor, "n f"]:
     return torch.cat([phases.sin(), phases.cos()], dim=1)
 
 
+def zero_linear(inputs: int, outputs: int, device: torch.device) -> nn.Linear:
+    """A linear layer of zeros, which draws no random numbers."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, device=device)
+    for weight in (layer.weight, layer.bias):
+        nn.init.zeros_(weight)
+    return layer
+
+
 class TimeMLP(nn.Module):
-    """A vector field conditioned on `num_times` times in [0, 1]: [n, d], [n, k] -> [n, out]."""
+    """A vector field conditioned on times in [0, 1]: x [n, d], times [n, k] -> [n, out].
+
+    Args:
+        dims: d.
+        hidden_widths: Widths of the hidden layers.
+        out: Width of the output.
+        num_times: k.
+        generator: Draws the weights.
+        diagonal_skip: Whether gains(times) * x is added, with a gain for each axis and of each time. A Gaussian of any
+            axis-aligned covariance then needs nothing of the hidden layers. `out` is `dims` then.
+    """
 
     def __init__(
         self,
@@ -57,14 +75,18 @@ class TimeMLP(nn.Module):
         out: int,
         num_times: int,
         generator: torch.Generator,
+        diagonal_skip: bool = False,
     ) -> None:
         super().__init__()
-        inputs = dims + 2 * len(FREQUENCIES) * num_times
-        self.layers = mlp((inputs, *hidden_widths, out), generator)
+        num_features = 2 * len(FREQUENCIES) * num_times
+        self.layers = mlp((dims + num_features, *hidden_widths, out), generator)
+        self.gains = zero_linear(num_features, dims, generator.device) if diagonal_skip else None
 
     def forward(self, x: Float[Tensor, "n d"], times: Float[Tensor, "n k"]) -> Float[Tensor, "n out"]:
         """Field at x."""
-        return self.layers(torch.cat([x, time_features(times)], dim=1))
+        features = time_features(times)
+        field = self.layers(torch.cat([x, features], dim=1))
+        return field if self.gains is None else field + self.gains(features) * x
 
 
 class MLPEnergy(nn.Module):
@@ -82,19 +104,58 @@ class MLPEnergy(nn.Module):
 
 
 class ValueMLP(nn.Module):
-    """Default value function for events that are vectors. Any module of the same call can take its place."""
+    """Default value function for events that are vectors. Any module of the same call can take its place.
 
-    def __init__(self, dims: int, hidden_widths: tuple[int, ...], *, generator: torch.Generator) -> None:
+    Args:
+        dims: Length of the vectors.
+        hidden_widths: Widths of the hidden layers.
+        generator: Draws the weights.
+        diagonal_skip: Whether mean(gains(times) * x^2) / 2 is added, with a gain for each axis and of each time: the
+            value of a Gaussian target of any axis-aligned covariance.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        hidden_widths: tuple[int, ...],
+        *,
+        generator: torch.Generator,
+        diagonal_skip: bool = False,
+    ) -> None:
         super().__init__()
         self.network = TimeMLP(dims, hidden_widths, out=1, num_times=1, generator=generator)
+        self.gains = zero_linear(2 * len(FREQUENCIES), dims, generator.device) if diagonal_skip else None
 
     def forward(self, x: Float[Tensor, "n d"], times: Float[Tensor, "n 1"]) -> Float[Tensor, " n"]:
         """Values at x; times are t / T."""
-        return self.network(x, times).squeeze(dim=1)
+        values = self.network(x, times).squeeze(dim=1)
+        if self.gains is None:
+            return values
+        return values + 0.5 * (self.gains(time_features(times)) * x.square()).mean(dim=1)
+
+
+class EnergyAsValue(nn.Module):
+    """An energy that is its own value function at every time, as in the paper's image experiments.
+
+    The value's updates then train the energy too.
+    """
+
+    def __init__(self, energy: nn.Module) -> None:
+        super().__init__()
+        self.energy = energy
+
+    def forward(self, x: Float[Tensor, "n *event"], times: Float[Tensor, "n 1"]) -> Float[Tensor, " n"]:
+        """Energies of x, whatever the time."""
+        return self.energy(x)
 
 
 def default_value(
     data: Float[Tensor, "n *event"], settings: DxMISettings, generator: torch.Generator
 ) -> ValueMLP:
     """A new value function for data of vectors, its weights drawn from the generator."""
-    return ValueMLP(event_dims(data), settings.hidden_widths, generator=generator)
+    return ValueMLP(
+        event_dims(data),
+        settings.hidden_widths,
+        generator=generator,
+        diagonal_skip=settings.diagonal_skip,
+    )

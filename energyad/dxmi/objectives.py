@@ -65,6 +65,19 @@ def value_loss(values: Float[Tensor, "steps n"], targets: Float[Tensor, "steps n
     return (values - targets.detach()).square().mean()
 
 
+def value_gradient_loss(
+    gradients: Float[Tensor, "steps n *event"], targets: Float[Tensor, "steps n *event"]
+) -> Float[Tensor, ""]:
+    """Mean squared distance of the value's gradients to the cost to go's, times the dimension.
+
+    One number a state says little of a gradient in hundreds of directions; its derivative along each of them says it.
+    Costs are means over the event's axes, so a gradient shrinks as 1 / d, its squared norm too, and the factor d undoes
+    that.
+    """
+    difference = (gradients - targets.detach()).flatten(2)
+    return difference.shape[2] * difference.square().sum(dim=2).mean()
+
+
 def power_mean(values: Float[Tensor, " n"], power: float) -> Float[Tensor, ""]:
     """(mean of values^power)^(1 / power). Beyond 1, which is for values above zero, the largest weigh more."""
     return values.mean() if power == 1 else values.pow(power).mean().pow(1 / power)

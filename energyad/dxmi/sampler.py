@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from energyad.dxmi.networks import TimeMLP, event_dims
-from energyad.dxmi.schedule import NoiseSchedule, Route, route_index
+from energyad.dxmi.schedule import NoiseSchedule, Route, TimePairs, time_pairs
 from energyad.dxmi.settings import DxMISettings
 
 
@@ -57,33 +58,42 @@ class GaussianSampler(nn.Module):
         self.register_buffer("velocity_factors", factors[1], persistent=False)
         self.log_sigmas = nn.Parameter(factors[2])
 
-    def route_log_sigmas(self, route: Route) -> Float[Tensor, " steps"]:
-        """log sigma of each step of a route."""
-        return self.log_sigmas[route_index(route, self.log_sigmas.device)]
+    def step_log_sigmas(self, pairs: TimePairs) -> Float[Tensor, " steps"]:
+        """log sigma of each step."""
+        return self.log_sigmas[pairs]
+
+    def fix_last_sigma(self, sigma: float) -> None:
+        """Set sigma of all steps that end at T, and keep it from learning."""
+        with torch.no_grad():
+            self.log_sigmas[:, -1] = math.log(sigma)
+        learned = torch.ones_like(self.log_sigmas)
+        learned[:, -1] = 0
+        self.log_sigmas.register_hook(lambda gradient: gradient * learned)
 
     def velocity(
-        self, states: Float[Tensor, "steps n *event"], route: Route
+        self, states: Float[Tensor, "steps n *event"], pairs: TimePairs
     ) -> Float[Tensor, "steps n *event"]:
-        """The network's guess at all steps of a route at once; states[k] is at time route[k]."""
-        times = torch.stack(route_index(route, states.device), dim=1)
+        """The network's guess at several steps at once; states[k] is at pairs.starts[k]."""
+        times = torch.stack(pairs, dim=1)
         rows = (times / self.schedule.num_steps).to(states.dtype).repeat_interleave(states.shape[1], dim=0)
         return self.network(states.flatten(0, 1), rows).unflatten(0, states.shape[:2])
 
-    def means(self, states: Float[Tensor, "steps n *event"], route: Route) -> Float[Tensor, "steps n *event"]:
-        """mu of all steps of a route at once; states[k] is at time route[k]."""
-        pairs = route_index(route, states.device)
+    def means(
+        self, states: Float[Tensor, "steps n *event"], pairs: TimePairs
+    ) -> Float[Tensor, "steps n *event"]:
+        """mu of several steps at once; states[k] is at pairs.starts[k]."""
         per_step = (-1, *[1] * (states.dim() - 1))
         a = self.state_factors[pairs].view(per_step)
         b = self.velocity_factors[pairs].view(per_step)
-        return a * states + b * self.velocity(states, route)
+        return a * states + b * self.velocity(states, pairs)
 
     def step(
-        self, states: Float[Tensor, "steps n *event"], route: Route, generator: torch.Generator
+        self, states: Float[Tensor, "steps n *event"], pairs: TimePairs, generator: torch.Generator
     ) -> Float[Tensor, "steps n *event"]:
-        """A reparameterised draw of the next state at all steps of a route at once."""
+        """A reparameterised draw of the next state of several steps at once."""
         epsilon = torch.randn(states.shape, generator=generator, device=states.device, dtype=states.dtype)
-        sigmas = self.route_log_sigmas(route).exp().view(-1, *[1] * (states.dim() - 1))
-        return self.means(states, route) + sigmas * epsilon
+        sigmas = self.step_log_sigmas(pairs).exp().view(-1, *[1] * (states.dim() - 1))
+        return self.means(states, pairs) + sigmas * epsilon
 
     def rollout(
         self,
@@ -102,7 +112,8 @@ class GaussianSampler(nn.Module):
         for t, s in pairwise(route):
             last = s == route[-1] and not noisy_end
             x_t = states[-1].unsqueeze(0)
-            x_s = self.means(x_t, (t, s)) if last else self.step(x_t, (t, s), generator)
+            pair = time_pairs((t, s), start.device)
+            x_s = self.means(x_t, pair) if last else self.step(x_t, pair, generator)
             states.append(x_s.squeeze(dim=0))
         return Trajectory(torch.stack(states), route)
 
@@ -127,5 +138,12 @@ def default_sampler(
 ) -> GaussianSampler:
     """A new sampler for data of vectors, its weights drawn from the generator."""
     dims = event_dims(data)
-    network = TimeMLP(dims, settings.hidden_widths, out=dims, num_times=2, generator=generator)
+    network = TimeMLP(
+        dims,
+        settings.hidden_widths,
+        out=dims,
+        num_times=2,
+        generator=generator,
+        diagonal_skip=settings.diagonal_skip,
+    )
     return GaussianSampler(network, NoiseSchedule.from_settings(settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -19,11 +20,21 @@ Route = tuple[int, ...]
 MAX_BETA = 0.999
 
 
+class TimePairs(NamedTuple):
+    """Times at which steps start and end. As a tuple it indexes tables [t, s] of all pairs of times."""
+
+    starts: Int[Tensor, " steps"]
+    ends: Int[Tensor, " steps"]
+
+    def some(self, steps: Int[Tensor, " k"]) -> TimePairs:
+        """The pairs of these steps alone."""
+        return TimePairs(self.starts[steps], self.ends[steps])
+
+
 @lru_cache(maxsize=256)
-def route_index(route: Route, device: torch.device) -> tuple[Int[Tensor, " steps"], Int[Tensor, " steps"]]:
-    """Times at which the steps of a route start and end; kept, since small chains ask for them all the time."""
-    starts, ends = torch.tensor(list(pairwise(route)), device=device).T
-    return starts, ends
+def time_pairs(route: Route, device: torch.device) -> TimePairs:
+    """Times of the steps of a route; cached, since small chains ask for them all the time."""
+    return TimePairs(*torch.tensor(list(pairwise(route)), device=device).T)
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,15 @@ class NoiseSchedule:
         angles = torch.linspace(torch.pi / 2, 0, num_steps + 1, dtype=torch.float64)
         survival = angles.cos().square()
         return cls.from_betas((1 - survival[:-1] / survival[1:]).clamp(max=MAX_BETA).tolist())
+
+    @classmethod
+    def karras(
+        cls, num_steps: int, *, sigma_min: float = 0.02, sigma_max: float = 80.0, rho: float = 7.0
+    ) -> NoiseSchedule:
+        """EDM's noise levels (arXiv 2206.00364, equation 5), as the variance-preserving process of equal ratios."""
+        ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
+        sigmas = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+        return cls((*(1 / (1 + sigmas.square())).tolist(), 1.0))
 
     @classmethod
     def from_settings(cls, settings: DxMISettings) -> NoiseSchedule:

@@ -70,7 +70,27 @@ class DxMISettings(SettingsGroup):
     batch_size: PositiveInt = setting(256, "Data points, and chains, of an iteration.")
     energy_lr: PositiveFloat = setting(2e-4, "Learning rate of the energy.")
     sampler_lr: PositiveFloat = setting(1e-3, "Learning rate of the sampler.")
+    sigma_lr: PositiveFloat | None = setting(
+        None, "Learning rate of the sampler's standard deviations; none takes the sampler's."
+    )
+    last_sigma: PositiveFloat | None = setting(
+        None, "Fixed standard deviation of the step that ends at the data; none learns it."
+    )
     value_lr: PositiveFloat = setting(2e-3, "Learning rate of the value function.")
+    value_gradient_weight: NonNegativeFloat = setting(
+        5.0,
+        "Weight of the error in the value's gradient beside that in the value. At 0 the sampler follows a gradient that "
+        "nothing has taught, and fails in many dimensions.",
+    )
+    value_updates_per_sampler_update: PositiveInt = setting(
+        1, "Value updates for each sampler update, each from a draw of its own."
+    )
+    frozen_sampler_iterations: NonNegativeInt = setting(
+        0, "First iterations, in which energy and value alone are trained."
+    )
+    sampler_gradient_clip: PositiveFloat | None = setting(
+        None, "Largest norm of the sampler's gradient; none clips nothing."
+    )
     energy_beta1: BelowOne = setting(0.0, "Momentum of the energy's Adam.")
     sampler_steps_per_iteration: PositiveInt = setting(
         2, "Sampler and value updates for each energy update, on one set of chains."
@@ -78,7 +98,13 @@ class DxMISettings(SettingsGroup):
     chains_per_update: PositiveInt | None = setting(
         None, "Chains that a sampler update uses, at most batch_size; none takes all."
     )
+    steps_per_update: PositiveInt | None = setting(
+        None,
+        "Steps of the chains, drawn anew, that a sampler update uses; none takes all. Its memory and time do not grow "
+        "with num_steps then.",
+    )
     energy_average: BelowOne = setting(0.999, "Decay of the running average of the energy's weights.")
+    sampler_average: BelowOne = setting(0.999, "Decay of the running average of the sampler's weights.")
     decay_iterations: PositiveInt | None = setting(
         None, "Length of the cosine decay of all learning rates; none keeps them constant."
     )
@@ -91,6 +117,10 @@ class DxMISettings(SettingsGroup):
     pretrain_lr: PositiveFloat = setting(1e-3, "Their learning rate.")
     hidden_widths: tuple[PositiveInt, ...] = setting(
         (128, 128, 128), "Hidden layers of the default networks."
+    )
+    diagonal_skip: bool = setting(
+        True,
+        "Whether the default networks hold a linear part (the value a quadratic one) with a gain for each axis and time.",
     )
     energy_bound: float = setting(1e4, "Energy beyond which a training counts as diverged.")
     sigma_bounds: tuple[float, float] = setting(

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from energyad.dxmi.sampler import GaussianSampler
+from energyad.dxmi.schedule import time_pairs
 from energyad.dxmi.trainer import DxMITrainer
 
 
@@ -23,8 +24,8 @@ class SingleStepGenerator(nn.Module):
         self, start: Float[Tensor, "n *event"], generator: torch.Generator
     ) -> Float[Tensor, "n *event"]:
         """Samples from starts such as `DxMITrainer.start` draws."""
-        route = self.sampler.schedule.route(1)
-        return self.sampler.step(start.unsqueeze(0), route, generator)[0]
+        pair = time_pairs(self.sampler.schedule.route(1), start.device)
+        return self.sampler.step(start.unsqueeze(0), pair, generator)[0]
 
 
 def single_step_trainer(trainer: DxMITrainer, *, iterations: int) -> DxMITrainer:

@@ -1,4 +1,4 @@
-"""The loop: it owns the players, the randomness, the records and the checkpoints."""
+"""The loop: it owns the networks, the randomness, the records and the checkpoints."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from energyad.dxmi.game import Game
+from energyad.dxmi.learner import Learner
 from energyad.dxmi.networks import default_value
 from energyad.dxmi.pretrain import pretrain_denoiser
 from energyad.dxmi.record import TrainingRecord, check_health
 from energyad.dxmi.sampler import GaussianSampler, Trajectory, default_sampler
-from energyad.dxmi.schedule import NoiseSchedule, Route
+from energyad.dxmi.schedule import NoiseSchedule, Route, TimePairs, time_pairs
 from energyad.dxmi.settings import DxMISettings
 from energyad.dxmi.state import TrainingState, read_checkpoint, write_checkpoint
 from energyad.errors import DataError, TrainingDiverged
@@ -54,14 +54,15 @@ class DxMITrainer:
         self.iteration, self.pretrained = 0, False
         sampler = default_sampler(data, settings, generator) if sampler is None else sampler
         value = default_value(data, settings, generator) if value is None else value
-        self.game = Game(
+        self.learner = Learner(
             energy=energy.to(data.device),
             sampler=sampler.to(data.device),
             value=value.to(data.device),
             settings=settings,
         )
-        self.energy, self.averaged_energy = self.game.energy, self.game.averaged_energy
-        self.sampler, self.value = self.game.sampler, self.game.value
+        self.energy, self.averaged_energy = self.learner.energy, self.learner.averaged_energy
+        self.averaged_sampler = self.learner.averaged_sampler
+        self.sampler, self.value = self.learner.sampler, self.learner.value
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -72,7 +73,7 @@ class DxMITrainer:
         """Train on, pretraining first if the settings ask for it; a record every so often and at the end.
 
         Raises:
-            TrainingDiverged: at the record that shows it, all players put back to the last record's state.
+            TrainingDiverged: at the record that shows it, everything put back to the last record's state.
         """
         if not self.pretrained and self.settings.pretrain_iterations > 0:
             self.pretrain()
@@ -92,7 +93,7 @@ class DxMITrainer:
     def pretrain(self) -> float:
         """Fit the sampler as a DDPM for `settings.pretrain_iterations`; returns the loss reached."""
         self.pretrained = True
-        return pretrain_denoiser(
+        loss = pretrain_denoiser(
             self.sampler,
             self.data,
             iterations=self.settings.pretrain_iterations,
@@ -101,26 +102,25 @@ class DxMITrainer:
             generator=self.generator,
             any_steps=self.settings.trained_steps is not None,
         )
+        self.averaged_sampler.load_state_dict(self.sampler.state_dict())
+        return loss
 
     def update(self) -> Float[Tensor, " 6"]:
         """One iteration; means of energy on data and samples, the three losses, and the running cost."""
-        settings, game = self.settings, self.game
-        game.set_learning_rates(self.iteration)
+        settings, learner = self.settings, self.learner
+        learner.set_learning_rates(self.iteration)
         route = self._draw_route()
         with torch.no_grad():
             start = self.start(settings.batch_size, generator=self.generator)
             chains = self.sampler.rollout(start, generator=self.generator, route=route)
-            game.running_cost.observe(chains.states, route)
-        of_energy = game.move_energy(self._draw_data(settings.batch_size, self.generator), chains.samples)
-        game.average_energy(self.iteration)
+            learner.running_cost.observe(chains.states, route)
+        data = self._draw_data(settings.batch_size, self.generator)
+        of_energy = learner.update_energy(data, chains.samples)
         for _ in range(settings.sampler_steps_per_iteration):
-            states = self._pick_chains(chains.states[:-1])
-            if settings.sampler_update == "through_time":
-                of_policy = game.move_policy_through_time(states[0], route, self.generator)
-            else:
-                of_policy = game.move_policy(states, route, self.generator)
+            of_sampler = self._update_sampler_and_value(chains)
+        learner.update_averages(self.iteration)
         self.iteration += 1
-        return torch.cat([of_energy, of_policy])
+        return torch.cat([of_energy, of_sampler])
 
     def start(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n *event"]:
         """x_0 of so many chains."""
@@ -130,25 +130,35 @@ class DxMITrainer:
         return torch.randn(shape, generator=generator, device=self.data.device, dtype=self.data.dtype)
 
     @torch.no_grad()
-    def trajectory(self, n: int, *, generator: torch.Generator, steps: int | None = None) -> Trajectory:
-        """Chains of today's sampler, all T steps or (given `trained_steps`) fewer, evenly spaced."""
+    def trajectory(
+        self, n: int, *, generator: torch.Generator, steps: int | None = None, averaged: bool = False
+    ) -> Trajectory:
+        """Draw chains of today's sampler or, if `averaged`, of the running average of its weights.
+
+        Args:
+            n: Number of chains.
+            generator: Source of the randomness.
+            steps: Number of steps, evenly spaced; None for all T. Fewer need `trained_steps`.
+            averaged: Whether the sampler of the averaged weights is used.
+        """
         route = self.schedule.route(self.schedule.num_steps if steps is None else steps)
-        return self.sampler.rollout(self.start(n, generator=generator), generator=generator, route=route)
+        sampler = self.averaged_sampler if averaged else self.sampler
+        return sampler.rollout(self.start(n, generator=generator), generator=generator, route=route)
 
     def sample(
-        self, n: int, *, generator: torch.Generator, steps: int | None = None
+        self, n: int, *, generator: torch.Generator, steps: int | None = None, averaged: bool = False
     ) -> Float[Tensor, "n *event"]:
-        """Final samples of today's sampler."""
-        return self.trajectory(n, generator=generator, steps=steps).samples
+        """Draw final samples; see `trajectory`."""
+        return self.trajectory(n, generator=generator, steps=steps, averaged=averaged).samples
 
     def state(self) -> TrainingState:
         """A copy of everything that training changes."""
         counters = {"iteration": self.iteration, "pretrained": int(self.pretrained)}
-        return TrainingState.of(counters, self.game.modules, self.game.optimizers, self.generator)
+        return TrainingState.of(counters, self.learner.modules, self.learner.optimizers, self.generator)
 
     def load_state(self, state: TrainingState) -> None:
         """Go back, or on, to a state."""
-        state.restore(self.game.modules, self.game.optimizers, self.generator)
+        state.restore(self.learner.modules, self.learner.optimizers, self.generator)
         self.iteration, self.pretrained = state.counters["iteration"], bool(state.counters["pretrained"])
 
     def save_checkpoint(self, folder: str | Path) -> None:
@@ -185,6 +195,30 @@ class DxMITrainer:
         trainer.load_state(state)
         return trainer
 
+    def _update_sampler_and_value(self, chains: Trajectory) -> Float[Tensor, " 3"]:
+        settings, learner = self.settings, self.learner
+        freeze = self.iteration < settings.frozen_sampler_iterations
+        states = self._pick_chains(chains.states[:-1])
+        if settings.sampler_update == "through_time":
+            if freeze:
+                return torch.zeros(3, device=states.device)
+            return learner.update_sampler_through_time(states[0], chains.route, self.generator)
+        states, pairs = self._pick_steps(states, time_pairs(chains.route, states.device))
+        # Before the sampler's: what it follows should be of the sampler as it is.
+        for _ in range(settings.value_updates_per_sampler_update - 1):
+            learner.update_sampler_and_value(states, pairs, self.generator, freeze_sampler=True)
+        return learner.update_sampler_and_value(states, pairs, self.generator, freeze_sampler=freeze)
+
+    def _pick_steps(
+        self, states: Float[Tensor, "steps n *event"], pairs: TimePairs
+    ) -> tuple[Float[Tensor, "some n *event"], TimePairs]:
+        limit = self.settings.steps_per_update
+        if limit is None or limit >= len(states):
+            return states, pairs
+        drawn = torch.randperm(len(states), generator=self.generator, device=states.device)[:limit]
+        steps = drawn.sort().values
+        return states[steps], pairs.some(steps)
+
     def _pick_chains(self, states: Float[Tensor, "steps n *event"]) -> Float[Tensor, "steps m *event"]:
         limit, n = self.settings.chains_per_update, states.shape[1]
         if limit is None or limit >= n:
@@ -212,5 +246,5 @@ class DxMITrainer:
             sampler_loss=sampler,
             value_loss=value,
             running_cost=cost,
-            sigmas=tuple(self.sampler.route_log_sigmas(full).exp().tolist()),
+            sigmas=tuple(self.sampler.step_log_sigmas(time_pairs(full, self.data.device)).exp().tolist()),
         )

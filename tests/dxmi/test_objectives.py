@@ -10,18 +10,21 @@ from torch.distributions import Normal
 
 from energyad.dxmi import DxMISettings, GaussianSampler, NoiseSchedule, objectives
 from energyad.dxmi.costs import AdaptiveCost, PathCost
-from energyad.dxmi.game import Game
+from energyad.dxmi.learner import Learner
 from energyad.dxmi.networks import MLPEnergy, TimeMLP, ValueMLP
+from energyad.dxmi.schedule import time_pairs
 
 from .players import seeded
 
 T, N = 3, 64
+ROUTE = (0, 1, 2, 3)
+PAIRS = time_pairs(ROUTE, torch.device("cpu"))
 
 
-def a_game(**options):
+def a_learner(**options):
     settings = DxMISettings(num_steps=T, **options)
     network = TimeMLP(2, (16,), out=2, num_times=2, generator=seeded(1))
-    return Game(
+    return Learner(
         energy=MLPEnergy(2, (16,), generator=seeded()),
         sampler=GaussianSampler(network, NoiseSchedule.cosine(T)),
         value=ValueMLP(2, (16,), generator=seeded(2)),
@@ -51,7 +54,7 @@ def test_adaptive_cost_of_the_observed_chains_is_one_half():
     states = torch.randn(T + 1, N, 2, generator=seeded())
     cost, route = AdaptiveCost(NoiseSchedule.cosine(T)), (0, 1, 2, 3)
     cost.observe(states, route)
-    observed = cost(states[:-1], states[1:], route).mean(dim=1)
+    observed = cost(states[:-1], states[1:], time_pairs(route, states.device)).mean(dim=1)
     torch.testing.assert_close(observed, torch.full((T,), 0.5))
 
 
@@ -63,39 +66,39 @@ def test_adaptive_scales_move_by_a_hundredth():
 
 
 def test_value_target_of_the_last_step_is_energy_plus_cost_minus_entropy():
-    game, states, route = a_game(temperature=0.3), some_states(), (0, 1, 2, 3)
-    x_next = game.sampler.step(states, route, seeded(5))
-    costs, running = game.policy.costs_to_go(states, route, seeded(5))
-    expected = game.energy(x_next[-1]) + 0.3 * (running[-1] - game.sampler.log_sigmas[2, 3])
+    learner, states = a_learner(temperature=0.3), some_states()
+    x_next = learner.sampler.step(states, PAIRS, seeded(5))
+    costs, running = learner.cost_to_go.one_step(states, PAIRS, seeded(5))
+    expected = learner.energy(x_next[-1]) + 0.3 * (running[-1] - learner.sampler.log_sigmas[2, 3])
     torch.testing.assert_close(costs[-1], expected)
-    torch.testing.assert_close(running, PathCost(NoiseSchedule.cosine(T))(states, x_next, route))
+    torch.testing.assert_close(running, PathCost(NoiseSchedule.cosine(T))(states, x_next, PAIRS))
 
 
 def test_value_target_of_an_earlier_step_looks_at_the_next_value():
-    game, states, route = a_game(temperature=0.3), some_states(), (0, 1, 2, 3)
-    torch.nn.init.normal_(game.value.network.layers[-1].weight, generator=seeded())
-    x_next = game.sampler.step(states, route, seeded(5))
-    costs, running = game.policy.costs_to_go(states, route, seeded(5))
+    learner, states = a_learner(temperature=0.3), some_states()
+    torch.nn.init.normal_(learner.value.network.layers[-1].weight, generator=seeded())
+    x_next = learner.sampler.step(states, PAIRS, seeded(5))
+    costs, running = learner.cost_to_go.one_step(states, PAIRS, seeded(5))
     for t in (0, 1):
-        following = game.value(x_next[t], torch.full((N, 1), (t + 1) / T))
+        following = learner.value(x_next[t], torch.full((N, 1), (t + 1) / T))
         torch.testing.assert_close(
-            costs[t], following + 0.3 * (running[t] - game.sampler.log_sigmas[t, t + 1])
+            costs[t], following + 0.3 * (running[t] - learner.sampler.log_sigmas[t, t + 1])
         )
 
 
 @pytest.mark.parametrize("through_time", [False, True])
 def test_sampler_loss_touches_no_energy_or_value_parameter(through_time):
-    game, states, route = a_game(), some_states(), (0, 1, 2, 3)
-    policy = game.policy
+    learner, states = a_learner(), some_states()
+    cost_to_go = learner.cost_to_go
     costs = (
-        policy.through_time(states[0], route, seeded())[0]
+        cost_to_go.through_time(states[0], ROUTE, seeded())[0]
         if through_time
-        else policy.costs_to_go(states, route, seeded())[0]
+        else cost_to_go.one_step(states, PAIRS, seeded())[0]
     )
     objectives.sampler_loss(costs).backward()
-    assert all(weight.grad is None for weight in [*game.energy.parameters(), *game.value.parameters()])
-    assert all(weight.requires_grad for weight in [*game.energy.parameters(), *game.value.parameters()])
-    assert all(weight.grad is not None for weight in game.sampler.parameters())
+    assert all(weight.grad is None for weight in [*learner.energy.parameters(), *learner.value.parameters()])
+    assert all(weight.requires_grad for weight in [*learner.energy.parameters(), *learner.value.parameters()])
+    assert all(weight.grad is not None for weight in learner.sampler.parameters())
 
 
 def test_more_entropy_lowers_the_sampler_loss():
@@ -106,11 +109,11 @@ def test_more_entropy_lowers_the_sampler_loss():
 
 
 def test_energy_falls_on_data_and_rises_on_samples_when_it_moves():
-    game = a_game(energy_lr=1e-2)
+    learner = a_learner(energy_lr=1e-2)
     data, samples = torch.full((N, 2), 1.0), torch.full((N, 2), -1.0)
     for _ in range(20):
-        game.move_energy(data, samples)
-    assert game.energy(data).mean() < -0.1 < 0.1 < game.energy(samples).mean()
+        learner.update_energy(data, samples)
+    assert learner.energy(data).mean() < -0.1 < 0.1 < learner.energy(samples).mean()
 
 
 def test_energy_is_bounded_by_half_the_inverse_regularization():
@@ -139,14 +142,14 @@ def test_value_moves_to_the_cost_to_go():
 
 def test_regressed_value_predicts_the_cost_of_its_own_state():
     # Zero learning rates hold the sampler still; states of each time have their own cost.
-    game = a_game(value_lr=3e-3, sampler_lr=1e-9, temperature=1.0)
-    states, route = some_states(), (0, 1, 2, 3)
+    learner = a_learner(value_lr=3e-3, sampler_lr=1e-9, temperature=1.0)
+    states = some_states()
     generator = seeded()
     for _ in range(600):
-        game.move_policy(states, route, generator)
-    draws = torch.stack([game.policy.costs_to_go(states, route, generator)[0] for _ in range(200)])
+        learner.update_sampler_and_value(states, PAIRS, generator)
+    draws = torch.stack([learner.cost_to_go.one_step(states, PAIRS, generator)[0] for _ in range(200)])
     expected = draws.mean(dim=0)[1:].detach()
-    learned = game.policy.values(states[1:], route[1:-1]).detach()
+    learned = learner.cost_to_go.values(states[1:], PAIRS.starts[1:]).detach()
     assert (expected[0].mean() - expected[1].mean()).abs() > 0.3
     torch.testing.assert_close(learned.mean(dim=1), expected.mean(dim=1), atol=0.1, rtol=0)
     for k in range(2):
@@ -154,11 +157,11 @@ def test_regressed_value_predicts_the_cost_of_its_own_state():
 
 
 def test_sampler_moves_down_the_energy():
-    game = a_game(sampler_lr=1e-2, temperature=0.0)
-    torch.nn.init.normal_(game.energy.layers[-1].weight, generator=seeded())
-    before = game.policy.through_time(some_states()[0], (0, 1, 2, 3), seeded())[0].mean()
+    learner = a_learner(sampler_lr=1e-2, temperature=0.0)
+    torch.nn.init.normal_(learner.energy.layers[-1].weight, generator=seeded())
+    before = learner.cost_to_go.through_time(some_states()[0], ROUTE, seeded())[0].mean()
     for seed in range(100):
-        chains = game.sampler.rollout(some_states(seed)[0], generator=seeded(seed)).states.detach()
-        game.move_policy(chains[:-1], (0, 1, 2, 3), seeded(seed))
-    after = game.policy.through_time(some_states()[0], (0, 1, 2, 3), seeded())[0].mean()
+        chains = learner.sampler.rollout(some_states(seed)[0], generator=seeded(seed)).states.detach()
+        learner.update_sampler_and_value(chains[:-1], PAIRS, seeded(seed))
+    after = learner.cost_to_go.through_time(some_states()[0], ROUTE, seeded())[0].mean()
     assert after < before - 0.1

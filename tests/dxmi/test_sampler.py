@@ -8,6 +8,7 @@ import torch
 from energyad.dxmi import GaussianSampler, NoiseSchedule
 from energyad.dxmi.networks import TimeMLP
 from energyad.dxmi.pretrain import pretrain_denoiser
+from energyad.dxmi.schedule import time_pairs
 from energyad.dxmi.single_step import SingleStepGenerator, single_step_trainer
 
 from .players import ring, seeded, small_trainer
@@ -24,8 +25,8 @@ def test_a_step_is_gaussian_with_the_learned_sigma():
     sampler = small_trainer().sampler
     with torch.no_grad():
         sampler.log_sigmas[1, 2] = -1.0
-        x = torch.zeros(1, 100_000, 2)
-        draws = sampler.step(x, (1, 2), seeded()) - sampler.means(x, (1, 2))
+        x, pair = torch.zeros(1, 100_000, 2), time_pairs((1, 2), torch.device("cpu"))
+        draws = sampler.step(x, pair, seeded()) - sampler.means(x, pair)
     assert draws.std().item() == pytest.approx(torch.tensor(-1.0).exp().item(), rel=0.01)
     assert draws.mean().item() == pytest.approx(0, abs=0.01)
 
@@ -34,7 +35,7 @@ def test_a_chain_without_noise_at_its_end_returns_the_last_mean():
     sampler, start = small_trainer().sampler, torch.randn(50, 2, generator=seeded())
     with torch.no_grad():
         chains = sampler.rollout(start, generator=seeded(1), noisy_end=False)
-        mean = sampler.means(chains.states[-2].unsqueeze(0), (2, 3))[0]
+        mean = sampler.means(chains.states[-2].unsqueeze(0), time_pairs((2, 3), start.device))[0]
     assert torch.equal(chains.samples, mean)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from energyad.dxmi import DxMISettings, GaussianSampler, NoiseSchedule
+from energyad.dxmi.schedule import time_pairs
 from energyad.errors import SettingsError
 
 from .players import seeded
@@ -55,7 +56,7 @@ def test_the_mean_given_the_true_velocity_is_the_posterior_mean():
         def forward(self, x, times):
             return noisy**0.5 * noise - (1 - noisy) ** 0.5 * data
 
-    mean = GaussianSampler(Oracle(), schedule).means(x_t.unsqueeze(0), (t, s))[0]
+    mean = GaussianSampler(Oracle(), schedule).means(x_t.unsqueeze(0), time_pairs((t, s), x_t.device))[0]
     # Bayes: q(x_s | x_T) = N(sqrt(clean) x_T, 1 - clean), q(x_t | x_s) = N(sqrt(1 - beta) x_s, beta).
     beta = schedule.beta(t, s)
     precision = 1 / (1 - clean) + (1 - beta) / beta

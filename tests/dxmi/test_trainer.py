@@ -20,6 +20,12 @@ EVERYTHING = {
     "running_cost": "adaptive",
     "trained_steps": (1, 3),
     "chains_per_update": 16,
+    "steps_per_update": 2,
+    "sigma_lr": 1e-4,
+    "last_sigma": 0.1,
+    "frozen_sampler_iterations": 4,
+    "value_updates_per_sampler_update": 2,
+    "sampler_gradient_clip": 0.1,
 }
 
 
@@ -171,7 +177,7 @@ def test_averaged_energy_lags_behind_the_energy():
 def test_learning_rates_decay_to_their_floor_and_stay():
     trainer = small_trainer(decay_iterations=10, final_lr_fraction=0.25, energy_lr=1e-3)
     list(trainer.run(15))
-    assert trainer.game.optimizers["energy"].param_groups[0]["lr"] == pytest.approx(0.25e-3)
+    assert trainer.learner.optimizers["energy"].param_groups[0]["lr"] == pytest.approx(0.25e-3)
 
 
 def test_a_broken_checkpoint_is_named(tmp_path):
