@@ -11,7 +11,7 @@ from torch.distributions import Normal
 from energyad.dxmi import DxMISettings, GaussianSampler, NoiseSchedule, objectives
 from energyad.dxmi.costs import AdaptiveCost, PathCost
 from energyad.dxmi.learner import Learner
-from energyad.dxmi.networks import MLPEnergy, TimeMLP, ValueMLP
+from energyad.dxmi.networks import EnergyAsValue, MLPEnergy, TimeMLP, ValueMLP
 from energyad.dxmi.schedule import time_pairs
 
 from .players import seeded
@@ -165,3 +165,74 @@ def test_sampler_moves_down_the_energy():
         learner.update_sampler_and_value(chains[:-1], PAIRS, seeded(seed))
     after = learner.cost_to_go.through_time(some_states()[0], ROUTE, seeded())[0].mean()
     assert after < before - 0.1
+
+
+def test_some_steps_cost_what_they_cost_among_all_steps():
+    learner, states = a_learner(), some_states()
+    torch.nn.init.normal_(learner.value.network.layers[-1].weight, generator=seeded())
+    with torch.no_grad():
+        learner.sampler.log_sigmas.fill_(-30)  # the noise of both calls is none
+        everything = learner.cost_to_go.one_step(states, PAIRS, seeded())[0]
+        for chosen in ([0], [1, 2], [0, 2]):
+            steps = torch.tensor(chosen)
+            some = learner.cost_to_go.one_step(states[steps], PAIRS.some(steps), seeded())[0]
+            torch.testing.assert_close(some, everything[steps])
+
+
+def test_value_gradient_loss_does_not_depend_on_the_dimension():
+    losses = []
+    for dims in (1, 16, 400):
+        # The gradient of a mean over the axes shrinks as their number grows.
+        gradients = torch.randn(3, 2000, dims, generator=seeded()) / dims
+        losses.append(objectives.value_gradient_loss(gradients, torch.zeros_like(gradients)).item())
+    assert losses == pytest.approx([1.0] * 3, rel=0.1)
+
+
+def test_a_frozen_sampler_holds_still_while_the_value_learns():
+    learner = a_learner()
+    before = [weight.clone() for weight in learner.sampler.parameters()]
+    values = [weight.clone() for weight in learner.value.parameters()]
+    learner.update_sampler_and_value(some_states(), PAIRS, seeded(), freeze_sampler=True)
+    assert all(torch.equal(*pair) for pair in zip(before, learner.sampler.parameters(), strict=True))
+    assert not all(torch.equal(*pair) for pair in zip(values, learner.value.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("sigma_lr", [None, 1e-2])
+def test_a_fixed_last_sigma_stays_and_the_others_learn(sigma_lr: float | None):
+    learner = a_learner(last_sigma=0.05, sigma_lr=sigma_lr, sampler_lr=1e-2)
+    before = learner.sampler.step_log_sigmas(PAIRS).detach().clone()
+    for seed in range(3):
+        learner.update_sampler_and_value(some_states(seed), PAIRS, seeded(seed))
+    after = learner.sampler.step_log_sigmas(PAIRS).detach()
+    assert after[-1].exp().item() == pytest.approx(0.05)
+    assert (after[:-1] != before[:-1]).all()
+
+
+def test_clipped_sampler_gradients_have_at_most_that_norm():
+    learner = a_learner(sampler_gradient_clip=1e-3, temperature=1.0)
+    learner.update_sampler_and_value(some_states(), PAIRS, seeded())
+    norms = [weight.grad.norm() for weight in learner.sampler.parameters()]
+    assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_an_energy_as_value_is_trained_by_the_values_updates():
+    learner = a_learner()
+    energy = MLPEnergy(2, (16,), generator=seeded())
+    settings = DxMISettings(num_steps=T)
+    shared = Learner(energy=energy, sampler=learner.sampler, value=EnergyAsValue(energy), settings=settings)
+    x = some_states()[0]
+    torch.testing.assert_close(shared.value(x, torch.zeros(N, 1)), energy(x))
+    before = energy(x).detach()
+    shared.update_sampler_and_value(some_states(), PAIRS, seeded())
+    assert not torch.equal(energy(x), before)
+    assert all(weight.requires_grad for weight in energy.parameters())
+
+
+def test_a_diagonal_skip_changes_nothing_at_first():
+    x, times = some_states()[0], torch.full((N, 2), 0.3)
+    plain = TimeMLP(2, (16,), out=2, num_times=2, generator=seeded())
+    skip = TimeMLP(2, (16,), out=2, num_times=2, generator=seeded(), diagonal_skip=True)
+    torch.testing.assert_close(skip(x, times), plain(x, times))
+    with torch.no_grad():
+        skip.gains.bias.copy_(torch.tensor([2.0, 0.0]))
+    torch.testing.assert_close(skip(x, times) - plain(x, times), x * torch.tensor([2.0, 0.0]))

@@ -207,3 +207,15 @@ def test_a_checkpoint_of_other_networks_is_named(tmp_path):
 def test_trained_steps_must_be_steps_of_the_schedule():
     with pytest.raises(SettingsError, match="trained_steps"):
         replace(DxMISettings(num_steps=3), trained_steps=(1, 4))
+
+
+def test_averaged_sampler_starts_at_the_pretrained_one_and_lags():
+    trainer = small_trainer(pretrain_iterations=3, sampler_average=0.99)
+    trainer.pretrain()
+    assert torch.equal(
+        trainer.sample(9, generator=seeded(1)), trainer.sample(9, generator=seeded(1), averaged=True)
+    )
+    list(trainer.run(20))
+    assert not torch.equal(
+        trainer.sample(9, generator=seeded(1)), trainer.sample(9, generator=seeded(1), averaged=True)
+    )

@@ -1,0 +1,1 @@
+"""DxDP where the optimum is known, on latents of real parts, and its memory and time."""
