@@ -79,8 +79,8 @@ class DxMISettings(SettingsGroup):
     value_lr: PositiveFloat = setting(2e-3, "Learning rate of the value function.")
     value_gradient_weight: NonNegativeFloat = setting(
         5.0,
-        "Weight of the error in the value's gradient beside that in the value. At 0 the sampler follows a gradient that "
-        "nothing has taught, and fails in many dimensions.",
+        "Weight of the error in the value's gradient beside that in the value. At 0 the sampler follows a gradient "
+        "that nothing has taught, and fails in many dimensions.",
     )
     value_updates_per_sampler_update: PositiveInt = setting(
         1, "Value updates for each sampler update, each from a draw of its own."
@@ -120,7 +120,7 @@ class DxMISettings(SettingsGroup):
     )
     diagonal_skip: bool = setting(
         True,
-        "Whether the default networks hold a linear part (the value a quadratic one) with a gain for each axis and time.",
+        "Whether default networks hold a linear part (the value a quadratic one), with a gain for each axis and time.",
     )
     energy_bound: float = setting(1e4, "Energy beyond which a training counts as diverged.")
     sigma_bounds: tuple[float, float] = setting(
