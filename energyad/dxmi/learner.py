@@ -162,7 +162,7 @@ class Learner:
         return loss
 
 
-def adam(parameters: Iterable[nn.Parameter], learning_rate: float, *, beta1: float = 0.9) -> torch.optim.Adam:
+def adam(parameters: Iterable[Tensor], learning_rate: float, *, beta1: float = 0.9) -> torch.optim.Adam:
     """Adam that remembers its first learning rate."""
     groups = [{"params": list(parameters), "initial_lr": learning_rate}]
     return torch.optim.Adam(groups, lr=learning_rate, betas=(beta1, 0.999), fused=True)
