@@ -20,6 +20,7 @@ PACKAGES: Final[dict[Extra, dict[str, str]]] = {
         "onnx": "onnx",
         "onnxscript": "onnxscript",
         "sklearn": "scikit-learn",
+        "tomlkit": "TOML Kit",
     },
     "serve": {
         "fastapi": "FastAPI",

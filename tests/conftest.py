@@ -68,6 +68,7 @@ def quick_settings() -> FitSettings:
     return FitSettings().with_values(
         {
             "input.image_size": 128,
+            "augmentation.rotation": "off",
             "energy.latent_dim": 48,
             "energy.width": 64,
             "energy.bottleneck": 16,
@@ -97,7 +98,6 @@ def fitted_detector(demo_category: Category, quick_settings: FitSettings, shared
                 demo_category.train_good,
                 name=demo_category.name,
                 settings=quick_settings,
-                any_direction=False,  # as it would find out, in seconds
                 threads=1,
             ).save(folder)
     return AnomalyDetector.load(folder, threads=1)

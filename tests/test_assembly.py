@@ -29,6 +29,7 @@ pytestmark = [
 PLAIN = FitSettings().with_values(
     {
         "input.image_size": 64,
+        "augmentation.rotation": "off",
         "energy.pretrain_steps": 5,
         "dxmi.iterations": 0,
         "memory_bank.size": 0,
@@ -57,15 +58,13 @@ IMAGES = [render_good(0, "train", index, size=64) for index in range(8)]
 @pytest.fixture(scope="module")
 def plain() -> AnomalyDetector:
     """A model of one category, one scale and one autoencoder."""
-    return AnomalyDetector.fit(IMAGES, settings=PLAIN, any_direction=False, threads=1)
+    return AnomalyDetector.fit(IMAGES, settings=PLAIN, threads=1)
 
 
 @pytest.fixture(scope="module")
 def whole() -> AnomalyDetector:
     """A model of two categories with all that an energy can have."""
-    return AnomalyDetector.fit(
-        IMAGES, categories=["one", "two"] * 4, settings=WHOLE, any_direction=False, threads=1
-    )
+    return AnomalyDetector.fit(IMAGES, categories=["one", "two"] * 4, settings=WHOLE, threads=1)
 
 
 @pytest.mark.parametrize("name", ["plain", "whole"])

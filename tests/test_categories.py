@@ -181,9 +181,7 @@ def united(
     two_categories: tuple[Sequence[Path | Image.Image], Sequence[str]], settings: FitSettings
 ) -> AnomalyDetector:
     images, categories = two_categories
-    return AnomalyDetector.fit(
-        images, categories=categories, settings=settings, any_direction=False, threads=1
-    )
+    return AnomalyDetector.fit(images, categories=categories, settings=settings, threads=1)
 
 
 def test_one_model_for_several_scores_as_one_each_in_units_of_its_own(
@@ -195,7 +193,7 @@ def test_one_model_for_several_scores_as_one_each_in_units_of_its_own(
         (paths, demo_category.train_good),
         ([negative(path) for path in paths], [negative(path) for path in demo_category.train_good]),
     ):
-        own = AnomalyDetector.fit(good, settings=settings, any_direction=False, threads=1)
+        own = AnomalyDetector.fit(good, settings=settings, threads=1)
         ratios = [
             alone.score / together.score
             for alone, together in zip(own.score_batch(images), united.score_batch(images), strict=True)

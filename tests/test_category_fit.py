@@ -21,6 +21,7 @@ GRID = Grid(image_size=64, size=8, margin=2)
 SETTINGS = FitSettings().with_values(
     {
         "input.image_size": 64,
+        "augmentation.rotation": "off",
         "heatmap.smoothing": 0.0,
         "energy.width": 8,
         "energy.bottleneck": 2,
@@ -68,7 +69,7 @@ def fit(images: list[np.ndarray], mask: np.ndarray | None, changes: Mapping[str,
         "progress": NullProgress(),
         "mask": mask,
     }
-    fitted = fit_category("part", images, session, any_direction=False, skip_bad=False, **how)
+    fitted = fit_category("part", images, session, skip_bad=False, **how)
     return fitted.with_held_out(settings=settings)
 
 
@@ -105,9 +106,8 @@ def test_turned_copies_show_the_judged_area_alone() -> None:
     how: dict[str, Any] = {
         "grid": GRID,
         "scales": SCALES,
-        "settings": SETTINGS,
+        "settings": SETTINGS.with_values({"augmentation.rotation": "on"}),
         "progress": NullProgress(),
-        "any_direction": True,
     }
     of_all, of_left = (
         fit_category("part", scenes(1), session, skip_bad=False, mask=mask, **how).turned
@@ -117,16 +117,18 @@ def test_turned_copies_show_the_judged_area_alone() -> None:
     assert of_left.patches.shape[1] * 2 == of_all.patches.shape[1]
 
 
-@pytest.mark.parametrize("any_direction", [False, True])
+@pytest.mark.parametrize("rotation", ["off", "on"])
 def test_where_turned_copies_are_taught_the_image_at_half_its_size_does_not_count(
-    any_direction: bool,
+    rotation: str,
 ) -> None:
     session: Any = Colours()
     how: dict[str, Any] = {"grid": GRID, "scales": SCALES, "skip_bad": False, "progress": NullProgress()}
-    settings = SETTINGS.with_values({"energy.coarse_weight": 0.25, "synthetic_defects.per_image": 0})
-    fitted = fit_category("part", scenes(1), session, any_direction=any_direction, settings=settings, **how)
+    settings = SETTINGS.with_values(
+        {"augmentation.rotation": rotation, "energy.coarse_weight": 0.25, "synthetic_defects.per_image": 0}
+    )
+    fitted = fit_category("part", scenes(1), session, settings=settings, **how)
     for judge in (fitted.judge, fitted.with_held_out(settings=settings).judge):
-        assert isinstance(judge, MultiScaleEnergy) != any_direction
+        assert isinstance(judge, MultiScaleEnergy) == (rotation == "off")
         if isinstance(judge, MultiScaleEnergy):
             assert judge.weights.tolist() == [0.75, 0.25]
-    assert fitted.scales == (SCALES[:1] if any_direction else SCALES)
+    assert fitted.scales == (SCALES[:1] if rotation == "on" else SCALES)

@@ -46,10 +46,10 @@ def relit(count: int, seed: int = 0, strength: float = 0.15) -> np.ndarray:
     return photometric_features(images(count), session, settings=settings, progress=NullProgress()).features
 
 
-def turned(count: int, *, num_fitted: int, any_direction: bool | None) -> RotatedCopies:
+def turned(count: int, *, num_fitted: int, rotation: str) -> RotatedCopies:
     session: Any = MeanGrey()
     how: dict[str, Any] = {
-        "settings": FitSettings().with_values({"input.image_size": 64}),
+        "settings": FitSettings().with_values({"input.image_size": 64, "augmentation.rotation": rotation}),
         "progress": NullProgress(),
     }
     good: GoodFeatures = extract(images(count), session, skip_bad=False, **how)
@@ -59,7 +59,6 @@ def turned(count: int, *, num_fitted: int, any_direction: bool | None) -> Rotate
         session,
         scale=Scale(0, 1),
         num_fitted=num_fitted,
-        any_direction=any_direction,
         **how,
     )
 
@@ -82,17 +81,17 @@ def test_no_lighting_means_no_copies() -> None:
 
 
 def test_turned_copies_lie_beside_their_own_image_and_only_of_few() -> None:
-    few = turned(5, num_fitted=4, any_direction=True)
+    few = turned(5, num_fitted=4, rotation="on")
     assert few.count >= augmented.ENOUGH and few.patches.shape == (5, few.count // 5, 1)
     own = torch.tensor([100.0 + place for place in range(5)]).half()
     assert (few.patches == own[:, None, None]).all()  # of an even grey, turned, nothing changes
     for refused in (
-        turned(5, num_fitted=4, any_direction=False),
-        turned(augmented.ENOUGH + 8, num_fitted=augmented.ENOUGH, any_direction=True),
-        turned(augmented.MIN_COMPARED - 1, num_fitted=2, any_direction=None),  # too few to see
+        turned(5, num_fitted=4, rotation="off"),
+        turned(augmented.ENOUGH + 8, num_fitted=augmented.ENOUGH, rotation="on"),
+        turned(augmented.MIN_COMPARED - 1, num_fitted=2, rotation="auto"),  # too few to see
     ):
         assert refused.count == 0 == refused.patches.numel()
-    assert turned(2, num_fitted=1, any_direction=True).count > 0
+    assert turned(2, num_fitted=1, rotation="on").count > 0
 
 
 def parts(count: int, *, shift: float, seed: int, size: int) -> Tensor:
@@ -125,7 +124,7 @@ def test_corners_of_a_turned_image_teach_nothing() -> None:
 
 
 def test_found_out_from_the_images_themselves() -> None:
-    assert turned(8, num_fitted=6, any_direction=None).count > 0  # an even grey has no direction
+    assert turned(8, num_fitted=6, rotation="auto").count > 0  # an even grey has no direction
 
 
 class MeanGreyBesideDrift(MeanGrey):
@@ -147,7 +146,7 @@ def test_one_scale_tells_whether_parts_come_in_any_direction() -> None:
         "progress": NullProgress(),
     }
     good = extract(images(8), session, skip_bad=False, **how)
-    options: dict[str, Any] = how | {"num_fitted": 6, "any_direction": None}
+    options: dict[str, Any] = how | {"num_fitted": 6}
     found = rotated_copies(good, images(8), session, scale=Scale(0, 1), **options)
     assert found.count > 0 and found.patches.shape[-1] == 1
     both = rotated_copies(good, images(8), session, scale=Scale(0, 2), **options)

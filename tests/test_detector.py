@@ -25,6 +25,7 @@ from energyad.runtimes.eager import EagerRuntime
 SETTINGS = FitSettings().with_values(
     {
         "input.image_size": 128,
+        "augmentation.rotation": "off",
         "features.coarse_strides": (),
         "energy.pretrain_steps": 600,
         "dxmi.iterations": 40,
@@ -53,7 +54,7 @@ def good_images() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def detector(good_images: list[np.ndarray]) -> AnomalyDetector:
-    return AnomalyDetector.fit(good_images, name="part", settings=SETTINGS, any_direction=False, threads=1)
+    return AnomalyDetector.fit(good_images, name="part", settings=SETTINGS, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_eager_pytorch_agrees_with_the_exported_graph(
         settings = SETTINGS.with_values(
             {"energy.ensemble_size": ensemble_size, "energy.pretrain_steps": 50, "dxmi.iterations": 5}
         )
-        detector = AnomalyDetector.fit(good_images, settings=settings, any_direction=False, threads=1)
+        detector = AnomalyDetector.fit(good_images, settings=settings, threads=1)
     eager = EagerRuntime(assemble_scorer(detector.manifest, detector.contents))
     pixels = np.stack([np.asarray(Image.fromarray(image).resize((128, 128))) for image in good_images[:3]])
     ours, theirs = eager.run(pixels), detector.runtime.run(pixels)
@@ -184,7 +185,7 @@ def test_the_finished_model_knows_the_held_out_parts_and_its_scores_have_only_fa
             "threshold.review_rate": None,
         }
     )
-    model = AnomalyDetector.fit(good_images, name="part", settings=settings, any_direction=False, threads=1)
+    model = AnomalyDetector.fit(good_images, name="part", settings=settings, threads=1)
     generator = torch.Generator().manual_seed(settings.seed)
     _, held_out = split(len(good_images), settings=settings, generator=generator)
     scores = sorted(each.score for each in model.score_batch([good_images[place] for place in held_out]))
@@ -220,7 +221,7 @@ def test_other_trainings_have_the_same_prototypes(good_images: list[np.ndarray])
                 "memory_bank.size": 100,
             }
         )
-        model = AnomalyDetector.fit(good_images, settings=settings, any_direction=False, threads=1)
+        model = AnomalyDetector.fit(good_images, settings=settings, threads=1)
         head = assemble_scorer(model.manifest, model.contents).head
         first = [each.weight for each in head.modules() if isinstance(each, MemoryBankEnergy)]
         closer = [each.points for each in head.modules() if isinstance(each, Reranker)]
@@ -241,7 +242,7 @@ def test_the_same_seed_gives_the_same_model_bit_for_bit(good_images: list[np.nda
         assert first.contents[name] == second.contents[name]
     assert first.threshold == second.threshold
     reseeded = replace(quick, seed=1)
-    other = AnomalyDetector.fit(good_images, settings=reseeded, any_direction=False, threads=1)
+    other = AnomalyDetector.fit(good_images, settings=reseeded, threads=1)
     assert other.contents["detector.safetensors"] != first.contents["detector.safetensors"]
 
 
@@ -263,8 +264,10 @@ def test_of_parts_in_any_direction_a_turned_one_is_a_good_one(good_images: list[
         }
     )
     taught, not_taught = (
-        AnomalyDetector.fit(good_images[:8], settings=quick, threads=1, any_direction=any_direction)
-        for any_direction in (True, False)
+        AnomalyDetector.fit(
+            good_images[:8], settings=quick.with_values({"augmentation.rotation": rotation}), threads=1
+        )
+        for rotation in ("on", "off")
     )
     assert taught.manifest.provenance.num_turned > 0 == not_taught.manifest.provenance.num_turned
     turned = [np.rot90(image, 1).copy() for image in good_images[8:]]

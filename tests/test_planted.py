@@ -42,8 +42,10 @@ def greys(count: int, size: int = 64) -> list[np.ndarray]:
     return [rng.integers(118, 138, (size, size, 3)).astype(np.uint8) for _ in range(count)]
 
 
-def patches(images: list[np.ndarray], session: Brightness, options: Mapping[str, Any]) -> torch.Tensor:
-    settings = FitSettings().with_values({"input.image_size": 64, **options})
+def patches(
+    images: list[np.ndarray], session: Brightness, options: Mapping[str, Any] | None = None
+) -> torch.Tensor:
+    settings = FitSettings().with_values({"input.image_size": 64, **(options or {})})
     how: dict[str, Any] = {"grid": GRID, "scales": [Scale(0, 1)], "progress": NullProgress()}
     [found] = synthetic_patches(images, session, settings=settings, **how)  # type: ignore[arg-type]
     return found

@@ -20,6 +20,7 @@ SIZE = 128
 SETTINGS = FitSettings().with_values(
     {
         "input.image_size": SIZE,
+        "augmentation.rotation": "off",
         "energy.pretrain_steps": 400,
         "dxmi.iterations": 20,
         "memory_bank.size": 128,
@@ -40,7 +41,7 @@ FLAWED = [
 
 @pytest.fixture(scope="module")
 def quantised() -> AnomalyDetector:
-    return AnomalyDetector.fit(GOOD, name="part", settings=SETTINGS, any_direction=False, threads=1)
+    return AnomalyDetector.fit(GOOD, name="part", settings=SETTINGS, threads=1)
 
 
 def test_the_backbones_convolutions_are_in_integers_and_the_heads_in_floats(
@@ -68,12 +69,13 @@ def test_the_backbone_is_much_smaller_than_in_floats(quantised: AnomalyDetector)
     settings = FitSettings().with_values(
         {
             "input.image_size": 64,
+            "augmentation.rotation": "off",
             "dxmi.iterations": 0,
             "energy.pretrain_steps": 1,
             "synthetic_defects.per_image": 0,
         }
     )
-    floats = AnomalyDetector.fit(GOOD[:8], settings=settings, any_direction=False, threads=1)
+    floats = AnomalyDetector.fit(GOOD[:8], settings=settings, threads=1)
     small, large = (
         sum(
             len(each.raw_data)
@@ -144,5 +146,5 @@ def test_a_graph_that_cannot_be_quantised_is_one_clear_error() -> None:
 
 
 def test_the_same_images_give_the_same_quantised_backbone(quantised: AnomalyDetector) -> None:
-    again = AnomalyDetector.fit(GOOD, name="part", settings=SETTINGS, any_direction=False, threads=1)
+    again = AnomalyDetector.fit(GOOD, name="part", settings=SETTINGS, threads=1)
     assert again.contents[GRAPH_FILE] == quantised.contents[GRAPH_FILE]

@@ -34,6 +34,7 @@ CHANNELS, SIDE = 4, 4
 SETTINGS = FitSettings().with_values(
     {
         "input.image_size": 96,
+        "augmentation.rotation": "off",
         "energy.latent_dim": 12,
         "energy.width": 16,
         "memory_bank.size": 20,
@@ -238,9 +239,7 @@ def test_a_model_of_scales_survives_its_folder_and_scores_alike_on_every_engine(
     parts = [render_good(0, "train", index, size=96) for index in range(8)]
     area = np.zeros((96, 96), dtype=bool)
     area[:, :80] = True
-    model = AnomalyDetector.fit(
-        parts, categories=categories, settings=SETTINGS, any_direction=False, threads=1, roi=area
-    )
+    model = AnomalyDetector.fit(parts, categories=categories, settings=SETTINGS, threads=1, roi=area)
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert not told, "exporters' notes are for their own developers"
     tensors = safetensors.torch.load(model.contents[HEAD_FILE])

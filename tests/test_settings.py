@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from energyad.errors import SettingsError
 from energyad.settings import FitSettings, settings_reference
-from energyad.settings.text import overridden
+from energyad.settings.text import overridden, read_toml, to_toml
 
 OTHER = {
     "features.border_margin": 8,
@@ -35,6 +37,20 @@ def test_settings_survive_json() -> None:
     settings = FitSettings().with_values(OTHER)
     again = FitSettings.from_dict(json.loads(json.dumps(settings.to_dict())))
     assert again == settings and again.to_dict() == settings.to_dict()
+
+
+def test_settings_survive_toml(tmp_path: Path) -> None:
+    settings = FitSettings().with_values(OTHER)
+    (tmp_path / "part.toml").write_text(to_toml(settings), encoding="utf-8")
+    again = read_toml(tmp_path / "part.toml", FitSettings())
+    assert again == settings and again.to_dict() == settings.to_dict()
+
+
+def test_each_setting_in_toml_has_a_comment_line() -> None:
+    lines = to_toml(FitSettings()).splitlines()
+    for before, line in pairwise(lines):
+        assert " = " not in line or line.startswith("#") or before.startswith("# "), line
+    assert sum(line.startswith("# ") for line in lines) == len(settings_reference())
 
 
 def test_values_not_named_are_kept_and_the_last_of_a_name_counts() -> None:

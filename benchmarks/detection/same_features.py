@@ -165,7 +165,6 @@ class FeatureRule:
             session,
             scale=self.backbone().scales[0],
             num_fitted=len(good),
-            any_direction=None,
             settings=replace(self.fit_settings, seed=seed),
             progress=NullProgress(),
         )

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
-from typing import Any
+from itertools import groupby
+
+HEAD = "| name | default | legal values | what it is for |\n| --- | --- | --- | --- |"
 
 
 def page() -> str:
     """The whole page."""
-    from energyad.settings import FitSettings
+    from energyad.settings import SettingRow, settings_reference
 
-    return f"# Settings\n\n{_table(FitSettings())}\n"
+    def group(row: SettingRow) -> str:
+        return row.name.rpartition(".")[0]
 
-
-def _table(settings: Any, prefix: str = "") -> str:
-    lines, nested = ["| name | default |", "| --- | --- |"], []
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if is_dataclass(value):
-            nested.append(f"## {field.name}\n\n{_table(value, f'{prefix}{field.name}.')}")
-        else:
-            lines.append(f"| `{prefix}{field.name}` | `{value!r}` |")
-    return "\n\n".join(["\n".join(lines), *nested])
+    parts = ["# Settings"]
+    for name, rows in groupby(settings_reference(), key=group):
+        lines = [f"| `{row.name}` | `{row.default}` | {row.legal} | {row.description} |" for row in rows]
+        parts.append("\n".join([f"## {name or 'seed'}\n", HEAD, *lines]))
+    return "\n\n".join(parts) + "\n"

@@ -9,6 +9,7 @@ import typer
 
 from energyad.cli import console
 from energyad.cli.calibrate import calibrate
+from energyad.cli.config import config
 from energyad.cli.demo import demo
 from energyad.cli.drift import drift
 from energyad.cli.evaluate import evaluate
@@ -23,6 +24,7 @@ from energyad.cli.watch import watch
 
 COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "fit": fit,
+    "config": config,
     "score": score,
     "evaluate": evaluate,
     "calibrate": calibrate,

@@ -4,103 +4,94 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from energyad.cli import console
 from energyad.cli.calibrate import ReviewRate, TargetRate
-from energyad.cli.options import AnyDirection, DataRoot, Debug, Download, Overrides, Quiet, SkipBad, Threads
+from energyad.cli.options import DataRoot, Debug, Download, Quiet, SkipBad, Threads
+from energyad.cli.settings_options import (
+    Backbone,
+    Config,
+    Energies,
+    ImageSize,
+    Iterations,
+    Overrides,
+    Precision,
+    Rotation,
+    Seed,
+    Tiling,
+    WhiteLevel,
+    print_settings,
+    settings_from,
+)
 
 if TYPE_CHECKING:
     from energyad.data.datasets import Category
     from energyad.detector import AnomalyDetector
     from energyad.settings import FitSettings
 
+Categories: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--category",
+        "-c",
+        metavar="NAME",
+        help="A category in the MVTec layout; several, or all, for one model of them all.",
+    ),
+]
+Images: TypeAlias = Annotated[
+    Path | None, typer.Option("--images", metavar="DIR", help="A folder of images of good parts.")
+]
+Name: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="The model's name; default: the category's or the folder's."),
+]
+Output: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="DIR", help="The model's folder; default models/NAME."),
+]
+BackboneWeights: TypeAlias = Annotated[
+    Path | None, typer.Option("--backbone-weights", metavar="FILE", help="Its weights, a safetensors file.")
+]
+Roi: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--roi", metavar="FILE", help="Learn and judge this area only: polygons or a mask."),
+]
+Ignore: TypeAlias = Annotated[
+    Path | None, typer.Option("--ignore", metavar="FILE", help="Leave this area out; as --roi.")
+]
+DryRun: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", help="Print the settings, as `energyad config` does, and stop.")
+]
+
 
 def fit(
-    category: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--category",
-            "-c",
-            metavar="NAME",
-            help="A category in the MVTec layout; several, or all, for one model of them all.",
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option("--images", metavar="DIR", help="A folder of images of good parts.")
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name", metavar="NAME", help="The model's name; default: the category's or the folder's."
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="The model's folder; default models/NAME."),
-    ] = None,
+    category: Categories = None,
+    images: Images = None,
+    name: Name = None,
+    output: Output = None,
     data_root: DataRoot = None,
     download: Download = False,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, metavar="N", help="Of everything random.")
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option("--backbone", metavar="NAME", help="Any timm model; default tf_efficientnet_lite0."),
-    ] = None,
-    backbone_weights: Annotated[
-        Path | None,
-        typer.Option("--backbone-weights", metavar="FILE", help="Its weights, a safetensors file."),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option("--image-size", metavar="N", help="Pixels a side, a multiple of 32; default 256."),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option("--precision", metavar="NAME", help="float32, or int8: faster, ONNX Runtime alone."),
-    ] = None,
-    white_level: Annotated[
-        int | None,
-        typer.Option(
-            "--white-level",
-            min=1,
-            max=65535,
-            metavar="N",
-            help="White of 16-bit images: 4095 for 12-bit cameras.",
-        ),
-    ] = None,
-    iterations: Annotated[
-        int | None,
-        typer.Option("--iterations", min=0, metavar="N", help="DxMI iterations; fewer is a quick trial."),
-    ] = None,
-    energies: Annotated[
-        int | None,
-        typer.Option(
-            "--energies", min=1, metavar="N", help="Averaged; of little gain, at as many times the training."
-        ),
-    ] = None,
+    config: Config = None,
     overrides: Overrides = None,
+    seed: Seed = None,
+    backbone: Backbone = None,
+    backbone_weights: BackboneWeights = None,
+    image_size: ImageSize = None,
+    precision: Precision = None,
+    white_level: WhiteLevel = None,
+    iterations: Iterations = None,
+    energies: Energies = None,
     target_frr: TargetRate = None,
     review_frr: ReviewRate = None,
-    tiles: Annotated[
-        str | None,
-        typer.Option(
-            "--tiles", metavar="N", help="Cut large images into N x N tiles, or COLUMNSxROWS (8x1)."
-        ),
-    ] = None,
-    roi: Annotated[
-        Path | None,
-        typer.Option("--roi", metavar="FILE", help="Learn and judge this area only: polygons or a mask."),
-    ] = None,
-    ignore: Annotated[
-        Path | None, typer.Option("--ignore", metavar="FILE", help="Leave this area out; as --roi.")
-    ] = None,
-    any_direction: AnyDirection = None,
+    tiles: Tiling = None,
+    rotation: Rotation = None,
+    roi: Roi = None,
+    ignore: Ignore = None,
+    dry_run: DryRun = False,
     threads: Threads = None,
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
@@ -112,45 +103,41 @@ def fit(
       energyad fit --category bottle
       energyad fit --images good_parts/ --name gasket
       energyad fit --images good_parts/ --name gasket --roi part.json --target-frr 0.005
-      energyad fit --images sheets/ --tiles 8x1 --set border=8
+      energyad fit --images sheets/ --tiles 8x1 --set features.border_margin=8
+      energyad fit --images good_parts/ --config part.toml      settings that `energyad config` printed
       energyad fit --category all                one model of every category, scored without being told which
 
     The model lands in models/NAME/. An earlier one of that name is replaced only when the new one is whole.
     """
     from energyad.extras import require
-    from energyad.images.tiling import parse_tiles
 
     require("fit", "energyad fit")
+    settings = settings_from(
+        config,
+        overrides,
+        seed=seed,
+        backbone=backbone,
+        image_size=image_size,
+        precision=precision,
+        white_level=white_level,
+        iterations=iterations,
+        energies=energies,
+        target_frr=target_frr,
+        review_frr=review_frr,
+        tiles=tiles,
+        rotation=rotation,
+    )
+    if dry_run:
+        print_settings(settings)
+        return
     data = _open_data(category, images, name, data_root=data_root, download=download)
     label = name or data.name
     folder = output or Path("models") / label
-    options = {
-        "seed": seed,
-        "features.backbone": backbone,
-        "input.image_size": image_size,
-        "features.precision": precision,
-        "input.white_level": white_level,
-        "dxmi.iterations": iterations,
-        "energy.ensemble_size": energies,
-        "threshold.false_reject_rate": target_frr,
-        "threshold.review_rate": review_frr,
-        "input.tiles": None if tiles is None else parse_tiles(tiles),
-    }
     started = time.perf_counter()
-    detector = _fit(
-        data,
-        label,
-        folder,
-        options=options,
-        overrides=overrides or (),
-        roi=roi,
-        ignore=ignore,
-        any_direction=any_direction,
-        backbone_weights=backbone_weights,
-        threads=threads,
-        skip_bad=skip_bad,
-    )
-    _say_what_next(detector, data, folder, seconds=time.perf_counter() - started, data_root=data_root)
+    weights = backbone_weights
+    detector = _fit(data, label, folder, settings, roi, ignore, weights, threads=threads, skip_bad=skip_bad)
+    seconds = time.perf_counter() - started
+    _print_next_steps(detector, data, folder, seconds=seconds, data_root=data_root)
 
 
 def _open_data(
@@ -183,13 +170,11 @@ def _fit(
     data: Category,
     name: str,
     folder: Path,
-    *,
-    options: dict[str, Any],
-    overrides: Sequence[str],
+    settings: FitSettings,
     roi: Path | None,
     ignore: Path | None,
-    any_direction: bool | None,
     backbone_weights: Path | None,
+    *,
     threads: int | None,
     skip_bad: bool,
 ) -> AnomalyDetector:
@@ -199,7 +184,6 @@ def _fit(
     from energyad.cli.progress import RichProgress
     from energyad.detector import AnomalyDetector
 
-    settings = _settings({key: value for key, value in options.items() if value is not None}, overrides)
     console.say(f"fitting '{name}' on {len(data.train_good)} good images from {data.root}")
     with RichProgress() as bar:
         detector = AnomalyDetector.fit(
@@ -209,7 +193,6 @@ def _fit(
             settings=settings,
             roi=roi,
             ignore=ignore,
-            any_direction=any_direction,
             backbone_weights=backbone_weights,
             threads=threads,
             skip_bad=skip_bad,
@@ -219,17 +202,7 @@ def _fit(
     return detector
 
 
-def _settings(given: dict[str, Any], overrides: Sequence[str]) -> FitSettings:
-    from energyad.settings import FitSettings
-    from energyad.settings.text import overridden
-
-    review = FitSettings().threshold.review_rate
-    if review is not None and given.get("threshold.false_reject_rate", 0) > review:  # no room for a review
-        given = {"threshold.review_rate": None, **given}
-    return overridden(FitSettings().with_values(given), overrides)
-
-
-def _say_what_next(
+def _print_next_steps(
     detector: AnomalyDetector, data: Category, folder: Path, *, seconds: float, data_root: Path | None
 ) -> None:
     minutes, rest = divmod(round(seconds), 60)

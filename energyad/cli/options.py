@@ -45,15 +45,4 @@ Download: TypeAlias = Annotated[
 SkipBad: TypeAlias = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out images that cannot be read instead of stopping.")
 ]
-AnyDirection: TypeAlias = Annotated[
-    bool | None,
-    typer.Option(
-        "--any-direction/--one-direction",
-        help="How parts come: of few images, turned copies are taught as well or not; found out by default.",
-    ),
-]
-Overrides: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any other of energyad.FitSettings; may be repeated."),
-]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]

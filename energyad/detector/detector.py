@@ -57,7 +57,6 @@ class AnomalyDetector:
         runtime: str = "auto",
         roi: RoiSource | None = None,
         ignore: RoiSource | None = None,
-        any_direction: bool | None = None,
         skip_bad: bool = False,
         progress: Progress | None = None,
     ) -> Self:
@@ -74,8 +73,6 @@ class AnomalyDetector:
             runtime: The engine that the fitted detector scores on.
             roi: The only area that counts: polygons or a mask, see `energyad.fitting.roi`.
             ignore: An area that does not count.
-            any_direction: Whether parts come in any direction, so that with few images rotated copies are learned
-                from as well; found out from the images of each category where None.
             skip_bad: Leave out images that cannot be read, with a warning.
             progress: Told of each stage and step.
 
@@ -101,7 +98,6 @@ class AnomalyDetector:
             threads=threads,
             roi=roi,
             ignore=ignore,
-            any_direction=any_direction,
             skip_bad=skip_bad,
             progress=progress,
         )

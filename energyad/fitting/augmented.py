@@ -74,20 +74,20 @@ def rotated_copies(
     *,
     scale: Scale,
     num_fitted: int,
-    any_direction: bool | None,
     settings: FitSettings,
     progress: Progress,
     area: Bool[Tensor, " p"] | None = None,
 ) -> RotatedCopies:
     """RotatedCopies copies of the images that `good` are features of, where those that are fitted are few.
 
-    any_direction: whether the parts come in any direction; None to see for itself. None are made where they do not.
+    None are made where `settings.augmentation.rotation` is off, or auto and the parts come in one direction.
     scale: whose patches, one of the grid's own. area: patches of the grid that count, see `patches_in_area`.
     """
     n = len(good_images)
     none = RotatedCopies(torch.empty(n, 0, scale.num_channels, dtype=torch.float16), 0)
-    unseen = any_direction is None and n < MIN_COMPARED
-    if num_fitted >= ENOUGH or any_direction is False or unseen:
+    rotation = settings.augmentation.rotation
+    unseen = rotation == "auto" and n < MIN_COMPARED
+    if num_fitted >= ENOUGH or rotation == "off" or unseen:
         return none
     rounds = -(-ENOUGH // num_fitted)
     chosen = [*good_images] * rounds
@@ -98,7 +98,7 @@ def rotated_copies(
     by_image = scale.of(torch.from_numpy(found.features).unflatten(0, (rounds, n)).transpose(0, 1))
     places = torch.from_numpy(shown).view(good.features.shape[1:3])
     patches = by_image[:, :, places]
-    if any_direction is None:
+    if rotation == "auto":
         own = scale.of(torch.from_numpy(good.features))[:, places]
         generator = torch.Generator().manual_seed(settings.seed)
         if not comes_in_any_rotation(own, patches, generator=generator):

@@ -54,7 +54,6 @@ def fit_model(
     threads: int | None = None,
     roi: RoiSource | None = None,
     ignore: RoiSource | None = None,
-    any_direction: bool | None = None,
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
@@ -80,7 +79,6 @@ def fit_model(
             grid=extractor.grid,
             scales=extractor.scales,
             settings=settings,
-            any_direction=any_direction,
             skip_bad=skip_bad,
             progress=told,
             mask=judged.mask,

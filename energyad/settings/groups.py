@@ -27,6 +27,7 @@ from energyad.images.tiling import Tiles
 from energyad.scoring.calibration import check_rates
 
 Precision: TypeAlias = Literal["float32", "int8"]
+Rotation: TypeAlias = Literal["auto", "on", "off"]
 DIFFERENT = "different integers, each at least 1"
 
 
@@ -111,6 +112,10 @@ class AugmentationSettings(SettingsGroup):
     photometric_jitter: NonNegativeFloat = setting(
         0.15,
         "How far exposure and gamma of the copies vary, as the logarithm of a factor; 0 for no such copies.",
+    )
+    rotation: Rotation = setting(
+        "auto",
+        "Rotated copies of few images, for parts that come in any direction; auto decides by the images.",
     )
 
 

@@ -24,10 +24,10 @@ def test_fit_puts_a_model_where_it_says_and_says_what_to_type_next(
     program: Program, house: Path, demo_category: Category
 ) -> None:
     images = demo_category.root / "train" / "good"
-    sets = ("--set", "smoothing=3", "--set", "dxmi.temperature=0.5")
+    sets = ("--set", "heatmap.smoothing=3", "--set", "dxmi.temperature=0.5")
     outcome = program("fit", "--images", images, "--name", "gasket", "--seed", 3, "--threads", 1, *sets)
     manifest = read_manifest(house / "models" / "gasket")
-    assert manifest.settings["smoothing"] == 3 and manifest.settings["dxmi"]["temperature"] == 0.5
+    assert manifest.settings["heatmap"]["smoothing"] == 3 and manifest.settings["dxmi"]["temperature"] == 0.5
     assert (outcome.status, outcome.out) == (0, "")
     assert (manifest.name, manifest.provenance.seed, manifest.input.image_size) == ("gasket", 3, 128)
     assert "models/gasket" in outcome.err and "energyad score IMAGES --model gasket" in outcome.err
@@ -40,12 +40,46 @@ def test_fit_puts_a_model_where_it_says_and_says_what_to_type_next(
     assert program("score", images / "000.png", "--model", "here").status in {0, 1}
 
 
+def test_config_and_a_dry_run_print_settings_that_a_fit_takes_back(program: Program, house: Path) -> None:
+    options = ("--tiles", "2x3", "--rotation", "on", "--target-frr", "0.1", "--set", "dxmi.beta_end=0.2")
+    printed = program("config", *options)
+    assert printed.status == 0 and 'rotation = "on"' in printed.out and 'review_rate = "none"' in printed.out
+    (house / "all.toml").write_text(printed.out, encoding="utf-8")
+    assert program("fit", "--dry-run", "--config", "all.toml").out == printed.out
+    assert program("config", "--config", "all.toml", "--seed", 7).out == printed.out.replace(
+        "seed = 0", "seed = 7"
+    )
+    (house / "part.toml").write_text("[heatmap]\nsmoothing = 2\n", encoding="utf-8")
+    part = program("config", "--config", "part.toml", "--set", "heatmap.contrast=1").out
+    assert "smoothing = 2.0\n" in part and "contrast = 1.0\n" in part
+    assert not list((house / "models").glob("all*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[heatmap]\nsmothing = 2\n", ("did you mean heatmap.smoothing?",)),
+        ("[heatmaps]\nsmoothing = 2\n", ("did you mean heatmap.smoothing?",)),
+        ("smoothing = 2\n", ("did you mean heatmap.smoothing?",)),
+        ("[heatmap]\nsmoothing = -2\n", ("heatmap.smoothing = -2", "a number, at least 0")),
+        ("heatmap = 2\n", ("'heatmap'",)),
+        ("smoothing 2\n", ("is not TOML",)),
+    ],
+)
+def test_a_settings_file_that_cannot_be_used_is_named_in_one_line(
+    text: str, words: tuple[str, ...], program: Program, house: Path
+) -> None:
+    (house / "part.toml").write_text(text, encoding="utf-8")
+    assert is_one_line_error(program("config", "--config", "part.toml"), "part.toml", *words)
+    assert is_one_line_error(program("config", "--config", "absent.toml"), "absent.toml")
+
+
 @pytest.mark.usefixtures("quick_fit", "no_head_graph")
 def test_the_directions_of_parts_are_found_out_or_told(
     program: Program, house: Path, demo_category: Category
 ) -> None:
     images = demo_category.root / "train" / "good"
-    told = {"asked": [], "any": ["--any-direction"], "one": ["--one-direction"]}
+    told = {"asked": [], "any": ["--rotation", "on"], "one": ["--rotation", "off"]}
     for name, flags in told.items():
         assert program("fit", "--images", images, "--name", name, "-q", *flags).status == 0
     made = {name: read_manifest(house / "models" / name).provenance.num_turned for name in told}
@@ -91,7 +125,8 @@ def test_fit_refuses_what_cannot_be_fitted(program: Program, house: Path, demo_c
     assert is_one_line_error(program("fit", "--images", "one", "--output", "one"), "one", "--output")
     many = demo_category.root / "train" / "good"
     assert is_one_line_error(program("fit", "--images", many, "-q", "--backbone", "resnet81"), "resnet18")
-    assert is_one_line_error(program("fit", "--images", many, "--set", "boarder=8"), "border")
+    assert is_one_line_error(program("fit", "--images", many, "--set", "smoothing=8"), "heatmap.smoothing")
+    assert is_one_line_error(program("fit", "--images", many, "--rotation", "left"), "auto or on or off")
     weights = program("fit", "--images", many, "-q", "--backbone-weights", "w.safetensors")
     assert is_one_line_error(weights, "w.safetensors")
 
