@@ -1,5 +1,5 @@
-"""`python -m benchmarks.robustness --parts decoding`: decode damaged files. `--parts kills --model DIR --images DIR`: kill
-`energyad watch` ten times on 500 files.
+"""`python -m benchmarks.robustness --parts decoding`: decode damaged files. `--parts kills --model DIR --images DIR`:
+kill `energyad watch` ten times on 500 files.
 """
 
 from __future__ import annotations

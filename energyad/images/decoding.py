@@ -12,8 +12,9 @@ No pixel is returned that no byte of the file determined. The structure of each 
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ if "OPENCV_LOG_LEVEL" not in os.environ:
     (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
 
 DEFAULT_MAX_PIXELS: Final = 200_000_000
+NO_MEMORY: Final = "there is not enough memory to decode it; make it smaller"
 
 
 def read_raw(path: Path, *, max_pixels: int) -> RawImage:
@@ -69,8 +71,18 @@ def decode_raw(data: bytes, path: Path, *, max_pixels: int) -> RawImage:
     except ImageError as error:
         raise ImageError(path, error.reason) from error
     except Exception as error:  # third-party decoders on damaged bytes raise nearly anything
-        reason = "there is not enough memory to decode it" if _is_out_of_memory(error) else TRUNCATED
-        raise ImageError(path, reason) from error
+        raise ImageError(path, NO_MEMORY if _is_out_of_memory(error) else TRUNCATED) from error
+
+
+@contextlib.contextmanager
+def memory_errors_named(path: str | Path) -> Iterator[None]:
+    """Make running out of memory an ImageError of this file."""
+    try:
+        yield
+    except (MemoryError, cv2.error) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise ImageError(path, NO_MEMORY) from error
 
 
 def _decode(image: EncodedImage) -> RawImage:

@@ -13,7 +13,13 @@ from PIL import Image, ImageOps
 
 from energyad.errors import ImageError, SettingsError
 from energyad.files import atomic_write
-from energyad.images.decoding import DEFAULT_MAX_PIXELS, decode_raw, pillow_pixels, read_raw
+from energyad.images.decoding import (
+    DEFAULT_MAX_PIXELS,
+    decode_raw,
+    memory_errors_named,
+    pillow_pixels,
+    read_raw,
+)
 from energyad.images.formats.raw import RawImage
 
 __all__ = [
@@ -27,7 +33,7 @@ __all__ = [
 ]
 
 
-_BLOCK_PIXELS: Final = 1 << 18
+_BLOCK_PIXELS: Final = 1 << 16
 """Pixels that are converted at a time, so that the intermediate values stay small."""
 _FLOAT_TOLERANCE: Final = 1e-4
 """How far rounding may go beyond [0, 1]. A step of 8 bits is 40 times as much."""
@@ -55,14 +61,16 @@ def read_image(
     Raises:
         ImageError: one line that names the file and the remedy. A part of an image is never returned.
     """
-    return _own(_to_rgb8(read_raw(Path(path), max_pixels=max_pixels), white_level))
+    with memory_errors_named(path):
+        return _own(_to_rgb8(read_raw(Path(path), max_pixels=max_pixels), white_level))
 
 
 def decode_image(
     data: bytes, *, name: str = "image", max_pixels: int = DEFAULT_MAX_PIXELS, white_level: int | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Decode the bytes of an image file as 8-bit RGB, by the rules of `read_image`. `name` is what errors call it."""
-    return _own(_to_rgb8(decode_raw(data, Path(name), max_pixels=max_pixels), white_level))
+    with memory_errors_named(name):
+        return _own(_to_rgb8(decode_raw(data, Path(name), max_pixels=max_pixels), white_level))
 
 
 def as_rgb(
@@ -78,9 +86,11 @@ def as_rgb(
     Grey images give a read-only view whose three channels share their memory.
     """
     if isinstance(image, str | Path):
-        return _to_rgb8(read_raw(Path(image), max_pixels=max_pixels), white_level)
+        with memory_errors_named(image):
+            return _to_rgb8(read_raw(Path(image), max_pixels=max_pixels), white_level)
     if isinstance(image, bytes):
-        return _to_rgb8(decode_raw(image, Path("image"), max_pixels=max_pixels), white_level)
+        with memory_errors_named("image"):
+            return _to_rgb8(decode_raw(image, Path("image"), max_pixels=max_pixels), white_level)
     if isinstance(image, Image.Image):
         pixels = pillow_pixels(ImageOps.exif_transpose(image))
     elif isinstance(image, np.ndarray):
@@ -122,10 +132,16 @@ def _to_rgb8(raw: RawImage, white_level: int | None) -> UInt8[np.ndarray, "h w 3
 
 
 def _over_white(pixels: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
+    if int(pixels[:, :, 3].min()) == 255:
+        return pixels[:, :, :3]
     composite = np.empty((*pixels.shape[:2], 3), np.uint8)
     for block in _blocks(pixels):
-        colour, alpha = pixels[block, :, :3].astype(np.uint16), pixels[block, :, 3:].astype(np.uint16)
-        composite[block] = (colour * alpha + 255 * (255 - alpha) + 127) // 255
+        alpha = pixels[block, :, 3:].astype(np.uint16)
+        value = pixels[block, :, :3] * alpha
+        value += 255 * (255 - alpha) + 128
+        composite[block] = (
+            value + (value >> 8)
+        ) >> 8  # divides by 255, rounding to the nearest, up to 255 * 255
     return composite
 
 

@@ -1,4 +1,4 @@
-"""TIFF: tags, strips and tiles are read here; libtiff (Pillow) decompresses, numpy arranges the samples.
+"""TIFF: tags, strips and tiles are read here; zlib and libtiff (Pillow) decompress, numpy arranges the samples.
 
 No TIFF of a stranger reaches a TIFF library. Strips are decompressed as rows of bytes from a plain file that is written
 here; what the bytes mean is applied by numpy: byte order, depth, predictor, planes, tiles, white-is-zero, alpha.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,7 +38,7 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS: Final = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
 _UNREAD_COLOURS: Final = {4: "transparency mask", 8: "CIE L*a*b*", 32803: "colour filter array (raw)"}
 _NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 7, 8, 32946, 32773
-_DECODERS: Final = {_LZW: "LZW", _DEFLATE: "Deflate", _OLD_DEFLATE: "Deflate", _PACKBITS: "PackBits"}
+_COMPRESSIONS: Final = {_NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS}
 _UNREAD_COMPRESSIONS: Final = {
     **{2: "CCITT", 3: "CCITT", 4: "CCITT", 6: "old JPEG", 34712: "JPEG 2000", 33003: "JPEG 2000"},
     **{33005: "JPEG 2000", 34887: "LERC", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"},
@@ -45,6 +46,7 @@ _UNREAD_COMPRESSIONS: Final = {
 _ASSOCIATED_ALPHA: Final = 1
 _REVERSED_BITS: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _BLOCK_BYTES: Final = 1 << 20
+_GROUP_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,15 @@ class TiffImage:
 
     def decode(self) -> RawImage:
         """Decode all samples and give them their meaning."""
-        per_plane = len(self.segments) // self.layout.planes
-        planes = [
-            self._plane(self.segments[first : first + per_plane])
-            for first in range(0, len(self.segments), per_plane)
-        ]
-        samples = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
-        white = 2**self.bits - 1
+        planes, white = self.layout.planes, 2**self.bits - 1
+        per_plane = len(self.segments) // planes
+        samples = self._plane(self.segments[:per_plane])
+        if planes > 1:
+            first, samples = samples, np.empty((self.height, self.width, planes), samples.dtype)
+            samples[:, :, :1] = first
+            for plane in range(1, planes):
+                held = self.segments[plane * per_plane : (plane + 1) * per_plane]
+                samples[:, :, plane : plane + 1] = self._plane(held)
         pixels = self._coloured(samples, white)
         if pixels.dtype == np.uint8:
             white = 255
@@ -137,8 +141,11 @@ class TiffImage:
             held = [view[start : start + length] for start, length in segments]
         if self.bits_reversed:
             held = [memoryview(bytes(part).translate(_REVERSED_BITS)) for part in held]
+        if self.compression in {_LZW, _PACKBITS}:
+            return _decompressed_in_groups(held, self.compression, width, height, layout.rows)
         if self.compression != _NONE:
-            return _decompress(held, self.compression, width, height, layout.rows)
+            sizes = [width * rows for rows in self._rows_of_segments()]
+            held = [_inflated(part, size) for part, size in zip(held, sizes, strict=True)]
         whole = held[0] if len(held) == 1 else b"".join(held)
         return np.frombuffer(whole, np.uint8).reshape(height, width)
 
@@ -200,6 +207,8 @@ class TiffImage:
         alpha = samples[:, :, count : count + 1]
         if self.alpha == _ASSOCIATED_ALPHA:
             colour = _not_premultiplied(colour, alpha, white)
+        elif count == 3:
+            return samples
         return np.concatenate([np.broadcast_to(colour, (*colour.shape[:2], 3)), alpha], axis=2)
 
 
@@ -213,7 +222,7 @@ def parse(data: bytes) -> TiffImage:
     width, height = directory.value(_WIDTH, 0), directory.value(_HEIGHT, 0)
     require(width > 0 and height > 0)
     compression = directory.value(_COMPRESSION, _NONE)
-    if compression not in {_NONE, _JPEG, *_DECODERS}:
+    if compression not in _COMPRESSIONS:
         name = _UNREAD_COMPRESSIONS.get(compression, str(compression))
         raise unsupported(f"TIFF compression {name}", "save it without compression, or with LZW or Deflate")
     bits, samples, photometric, alpha = _kind_of_samples(directory, compression)
@@ -314,6 +323,30 @@ def _colour_map(directory: Directory, bits: int) -> list[int]:
     return colours
 
 
+def _inflated(segment: memoryview, size: int) -> memoryview:
+    stream = zlib.decompressobj()
+    inflated = stream.decompress(segment, size)
+    require(len(inflated) == size)
+    stream.decompress(stream.unconsumed_tail, 1)  # the checksum, where it comes next
+    return memoryview(inflated)
+
+
+def _decompressed_in_groups(
+    segments: list[memoryview], compression: int, width: int, height: int, rows: int
+) -> UInt8[np.ndarray, "height width"]:
+    """Decompress so many segments at a time that Pillow does not take the rows of bytes for too large an image."""
+    if width * rows > _GROUP_BYTES:
+        raise unsupported(
+            f"TIFF of compressed strips over {_GROUP_BYTES >> 20} MiB", "save it with more strips"
+        )
+    decompressed = np.empty((height, width), np.uint8)
+    step = max(1, _GROUP_BYTES // (width * rows))
+    for first in range(0, len(segments), step):
+        block = decompressed[first * rows : (first + step) * rows]
+        block[:] = _decompress(segments[first : first + step], compression, width, len(block), rows)
+    return decompressed
+
+
 def _decompress(
     segments: list[memoryview], compression: int, width: int, height: int, rows: int
 ) -> UInt8[np.ndarray, "height width"]:
@@ -324,7 +357,7 @@ def _decompress(
     pixels_start = tables + 8 * count
     offsets = np.cumsum([pixels_start, *lengths[:-1]]).tolist()
     if pixels_start + sum(lengths) >= 2**32:
-        raise unsupported("compressed TIFF of 4 GiB and more")
+        raise damaged()  # 64 MiB of rows do not take 4 GiB
     entries = [
         (_WIDTH, width),
         (_HEIGHT, height),
@@ -366,6 +399,10 @@ def _not_premultiplied(
 ) -> UInt[np.ndarray, "h w c"]:
     plain = np.empty_like(colour)
     for row, values, opacity in zip(plain, colour, alpha, strict=True):
-        divisor = np.maximum(opacity.astype(np.uint32), 1)
-        row[:] = np.minimum((values * np.uint32(white) + divisor // 2) // divisor, white)
+        divisor = np.maximum(opacity[:, 0].astype(np.uint32), 1)
+        for channel in range(
+            row.shape[1]
+        ):  # 65,535 squared fits into 32 bits, and half of the divisor beside it
+            scaled = values[:, channel] * np.uint32(white) + divisor // 2
+            row[:, channel] = np.minimum(scaled // divisor, white)
     return plain
