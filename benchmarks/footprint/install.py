@@ -87,11 +87,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.pop("PYTHONPATH", None)  # the installed package is measured, not the checkout
     model, image = options.model.resolve(), options.image.resolve()
     with tempfile.TemporaryDirectory() as folder:
-        wheel = build_wheel(Path(folder))
+        wheel, origin = build_wheel(Path(folder)), stamp(threads=1, packages=())
         for extra in options.extras:
             place = Path(folder) / (extra or "none")
             row = install(wheel, extra, place, model=model, image=image, repeat=options.repeat)
             row |= asdict(stamp(threads=os.cpu_count() or 1, packages=("energyad", "numpy")))
+            row |= {
+                "commit": origin.commit,
+                "modified": origin.modified,
+            }  # the checkout may have moved on meanwhile
             append_row(options.results, row)
             print(json.dumps(row), flush=True)
 
