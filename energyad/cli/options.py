@@ -45,4 +45,13 @@ Download: TypeAlias = Annotated[
 SkipBad: TypeAlias = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out images that cannot be read instead of stopping.")
 ]
+MaxMegapixels: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--max-megapixels",
+        min=0.000001,
+        metavar="N",
+        help="Largest image that is decoded, in millions of pixels.",
+    ),
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]

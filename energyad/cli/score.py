@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, Json, Model, Quiet, Runtime, Threads
+from energyad.cli.options import Debug, Json, MaxMegapixels, Model, Quiet, Runtime, Threads
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
@@ -42,6 +42,7 @@ def score(
         ),
     ] = None,
     as_json: Json = False,
+    max_megapixels: MaxMegapixels = 200.0,
     threads: Threads = None,
     runtime: Runtime = "auto",
     quiet: Quiet = False,
@@ -73,7 +74,13 @@ def score(
     paths = _find(sources, overlays)
     detector = AnomalyDetector.load(folder, threads=threads, runtime=runtime)
     wanted = overlays if heatmaps or heatmaps_dir is not None else None
-    results = _score_all(detector, paths, overlays=wanted, as_json=as_json and fdr is None)
+    results = _score_all(
+        detector,
+        paths,
+        overlays=wanted,
+        as_json=as_json and fdr is None,
+        max_pixels=round(max_megapixels * 1e6),
+    )
     if fdr is not None:
         results = with_q_values(results)
         if as_json:  # a q-value needs the whole batch
@@ -127,7 +134,12 @@ def _find(sources: Iterable[str], overlays: Path) -> list[Path]:
 
 
 def _score_all(
-    detector: AnomalyDetector, paths: Sequence[Path], *, overlays: Path | None, as_json: bool
+    detector: AnomalyDetector,
+    paths: Sequence[Path],
+    *,
+    overlays: Path | None,
+    as_json: bool,
+    max_pixels: int,
 ) -> list[ImageResult]:
     from energyad.cli.progress import RichProgress
     from energyad.detector.scored_image import ScoredImage
@@ -141,7 +153,8 @@ def _score_all(
         write_png(overlays / "colour-scale.png", legend(ColourScale(detector.threshold)))
     with RichProgress(drawn=not (as_json and sys.stdout.isatty())) as progress:
         progress.stage("scoring", len(paths))
-        for path, image in zip(paths, detector.score_images(paths), strict=True):
+        outcomes = detector.score_images(paths, max_pixels=max_pixels)
+        for path, image in zip(paths, outcomes, strict=True):
             place = places.get(path)
             if place is not None and isinstance(image, ScoredImage):
                 write_png(place, overlay_of(image.pixels, image.prediction))

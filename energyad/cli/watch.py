@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, Model, Quiet, Threads
+from energyad.cli.options import Debug, MaxMegapixels, Model, Quiet, Threads
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
@@ -44,6 +44,7 @@ def watch(
         float, typer.Option("--interval", min=0.01, metavar="SECONDS", help="Between two looks.")
     ] = 0.5,
     once: Annotated[bool, typer.Option("--once", help="Score what is there now, and end.")] = False,
+    max_megapixels: MaxMegapixels = 200.0,
     threads: Threads = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -73,7 +74,9 @@ def watch(
         on_error=lambda error: console.warn(f"the old model stays: {error}"),
     )
     with _stop_on_signals() as stop, Journal(out) as journal:
-        watcher = Watcher(folder, journal, score_with(model_now), move_to=move_to)
+        watcher = Watcher(
+            folder, journal, score_with(model_now, max_pixels=round(max_megapixels * 1e6)), move_to=move_to
+        )
         messages = _WatchMessages(model_now(), journal)
         with _deliveries(webhook, out) as deliver:
 

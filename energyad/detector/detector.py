@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -195,7 +196,11 @@ class AnomalyDetector:
         return [image.prediction for image in self._score_pixels(batch, batch)]
 
     def score_images(
-        self, sources: Iterable[ImageLike], *, batch_size: int | None = None
+        self,
+        sources: Iterable[ImageLike],
+        *,
+        batch_size: int | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Iterator[ScoringOutcome]:
         """Score images in their order; one that cannot be read costs its own result and no other.
 
@@ -205,6 +210,7 @@ class AnomalyDetector:
         Args:
             sources: Paths, bytes of image files, Pillow images or RGB arrays.
             batch_size: Images that are read and scored together; the runtime's own by default.
+            max_pixels: Files with more pixels are not decoded.
 
         Example:
             >>> for image in detector.score_images(paths):
@@ -213,7 +219,8 @@ class AnomalyDetector:
         self.prepare(length_hint(sources))
         plan = self.runtime.plan
         groups = batches(sources, batch_size or plan.batch_size)
-        for images in ordered_map(self._score_batch, groups, workers=plan.workers):
+        score_batch = functools.partial(self._score_batch, max_pixels=max_pixels)
+        for images in ordered_map(score_batch, groups, workers=plan.workers):
             yield from images
 
     def score_image(self, source: ImageLike, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ScoringOutcome:

@@ -94,7 +94,7 @@ def _decode(image: EncodedImage) -> RawImage:
 
 def _too_large(width: int, height: int, max_pixels: int) -> str:
     reason = f"{width} x {height} pixels is above the limit of {max_pixels:,} (a decompression bomb?)"
-    return f"{reason}; make it smaller or raise max_pixels"
+    return f"{reason}; make it smaller or raise max_pixels (--max-megapixels)"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

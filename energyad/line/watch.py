@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 from energyad.detector import AnomalyDetector
 from energyad.detector.scored_image import ScoredImage, ScoringOutcome, name_of
 from energyad.errors import DataError, os_reason
+from energyad.images.decoding import DEFAULT_MAX_PIXELS
 from energyad.images.finding import IMAGE_SUFFIXES
 from energyad.line.journal import FileSeen, Journal, JournalLine, Statistics
 
@@ -30,9 +31,9 @@ ScoreFiles: TypeAlias = Callable[[Sequence[Path]], Iterable[ScoringOutcome]]
 """Scores files in their order; one that cannot be read gives an UnreadableImage."""
 
 
-def score_with(model: Callable[[], AnomalyDetector]) -> ScoreFiles:
+def score_with(model: Callable[[], AnomalyDetector], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ScoreFiles:
     """Score each batch of files with the detector that `model` returns at that moment."""
-    return lambda paths: model().score_images(paths)
+    return lambda paths: model().score_images(paths, max_pixels=max_pixels)
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,18 @@ def test_scores_that_cannot_be_written_are_an_error_and_still_printed(program: P
     assert "file/scores.csv" in outcome.err.splitlines()[-1]
 
 
+def test_an_image_above_max_megapixels_costs_its_own_row(program: Program, house: Path) -> None:
+    from energyad.images.reading import write_png
+
+    for name, side in (("small", 40), ("large", 120)):
+        write_png(house / f"{name}.png", np.full((side, side, 3), 90, np.uint8))
+    outcome = program("score", "small.png", "large.png", "--json", "--no-csv", "--max-megapixels", 0.01)
+    small, large = (ImageResult.model_validate_json(line) for line in outcome.out.splitlines())
+    assert outcome.status == 2
+    assert small.error is None
+    assert "above the limit of 10,000" in str(large.error) and "--max-megapixels" in str(large.error)
+
+
 def test_the_program_and_the_python_class_give_the_same_result(
     program: Program, demo_category: Category, fitted_detector: AnomalyDetector
 ) -> None:
