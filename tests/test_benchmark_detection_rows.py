@@ -12,6 +12,7 @@ from benchmarks.detection import rows, standing, summary, table
 from benchmarks.detection.ours import energyad_method
 from benchmarks.detection.rows import Row
 from benchmarks.detection.same_features import rule_named
+from energyad.data.demo import DEMO_NAME
 from energyad.errors import DataError
 from energyad.settings import FitSettings
 
@@ -102,20 +103,17 @@ def test_the_table_is_put_between_the_markers_and_checked(
     assert "markers" in capsys.readouterr().err
 
 
-def test_the_summary_is_the_tables_lines_of_its_methods(tmp_path: Path) -> None:
+def test_the_summary_has_means_of_its_methods_on_real_images_best_first(tmp_path: Path) -> None:
     results = tmp_path / "rows.jsonl"
-    for method in ("energyad", "energyad-brief", "knn"):
-        rows.append(results, of_today(method, image_auroc=0.5 + len(method) / 100))
-    short, whole = (text.splitlines() for text in (summary.render(results), table.render(rows.read(results))))
-    assert [line for line in whole if line not in short] == [line for line in whole if "-brief" in line]
-    assert [line for line in short if line not in whole] == []
-
-
-def test_the_summary_is_of_the_default_image_size(tmp_path: Path) -> None:
-    results, size = tmp_path / "rows.jsonl", FitSettings().input.image_size
-    for each in (size, 2 * size):
-        rows.append(results, of_today("energyad", image_size=each))
-    assert f"### {size} ×" in summary.render(results) and f"### {2 * size} ×" not in summary.render(results)
+    for method, auroc in (("knn", 0.5), ("energyad", 0.7), ("energyad-brief", 0.9)):
+        for seed, above in ((0, 0.0), (1, 0.1)):
+            rows.append(results, of_today(method, image_auroc=auroc + above, seed=seed))
+    rows.append(results, of_today("energyad", category=DEMO_NAME))
+    rows.append(results, of_today("energyad", image_size=2 * FitSettings().input.image_size))
+    lines = summary.render(results, spread=False).splitlines()[2:]
+    assert [line.split(" | ")[0] for line in lines] == ["| `energyad`", "| `knn`"]
+    assert "| 0.750 |" in lines[0] and "| 0.550 |" in lines[1]
+    assert summary.render(results).splitlines()[2].count("0.750 ± 0.071") == 1
 
 
 def test_a_table_has_no_settings_of_before_and_no_method_that_is_gone(tmp_path: Path) -> None:
