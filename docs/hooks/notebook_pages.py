@@ -36,10 +36,13 @@ def run(notebook: Any) -> None:
     """Run all cells in place, in a folder that is gone afterwards. Raises CellExecutionError."""
     import tempfile
 
+    from jupyter_client import AsyncKernelManager
     from nbclient import NotebookClient
 
     with tempfile.TemporaryDirectory() as folder:
-        NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": folder}}).execute()
+        kernel = AsyncKernelManager(transport="ipc", connection_file=f"{folder}/kernel.json")
+        where = {"metadata": {"path": folder}}
+        NotebookClient(notebook, km=kernel, timeout=SECONDS, resources=where).execute()
 
 
 def _formulas(notebook: Any) -> None:
