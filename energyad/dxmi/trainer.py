@@ -117,7 +117,7 @@ class DxMITrainer:
         data = self._draw_data(settings.batch_size, self.generator)
         of_energy = learner.update_energy(data, chains.samples)
         for _ in range(settings.sampler_steps_per_iteration):
-            of_sampler = self._update_sampler_and_value(chains)
+            of_sampler = self.update_sampler_and_value(chains)
         learner.update_averages(self.iteration)
         self.iteration += 1
         return torch.cat([of_energy, of_sampler])
@@ -195,7 +195,12 @@ class DxMITrainer:
         trainer.load_state(state)
         return trainer
 
-    def _update_sampler_and_value(self, chains: Trajectory) -> Float[Tensor, " 3"]:
+    def update_sampler_and_value(self, chains: Trajectory) -> Float[Tensor, " 3"]:
+        """Update sampler and value on some of these chains, as the settings say.
+
+        Returns:
+            Losses of sampler and value, and the mean running cost.
+        """
         settings, learner = self.settings, self.learner
         freeze = self.iteration < settings.frozen_sampler_iterations
         states = self._pick_chains(chains.states[:-1])
