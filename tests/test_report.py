@@ -183,6 +183,12 @@ def test_images_are_ranked_and_those_that_cannot_be_read_come_last_with_the_reas
     assert "zero.png · unreadable: the file is empty" in html_page(report, title="t")
 
 
+def test_a_page_shows_the_health_of_each_training(labelled: Report) -> None:
+    page = html_page(labelled, title="t")
+    assert labelled.manifest.training_health
+    assert all(f"{health.classifier_auroc:.3f}" in page for health in labelled.manifest.training_health)
+
+
 def test_results_are_shown_as_they_are_also_where_their_images_are_gone(
     saved: AnomalyDetector, demo_category: Category, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,9 @@ from energyad.cli.options import Debug, Json, Quiet
 
 def models(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the models lie.")] = Path("models"),
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also the health of each energy's training by DxMI.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -31,6 +35,8 @@ def models(
     elif found:
         columns = ("name", "fitted", "backbone", "input", "size", "images", "threshold", "files")
         console.print_table(columns, [_cells(model) for model in found], right=columns[3:7])
+        if verbose:
+            _print_health(found)
     else:
         console.say(f"no models in {folder}/; make one with `energyad fit`, or try `energyad demo`")
     if any(model["problem"] is not None for model in found):
@@ -55,8 +61,29 @@ def _describe(folder: Path) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
         "num_images": manifest.provenance.num_images,
         "threshold": manifest.calibration.threshold,
+        "training_health": [
+            {**asdict(health), "verdict": health.verdict()} for health in manifest.training_health
+        ],
         "problem": next(problems(folder, manifest), None),
     }
+
+
+def _print_health(found: list[dict[str, Any]]) -> None:
+    columns = ("name", "samples / data", "at bound", "mean square", "AUROC", "objective", "training")
+    rows = [
+        (
+            model["name"],
+            f"{health['energy_ratio']:.2f}",
+            f"{health['bound_share']:.0%}",
+            f"{health['mean_square_ratio']:.2f}",
+            f"{health['classifier_auroc']:.3f}",
+            f"{health['objective_before']:.3g} → {health['objective_after']:.3g}",
+            health["verdict"],
+        )
+        for model in found
+        for health in model.get("training_health", ())
+    ]
+    console.print_table(columns, rows, right=columns[1:6])
 
 
 def _cells(model: dict[str, Any]) -> tuple[str, ...]:

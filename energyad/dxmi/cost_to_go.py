@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -48,6 +48,10 @@ class CostToGo:
     running_cost: PathCost | AdaptiveCost
     cost_weight: float
     temperature: float
+
+    def of(self, sampler: GaussianSampler) -> CostToGo:
+        """The same costs for another sampler."""
+        return replace(self, sampler=sampler)
 
     def values(
         self, states: Float[Tensor, "steps n *event"], times: Float[Tensor, " steps"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from jaxtyping import Float
+from torch import Tensor
+
 from energyad.dxmi.settings import DxMISettings
 from energyad.errors import TrainingDiverged
 
@@ -18,6 +21,7 @@ class TrainingRecord:
         energy_data, energy_samples: mean energy of the data and of the sampler's output.
         energy_loss, sampler_loss, value_loss: the three losses.
         running_cost: mean running cost of a step, per dimension, without the temperature.
+        bound_share: share of the iterations in which the samples' mean energy was at its bound, see `at_bound`.
         sigmas: sigma_t of the full route, noise first.
     """
 
@@ -28,7 +32,16 @@ class TrainingRecord:
     sampler_loss: float
     value_loss: float
     running_cost: float
+    bound_share: float
     sigmas: tuple[float, ...]
+
+
+NEAR_BOUND = 0.95
+
+
+def at_bound(energy: Float[Tensor, " n"], settings: DxMISettings) -> Float[Tensor, " n"]:
+    """1 where a mean energy of samples is within a twentieth of its bound 1 / (2 gamma), beyond it too; 0 elsewhere."""
+    return (2 * settings.energy_regularization * energy >= NEAR_BOUND).to(energy.dtype)
 
 
 def check_health(record: TrainingRecord, settings: DxMISettings) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from energyad.dxmi.learner import Learner
 from energyad.dxmi.networks import default_value
 from energyad.dxmi.pretrain import pretrain_denoiser
-from energyad.dxmi.record import TrainingRecord, check_health
+from energyad.dxmi.record import TrainingRecord, at_bound, check_health
 from energyad.dxmi.sampler import GaussianSampler, Trajectory, default_sampler
 from energyad.dxmi.schedule import NoiseSchedule, Route, TimePairs, time_pairs
 from energyad.dxmi.settings import DxMISettings
@@ -81,7 +81,7 @@ class DxMITrainer:
         for done in range(1, iterations + 1):
             means.append(self.update())
             if done % record_every == 0 or done == iterations:
-                record = self._record(torch.stack(means).mean(dim=0))
+                record = self._record(torch.stack(means))
                 try:
                     check_health(record, self.settings)
                 except TrainingDiverged:
@@ -114,7 +114,7 @@ class DxMITrainer:
             start = self.start(settings.batch_size, generator=self.generator)
             chains = self.sampler.rollout(start, generator=self.generator, route=route)
             learner.running_cost.observe(chains.states, route)
-        data = self._draw_data(settings.batch_size, self.generator)
+        data = self.draw_data(settings.batch_size, generator=self.generator)
         of_energy = learner.update_energy(data, chains.samples)
         for _ in range(settings.sampler_steps_per_iteration):
             of_sampler = self.update_sampler_and_value(chains)
@@ -125,7 +125,7 @@ class DxMITrainer:
     def start(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n *event"]:
         """x_0 of so many chains."""
         if self.settings.start == "noised_data":
-            return self.schedule.noise(self._draw_data(n, generator), 0, generator)
+            return self.schedule.noise(self.draw_data(n, generator=generator), 0, generator)
         shape = (n, *self.data.shape[1:])
         return torch.randn(shape, generator=generator, device=self.data.device, dtype=self.data.dtype)
 
@@ -230,7 +230,8 @@ class DxMITrainer:
             return states
         return states[:, torch.randperm(n, generator=self.generator, device=states.device)[:limit]]
 
-    def _draw_data(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+    def draw_data(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+        """Draw so many of the data, with replacement."""
         return self.data[torch.randint(len(self.data), (n,), generator=generator, device=self.data.device)]
 
     def _draw_route(self) -> Route:
@@ -240,8 +241,8 @@ class DxMITrainer:
         chances = 1 / torch.tensor(choices, device=self.data.device)
         return self.schedule.route(choices[int(torch.multinomial(chances, 1, generator=self.generator))])
 
-    def _record(self, means: Float[Tensor, " 6"]) -> TrainingRecord:
-        data, samples, energy, sampler, value, cost = means.tolist()
+    def _record(self, iterations: Float[Tensor, "n 6"]) -> TrainingRecord:
+        data, samples, energy, sampler, value, cost = iterations.mean(dim=0).tolist()
         full = self.schedule.route(self.schedule.num_steps)
         return TrainingRecord(
             iteration=self.iteration,
@@ -251,5 +252,6 @@ class DxMITrainer:
             sampler_loss=sampler,
             value_loss=value,
             running_cost=cost,
+            bound_share=float(at_bound(iterations[:, 1], self.settings).mean()),
             sigmas=tuple(self.sampler.step_log_sigmas(time_pairs(full, self.data.device)).exp().tolist()),
         )

@@ -227,4 +227,5 @@ def describe(
         settings=settings.to_dict(),
         provenance=provenance,
         history=[record for training in trainings for record in training.history_dicts()],
+        training_health=tuple(training.health for training in trainings if training.health is not None),
     )

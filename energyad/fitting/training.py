@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from energyad.dxmi import DxMITrainer, TrainingRecord
+from energyad.dxmi import DxMITrainer, TrainingHealth, TrainingRecord
+from energyad.dxmi.diagnosis import measure_health
 from energyad.dxmi.objectives import power_mean
 from energyad.energy.discriminator import Discriminator
 from energyad.energy.latent_energy import LatentEnergy
@@ -39,10 +40,11 @@ def no_callback(iteration: int, energy: LatentEnergy) -> None:
 
 @dataclass(frozen=True)
 class TrainedEnergy:
-    """The energy, and DxMI's records on the way to it."""
+    """The energy, DxMI's records on the way to it, and how healthy its training was; None without DxMI."""
 
     energy: LatentEnergy
     history: tuple[TrainingRecord, ...]
+    health: TrainingHealth | None = None
 
     def history_dicts(self) -> list[dict[str, object]]:
         """Plain values, ready for JSON."""
@@ -126,6 +128,9 @@ def train_dxmi(
     stopping = EarlyStopping[LatentEnergy](held_out, patience=DXMI_PATIENCE)
     stopping.step(energy)
     trainer = DxMITrainer(energy=energy, data=latents, settings=settings.dxmi, generator=generator)
+    if settings.dxmi.pretrain_iterations > 0:
+        trainer.pretrain()
+    first_sampler = copy.deepcopy(trainer.sampler)
     history: list[TrainingRecord] = []
     for record in trainer.run(
         settings.dxmi.iterations, record_every=min(RECORD_EVERY, settings.dxmi.iterations)
@@ -137,7 +142,8 @@ def train_dxmi(
         on_record(record.iteration, averaged)
         if not stopping.step(averaged):
             break
-    return TrainedEnergy((stopping.best or energy).eval(), tuple(history))
+    health = measure_health(trainer, history, first_sampler=first_sampler)
+    return TrainedEnergy((stopping.best or energy).eval(), tuple(history), health)
 
 
 def pretrain_autoencoder(

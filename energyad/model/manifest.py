@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from energyad.dxmi.health import TrainingHealth
 from energyad.features.backbone_spec import BackboneSpec
 from energyad.images.tiling import Tiles
 from energyad.model.architecture import Architecture
@@ -129,6 +130,7 @@ class Manifest(_Frozen):
         settings: of the fit.
         provenance: of the fit.
         history: records of the training.
+        training_health: of each energy that DxMI trained.
         files: the other files of the folder, each with its SHA-256.
     """
 
@@ -146,6 +148,7 @@ class Manifest(_Frozen):
     settings: dict[str, Any]
     provenance: Provenance
     history: list[dict[str, Any]] = Field(default_factory=list)
+    training_health: tuple[TrainingHealth, ...] = ()
     files: dict[str, str] = Field(default_factory=dict)
 
     def replace(self, **changes: Any) -> Self:

@@ -59,6 +59,7 @@ def html_page(report: Report, *, title: str, note: str = "") -> str:
         f"<p>{escape(calibration.guarantee())}</p>",
         f'<div class="scroll">{tables.calibration_table(manifest)}</div>',
         *_drift(report),
+        *_training(manifest),
         "<h2>Model card</h2>",
         tables.card_as_html(manifest),
     ]
@@ -122,6 +123,16 @@ def _drift(report: Report) -> Iterator[str]:
     if drift.shifts:
         yield f'<div class="scroll">{tables.drift_table(drift)}</div>'
     yield f'<p class="faint">The {drift.window} {which} against {drift.reference} held-out good parts.</p>'
+
+
+def _training(manifest: Manifest) -> Iterator[str]:
+    if manifest.training_health:
+        yield "<h2>Training</h2>"
+        yield f'<div class="scroll">{tables.training_table(manifest)}</div>'
+        yield (
+            '<p class="faint">Of each energy that DxMI trained. A classifier that tells its samples from good patches '
+            "at an AUROC near 1 shows a sampler that did not keep up.</p>"
+        )
 
 
 def _pages(images: Sequence[ReportImage], *, grouped: bool) -> Iterator[str]:

@@ -81,6 +81,23 @@ def calibration_table(manifest: Manifest) -> str:
     return table(columns, rows)
 
 
+def training_table(manifest: Manifest) -> str:
+    """Write a table of the health of DxMI's training, an energy a row."""
+    columns = ("energy of samples / data", "at bound", "mean square of samples / data", "classifier's AUROC")
+    rows = [
+        [
+            f"{health.energy_ratio:.2f}",
+            f"{health.bound_share:.0%}",
+            f"{health.mean_square_ratio:.2f}",
+            f"{health.classifier_auroc:.3f}",
+            f"{health.objective_before:.3g} → {health.objective_after:.3g}",
+            health.verdict(),
+        ]
+        for health in manifest.training_health
+    ]
+    return table((*columns, "sampler's objective", "verdict"), rows)
+
+
 def drift_table(drift: Drift) -> str:
     """Write a table of each drift quantity: reference, window, and the test between them."""
     rows = [

@@ -40,6 +40,16 @@ def test_models_tells_whole_ones_from_damaged_ones(program: Program, house: Path
     assert "model.json" in program("models").out
 
 
+def test_models_verbose_shows_the_health_of_each_training(
+    program: Program, house: Path, model_folder: Path
+) -> None:
+    shown = program("models", "--verbose")
+    listed = json.loads(program("models", "--json").out)["training_health"]
+    assert shown.status == 0 and len(listed) >= 1
+    assert all(health["verdict"] in shown.out for health in listed)
+    assert "AUROC" not in program("models").out
+
+
 def test_evaluate_json_is_one_object_with_the_promised_keys(
     program: Program, house: Path, demo_category: Category
 ) -> None:
