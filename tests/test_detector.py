@@ -365,3 +365,14 @@ def test_a_rendered_category_trains_from_its_files(tmp_path: Path) -> None:
     )
     fitted = AnomalyDetector.fit(category.train_good, name=category.name, settings=quick, threads=1)
     assert fitted.manifest.provenance.num_images == 8
+
+
+@pytest.mark.parametrize(
+    "one", ["a.jpg", Path("a.jpg"), b"bytes", np.zeros((4, 4, 3), np.uint8), Image.new("RGB", (4, 4))]
+)
+def test_one_image_where_several_are_expected_is_a_type_error(
+    fitted_detector: AnomalyDetector, one: Any
+) -> None:
+    for take in (fitted_detector.score_batch, fitted_detector.stream):
+        with pytest.raises(TypeError, match="give a list"):
+            list(take(one))

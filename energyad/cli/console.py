@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import sys
 import traceback
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ERROR_STATUS: Final = 2
+UNPRINTABLE: Final = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
+"""Unicode categories of characters that move the cursor, hide or turn text."""
 _P = ParamSpec("_P")
 # Their warnings are for whoever calls them, which is energyad, not its user.
 _LIBRARIES: Final = (
@@ -69,7 +73,7 @@ def messages() -> Console:
 def say(text: str, *, style: str = "") -> None:
     """A message for people."""
     if not _wishes.quiet:
-        messages().print(text, style=style, markup=False)
+        messages().print(printable(text), style=style, markup=False)
 
 
 def warn(text: str) -> None:
@@ -86,7 +90,29 @@ def fail(text: str) -> None:
 def _marked(mark: str, style: str, text: str) -> None:
     from rich.text import Text
 
-    messages().print(Text.assemble((f"{mark}: ", style), " ".join(text.split())))
+    messages().print(Text.assemble((f"{mark}: ", style), printable(" ".join(text.split()))))
+
+
+def echo_json(text: str) -> None:
+    """Print a JSON text on standard output, with escapes where the terminal's encoding lacks a character."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text))
+    typer.echo(text)
+
+
+def printable(text: str) -> str:
+    """Return text with control characters, escape sequences and marks of writing direction written out.
+
+    File names may hold any of them, and a terminal would obey (CWE-150).
+    """
+    return "".join(
+        character
+        if character == "\n" or unicodedata.category(character) not in UNPRINTABLE
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -114,7 +140,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
 def _plain(cell: str) -> str:
     from rich.markup import escape
 
-    return escape(cell)
+    return escape(printable(cell).replace("\n", "\\n"))
 
 
 @contextlib.contextmanager
@@ -148,6 +174,9 @@ def guarded(command: Callable[_P, None]) -> Callable[_P, None]:
     @functools.wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
+            for stream in (sys.stdout, sys.stderr):
+                if hasattr(stream, "reconfigure"):  # not where a caller has put its own
+                    stream.reconfigure(errors="backslashreplace")
             with _warnings_as_lines():
                 command(*args, **kwargs)
             sys.stdout.flush()

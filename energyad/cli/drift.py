@@ -49,7 +49,7 @@ def drift(
     manifest = read_manifest(folder)
     found = drift_of(read_journal(results), manifest, window=window, source=str(results))
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+        console.echo_json(json.dumps(found.to_dict(), ensure_ascii=False))
     else:
         _print(found)
     raise typer.Exit(1 if found.state == "shifted" else 0)

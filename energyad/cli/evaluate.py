@@ -107,7 +107,7 @@ def _evaluate_category(
     with RichProgress() as progress:
         evaluation = measure(detector, category, progress=progress)
     if as_json:
-        typer.echo(json.dumps(evaluation.to_dict(), ensure_ascii=False))
+        console.echo_json(json.dumps(evaluation.to_dict(), ensure_ascii=False))
     else:
         print_evaluation(evaluation)
     if report is not None:
@@ -140,7 +140,7 @@ def _evaluate_synthetic(
             title = f"{detector.name} · synthetic defects"
             write_report(report, detector, result.evaluation, title=title, note=SYNTHETIC_NOTE)
     if as_json:
-        typer.echo(json.dumps(result.to_dict(), ensure_ascii=False))
+        console.echo_json(json.dumps(result.to_dict(), ensure_ascii=False))
     else:
         print_evaluation(result.evaluation)
         _print_sizes(result.sizes)

@@ -31,7 +31,7 @@ def models(
     found = [_describe(place) for place in list_models(folder)]
     if as_json:
         for model in found:
-            typer.echo(json.dumps(model, ensure_ascii=False))
+            console.echo_json(json.dumps(model, ensure_ascii=False))
     elif found:
         columns = ("name", "fitted", "backbone", "input", "size", "images", "threshold", "files")
         console.print_table(columns, [_cells(model) for model in found], right=columns[3:7])

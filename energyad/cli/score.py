@@ -69,6 +69,7 @@ def score(
     from energyad.scoring.results import by_score, results_csv, with_q_values
 
     check_fdr(fdr)
+    check_csv(None if no_csv else csv)
     overlays = heatmaps_dir or Path("heatmaps")
     folder = find_model(model)
     paths = _find(sources, overlays)
@@ -84,7 +85,8 @@ def score(
     if fdr is not None:
         results = with_q_values(results)
         if as_json:  # a q-value needs the whole batch
-            typer.echo("\n".join(result.json_line() for result in results))
+            for result in results:
+                console.echo_json(result.json_line())
     if not as_json:
         _print_rows(by_score(results))
     if not no_csv:
@@ -94,6 +96,19 @@ def score(
     if fdr is not None:
         _say_discoveries(results, fdr, smallest=detector.calibration.smallest_p_value)
     raise typer.Exit(status)
+
+
+def check_csv(path: Path | None) -> None:
+    """Check that scores do not overwrite an image.
+
+    Raises:
+        SettingsError: The path has the ending of an image.
+    """
+    from energyad.errors import SettingsError
+    from energyad.images.finding import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
+
+    if path is not None and path.suffix.lower() in IMAGE_SUFFIXES | OTHER_IMAGE_SUFFIXES:
+        raise SettingsError(f"--csv {path}: has the ending of an image; give a name such as scores.csv")
 
 
 def check_fdr(fdr: float | None) -> None:
@@ -142,7 +157,7 @@ def _score_all(
     max_pixels: int,
 ) -> list[ImageResult]:
     from energyad.cli.progress import RichProgress
-    from energyad.detector.scored_image import ScoredImage
+    from energyad.detector.scored_image import ScoredImage, name_of
     from energyad.images.reading import write_png
     from energyad.report.overlays import ColourScale, overlay_of, overlay_places
     from energyad.report.sheet import legend
@@ -158,10 +173,10 @@ def _score_all(
             place = places.get(path)
             if place is not None and isinstance(image, ScoredImage):
                 write_png(place, overlay_of(image.pixels, image.prediction))
-            result = image.result(heatmap=None if place is None else str(place))
+            result = image.result(heatmap=None if place is None else name_of(place))
             results.append(result)
             if as_json:
-                typer.echo(result.json_line())
+                console.echo_json(result.json_line())
             progress.advance()
     return results
 

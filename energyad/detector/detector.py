@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage
 from energyad.errors import ImageError, ModelError, SettingsError
@@ -212,10 +213,18 @@ class AnomalyDetector:
             batch_size: Images that are read and scored together; the runtime's own by default.
             max_pixels: Files with more pixels are not decoded.
 
+        Raises:
+            TypeError: One image was given, not several.
+
         Example:
             >>> for image in detector.score_images(paths):
             ...     print(image.result().json_line())
         """
+        if isinstance(sources, str | bytes | Path | np.ndarray | Image.Image):
+            kind = type(sources).__name__
+            raise TypeError(
+                f"one {kind} where several images are expected: give a list, or call score() for one"
+            )
         self.prepare(length_hint(sources))
         plan = self.runtime.plan
         groups = batches(sources, batch_size or plan.batch_size)

@@ -177,6 +177,9 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
 def results_csv(results: Iterable[ImageResult]) -> str:
     """Write results as CSV with a header: of regions their number and total area; unknown values are empty."""
     text = io.StringIO()
@@ -186,8 +189,18 @@ def results_csv(results: Iterable[ImageResult]) -> str:
         area = None if result.score is None else sum(region.area_percent for region in result.regions)
         count = None if result.score is None else len(result.regions)
         cells = {name: getattr(result, name, None) for name in CSV_COLUMNS}
-        writer.writerow({**cells, "regions": count, "area_percent": area})
+        row = {**cells, "regions": count, "area_percent": area}
+        writer.writerow({name: as_csv_text(value) for name, value in row.items()})
     return text.getvalue()
+
+
+def as_csv_text(value: object) -> object:
+    """Return a cell that no spreadsheet takes for a formula; numbers stay as they are.
+
+    A text that begins with one of `= + - @`, a tab or a carriage return gets an apostrophe in front, as OWASP's page on
+    CSV injection advises.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def json_schema() -> dict[str, Any]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +175,49 @@ def test_a_false_discovery_rate_gives_q_values_and_says_what_few_good_parts_allo
     assert f"{called} of them stand out" in outcome.err
     assert "so of 1 images none can" in program("score", rows[0]["image"], "--fdr", "0.1").err
     assert is_one_line_error(program("score", rows[0]["image"], "--fdr", "1.5"), "--fdr 1.5")
+
+
+def test_names_that_are_not_utf8_or_would_steer_a_terminal_are_written_out(
+    program: Program, house: Path, sorted_images: tuple[list[Path], list[Path]]
+) -> None:
+    names = [b"caf\xe9.png", b"red\x1b[31m.png", b"two\nlines.png", "right\u202eleft.png".encode()]
+    for name in names:
+        shutil.copy(sorted_images[0][0], house / os.fsdecode(name))
+    outcome = program("score", *(os.fsdecode(name) for name in names), "--heatmaps")
+    assert outcome.status == 0
+    assert len(outcome.out.splitlines()) == 1 + len(names)
+    for shown in ("caf\\xe9.png", "red\\x1b[31m.png", "two\\nlines.png", "right\\u202eleft.png"):
+        assert shown in outcome.out
+    rows = list(csv.DictReader((house / "scores.csv").open(encoding="utf-8", newline="")))
+    assert len(rows) == len(names) and all(row["verdict"] == "ok" for row in rows)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+def test_a_file_name_never_reaches_a_spreadsheet_as_a_formula(
+    program: Program, house: Path, sorted_images: tuple[list[Path], list[Path]], start: str
+) -> None:
+    shutil.copy(sorted_images[0][0], house / f"{start}1+2.png")
+    program("score", "--", f"{start}1+2.png")
+    (row,) = csv.DictReader((house / "scores.csv").open())
+    assert row["image"] == f"'{start}1+2.png" and float(row["score"]) > 0
+
+
+def test_scores_are_not_written_over_an_image(
+    program: Program, house: Path, sorted_images: tuple[list[Path], list[Path]]
+) -> None:
+    image = Path(shutil.copy(sorted_images[0][0], house / "part.jpg"))
+    before = image.read_bytes()
+    outcome = program("score", "part.jpg", "--csv", "part.jpg")
+    assert is_one_line_error(outcome, "--csv part.jpg")
+    assert image.read_bytes() == before
+
+
+def test_json_stays_json_on_a_terminal_of_another_encoding(
+    program: Program, house: Path, sorted_images: tuple[list[Path], list[Path]]
+) -> None:
+    shutil.copy(sorted_images[0][0], house / "café.png")
+    command = [sys.executable, "-m", "energyad", "score", "café.png", "--json", "--no-csv"]
+    for encoding in ("cp1251", "latin-1", "utf-8"):  # the first has no é
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, cwd=house, env=environment, capture_output=True, check=True)
+        assert json.loads(done.stdout.decode(encoding))["image"] == "café.png"
