@@ -122,6 +122,7 @@ def test_extras_are_those_that_the_package_declares() -> None:
     assert declared["all"] == [f"energyad[{','.join(sorted(PACKAGES))}]"]
     for extra, modules in PACKAGES.items():
         distributions = {re.split(r"[<>=\[]", line)[0].lower() for line in declared[extra]}
-        assert {name.lower().replace("pytorch", "torch") for name in modules.values()} <= distributions
+        names = {name.lower().replace("pytorch", "torch").replace(" ", "") for name in modules.values()}
+    assert names <= distributions
     base = {re.split(r"[<>=\[]", line)[0] for line in project["dependencies"]}
     assert not base & {*HEAVY, "scikit-learn"}
