@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -20,6 +23,7 @@ import notebook_pages  # noqa: E402
 import result_schema  # noqa: E402
 import settings_page  # noqa: E402
 
+_FETCHED = re.compile(r'<(?:script|link|img|iframe)\b[^>]*?(?:src|href)="(https?://[^"]+)"')
 GENERATED = {
     "reference/cli.md": command_line.page,
     "reference/settings.md": settings_page.page,
@@ -43,6 +47,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, content in texts.items():
         files.append(File.generated(config, path, content=content))
     return files
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuse a page that would fetch something from another host when it is viewed."""
+    fetched = _FETCHED.search(output)
+    if fetched:
+        raise PluginError(f"{page.file.src_uri}: would fetch {fetched[1]}; keep it beside the page")
+    return output
 
 
 def _copied(name: str) -> str:
