@@ -15,6 +15,7 @@ from energyad.detector import AnomalyDetector
 from energyad.evaluation.evaluate import Evaluation
 from energyad.files import atomic_write
 from energyad.images import reading
+from energyad.model.manifest import Manifest
 from energyad.report import plots, tables
 from energyad.report.gathering import MAX_PICTURED, Report, ReportImage, of_category
 from energyad.report.overlays import ColourScale, colour_bar
