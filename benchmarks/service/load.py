@@ -177,7 +177,8 @@ def end_under_load(
 
     Their last bytes are sent after the signal, so that none can be answered before it. Raises TimeoutError.
     """
-    head = f"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(image)}\r\n\r\n"
+    head = "POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+    head += f"Content-Length: {len(image)}\r\n\r\n"
     connections = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(requests)]
     for connection in connections:
         connection.sendall(head.encode() + image[:-1])

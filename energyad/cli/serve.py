@@ -30,6 +30,13 @@ def serve(
     queue: Annotated[
         int, typer.Option("--queue", min=1, metavar="N", help="Requests taken at a time; more get 429.")
     ] = 16,
+    decode_seconds: Annotated[
+        float, typer.Option("--decode-seconds", metavar="N", help="Time for one image to be decoded.")
+    ] = 10.0,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="A name by which browsers and proxies reach it."),
+    ] = None,
     without_key: Annotated[
         bool, typer.Option("--without-key", help="Let other machines in without a key.")
     ] = False,
@@ -46,9 +53,12 @@ def serve(
       curl -F files=@a.png -F files=@b.png http://127.0.0.1:8000/v1/score/batch
 
     Answers are the results that `energyad score --json` prints; /openapi.json describes them. /healthz, /readyz and
-    /metrics are for whoever runs it. After `energyad calibrate`, POST to /v1/models/gasket/reload. Where the variable
-    ENERGYAD_API_KEY is set, requests must bring it as X-API-Key. Ctrl-C or SIGTERM finishes what was taken and ends
-    with status 0.
+    /metrics are for whoever runs it. Where the variable ENERGYAD_API_KEY is set, requests must bring it as X-API-Key.
+
+    After `energyad calibrate`, POST to /v1/models/gasket/reload. This needs the key, or where none is set the one that
+    is printed at the start. Requests to another host than localhost, ADDRESS or the names of --allow-host are refused,
+    and so are those that pages of other sites send. Ctrl-C or SIGTERM answers what was accepted, for 30 s at most, and
+    ends with status 0.
     """
     from energyad.detector import AnomalyDetector
     from energyad.extras import require
@@ -62,7 +72,14 @@ def serve(
     key = os.environ.get(KEY_VARIABLE)
     require_safe(host, api_key=key, open_to_all=without_key)
     settings = ServiceSettings(
-        max_upload=int(max_upload * MIB), max_pixels=int(max_megapixels * 1e6), queue=queue, api_key=key
+        max_upload=int(max_upload * MIB),
+        max_pixels=int(max_megapixels * 1e6),
+        max_body_bytes=int(8 * max_upload * MIB),
+        queue=queue,
+        decode_seconds=decode_seconds,
+        host=host,
+        allowed_hosts=tuple(allow_host or ()),
+        api_key=key,
     )
     names: list[str | None] = [*model] if model else [None]
     folders = [find_model(name) for name in names]
@@ -74,7 +91,13 @@ def serve(
         address = _address(host, listening.getsockname()[1])
         access = f"with the key in {KEY_VARIABLE}" if key is not None else "without a key"
         served = ", ".join(folder.name for folder in folders)
-        server.run(app, listening, on_start=lambda: console.say(f"serving {served} on {address} {access}"))
+
+        def on_start() -> None:
+            console.say(f"serving {served} on {address} {access}")
+            if key is None:
+                console.say(f"reload needs X-API-Key: {settings.start_key}")
+
+        server.run(app, listening, on_start=on_start)
     console.say("stopped")
 
 

@@ -22,7 +22,11 @@ _GRACE_SECONDS: Final = 5.0
 def run() -> None:
     """Decode until the input ends. Arguments: seconds for one image, bytes of memory for one image."""
     timeout, max_memory = float(sys.argv[1]), int(sys.argv[2])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which closes the input
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # they are for the program, which closes the input at its end
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     # Nothing that a library prints may come between the messages.
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

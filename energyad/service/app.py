@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib import metadata, resources
@@ -17,15 +19,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from energyad.detector import AnomalyDetector
 from energyad.errors import SettingsError, first_validation_error
+from energyad.images.isolated import IsolatedDecoder
+from energyad.service.bodies import PendingBodies
 from energyad.service.errors import RequestError, error_response
 from energyad.service.metrics import Metrics
 from energyad.service.routes import router
 from energyad.service.scoring import ModelSession
-from energyad.service.security import HEADERS, require_key
+from energyad.service.security import HEADERS, BrowserGuard, require_key
 from energyad.service.settings import ServiceSettings
 from energyad.service.state import Loader, ServiceState
 from energyad.service.worker import Worker
 
+_log = logging.getLogger(__name__)
 _PAGE: Final = {
     "/": ("index.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
@@ -60,7 +65,7 @@ def create_app(
         app.state.ready = True
         yield
         app.state.ready = False
-        state.worker.close()
+        state.close()
 
     app = FastAPI(
         title="energyad",
@@ -75,23 +80,27 @@ def create_app(
     _add_health_routes(app)
     _add_page(app)
     _add_error_handlers(app)
-    app.add_middleware(SecurityAndMetricsMiddleware, metrics=state.metrics)
+    app.add_middleware(BrowserGuard, settings=settings)
+    app.add_middleware(SecurityAndMetricsMiddleware, metrics=state.metrics)  # the last one is the outermost
     return app
 
 
 def _create_state(
     detectors: Sequence[AnomalyDetector], settings: ServiceSettings, load: Loader | None
 ) -> ServiceState:
+    seconds = settings.decode_seconds
+    decoder = IsolatedDecoder(timeout=seconds) if seconds is not None else None
     sessions = {
-        detector.name: ModelSession(detector, max_pixels=settings.max_pixels) for detector in detectors
+        detector.name: ModelSession(detector, max_pixels=settings.max_pixels, decoder=decoder)
+        for detector in detectors
     }
     if len(sessions) != len(detectors) or not detectors:
         names = ", ".join(detector.name for detector in detectors)
         raise SettingsError(
             f"a service needs models of different names, at least one; given: {names or 'none'}"
         )
-    worker = Worker(settings.queue)
-    return ServiceState(sessions, load, settings, worker, Metrics(worker))
+    bodies, worker = PendingBodies(settings), Worker(settings.queue)
+    return ServiceState(sessions, load, settings, bodies, worker, Metrics(worker, bodies), decoder)
 
 
 def _add_health_routes(app: FastAPI) -> None:
@@ -138,13 +147,12 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def other(_: Request, error: HTTPException) -> Response:
         return error_response(error.status_code, str(error.detail).lower(), headers=error.headers)
 
-    @app.exception_handler(Exception)
-    async def fault(_: Request, error: Exception) -> Response:
-        return error_response(500, "a fault of energyad; the service's log says more")
-
 
 class SecurityAndMetricsMiddleware:
-    """Adds the security headers to every response, and counts it."""
+    """Adds the security headers to every response, and counts it; answers 500 where the application fails.
+
+    Starlette's own handler of exceptions stands outside of all middleware, so its answers would lack both.
+    """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self.app = app
@@ -156,14 +164,32 @@ class SecurityAndMetricsMiddleware:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
+        is_answered = False
 
         async def answer(message: Message) -> None:
+            nonlocal is_answered
             if message["type"] == "http.response.start":
-                known = {name.lower() for name, _ in message["headers"]}
-                extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in known)]
+                is_answered = True
+                message["headers"] = _with_security_headers(message["headers"])
                 route = getattr(scope.get("route"), "path", "(none)")
                 self.metrics.record_request(route, message["status"], time.perf_counter() - started)
             await send(message)
 
-        await self.app(scope, receive, answer)
+        try:
+            await self.app(scope, receive, answer)
+        except asyncio.CancelledError:
+            if not is_answered:
+                await error_response(503, "the service is ending; send it again")(scope, receive, answer)
+            raise
+        except Exception:
+            if is_answered:  # the server closes the connection, since the answer is not whole
+                raise
+            _log.exception("%s %s failed", scope["method"], ascii(scope["path"]))
+            reason = "a fault of energyad; the service's log says more"
+            await error_response(500, reason)(scope, receive, answer)
+
+
+def _with_security_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    known = {name.lower() for name, _ in headers}
+    extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+    return [*headers, *(pair for pair in extra if pair[0] not in known)]

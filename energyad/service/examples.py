@@ -84,10 +84,17 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
         "The request cannot be understood", "the form holds no file; curl does it with -F file=@part.png"
     ),
     401: error_example("No key, or another", "give the service's key as X-API-Key"),
+    403: error_example("A page of another site", "pages of other sites cannot use this service"),
     404: error_example("No such model", "there is no such model; there are: gasket, bolt"),
+    421: error_example(
+        "A host that the service does not have",
+        "this service has no host 'example.com'; start it with --allow-host NAME to allow one",
+    ),
 }
 _UPLOADS: Final[dict[int | str, dict[str, Any]]] = {
-    408: error_example("The body did not arrive", "the image did not arrive within 30 s; send it again"),
+    408: error_example(
+        "The body did not arrive", "the image did not arrive within 30 s, 5 s for each piece; send it again"
+    ),
     413: error_example(
         "Too many bytes or pixels",
         "the request is larger than 32 MiB; send smaller images, or fewer at a time",

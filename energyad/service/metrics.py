@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from energyad.line.drift import Drift
 from energyad.scoring.results import ImageResult
+from energyad.service.bodies import PendingBodies
 from energyad.service.worker import Worker
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -15,7 +16,7 @@ _RATIOS = (0.1, 0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.25, 1.5, 2, 4)
 class Metrics:
     """The counters, histograms and gauges of one service, in a registry of their own."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, bodies: PendingBodies) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
@@ -42,9 +43,11 @@ class Metrics:
             registry=registry,
         )
         waiting = Gauge(
-            "energyad_requests_in_progress", "Requests taken and not yet answered.", registry=registry
+            "energyad_requests_in_progress",
+            "Requests whose images are arriving, wait or are scored.",
+            registry=registry,
         )
-        waiting.set_function(lambda: worker.taken)
+        waiting.set_function(lambda: worker.taken + len(bodies))
         limit = Gauge("energyad_requests_limit", "Requests that are taken at a time.", registry=registry)
         limit.set(worker.places)
         self._psi = Gauge(

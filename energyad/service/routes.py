@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -18,9 +18,9 @@ from energyad.scoring.results import ImageResult, with_q_values
 from energyad.service import examples
 from energyad.service.errors import RequestError
 from energyad.service.scoring import ModelSession, overlay_png, status_of
-from energyad.service.security import require_key
+from energyad.service.security import require_key, require_key_to_change
 from energyad.service.state import ServiceState
-from energyad.service.uploads import Upload, drain, read_uploads
+from energyad.service.uploads import Upload, read_uploads
 
 
 class ModelEntry(BaseModel):
@@ -85,8 +85,8 @@ async def score(
 ) -> Response:
     """Send the image as the body, or as the one file of a multipart form. The answer is the result as JSON."""
     session = state.session(model)
-    async with _place(request, state):
-        (upload,) = await read_uploads(request, state.settings, most=1)
+    (upload,) = await read_uploads(request, state.bodies, most=1)
+    with _place(state):
         wants_overlay = overlay or request.headers.get("accept", "").split(";")[0].strip() == "image/png"
         return await state.worker.run(
             _score_one, state, session, upload, overlay=wants_overlay, pictures=pictures
@@ -134,8 +134,8 @@ async def score_batch(
 ) -> Response:
     """Send a multipart form of several files. An image that cannot be scored costs its own result and no other."""
     session = state.session(model)
-    async with _place(request, state):
-        uploads = await read_uploads(request, state.settings, most=state.settings.max_batch)
+    uploads = await read_uploads(request, state.bodies, most=state.settings.max_batch)
+    with _place(state):
         results = []
         for upload in uploads:  # a turn each, so that a batch does not hold up single images
             results.append(state.record(session, await state.worker.run(session.result, upload)))
@@ -143,14 +143,10 @@ async def score_batch(
     return Response(Batch(results=answers).model_dump_json(), media_type="application/json")
 
 
-@contextlib.asynccontextmanager
-async def _place(request: Request, state: ServiceState) -> AsyncIterator[None]:
-    """A place in the queue for as long as the request takes. Raises RequestError 429."""
-    try:
-        state.worker.enter()
-    except RequestError:
-        await drain(request, state.settings)
-        raise
+@contextlib.contextmanager
+def _place(state: ServiceState) -> Iterator[None]:
+    """A place in the queue, for a request whose body has arrived. Raises RequestError 429."""
+    state.worker.enter()
     try:
         yield
     finally:
@@ -183,12 +179,16 @@ def _entry(session: ModelSession) -> ModelEntry:
 @router.post(
     "/models/{name}/reload",
     summary="Load a model again, after a calibration",
+    dependencies=[Depends(require_key_to_change)],
     responses={
         409: examples.error_example("It cannot be loaded; the old one stays", "the old model stays: ...")
     },
 )
 async def reload(name: str, state: State) -> ModelEntry:
-    """The model is read from where the service found it. Images that were taken before are scored by the old one."""
+    """The model is read from where the service found it. Images that were taken before are scored by the old one.
+
+    Needs a key always, as X-API-Key: the service's, or where it has none the one that it printed at its start.
+    """
     state.session(name)
     return _entry(await state.worker.run(state.reload, name))
 

@@ -11,9 +11,10 @@ from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
 from energyad.detector import AnomalyDetector
-from energyad.detector.scored_image import ScoredImage, ScoringOutcome
+from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage
 from energyad.errors import ImageError, ImageTooLarge
 from energyad.images import reading
+from energyad.images.isolated import IsolatedDecoder
 from energyad.line import drift
 from energyad.report.overlays import ColourScale, overlay_of
 from energyad.report.sheet import fit_tile
@@ -45,12 +46,16 @@ class ModelSession:
     Attributes:
         detector: The model.
         max_pixels: Images with more pixels are not decoded.
+        decoder: Decodes in processes that can be ended; None to decode here.
         drift: The drift of the latest images, brought up to date every few images.
     """
 
-    def __init__(self, detector: AnomalyDetector, *, max_pixels: int) -> None:
+    def __init__(
+        self, detector: AnomalyDetector, *, max_pixels: int, decoder: IsolatedDecoder | None = None
+    ) -> None:
         self.detector = detector
         self.max_pixels = max_pixels
+        self.decoder = decoder
         self._scale = ColourScale(detector.threshold)
         reference = detector.manifest.good_parts
         self._monitor = drift.DriftMonitor(reference, model=detector.name)
@@ -59,13 +64,24 @@ class ModelSession:
 
     def score(self, upload: Upload) -> ScoringOutcome:
         """Decode and score one image. What is too large is refused before it is decoded."""
-        image = self.detector.score_image(upload.data, max_pixels=self.max_pixels)
+        image = self._decode_and_score(upload.data)
         if isinstance(image, ScoredImage):
             self._monitor.add(image.statistics)
             self._num_scored += 1
             if self._num_scored % CHECK_EVERY == 0:
                 self.drift = self._monitor.check()
         return image
+
+    def _decode_and_score(self, data: bytes) -> ScoringOutcome:
+        detector = self.detector
+        if self.decoder is None:
+            return detector.score_image(data, max_pixels=self.max_pixels)
+        white = detector.manifest.input.white_level
+        try:
+            pixels = self.decoder.decode(data, max_pixels=self.max_pixels, white_level=white)
+        except ImageError as error:
+            return UnreadableImage(data, detector.reference, detector.calibration, error)
+        return detector.score_image(pixels, max_pixels=self.max_pixels)
 
     def result(self, upload: Upload) -> ImageResult:
         """Score one image and return its result, also where it could not be read."""

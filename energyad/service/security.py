@@ -1,12 +1,16 @@
-"""The key that requests bring, and what browsers may do with the page."""
+"""The key that requests bring, the hosts that they may name, and what browsers may do."""
 
 from __future__ import annotations
 
 import hmac
+import ipaddress
 from typing import Annotated, Final
+from urllib.parse import SplitResult, urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from energyad.service.errors import RequestError
 from energyad.service.settings import ServiceSettings
@@ -38,9 +42,114 @@ def require_key(
         RequestError: 401 where the service asks for a key and the request brings none or another.
     """
     settings: ServiceSettings = request.app.state.service.settings
-    if settings.api_key is None:
-        return
-    given = header if header is not None else bearer.credentials if bearer is not None else ""
+    if settings.api_key is not None and not _is_equal(_given_key(header, bearer), settings.api_key):
+        raise _unauthorised("give the service's key as X-API-Key")
+
+
+def require_key_to_change(
+    request: Request,
+    header: Annotated[str | None, Depends(_header)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> None:
+    """Check the key of a request that changes something: the service's, or the one that it made at its start.
+
+    Raises:
+        RequestError: 401 where the request brings none or another.
+    """
+    settings: ServiceSettings = request.app.state.service.settings
+    key = settings.start_key if settings.api_key is None else settings.api_key
+    if not _is_equal(_given_key(header, bearer), key):
+        raise _unauthorised("give the key that the service printed at its start as X-API-Key")
+
+
+def _given_key(header: str | None, bearer: HTTPAuthorizationCredentials | None) -> str:
+    return header if header is not None else bearer.credentials if bearer is not None else ""
+
+
+def _is_equal(given: str, key: str) -> bool:
     # In constant time: the time taken must not reveal how much of the key was right.
-    if not hmac.compare_digest(given.encode(), settings.api_key.encode()):
-        raise RequestError(401, "give the service's key as X-API-Key", headers={"WWW-Authenticate": "Bearer"})
+    return hmac.compare_digest(given.encode(), key.encode())
+
+
+def _unauthorised(reason: str) -> RequestError:
+    return RequestError(401, reason, headers={"WWW-Authenticate": "Bearer"})
+
+
+class BrowserGuard:
+    """Refuses what only another site's page would send.
+
+    A page of another site can reach a service on this machine through the browser of whoever looks at it. It is known
+    by `Sec-Fetch-Site`, or `Origin` where a browser does not send that. A site that lets its own name resolve to this
+    machine (DNS rebinding) is known by the `Host` of its requests. Programs send none of the first two headers.
+
+    Args:
+        app: The application.
+        settings: The address that the service listens on, and the names that are allowed.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: ServiceSettings) -> None:
+        self.app = app
+        self._names = {"localhost", "127.0.0.1", "::1", settings.host.lower()}
+        self._names |= {name.lower() for name in settings.allowed_hosts}
+        self._takes_any_address = _is_unspecified(settings.host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event, as ASGI has it."""
+        if scope["type"] == "http":
+            refusal = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
+            if refusal is not None:
+                await refusal.response()(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _refusal(self, method: str, path: str, headers: Headers) -> RequestError | None:
+        hosts = headers.getlist("host")  # absent in HTTP/1.0 alone, which no browser speaks
+        if len(hosts) > 1 or not all(self._is_allowed(host) for host in hosts):
+            reason = (
+                f"this service has no host {hosts[0][:100]!r}; start it with --allow-host NAME to allow one"
+            )
+            return RequestError(421, reason)
+        if _is_cross_site(headers, hosts) and not _is_visit(method, path, headers):
+            return RequestError(403, "pages of other sites cannot use this service")
+        return None
+
+    def _is_allowed(self, host: str) -> bool:
+        name = _split(f"//{host}").hostname or ""
+        return name in self._names or (self._takes_any_address and _is_address(name))
+
+
+def _is_cross_site(headers: Headers, hosts: list[str]) -> bool:
+    site = headers.get("sec-fetch-site")
+    if site is not None:  # "same-site" is another port of this machine: another program
+        return site not in {"same-origin", "none"}
+    origin = headers.get("origin")
+    return origin is not None and _split(origin).netloc.lower() not in {host.lower() for host in hosts}
+
+
+def _is_visit(method: str, path: str, headers: Headers) -> bool:
+    """Whether somebody follows a link of another site to the page."""
+    return (
+        method == "GET"
+        and path == "/"
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest") == "document"
+    )
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_unspecified(host: str) -> bool:
+    return _is_address(host) and ipaddress.ip_address(host).is_unspecified

@@ -8,7 +8,9 @@ from typing import TypeAlias
 
 from energyad.detector import AnomalyDetector
 from energyad.errors import ModelError
+from energyad.images.isolated import IsolatedDecoder
 from energyad.scoring.results import ImageResult
+from energyad.service.bodies import PendingBodies
 from energyad.service.errors import RequestError
 from energyad.service.metrics import Metrics
 from energyad.service.scoring import ModelSession
@@ -27,15 +29,19 @@ class ServiceState:
         sessions: The models by name.
         load: Loads a model of the service again; None where models cannot be loaded again.
         settings: Limits and the key.
+        bodies: The bodies that are arriving.
         worker: The one thread that scores.
         metrics: Counts of requests and images.
+        decoder: Decodes images in a process that can be ended; None where images are decoded in this one.
     """
 
     sessions: dict[str, ModelSession]
     load: Loader | None
     settings: ServiceSettings
+    bodies: PendingBodies
     worker: Worker
     metrics: Metrics
+    decoder: IsolatedDecoder | None
 
     def session(self, name: str | None) -> ModelSession:
         """Return the model of that name, or the only one.
@@ -71,7 +77,7 @@ class ServiceState:
             raise RequestError(
                 409, f"the old model stays: its folder holds {detector.name} now; start the service anew"
             )
-        self.sessions[name] = ModelSession(detector, max_pixels=old.max_pixels)
+        self.sessions[name] = ModelSession(detector, max_pixels=old.max_pixels, decoder=old.decoder)
         return self.sessions[name]
 
     def record(self, session: ModelSession, result: ImageResult) -> ImageResult:
@@ -79,3 +85,9 @@ class ServiceState:
         self.metrics.record_result(result)
         self.metrics.record_drift(session.detector.name, session.drift)
         return result
+
+    def close(self) -> None:
+        """End the thread that scores and the process that decodes."""
+        self.worker.close()
+        if self.decoder is not None:
+            self.decoder.close()

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from energyad.service.bodies import CLOSE, PendingBodies
 from energyad.service.errors import RequestError
 from energyad.service.settings import MIB, ServiceSettings
 
@@ -34,22 +35,22 @@ class Upload:
     data: bytes
 
 
-async def read_uploads(request: Request, settings: ServiceSettings, *, most: int) -> list[Upload]:
+async def read_uploads(request: Request, bodies: PendingBodies, *, most: int) -> list[Upload]:
     """Read the images of a request.
 
     Args:
         request: The image itself as the body, or a multipart form of files.
-        settings: Limits.
+        bodies: The bodies that are arriving, and their limits.
         most: Largest number of files.
 
     Raises:
-        RequestError: 400, 408, 413 or 415, with what to do.
+        RequestError: 400, 408, 413, 415 or 429, with what to do.
     """
     kind = request.headers.get("content-type", "application/octet-stream").split(";")[0].strip().lower()
     if kind != "multipart/form-data" and kind != "application/octet-stream" and not kind.startswith("image/"):
-        await drain(request, settings)
+        await drain(request, bodies.settings)
         raise RequestError(415, f"{kind[:100]} is no image; {HOW}")
-    body = await read_body(request, settings)
+    body = await read_body(request, bodies)
     if kind != "multipart/form-data":
         return [Upload(None, body)]
     uploads = await _files_of(body, request.headers, most=most)
@@ -58,16 +59,18 @@ async def read_uploads(request: Request, settings: ServiceSettings, *, most: int
     return uploads
 
 
-async def read_body(request: Request, settings: ServiceSettings) -> bytes:
+async def read_body(request: Request, bodies: PendingBodies) -> bytes:
     """Read the whole body.
 
     Raises:
-        RequestError: 413 as soon as it is known to be too large, 408 where it does not arrive in time, 400 where the
-            connection ends.
+        RequestError: 413 as soon as it is known to be too large, 408 where it does not arrive in time, 429 where too
+            many bodies are arriving, 400 where the connection ends.
     """
+    settings = bodies.settings
     too_large = RequestError(
         413,
         f"the request is larger than {settings.max_upload / MIB:g} MiB; send smaller images, or fewer at a time",
+        headers=CLOSE,
     )
     announced = request.headers.get("content-length", "0")
     if not announced.isdecimal() or int(announced) > settings.max_upload:
@@ -75,15 +78,12 @@ async def read_body(request: Request, settings: ServiceSettings) -> bytes:
         raise too_large
     body = bytearray()
     try:
-        async with asyncio.timeout(settings.read_seconds):
+        async with bodies.arriving(request.client.host if request.client is not None else "") as arrival:
             async for chunk in request.stream():
+                arrival.add(len(chunk))
                 body += chunk
                 if len(body) > settings.max_upload:
                     raise too_large
-    except TimeoutError:
-        raise RequestError(
-            408, f"the image did not arrive within {settings.read_seconds:g} s; send it again"
-        ) from None
     except ClientDisconnect:
         raise RequestError(400, "the connection ended before the image did") from None
     return bytes(body)

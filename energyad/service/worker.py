@@ -18,8 +18,9 @@ _T = TypeVar("_T")
 class Worker:
     """Runs one call at a time, in the order of the requests.
 
-    A request takes a place before its body is read, so memory is bounded by `places` bodies. More threads would not
-    score faster: the runtime uses all cores for one image.
+    A request takes a place when its body has arrived, so a slow client holds none. Memory is bounded by `places`
+    bodies, and by `PendingBodies` before that. More threads would not score faster: the runtime uses all cores for
+    one image.
 
     Args:
         places: Requests taken at a time.
@@ -62,5 +63,5 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._pool, timed)
 
     def close(self) -> None:
-        """Finish the calls that were taken, then end the thread."""
-        self._pool.shutdown(wait=True)
+        """Finish the call that runs, drop those that nobody waits for any more, and end the thread."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -12,11 +12,13 @@ from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.service.app import create_app
 
+from .serving import client_of
+
 
 @pytest.fixture(scope="session")
 def client(fitted_detector: AnomalyDetector) -> Iterator[TestClient]:
     """The service of `fitted_detector`."""
-    with TestClient(create_app([fitted_detector])) as client:
+    with client_of(create_app([fitted_detector])) as client:
         yield client
 
 

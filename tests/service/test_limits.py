@@ -13,10 +13,14 @@ from energyad.detector import AnomalyDetector
 from energyad.errors import SettingsError
 from energyad.service import server
 from energyad.service.app import create_app
+from energyad.service.bodies import PendingBodies
 from energyad.service.errors import RequestError
 from energyad.service.scoring import ModelSession
+from energyad.service.security import HEADERS
 from energyad.service.settings import ServiceSettings, is_local, require_safe
 from energyad.service.uploads import read_body
+
+from .serving import client_of
 
 KEY = "0123456789abcdef"
 CLOSED = ("/v1/models", "/v1/schema", "/metrics")
@@ -25,7 +29,7 @@ OPEN = ("/", "/page.js", "/page.css", "/healthz", "/readyz", "/openapi.json")
 
 @pytest.fixture
 def locked(fitted_detector: AnomalyDetector) -> TestClient:
-    return TestClient(create_app([fitted_detector], ServiceSettings(api_key=KEY)))
+    return client_of(create_app([fitted_detector], ServiceSettings(api_key=KEY)))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +84,17 @@ def test_other_machines_are_let_in_with_a_key_or_on_purpose(host: str, local: bo
             require_safe(host, api_key=None, open_to_all=False)
 
 
-@pytest.mark.parametrize("wrong", [{"api_key": ""}, {"api_key": "short"}, {"queue": 0}, {"max_upload": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"api_key": ""},
+        {"api_key": "short"},
+        {"queue": 0},
+        {"max_upload": 0},
+        {"max_body_bytes": 1},
+        {"head_seconds": -1.0},
+    ],
+)
 def test_settings_that_protect_nothing_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         ServiceSettings(**wrong)  # type: ignore[arg-type]
@@ -109,15 +123,19 @@ def test_a_refused_request_gives_its_place_back(client: TestClient) -> None:
     assert worker.taken == 0
 
 
-def test_a_fault_is_a_500_without_its_inside_and_gives_its_place_back(
+def test_a_fault_is_a_counted_500_without_its_inside_and_gives_its_place_back(
     fitted_detector: AnomalyDetector, defective: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = create_app([fitted_detector])
-    with TestClient(app, raise_server_exceptions=False) as client, monkeypatch.context() as broken:
+    with client_of(app, raise_server_exceptions=False) as client, monkeypatch.context() as broken:
         broken.setattr(ModelSession, "score", lambda *_: 1 / 0)
         answer = client.post("/v1/score", files={"file": defective.read_bytes()})
         assert (answer.status_code, list(answer.json())) == (500, ["error"])
         assert "division" not in answer.text and app.state.service.worker.taken == 0
+        for name, value in HEADERS.items():
+            assert answer.headers[name] == value
+        counted = 'energyad_requests_total{route="/v1/score",status="500"} 1.0'
+        assert counted in client.get("/metrics").text
         broken.undo()
         assert client.post("/v1/score", files={"file": defective.read_bytes()}).status_code == 200
 
@@ -132,7 +150,7 @@ def body(*chunks: tuple[float, bytes], announced: int | None = None) -> Request:
         return {"type": "http.request", "body": data, "more_body": True}
 
     headers = [] if announced is None else [(b"content-length", str(announced).encode())]
-    return Request({"type": "http", "headers": headers}, receive)  # type: ignore[arg-type]
+    return Request({"type": "http", "headers": headers, "client": None}, receive)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +165,7 @@ def body(*chunks: tuple[float, bytes], announced: int | None = None) -> Request:
 def test_a_body_that_is_slow_or_large_is_not_waited_for(request_: Request, status: int) -> None:
     settings = ServiceSettings(max_upload=1000, read_seconds=0.1)
     with pytest.raises(RequestError) as refused:
-        asyncio.run(read_body(request_, settings))
+        asyncio.run(read_body(request_, PendingBodies(settings)))
     assert refused.value.status == status
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -29,6 +31,9 @@ from energyad.scoring.results import ImageResult
 from energyad.service import examples
 from energyad.service.app import create_app
 from energyad.service.routes import summary
+from energyad.service.settings import ServiceSettings
+
+from .serving import client_of
 
 
 def without_name(result: dict[str, object]) -> dict[str, object]:
@@ -142,7 +147,7 @@ def test_several_models_are_chosen_by_name(fitted_detector: AnomalyDetector, def
     manifest = fitted_detector.manifest.replace(name="bolt")
     other = AnomalyDetector(manifest, fitted_detector.contents, fitted_detector.runtime)
     data = defective.read_bytes()
-    with TestClient(create_app([fitted_detector, other])) as client:
+    with client_of(create_app([fitted_detector, other])) as client:
         names = [model["name"] for model in client.get("/v1/models").json()["models"]]
         assert names == [fitted_detector.name, "bolt"]
         chosen = client.post("/v1/score", params={"model": "bolt"}, files={"file": data})
@@ -160,8 +165,10 @@ def test_a_recalibrated_model_is_taken_up_and_a_damaged_one_is_not(
     folder, run = tmp_path / model_folder.name, CliRunner()
     shutil.copytree(model_folder, folder)
     detector = AnomalyDetector.load(folder, threads=1)
-    app = create_app([detector], load=lambda name: AnomalyDetector.load(folder, threads=1))
-    with TestClient(app) as client:
+    settings = ServiceSettings(api_key="0123456789abcdef")
+    app = create_app([detector], settings, load=lambda name: AnomalyDetector.load(folder, threads=1))
+    with client_of(app) as client:
+        client.headers["x-api-key"] = "0123456789abcdef"
 
         def served() -> dict[str, object]:
             return without_name(client.post("/v1/score", files={"file": defective.read_bytes()}).json())
@@ -191,7 +198,7 @@ def test_models_and_metrics_tell_of_drift(fitted_detector: AnomalyDetector, demo
     detector = AnomalyDetector(kept, fitted_detector.contents, fitted_detector.runtime)
     bright = io.BytesIO()
     Image.fromarray(np.minimum(good.astype(int) * 2, 255).astype(np.uint8)).save(bright, "PNG")
-    with TestClient(create_app([detector])) as fresh:
+    with client_of(create_app([detector])) as fresh:
         assert fresh.get("/v1/models").json()["models"][0]["drift"] == "too few"
         files = [("files", ("x.png", bright.getvalue()))] * 60
         assert fresh.post("/v1/score/batch", files=files).status_code == 200
@@ -204,3 +211,27 @@ def test_models_and_metrics_tell_of_drift(fitted_detector: AnomalyDetector, demo
     assert f'energyad_drift_shifted{{model="{name}"}} 1.0' in figures
     assert f'energyad_images_total{{model="{name}",verdict="ng"}} 60.0' in figures
     assert 'energyad_requests_total{route="/v1/score/batch",status="200"} 1.0' in figures
+
+
+def test_an_image_that_takes_too_long_to_decode_costs_itself_alone(
+    fitted_detector: AnomalyDetector, defective: Path
+) -> None:
+    good = defective.read_bytes()
+    with client_of(create_app([fitted_detector], ServiceSettings(decode_seconds=2.0))) as client:
+        first = client.post("/v1/score", content=good).json()
+        decoder = client.app.state.service.decoder  # type: ignore[attr-defined]
+        (process,) = [process for process in decoder._idle.queue if process is not None]
+        os.kill(process._process.pid, signal.SIGSTOP)  # as a decoder that does not come back
+        refused = client.post("/v1/score", content=good)
+        assert refused.status_code == 422 and "longer than 2 s" in refused.json()["error"]
+        assert client.post("/v1/score", content=good).json() == first
+    assert all(process is None for process in decoder._idle.queue)
+
+
+def test_decoding_in_a_process_and_here_give_the_same_result(
+    client: TestClient, fitted_detector: AnomalyDetector, defective: Path
+) -> None:
+    here = client_of(create_app([fitted_detector], ServiceSettings(decode_seconds=None)))
+    for content in (defective.read_bytes(), defective.read_bytes()[:-40], b"no image"):
+        answers = [service.post("/v1/score", content=content) for service in (client, here)]
+        assert answers[0].text == answers[1].text
