@@ -43,15 +43,15 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"
 HOSTILE: dict[str, tuple[bytes, dict[str, str], int, str]] = {
     "a decompression bomb": (BOMB, PNG, 413, "decompression bomb"),
     "a bomb in a form": (part("a.png", BOMB) + b"--b--\r\n", FORM, 413, "decompression bomb"),
-    "dimensions at their limit": (png(2**31 - 1, 2**31 - 1, b""), PNG, 413, "pixels"),
+    "dimensions at their limit": (png(2**31 - 1, 2**31 - 1, b""), PNG, 422, "damaged"),
     "more pixels than the service takes": (png(8000, 8000, zlib.compress(bytes(10))), PNG, 413, "50,000,000"),
     "no dimensions": (png(0, 0, zlib.compress(b"")), PNG, 422, "damaged"),
     "fewer pixels than promised": (png(4000, 4000, zlib.compress(b"\0" * 10)), PNG, 422, "damaged"),
     "a bitmap of huge dimensions": (
         b"BM" + struct.pack("<IIIIiiHH", 0, 0, 54, 40, 2**30, 2**30, 1, 24) + bytes(60),
         PNG,
-        413,
-        "pixels",
+        422,
+        "damaged",
     ),
     "a truncated png": (saved("PNG")[:-40], PNG, 422, "truncated"),
     "a truncated jpeg": (saved("JPEG")[:-40], PNG, 422, "truncated"),
