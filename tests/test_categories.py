@@ -26,7 +26,7 @@ from energyad.energy.whitening import fit_whitening
 from energyad.errors import DataError, ModelError
 from energyad.evaluation.evaluate import evaluate
 from energyad.features.grids import Grid
-from energyad.fitting.category import fit_category_classifier
+from energyad.fitting.classifier import fit_category_classifier
 from energyad.graphs import export
 from energyad.graphs.cache import extractor_graph
 from energyad.images.prefetch import ordered_map

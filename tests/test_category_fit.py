@@ -1,4 +1,4 @@
-"""Laws of a category's fit: what lies beside the judged area teaches nothing."""
+"""Laws of a category's fit: what lies outside the region of interest teaches nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from energyad.energy.patch_energy import MultiScaleEnergy
 from energyad.features.grids import Grid, Scale
 from energyad.fitting.category import CategoryFit, fit_category
-from energyad.fitting.energies import gather_patches
-from energyad.progress import NullProgress
+from energyad.fitting.context import FitContext
+from energyad.fitting.patches import gather_patches
 from energyad.runtimes.plan import Plan
 from energyad.settings import FitSettings
 
@@ -60,21 +60,17 @@ def scenes(clutter: int) -> list[np.ndarray]:
 
 
 def fit(images: list[np.ndarray], mask: np.ndarray | None, changes: Mapping[str, Any]) -> CategoryFit:
+    return fit_category("part", images, a_context(changes, roi_mask=mask)).with_held_out()
+
+
+def a_context(changes: Mapping[str, Any] | None = None, **options: Any) -> FitContext:
     session: Any = Colours()
-    settings = SETTINGS.with_values(changes)
-    how: dict[str, Any] = {
-        "grid": GRID,
-        "scales": SCALES,
-        "settings": settings,
-        "progress": NullProgress(),
-        "mask": mask,
-    }
-    fitted = fit_category("part", images, session, skip_bad=False, **how)
-    return fitted.with_held_out(settings=settings)
+    settings = SETTINGS.with_values(changes or {})
+    return FitContext(settings=settings, session=session, grid=GRID, scales=SCALES, **options)
 
 
-def judges_alike(one: CategoryFit, other: CategoryFit) -> bool:
-    weights, others = one.judge.state_dict(), other.judge.state_dict()
+def have_equal_energies(one: CategoryFit, other: CategoryFit) -> bool:
+    weights, others = one.energy.state_dict(), other.energy.state_dict()
     return all(
         weights[name].shape == others[name].shape and torch.equal(weights[name], others[name])
         for name in weights
@@ -83,52 +79,45 @@ def judges_alike(one: CategoryFit, other: CategoryFit) -> bool:
 
 @pytest.mark.parametrize("light", [0.0, 0.15])
 @pytest.mark.parametrize(("mask", "alike"), [(LEFT, True), (None, False)])
-def test_what_lies_beside_the_judged_area_is_not_learned(
+def test_what_lies_outside_the_region_of_interest_is_not_learned(
     mask: np.ndarray | None, alike: bool, light: float
 ) -> None:
     changes = {"synthetic_defects.per_image": 0, "augmentation.photometric_jitter": light}
     fits = [fit(scenes(clutter), mask, changes) for clutter in (1, 2)]
-    assert judges_alike(*fits) == alike
+    assert have_equal_energies(*fits) == alike
 
 
 def test_tiles_that_were_drawn_are_learned_as_a_whole() -> None:
     """Where they lay is not known."""
     features = np.arange(3 * 8, dtype=np.float16).reshape(3, 8, 1, 1)
     of_all = torch.tensor([True, False] * 8)
-    assert gather_patches(features, [1], scale=WHOLE, generator=torch.Generator(), area=of_all).numel() == 8
+    assert gather_patches(features, [1], scale=WHOLE, generator=torch.Generator(), in_roi=of_all).numel() == 8
     of_these = torch.tensor([True, False] * 4)
-    found = gather_patches(features, [2, 1], scale=WHOLE, generator=torch.Generator(), area=of_these)
+    found = gather_patches(features, [2, 1], scale=WHOLE, generator=torch.Generator(), in_roi=of_these)
     assert [sorted(image) for image in found.flatten(1).tolist()] == [[16, 18, 20, 22], [8, 10, 12, 14]]
 
 
-def test_turned_copies_show_the_judged_area_alone() -> None:
-    session: Any = Colours()
-    how: dict[str, Any] = {
-        "grid": GRID,
-        "scales": SCALES,
-        "settings": SETTINGS.with_values({"augmentation.rotation": "on"}),
-        "progress": NullProgress(),
-    }
+def test_rotated_copies_show_the_region_of_interest_alone() -> None:
     of_all, of_left = (
-        fit_category("part", scenes(1), session, skip_bad=False, mask=mask, **how).turned
+        fit_category("part", scenes(1), a_context({"augmentation.rotation": "on"}, roi_mask=mask)).rotated
         for mask in (None, LEFT)
     )
     assert of_all.count == of_left.count > 0
     assert of_left.patches.shape[1] * 2 == of_all.patches.shape[1]
 
 
-@pytest.mark.parametrize("rotation", ["off", "on"])
-def test_where_turned_copies_are_taught_the_image_at_half_its_size_does_not_count(
-    rotation: str,
+@pytest.mark.parametrize(("rotation", "scales"), [("off", SCALES), ("on", SCALES[:1])])
+def test_where_rotated_copies_are_fitted_on_the_image_at_half_its_size_does_not_count(
+    rotation: str, scales: tuple[Scale, ...]
 ) -> None:
-    session: Any = Colours()
-    how: dict[str, Any] = {"grid": GRID, "scales": SCALES, "skip_bad": False, "progress": NullProgress()}
-    settings = SETTINGS.with_values(
-        {"augmentation.rotation": rotation, "energy.coarse_weight": 0.25, "synthetic_defects.per_image": 0}
-    )
-    fitted = fit_category("part", scenes(1), session, settings=settings, **how)
-    for judge in (fitted.judge, fitted.with_held_out(settings=settings).judge):
-        assert isinstance(judge, MultiScaleEnergy) == (rotation == "off")
-        if isinstance(judge, MultiScaleEnergy):
-            assert judge.weights.tolist() == [0.75, 0.25]
-    assert fitted.scales == (SCALES[:1] if rotation == "on" else SCALES)
+    changes = {
+        "augmentation.rotation": rotation,
+        "energy.coarse_weight": 0.25,
+        "synthetic_defects.per_image": 0,
+    }
+    fitted = fit_category("part", scenes(1), a_context(changes))
+    for energy in (fitted.energy, fitted.with_held_out().energy):
+        assert len(energy.by_scale()) == len(scales)
+        if isinstance(energy, MultiScaleEnergy):
+            assert energy.weights.tolist() == [0.75, 0.25]
+    assert fitted.context.scales == scales

@@ -4,8 +4,7 @@ import torch
 
 from energyad.energy.coreset import PRIOR_IMAGES, fit_local_scales, greedy_coreset
 from energyad.energy.whitening import fit_whitening
-from energyad.fitting.energies import build_memory_bank
-from energyad.settings import FitSettings
+from energyad.fitting.memory_banks import fit_memory_bank
 
 
 def test_a_coreset_covers_what_a_random_choice_misses() -> None:
@@ -73,9 +72,8 @@ def test_prototypes_lie_among_the_features() -> None:
     features = torch.randn(20000, 4, generator=generator) * scales
     whitening = fit_whitening(features, latent_dim=4)
     torch.testing.assert_close(whitening.deviations(), scales / 8, rtol=0.05, atol=0)
-    settings = FitSettings().with_values({"memory_bank.size": 500})
     images = whitening(features).view(20, 1000, 4)
-    prototypes = build_memory_bank(images, whitening, settings, generator)
+    prototypes = fit_memory_bank(images, whitening.deviations(), 500, generator)
     assert prototypes.points.shape == (500, 4)
     own = (features @ whitening.projection - whitening.mean @ whitening.projection) * whitening.deviations()
     assert float(torch.cdist(prototypes.points, own).amin(dim=1).max()) < 0.01

@@ -19,7 +19,6 @@ from energyad.data.demo import render_demo, render_flawed, render_good
 from energyad.energy.memory_bank import MemoryBankEnergy
 from energyad.energy.reranking import Reranker
 from energyad.errors import DataError, ImageError, ModelError
-from energyad.fitting.category import split
 from energyad.model.assembly import assemble_scorer
 from energyad.runtimes.eager import EagerRuntime
 
@@ -254,7 +253,9 @@ def test_the_threshold_rests_on_images_kept_from_training(detector: AnomalyDetec
     assert detector.threshold >= max(detector.manifest.calibration.good_scores)
 
 
-def test_of_parts_in_any_direction_a_turned_one_is_a_good_one(good_images: list[np.ndarray]) -> None:
+def test_a_rotated_part_scores_lower_where_rotated_copies_were_fitted_on(
+    good_images: list[np.ndarray],
+) -> None:
     # Without a discriminator: what it makes of six images would move the thresholds more than the turned copies do
     quick = SETTINGS.with_values(
         {

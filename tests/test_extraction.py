@@ -3,18 +3,20 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from energyad import FitSettings
 from energyad.errors import DataError, ImageError
+from energyad.features.grids import Grid, Scale
 from energyad.files import CACHE_VARIABLE
 from energyad.fitting import feature_store
+from energyad.fitting.context import FitContext
 from energyad.fitting.extraction import GoodFeatures, extract
 from energyad.fitting.feature_store import DiskFeatureStore, MemoryFeatureStore, open_feature_store, release
 from energyad.images.reading import write_png
-from energyad.progress import NullProgress
 from energyad.runtimes.plan import default_plan
 
 SETTINGS = FitSettings().with_values({"input.image_size": 32})
@@ -47,7 +49,12 @@ def good_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def features_of(files: list[Path], session: Blocks, *, skip_bad: bool = False) -> GoodFeatures:
-    return extract(files, session, settings=SETTINGS, skip_bad=skip_bad, progress=NullProgress())  # type: ignore[arg-type]
+    running: Any = session
+    grid = Grid(image_size=32, size=4, margin=0)
+    return extract(
+        files,
+        FitContext(settings=SETTINGS, session=running, grid=grid, scales=(Scale(0, 3),), skip_bad=skip_bad),
+    )
 
 
 def use_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,10 +67,10 @@ def test_disk_and_memory_hold_the_same_features(
     in_memory = features_of(good_files, Blocks())
     use_the_disk(monkeypatch)
     on_disk = features_of(good_files, Blocks())
-    assert isinstance(in_memory.rows, MemoryFeatureStore) and isinstance(on_disk.rows, DiskFeatureStore)
+    assert isinstance(in_memory.store, MemoryFeatureStore) and isinstance(on_disk.store, DiskFeatureStore)
     assert isinstance(on_disk.features, np.memmap) and on_disk.features.dtype == np.float16
     np.testing.assert_array_equal(on_disk.features, in_memory.features)
-    assert on_disk.kept == in_memory.kept == tuple(range(30))
+    assert on_disk.indices == in_memory.indices == tuple(range(30))
 
 
 def test_features_are_the_images_own_in_their_order(good_files: list[Path]) -> None:
@@ -92,9 +99,9 @@ def test_a_half_written_row_is_extracted_again(
 ) -> None:
     expected = features_of(good_files, Blocks())
     use_the_disk(monkeypatch)
-    rows = features_of(good_files, Blocks()).rows
-    assert isinstance(rows, DiskFeatureStore)
-    features, places = rows.folder / "features.f16", rows.folder / "places.jsonl"
+    store = features_of(good_files, Blocks()).store
+    assert isinstance(store, DiskFeatureStore)
+    features, places = store.folder / "features.f16", store.folder / "indices.jsonl"
     os.truncate(features, features.stat().st_size - lost_bytes)
     text = places.read_text(encoding="utf-8")
     places.write_text(text[: len(text) - lost_letters], encoding="utf-8")
@@ -159,7 +166,7 @@ def test_unreadable_images_are_named_or_left_out(
         features_of(good_files, Blocks())
     with pytest.warns(UserWarning, match=r"left out: .*05\.png"):
         good = features_of(good_files, Blocks(), skip_bad=True)
-    assert good.kept == (*range(5), *range(6, 30)) and len(good.features) == 29
+    assert good.indices == (*range(5), *range(6, 30)) and len(good.features) == 29
 
 
 @pytest.mark.skipif(

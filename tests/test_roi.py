@@ -1,4 +1,4 @@
-"""Laws of the judged area: polygons and masks mean the same, and what lies outside has no say."""
+"""Laws of the loaded area: polygons and masks mean the same, and what lies outside has no say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from energyad.energy.patch_energy import PatchEnergy
 from energyad.energy.whitening import Whitening
 from energyad.errors import DataError, ImageError, SettingsError
 from energyad.features.grids import Grid
-from energyad.fitting.roi import judge, read_roi
+from energyad.fitting.roi import load_roi, read_roi
 from energyad.images.reading import write_png
 from energyad.scoring.scorer import EnergyHead
 
@@ -29,35 +29,35 @@ def file(folder: Path, content: object) -> Path:
 
 
 def test_polygons_cover_their_own_pixels_exactly(tmp_path: Path) -> None:
-    mask = read_roi(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).drawn(SHAPE)
+    mask = read_roi(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).rasterise(SHAPE)
     assert mask[:, :30].all() and not mask[:, 30:].any()
 
 
 def test_pixels_of_any_image_size_relative_corners_and_a_mask_image_mean_the_same(tmp_path: Path) -> None:
-    relative = read_roi(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).drawn(SHAPE)
+    relative = read_roi(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).rasterise(SHAPE)
     corners = [[500 * x, 200 * y] for x, y in LEFT]
     pixels = {"units": "pixels", "width": 500, "height": 200, "polygons": [corners]}
     image = np.zeros((200, 500), bool)
     image[:, :250] = True
     for area in (file(tmp_path, pixels), write_png(tmp_path / "mask.png", image), image):
-        np.testing.assert_array_equal(read_roi(area).drawn(SHAPE), relative)
+        np.testing.assert_array_equal(read_roi(area).rasterise(SHAPE), relative)
 
 
 def test_a_triangle_has_half_the_area_of_its_box(tmp_path: Path) -> None:
     triangle = {"units": "relative", "polygons": [[[0, 0], [1, 0], [0, 1]]]}
-    assert read_roi(file(tmp_path, triangle)).drawn((200, 300)).mean() == pytest.approx(0.5, abs=0.01)
+    assert read_roi(file(tmp_path, triangle)).rasterise((200, 300)).mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_overlapping_polygons_add_up_and_ignored_ones_are_taken_out(tmp_path: Path) -> None:
     middle = [[0.25, 0], [0.75, 0], [0.75, 1], [0.25, 1]]
     roi = file(tmp_path, {"units": "relative", "polygons": [LEFT, middle]}).rename(tmp_path / "roi.json")
     ignore = file(tmp_path, {"units": "relative", "polygons": [LEFT]})
-    judged = judge(SHAPE, roi=roi, ignore=ignore)
-    assert judged.mask is not None and judged.mask[:, 30:45].all() and int(judged.mask.sum()) == 40 * 15
-    assert judged.spec is not None and judged.spec.share == 0.25 and judged.spec.roi is not None
-    assert judged.spec.roi[0] == "roi.json" and judge(SHAPE).mask is None
+    loaded = load_roi(SHAPE, roi=roi, ignore=ignore)
+    assert loaded.mask is not None and loaded.mask[:, 30:45].all() and int(loaded.mask.sum()) == 40 * 15
+    assert loaded.spec is not None and loaded.spec.share == 0.25 and loaded.spec.roi is not None
+    assert loaded.spec.roi[0] == "roi.json" and load_roi(SHAPE).mask is None
     with pytest.raises(SettingsError, match="nothing of the image is left"):
-        judge(SHAPE, roi=ignore, ignore=ignore)
+        load_roi(SHAPE, roi=ignore, ignore=ignore)
 
 
 def test_energies_outside_have_no_say_in_the_score() -> None:

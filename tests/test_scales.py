@@ -22,9 +22,10 @@ from energyad.energy.whitening import fit_whitening
 from energyad.features.backbones import BlockStacks, empty_backbone, without_last_stack
 from energyad.features.extractor import Stages, choose_stages, load_extractor
 from energyad.features.grids import Grid, Scale, interpolation_matrix
-from energyad.fitting.energies import GoodPatches, fit_multiscale_energy, for_scale
+from energyad.fitting.context import FitContext
+from energyad.fitting.energies import fit_multiscale_energy, for_scale
+from energyad.fitting.patches import TrainingPatches
 from energyad.model.folder import HEAD_FILE
-from energyad.progress import NullProgress
 from energyad.settings import FitSettings
 from tests.test_categories import mean_decides
 
@@ -174,20 +175,19 @@ def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototy
     assert for_scale(settings, FINE) == settings
     ends: dict[int, int] = {}
     good = [
-        GoodPatches(
+        TrainingPatches(
             drawn(4, 16, each.num_channels).half(), *[drawn(1, 16, each.num_channels).half()] * 2, drawn(0, 7)
         )
         for each in (FINE, COARSE)
     ]
     small = SETTINGS.with_values({"dxmi.iterations": 8, "synthetic_defects.per_image": 0})
     grid = Grid(image_size=32, size=4, margin=0)
+    session: Any = None  # patches are given
+    context = FitContext(settings=small, session=session, grid=grid, scales=(FINE, COARSE))
     fit_multiscale_energy(
         good,
-        (FINE, COARSE),
-        grid,
-        small,
-        torch.Generator().manual_seed(0),
-        NullProgress(),
+        context,
+        context.generator(),
         lambda scale, iteration, _: ends.update({scale: iteration}),
     )
     assert ends == {0: 8, 1: 2}

@@ -13,7 +13,7 @@ from energyad.energy.patch_energy import PatchEnergy
 from energyad.energy.whitening import Whitening
 from energyad.errors import SettingsError
 from energyad.features.grids import Grid
-from energyad.fitting.extraction import some_tiles
+from energyad.fitting.extraction import sample_tiles
 from energyad.images.tiling import Tiles, blending_weights, length, parse_tiles, starts
 from energyad.scoring.heatmaps import blended, upsampling_matrix
 from energyad.scoring.scorer import EnergyHead, cut
@@ -117,12 +117,12 @@ def test_a_fit_looks_at_other_tiles_of_other_images_and_at_the_same_ones_every_t
     height, width = wanted.input.shape
     column = np.arange(width, dtype=np.uint8)[None, :, None]
     images = [np.broadcast_to(column + shade, (height, width, 3)) for shade in range(8)]
-    few = [some_tiles(image, settings=wanted, most=4) for image in images]
+    few = [sample_tiles(image, settings=wanted, max_tiles=4) for image in images]
     assert all(tiles.shape == (4, 64, 64, 3) for tiles in few)
     assert all(
-        np.array_equal(tiles, some_tiles(image, settings=wanted, most=4))
+        np.array_equal(tiles, sample_tiles(image, settings=wanted, max_tiles=4))
         for tiles, image in zip(few, images, strict=True)
     )
     lefts = {tuple((tiles[:, 0, 0, 0] - shade).tolist()) for shade, tiles in enumerate(few)}
     assert len(lefts) > 1
-    assert some_tiles(images[0], settings=wanted, most=99).shape[0] == 9
+    assert sample_tiles(images[0], settings=wanted, max_tiles=99).shape[0] == 9

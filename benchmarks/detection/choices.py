@@ -25,8 +25,8 @@ from benchmarks.detection.same_features import RULES, FeatureRule, settings_for
 from energyad.data.datasets import Category
 from energyad.errors import EnergyadError, SettingsError
 from energyad.fitting.category import single_thread
-from energyad.fitting.energies import extend_memory_banks, fit_multiscale_energy
-from energyad.progress import NullProgress
+from energyad.fitting.energies import fit_multiscale_energy
+from energyad.fitting.memory_banks import extend_memory_banks
 from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
 from energyad.settings.text import overridden
@@ -105,16 +105,17 @@ def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:
     generator = torch.Generator().manual_seed(settings.seed)
     if change in RULES:
         rule = FeatureRule(change, settings)
-        patches = [p.flatten(0, 1) for p in (rehearsal.patches[0].own, rehearsal.patches[0].held_out)]
-        return rule.head(RULES[change](torch.cat(patches), generator, settings)[0], rehearsal.grid)
-    with single_thread():
-        good, held_out = rehearsal.patches, [each.held_out for each in rehearsal.patches]
-        judge, _ = fit_multiscale_energy(
-            good, rehearsal.scales, rehearsal.grid, settings, generator, NullProgress()
+        bank_patches = [p.flatten(0, 1) for p in (rehearsal.patches[0].fitted, rehearsal.patches[0].held_out)]
+        return rule.head(
+            RULES[change](torch.cat(bank_patches), generator, settings)[0], rehearsal.context.grid
         )
-        judge = extend_memory_banks(judge, held_out, num_fitted=len(good[0].own), settings=settings)
+    context = replace(rehearsal.context, settings=settings)
+    with single_thread():
+        patches, held_out = rehearsal.patches, [of_scale.held_out for of_scale in rehearsal.patches]
+        energy, _ = fit_multiscale_energy(patches, context, generator)
+        energy = extend_memory_banks(energy, held_out, num_fitted=len(patches[0].fitted), seed=settings.seed)
     return EnergyHead(
-        judge, grid=rehearsal.grid, smoothing=settings.heatmap.smoothing, contrast=settings.heatmap.contrast
+        energy, grid=context.grid, smoothing=settings.heatmap.smoothing, contrast=settings.heatmap.contrast
     )
 
 

@@ -23,13 +23,12 @@ from energyad.data.defect_kinds import KINDS
 from energyad.data.defects import draw_defect
 from energyad.errors import DataError
 from energyad.evaluation import metrics
-from energyad.features.grids import Grid, Scale
 from energyad.fitting.augmented import photometric_features
-from energyad.fitting.energies import GoodPatches, gather_scales
+from energyad.fitting.context import FitContext
 from energyad.fitting.extraction import GoodFeatures, extract
+from energyad.fitting.patches import TrainingPatches, gather_scales
 from energyad.fitting.synthetic import drawing_fields, synthetic_patches
 from energyad.images import reading
-from energyad.progress import NullProgress
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scoring.scorer import Scores
 from energyad.settings import FitSettings
@@ -58,9 +57,8 @@ class Probe:
 class Rehearsal:
     """What to fit on and what to judge by, of one category and seed. patches: of each scale."""
 
-    grid: Grid
-    scales: tuple[Scale, ...]
-    patches: list[GoodPatches]
+    context: FitContext
+    patches: list[TrainingPatches]
     probe: Probe
 
 
@@ -72,26 +70,21 @@ def rehearse(category: Category, settings: FitSettings, *, threads: int) -> Rehe
     """Hold parts and kinds of defects out, others for each seed; extract the rest as a fit does."""
     grid, scales, graph = FeatureRule("mahalanobis", settings).backbone()
     session = OnnxFeatures(graph, threads=threads)
+    context = FitContext(settings=settings, session=session, grid=grid, scales=scales)
     fitted, held_out = split(category.train_good, settings.seed)
     watched, taught = fitted[::WATCHED_SHARE], [p for i, p in enumerate(fitted) if i % WATCHED_SHARE]
     kinds = np.random.default_rng(settings.seed).permutation(sorted(KINDS)).tolist()
     judging, teaching = kinds[:JUDGING], kinds[JUDGING:]
-    generator = torch.Generator().manual_seed(settings.seed)
-    silent = NullProgress()
+    generator = context.generator()
 
     def gathered(good: GoodFeatures) -> list[Float16[Tensor, "n p c"]]:
-        return gather_scales(good.features, range(len(good.kept)), scales, generator=generator)
+        return gather_scales(good.features, range(len(good.indices)), scales, generator=generator)
 
-    own, seen = (
-        gathered(extract(paths, session, settings=settings, skip_bad=False, progress=silent))
-        for paths in (taught, watched)
-    )
-    relit = gathered(photometric_features(taught, session, settings=settings, progress=silent))
-    planted = synthetic_patches(
-        taught, session, grid=grid, scales=scales, settings=settings, progress=silent, kinds=teaching
-    )
-    patches = [GoodPatches(*each) for each in zip(own, relit, seen, planted, strict=True)]
-    return Rehearsal(grid, scales, patches, plant(session, held_out, judging, settings))
+    own, seen = (gathered(extract(paths, context)) for paths in (taught, watched))
+    jittered = gathered(photometric_features(taught, context))
+    synthetic = synthetic_patches(taught, context, kinds=teaching)
+    patches = [TrainingPatches(*of_scale) for of_scale in zip(own, jittered, seen, synthetic, strict=True)]
+    return Rehearsal(context, patches, plant(session, held_out, judging, settings))
 
 
 def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:
@@ -111,7 +104,7 @@ def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:
 def plant(session: OnnxFeatures, paths: Sequence[Path], kinds: Sequence[str], settings: FitSettings) -> Probe:
     """Every held-out image as it is, and several times with one defect of these kinds, textured by another image."""
     rng = np.random.default_rng(settings.seed)
-    good = [drawing_fields(reading.read_image(path), settings=settings, most_tiles=1)[0] for path in paths]
+    good = [drawing_fields(reading.read_image(path), settings=settings, max_tiles=1)[0] for path in paths]
     pixels = [reading.resize(image, settings.input.image_size) for image in good]
     masks = [np.zeros(image.shape[:2], dtype=bool) for image in pixels]
     for copy in range(-(-PLANTED // len(good))):

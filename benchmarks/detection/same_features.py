@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +23,11 @@ from energyad.energy.whitening import fit_whitening
 from energyad.features.extractor import load_extractor
 from energyad.features.grids import Grid, Scale
 from energyad.fitting.augmented import rotated_copies
+from energyad.fitting.context import FitContext
 from energyad.fitting.extraction import GoodFeatures
 from energyad.fitting.feature_store import MemoryFeatureStore
 from energyad.graphs.cache import extractor_graph
 from energyad.images.augmentation import photometric_jitter
-from energyad.progress import NullProgress
 from energyad.runtimes import RawScores
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scoring.heatmaps import upsampling_matrix
@@ -159,16 +159,13 @@ class FeatureRule:
         self, good: Sequence[Path], own: Float16[Tensor, "b g g c"], session: OnnxFeatures, *, seed: int
     ) -> Float16[Tensor, "n c"]:
         """Patches of turned copies, where energyad's fit would make some, and as many."""
-        turned = rotated_copies(
-            GoodFeatures(own.numpy(), tuple(range(len(good))), MemoryFeatureStore()),
-            good,
-            session,
-            scale=self.backbone().scales[0],
-            num_fitted=len(good),
-            settings=replace(self.fit_settings, seed=seed),
-            progress=NullProgress(),
+        grid, scales, _ = self.backbone()
+        context = FitContext(
+            settings=self.fit_settings.with_values({"seed": seed}), session=session, grid=grid, scales=scales
         )
-        return turned.patches.flatten(0, 1)
+        features = GoodFeatures(own.numpy(), tuple(range(len(good))), MemoryFeatureStore())
+        rotated = rotated_copies(features, good, context, num_fitted=len(good))
+        return rotated.patches.flatten(0, 1)
 
 
 def is_rule(name: str) -> bool:

@@ -24,7 +24,6 @@ from energyad.data.datasets import Category
 from energyad.energy.patch_energy import PatchEnergy, combine_scales
 from energyad.errors import EnergyadError
 from energyad.fitting.energies import fit_multiscale_energy, for_scale
-from energyad.progress import NullProgress
 from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
 
@@ -39,37 +38,33 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
     They are the finest scale's; another's count as many as its patches are fewer.
     """
     rehearsal = rehearse(category, settings, threads=threads)
-    looks: dict[int, dict[int, tuple[PatchEnergy, float]]] = {}
+    context = rehearsal.context
+    snapshots: dict[int, dict[int, tuple[PatchEnergy, float]]] = {}
     spent, resumed = 0.0, time.process_time()
 
-    def look(scale: int, iteration: int, expert: PatchEnergy) -> None:
+    def take_snapshot(scale_number: int, iteration: int, energy: PatchEnergy) -> None:
         nonlocal spent, resumed
         spent += time.process_time() - resumed
-        if scale not in looks:
-            looks[scale], spent = {}, 0.0
-        patches = rehearsal.scales[scale]
-        at = min(iteration * patches.factor**2, settings.dxmi.iterations)
-        if at % every == 0 or iteration == for_scale(settings, patches).dxmi.iterations:
-            looks[scale][at] = copy.deepcopy(expert), spent
+        if scale_number not in snapshots:
+            snapshots[scale_number], spent = {}, 0.0
+        scale = context.scales[scale_number]
+        at = min(iteration * scale.factor**2, settings.dxmi.iterations)
+        if at % every == 0 or iteration == for_scale(settings, scale).dxmi.iterations:
+            snapshots[scale_number][at] = copy.deepcopy(energy), spent
         resumed = time.process_time()
 
-    generator = torch.Generator().manual_seed(settings.seed)
-    fit_multiscale_energy(
-        rehearsal.patches, rehearsal.scales, rehearsal.grid, settings, generator, NullProgress(), look
-    )
-    for iteration in sorted(set().union(*looks.values())):
+    fit_multiscale_energy(rehearsal.patches, context, context.generator(), take_snapshot)
+    for iteration in sorted(set().union(*snapshots.values())):
         # A scale that stopped before stays as it was.
-        then = [each[max(at for at in each if at <= iteration)] for each in looks.values()]
-        judge = combine_scales(
-            [expert for expert, _ in then], rehearsal.scales, rehearsal.grid, settings.energy.coarse_weight
-        )
+        latest = [taken[max(at for at in taken if at <= iteration)] for taken in snapshots.values()]
+        energies = [energy for energy, _ in latest]
         head = EnergyHead(
-            judge,
-            grid=rehearsal.grid,
+            combine_scales(energies, context.scales, context.grid, settings.energy.coarse_weight),
+            grid=context.grid,
             smoothing=settings.heatmap.smoothing,
             contrast=settings.heatmap.contrast,
         )
-        seconds = round(sum(cost for _, cost in then), 1)
+        seconds = round(sum(cost for _, cost in latest), 1)
         report({"iteration": iteration, "cpu_seconds": seconds} | detect(rehearsal.probe, head))
 
 

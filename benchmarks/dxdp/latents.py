@@ -17,8 +17,10 @@ from benchmarks.dxdp.gaussians import METHODS, Method, objective
 from energyad.dxmi import DxMISettings, DxMITrainer
 from energyad.energy.networks import AutoencoderEnergy
 from energyad.energy.whitening import fit_whitening
-from energyad.fitting.energies import gather_patches
-from energyad.fitting.extraction import extract, open_backbone
+from energyad.fitting.backbone import open_backbone
+from energyad.fitting.context import FitContext
+from energyad.fitting.extraction import extract
+from energyad.fitting.patches import gather_patches
 from energyad.fitting.training import pretrain_autoencoder, set_scale
 from energyad.images.finding import find_images
 from energyad.progress import NullProgress
@@ -62,10 +64,15 @@ def fit_held_energy(folder: Path) -> HeldEnergy:
     settings, progress = FitSettings(), NullProgress()
     settings = replace(settings, energy=replace(settings.energy, pretrain_steps=WARM_UP_STEPS))
     backbone = open_backbone(images, settings, weights_file=None, threads=1, skip_bad=False)
-    features = extract(images, backbone.session, settings=settings, skip_bad=False, progress=progress)
-    generator = torch.Generator().manual_seed(0)
-    scale = backbone.extractor.scales[0]
-    patches = gather_patches(features.features, range(len(images)), scale=scale, generator=generator)
+    extractor = backbone.extractor
+    context = FitContext(
+        settings=settings, session=backbone.session, grid=extractor.grid, scales=extractor.scales
+    )
+    features = extract(images, context)
+    generator = context.generator()
+    patches = gather_patches(
+        features.features, range(len(images)), scale=context.scales[0], generator=generator
+    )
     features.discard()
     flat = patches.flatten(0, 1)
     whitening = fit_whitening(flat, latent_dim=settings.energy.latent_dim)

@@ -1,4 +1,4 @@
-"""Copies of good images, under other light and turned: of few images many, of very many only some."""
+"""Randomly altered copies of good images: photometric jitter, and rotations where parts come in any."""
 
 from __future__ import annotations
 
@@ -10,109 +10,113 @@ import torch
 from jaxtyping import Bool, Float, Float16
 from torch import Tensor
 
-from energyad.features.grids import Scale
+from energyad.fitting.context import FitContext
 from energyad.fitting.extraction import GoodFeatures, extract
-from energyad.fitting.roi import patches_in_area
+from energyad.fitting.roi import eligible_patches
 from energyad.images.reading import ImageLike
-from energyad.progress import Progress
-from energyad.runtimes.onnx import OnnxFeatures
-from energyad.settings import FitSettings
 
 MIN_JITTERED, MAX_JITTERED = 64, 1000
+"""Copies with photometric jitter: several of each image where there are few, of some images where there are many."""
 
-ENOUGH = 192
-"""Fitted images that show all directions by themselves; of fewer, as many turned copies are made."""
+MIN_ROTATED = 192
+"""Fitted images that show all rotations by themselves; of fewer, as many rotated copies are made."""
 
 MIN_COMPARED, MAX_COMPARED = 4, 32
-"""Images: of fewer, one that happens to lie like another decides whether they come in any direction."""
+"""Images that tell whether parts come in any rotation. Of fewer, one that happens to lie like another would decide."""
 
 MIN_NEARER = 0.1
-"""Share of copies that must be as near to other parts as the part itself: half of them, if the light turned too."""
+"""Fraction of copies that must be as near to other parts as the part itself; half of them would be, did the light
+rotate too."""
 
-QUERIES, POOL = 256, 3000  # patches of an image, and of all the others together
+NUM_QUERIES, POOL_SIZE = 256, 3000
+"""Patches of one image, and of all the others together, between which distances are measured."""
+
 QUANTILES = (0.9, 0.99)
-"""Of an image's distances. Background is alike in every direction, and there may be much of it."""
+"""Of an image's distances. Background is the same in every rotation, and there may be much of it."""
 
 
-def photometric_features(
-    fitted_images: Sequence[ImageLike],
-    session: OnnxFeatures,
-    *,
-    settings: FitSettings,
-    progress: Progress,
-) -> GoodFeatures:
-    """Features of the fitted images under other light: of few images several times, of very many only some."""
-    if settings.augmentation.photometric_jitter == 0:
-        return GoodFeatures.none()
+def photometric_features(fitted_images: Sequence[ImageLike], context: FitContext) -> GoodFeatures:
+    """Extract features of copies with photometric jitter: `MIN_JITTERED` to `MAX_JITTERED` of them, if any.
+
+    Args:
+        fitted_images: Images that are fitted on.
+        context: Of the fit. A jitter of 0 in its settings makes no copies.
+    """
+    if context.settings.augmentation.photometric_jitter == 0:
+        return GoodFeatures.empty()
     rounds = -(-MIN_JITTERED // len(fitted_images))
     step = -(-len(fitted_images) // MAX_JITTERED)
-    chosen = [*fitted_images] * rounds if rounds > 1 else fitted_images[::step]
-    return extract(chosen, session, settings=settings, skip_bad=False, progress=progress, change="relit")
+    originals = [*fitted_images] * rounds if rounds > 1 else fitted_images[::step]
+    return extract(originals, context, augmentation="jittered")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RotatedCopies:
-    """Patches of each image's copies, turned to any direction; count: of the copies together."""
+    """Patches of rotated copies of each image.
+
+    Attributes:
+        patches: Of all copies of an image together, in the finest scale.
+        count: Number of copies of all images together.
+    """
 
     patches: Float16[Tensor, "n q c"]
     count: int
 
-    def beside(
-        self, own: Sequence[Float16[Tensor, "m p c"]], places: Sequence[int]
+    def append_to(
+        self, by_scale: Sequence[Float16[Tensor, "m p c"]], indices: Sequence[int]
     ) -> list[Float16[Tensor, "m p_and_q c"]]:
-        """Patches of these images, of each scale, the first's with those of their copies, where there are some."""
+        """Append the copies' patches to those of their originals.
+
+        Args:
+            by_scale: Patches of some images, for each scale. The finest scale's get the copies'.
+            indices: Which images these are.
+        """
         if self.count == 0:
-            return list(own)
-        first, *others = own
-        return [torch.cat([first, self.patches[list(places)]], dim=1), *others]
+            return list(by_scale)
+        finest, *coarser = by_scale
+        return [torch.cat([finest, self.patches[list(indices)]], dim=1), *coarser]
 
 
 def rotated_copies(
-    good: GoodFeatures,
-    good_images: Sequence[ImageLike],
-    session: OnnxFeatures,
-    *,
-    scale: Scale,
-    num_fitted: int,
-    settings: FitSettings,
-    progress: Progress,
-    area: Bool[Tensor, " p"] | None = None,
+    good: GoodFeatures, good_images: Sequence[ImageLike], context: FitContext, *, num_fitted: int
 ) -> RotatedCopies:
-    """RotatedCopies copies of the images that `good` are features of, where those that are fitted are few.
+    """Extract patches of rotated copies, where fitted images are few and parts come in any rotation.
 
-    None are made where `settings.augmentation.rotation` is off, or auto and the parts come in one direction.
-    scale: whose patches, one of the grid's own. area: patches of the grid that count, see `patches_in_area`.
+    Args:
+        good: Features of the images.
+        good_images: The images, those held out too.
+        context: Of the fit. Its settings say whether parts come in any rotation; "auto" compares copies with originals,
+            see `comes_in_any_rotation`.
+        num_fitted: Images among them that are fitted on.
+
+    Returns:
+        About `MIN_ROTATED` copies, or none.
     """
-    n = len(good_images)
-    none = RotatedCopies(torch.empty(n, 0, scale.num_channels, dtype=torch.float16), 0)
-    rotation = settings.augmentation.rotation
-    unseen = rotation == "auto" and n < MIN_COMPARED
-    if num_fitted >= ENOUGH or rotation == "off" or unseen:
+    num_images, scale = len(good_images), context.scales[0]
+    rotation = context.settings.augmentation.rotation
+    none = RotatedCopies(torch.empty(num_images, 0, scale.num_channels, dtype=torch.float16), 0)
+    undecidable = rotation == "auto" and num_images < MIN_COMPARED
+    if num_fitted >= MIN_ROTATED or rotation == "off" or undecidable:
         return none
-    rounds = -(-ENOUGH // num_fitted)
-    chosen = [*good_images] * rounds
-    found = extract(chosen, session, settings=settings, skip_bad=False, progress=progress, change="turned")
-    shown = inscribed(*good.features.shape[1:3])
-    in_both = shown & patches_in_area(good.features, area)
-    shown = in_both if in_both.any() else shown
-    by_image = scale.of(torch.from_numpy(found.features).unflatten(0, (rounds, n)).transpose(0, 1))
-    places = torch.from_numpy(shown).view(good.features.shape[1:3])
-    patches = by_image[:, :, places]
+    rounds = -(-MIN_ROTATED // num_fitted)
+    copies = extract([*good_images] * rounds, context, augmentation="rotated")
+    visible = _visible_patches(good, context)
+    by_image = torch.from_numpy(copies.features).unflatten(0, (rounds, num_images)).transpose(0, 1)
+    patches = scale.of(by_image)[:, :, visible]
     if rotation == "auto":
-        own = scale.of(torch.from_numpy(good.features))[:, places]
-        generator = torch.Generator().manual_seed(settings.seed)
-        if not comes_in_any_rotation(own, patches, generator=generator):
-            found.discard()
+        originals = scale.of(torch.from_numpy(good.features))[:, visible]
+        if not comes_in_any_rotation(originals, patches, generator=context.generator()):
+            copies.discard()
             return none
     patches = patches.half().flatten(1, 2)
-    found.discard()
-    return RotatedCopies(patches, len(chosen))
+    copies.discard()
+    return RotatedCopies(patches, rounds * num_images)
 
 
 def inscribed(rows: int, columns: int) -> Bool[np.ndarray, " p"]:
-    """Patches that a turned image shows in every direction; in its corners lies what was beyond the border.
+    """Return which patches a rotated image shows in every rotation: the corners show what was beyond the border.
 
-    Of tiles below one another all: where they lay is not known.
+    Of tiles below one another all patches count: where the tiles lay is not known.
     """
     y, x = np.mgrid[0:rows, 0:columns]
     middle = (columns - 1) / 2
@@ -120,24 +124,42 @@ def inscribed(rows: int, columns: int) -> Bool[np.ndarray, " p"]:
 
 
 def comes_in_any_rotation(
-    images: Float16[Tensor, "n p c"], copies: Float16[Tensor, "n r p c"], *, generator: torch.Generator
+    originals: Float16[Tensor, "n p c"], copies: Float16[Tensor, "n r p c"], *, generator: torch.Generator
 ) -> bool:
-    """Whether turned copies of good parts are often as near to the other parts as the parts are themselves.
+    """Test whether rotated copies of good parts are often as near to other parts as the parts themselves.
 
-    images: patches of each. copies: those of its copies. Parts that always lie alike, and surfaces with a grain, are as
-    strange as a defect in almost every other direction; of parts that come in any, a copy is one more of them.
+    Parts that always lie the same way, and surfaces with a grain, look as abnormal as a defect in almost every other
+    rotation. Of parts that come in any, a copy is one more of them.
+
+    Args:
+        originals: Patches of each image.
+        copies: Patches of each image's copies.
+        generator: Source of the patches that are compared.
     """
-    per_image = images.shape[1]
-    asked = torch.randperm(per_image, generator=generator)[:QUERIES]
-    drawn = torch.randperm(len(images) * per_image, generator=generator)[:POOL]
-    pool = images[drawn // per_image, drawn % per_image].float()
+    num_images, patches_per_image = originals.shape[:2]
+    queries = torch.randperm(patches_per_image, generator=generator)[:NUM_QUERIES]
+    drawn = torch.randperm(num_images * patches_per_image, generator=generator)[:POOL_SIZE]
+    origins, places = drawn // patches_per_image, drawn % patches_per_image
+    pool = originals[origins, places].float()
     nearer = []
-    for place in range(0, len(images), -(-len(images) // MAX_COMPARED)):
-        others = pool[drawn // per_image != place]
-        own = _farness(images[place, asked].float(), others)
-        nearer += [(_farness(copy[asked].float(), others) <= own).float() for copy in copies[place]]
+    for index in range(0, num_images, -(-num_images // MAX_COMPARED)):
+        others = pool[origins != index]
+        distance = _distance_quantiles(originals[index, queries].float(), others)
+        nearer += [
+            (_distance_quantiles(copy[queries].float(), others) <= distance).float() for copy in copies[index]
+        ]
     return bool((torch.stack(nearer).mean(dim=0) >= MIN_NEARER).all())
 
 
-def _farness(patches: Float[Tensor, "s c"], others: Float[Tensor, "m c"]) -> Float[Tensor, " q"]:
+def _visible_patches(good: GoodFeatures, context: FitContext) -> Bool[Tensor, "rows g"]:
+    """Return the patches that are seen in every rotation, those in the region of interest where there are any."""
+    shape = good.features.shape[1:3]
+    visible = inscribed(*shape)
+    in_both = visible & eligible_patches(good.features, context.patches_in_roi)
+    return torch.from_numpy(in_both if in_both.any() else visible).view(shape)
+
+
+def _distance_quantiles(
+    patches: Float[Tensor, "s c"], others: Float[Tensor, "m c"]
+) -> Float[Tensor, " quantiles"]:
     return torch.cdist(patches, others).amin(dim=1).quantile(torch.tensor(QUANTILES))

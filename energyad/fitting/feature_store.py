@@ -1,4 +1,4 @@
-"""Where the features of many good images wait for their training: in memory, or on the disk past a size."""
+"""Storage of the features of many good images until training: in memory, or on the disk beyond a size."""
 
 from __future__ import annotations
 
@@ -20,35 +20,45 @@ from energyad.files import cache_folder
 IN_MEMORY = 512 * 2**20
 """Bytes up to which features stay in memory; the disk pays only beyond, where extracting takes minutes as well."""
 BYTES_PER_IMAGE = 2**18
-"""About what an image's features take at the default settings: tells sets worth the disk before one is extracted."""
+"""About what an image's features take at the default settings. Decides for the disk before any is extracted."""
 STALE_SECONDS = 7 * 24 * 3600
 """Seconds after which features of a fit that was never taken up again are deleted."""
 
 
 class FeatureStore(Protocol):
-    """Features by image, appended in the order of the images."""
+    """Features by image, appended in the order of the images.
 
-    next_place: int
+    Attributes:
+        next_index: The first image that is not stored yet.
+    """
 
-    def append(self, places: Sequence[int], rows: Sequence[Float16[np.ndarray, "*shape"]]) -> None:
-        """Add images and the places they have in the given sequence."""
+    next_index: int
+
+    def append(self, indices: Sequence[int], features: Sequence[Float16[np.ndarray, "*shape"]]) -> None:
+        """Add the features of images, and their indices in the sequence that was given."""
         ...
 
     def finish(self) -> tuple[Float16[np.ndarray, "n *shape"], tuple[int, ...]]:
-        """All rows and their places."""
+        """Return all features and their indices."""
         ...
 
     def discard(self) -> None:
-        """Free what they take."""
+        """Free what the features take."""
         ...
 
 
 def open_feature_store(
     good_images: Sequence[Any], *, key: tuple[Any, ...], limit: int = IN_MEMORY
 ) -> FeatureStore:
-    """Memory for few images; for many the disk, with what an interrupted fit of the same files left there.
+    """Open memory for few images; for many the disk, with what an interrupted fit of the same files left there.
 
-    key: all that the features depend on besides the images. limit: bytes that memory may take.
+    Args:
+        good_images: Whose features are to be stored.
+        key: All that the features depend on besides the images.
+        limit: Bytes that memory may take.
+
+    Raises:
+        DataError: Where the disk cannot be written.
     """
     remove_stale()
     if len(good_images) * BYTES_PER_IMAGE <= limit:
@@ -57,97 +67,108 @@ def open_feature_store(
 
 
 def release(features: Float16[np.ndarray, "n *shape"]) -> None:
-    """Give back the pages of rows on the disk that were read; they are read again where they are asked for again.
+    """Give back the memory of features on the disk that were read. They are read again when they are used again.
 
-    The system would take them itself where memory is short; until then they count as this process's.
+    The system would take it itself where memory is short; until then it counts as this process's.
     """
     if isinstance(features, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
         features._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 class MemoryFeatureStore:
-    """FeatureStore in memory."""
+    """A `FeatureStore` in memory."""
 
     def __init__(self) -> None:
-        self.next_place = 0
-        self._places: list[int] = []
-        self._rows: list[Float16[np.ndarray, "*shape"]] = []
+        self.next_index = 0
+        self._indices: list[int] = []
+        self._features: list[Float16[np.ndarray, "*shape"]] = []
 
-    def append(self, places: Sequence[int], rows: Sequence[Float16[np.ndarray, "*shape"]]) -> None:
-        """Add images."""
-        self._places += places
-        self._rows += rows
+    def append(self, indices: Sequence[int], features: Sequence[Float16[np.ndarray, "*shape"]]) -> None:
+        """Add the features of images. See `FeatureStore.append`."""
+        self._indices += indices
+        self._features += features
 
     def finish(self) -> tuple[Float16[np.ndarray, "n *shape"], tuple[int, ...]]:
-        """All rows and their places."""
-        features = np.stack(self._rows) if self._rows else np.empty((0, 0, 0, 0), np.float16)
-        self._rows = []
-        return features, tuple(self._places)
+        """Return all features and their indices."""
+        features = np.stack(self._features) if self._features else np.empty((0, 0, 0, 0), np.float16)
+        self._features = []
+        return features, tuple(self._indices)
 
     def discard(self) -> None:
-        """Nothing to do: memory goes with its last user."""
+        """Do nothing: memory goes with its last user."""
 
 
 class DiskFeatureStore:
-    """FeatureStore in a file. A row counts once its place is written, which is after the row itself."""
+    """A `FeatureStore` in a file, from which an interrupted fit resumes.
+
+    The features of an image count once its index is written, which is after the features themselves.
+
+    Args:
+        folder: Made where it does not exist.
+
+    Raises:
+        DataError: Where the folder cannot be written.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._features, self._list = folder / "features.f16", folder / "places.jsonl"
+        self._file, self._list = folder / "features.f16", folder / "indices.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._shape, self._places = self._resume()
+            self._shape, self._indices = self._resume()
         except OSError as error:
             raise self._failure(error) from error
-        self.next_place = self._places[-1] + 1 if self._places else 0
+        self.next_index = self._indices[-1] + 1 if self._indices else 0
 
-    def append(self, places: Sequence[int], rows: Sequence[Float16[np.ndarray, "*shape"]]) -> None:
-        """Add images. Raises DataError where the disk is full."""
-        self._shape = rows[0].shape
-        lines = "".join(json.dumps([place, *self._shape]) + "\n" for place in places)
+    def append(self, indices: Sequence[int], features: Sequence[Float16[np.ndarray, "*shape"]]) -> None:
+        """Add the features of images. Raises DataError where the disk is full."""
+        self._shape = features[0].shape
+        lines = "".join(json.dumps([index, *self._shape]) + "\n" for index in indices)
         try:
-            with self._features.open("ab") as file:
-                file.write(np.stack(rows).tobytes())
+            with self._file.open("ab") as file:
+                file.write(np.stack(features).tobytes())
             with self._list.open("a", encoding="utf-8") as text:
                 text.write(lines)
         except OSError as error:
             raise self._failure(error) from error
-        self._places += places
+        self._indices += indices
 
     def finish(self) -> tuple[Float16[np.ndarray, "n *shape"], tuple[int, ...]]:
-        """All rows, mapped and read-only, and their places."""
-        if not self._places:
+        """Return all features, mapped and read-only, and their indices."""
+        if not self._indices:
             return np.empty((0, 0, 0, 0), np.float16), ()
-        shape = (len(self._places), *self._shape)
-        return np.memmap(self._features, np.float16, mode="r", shape=shape), tuple(self._places)
+        shape = (len(self._indices), *self._shape)
+        return np.memmap(self._file, np.float16, mode="r", shape=shape), tuple(self._indices)
 
     def discard(self) -> None:
-        """Delete the files; rows that are still mapped stay readable where the system allows it."""
+        """Delete the files. Features that are still mapped stay readable where the system allows it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _resume(self) -> tuple[tuple[int, ...], list[int]]:
-        """What an earlier fit wrote whole; half a row or half a line at the end is cut off."""
-        places, shape = [], tuple[int, ...]()
-        if self._list.is_file() and self._features.is_file():
+        """Read what an interrupted fit wrote. Half an image or half a line at the end is cut off."""
+        indices, shape = [], tuple[int, ...]()
+        if self._list.is_file() and self._file.is_file():
             for line in self._list.read_text(encoding="utf-8").splitlines():
                 try:
-                    place, *found = json.loads(line)
+                    index, *sizes = json.loads(line)
                 except ValueError:
                     break
-                places.append(int(place))
-                shape = tuple(found)
+                indices.append(int(index))
+                shape = tuple(sizes)
         size = 2 * int(np.prod(shape)) if shape else 0
-        if size and self._features.stat().st_size < size * len(places):
-            places = places[: self._features.stat().st_size // size]
-        with self._features.open("ab") as file:
-            file.truncate(size * len(places))
-        self._list.write_text("".join(json.dumps([p, *shape]) + "\n" for p in places), encoding="utf-8")
-        return shape, places
+        if size and self._file.stat().st_size < size * len(indices):
+            indices = indices[: self._file.stat().st_size // size]
+        with self._file.open("ab") as file:
+            file.truncate(size * len(indices))
+        self._list.write_text(
+            "".join(json.dumps([index, *shape]) + "\n" for index in indices), encoding="utf-8"
+        )
+        return shape, indices
 
     def _failure(self, error: OSError) -> DataError:
         reason = os_reason(error)
         return DataError(
-            f"{self.folder}: features cannot be kept there: {reason}; set ENERGYAD_CACHE to a roomy disk"
+            f"{self.folder}: features cannot be stored there: {reason}; set ENERGYAD_CACHE to a roomy disk"
         )
 
 
@@ -164,7 +185,7 @@ def _folder() -> Path:
 
 
 def _identity(good_images: Sequence[Any], key: tuple[Any, ...]) -> str:
-    """Changes with any file's place, size or date, and with what is done to it; images that are no files: each time."""
+    """Return a hash of the files' paths, sizes and dates, and of the key. Images that are no files get a new one."""
     digest = hashlib.sha256(repr(key).encode())
     for image in good_images:
         if not isinstance(image, str | Path):

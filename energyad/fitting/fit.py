@@ -1,45 +1,28 @@
-"""From images of good parts to a model: features, latents, energy, graph, threshold, provenance."""
+"""From images of good parts to a model: features, energies, threshold, graph, manifest."""
 
 from __future__ import annotations
 
-import datetime
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import safetensors.torch
 import torch
-from jaxtyping import Bool
 
 from energyad.energy.categories import stack_categories
 from energyad.energy.patch_energy import ImageEnergy
 from energyad.errors import DataError
-from energyad.features.backbone_spec import BackboneSpec
-from energyad.features.grids import Grid
-from energyad.fitting.category import (
-    CategoryFit,
-    fit_category,
-    fit_category_classifier,
-    require_enough,
-    single_thread,
-)
-from energyad.fitting.extraction import open_backbone
-from energyad.fitting.roi import RoiSource, judge
+from energyad.fitting.backbone import Backbone, open_backbone
+from energyad.fitting.category import CategoryFit, fit_category, require_enough, single_thread
+from energyad.fitting.classifier import fit_category_classifier
+from energyad.fitting.context import FitContext
+from energyad.fitting.packaging import FinishedFit, package
+from energyad.fitting.roi import RoiSource, load_roi
 from energyad.fitting.threshold import calibrate_on
-from energyad.fitting.training import TrainedEnergy
-from energyad.graphs import export
-from energyad.graphs.weights import save_beside
 from energyad.images.reading import ImageLike
-from energyad.model import provenance
-from energyad.model.architecture import Architecture
-from energyad.model.assembly import architecture_of
-from energyad.model.card import model_card
-from energyad.model.folder import BACKBONE_FILE, CARD_FILE, GRAPH_FILE, HEAD_FILE
-from energyad.model.manifest import InputSpec, Manifest, PartStatistics, Provenance, RoiSpec
+from energyad.model.manifest import Manifest
 from energyad.progress import NullProgress, PrefixedProgress, Progress
-from energyad.scoring.calibration import Calibration
 from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
 
@@ -57,86 +40,75 @@ def fit_model(
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """Fit on images of good parts; see `AnomalyDetector.fit`. Returns what a model folder holds."""
-    settings, progress = settings or FitSettings(), progress or NullProgress()
-    judged = judge(settings.input.shape, roi=roi, ignore=ignore)
+    """Fit a model on images of good parts.
+
+    Args:
+        good_images: Files, arrays or Pillow images.
+        name: Of the model.
+        categories: The category of each image; None for one category.
+        settings: Of the fit; the defaults where None.
+        backbone_weights: A file to use in place of timm's weights.
+        threads: Threads of the backbone; None for all cores. Small networks train on one.
+        roi: The only part of the image that counts; None for all of it.
+        ignore: A part of the image that does not count.
+        skip_bad: Leave out images that cannot be read, with a warning.
+        progress: Told of each stage.
+
+    Returns:
+        The manifest, and the files of the model folder by name.
+
+    Raises:
+        DataError: For fewer than two images of a category.
+        ImageError: For an image that cannot be read, unless `skip_bad`.
+        SettingsError: For a backbone, strides or region of interest that leave nothing.
+        TrainingDiverged: Naming the figure that left its bounds.
+    """
     started = time.perf_counter()
-    require_enough(len(good_images), of=name)
-    groups = by_category(good_images, categories, name=name)
-    for category, images in groups.items():
-        require_enough(len(images), of=category)
+    settings, progress = settings or FitSettings(), progress or NullProgress()
+    roi_mask = load_roi(settings.input.shape, roi=roi, ignore=ignore)
+    groups = group_by_category(good_images, categories, name=name)
     progress.stage("backbone", 1)
-    open_for = functools.partial(
+    open_with = functools.partial(
         open_backbone, good_images, weights_file=backbone_weights, threads=threads, skip_bad=skip_bad
     )
-    extractor, backbone_graph, session = open_for(settings)
-    progresses = of_each_category(progress, list(groups))
-    fits = tuple(
-        fit_category(
-            category,
-            images,
-            session,
-            grid=extractor.grid,
-            scales=extractor.scales,
-            settings=settings,
-            skip_bad=skip_bad,
-            progress=told,
-            mask=judged.mask,
-        )
-        for (category, images), told in zip(groups.items(), progresses, strict=True)
+    backbone = open_with(settings)
+    context = FitContext(
+        settings=settings,
+        session=backbone.session,
+        grid=backbone.extractor.grid,
+        scales=backbone.extractor.scales,
+        roi_mask=roi_mask.mask,
+        skip_bad=skip_bad,
+        progress=progress,
     )
-    if num_channels(fits) < extractor.scales[-1].stop:  # what nobody is judged by need not be computed
-        settings = settings.with_values({"features.coarse_strides": ()})
-        extractor, backbone_graph, session = open_for(settings)
-    head = head_of(fits, extractor.grid, settings, mask=judged.mask)
+    fits = fit_categories(groups, context)
+    backbone, context = drop_unused_scales(fits, backbone, context, open_with)
     with single_thread():
-        units, calibration, parts = calibrate_on(fits, head, session, settings, progress)
-    # Its energies only fall: what was promised of a model that knew none of its threshold's parts holds of this one.
-    fits = tuple(each.with_held_out(settings=settings) for each in fits)
-    head = head_of(fits, extractor.grid, settings, units=units, mask=judged.mask)
-    tiled = export.with_tiles(backbone_graph, settings.input.tiling, side=settings.input.image_size)
-    graph = export.join(tiled, export.export_head(head, num_channels=num_channels(fits)))
-    for each in fits:
-        each.discard()
-    contents = {
-        HEAD_FILE: safetensors.torch.save(dict(head.state_dict())),
-        GRAPH_FILE: graph.SerializeToString(),
-    }
-    if settings.features.precision == "float32":  # of one in integers only the graph is of use
-        contents[BACKBONE_FILE] = save_beside(graph, extractor.backbone.state_dict())
-    made = provenance.collect(
-        [image for each in fits for image in each.images],
-        num_held_out=sum(len(each.held_out) for each in fits),
-        num_turned=sum(each.turned.count for each in fits),
-        seed=settings.seed,
-        threads=threads,
-        fit_seconds=time.perf_counter() - started,
-    )
-    trainings = [training for each in fits for training in each.trainings]
-    manifest = describe(
-        name,
-        settings,
-        backbone=extractor.weights,
-        architecture=describe_architecture(head, settings),
-        categories=tuple(groups) if len(groups) > 1 else (),
-        roi=judged.spec,
-        calibration=calibration,
-        good_parts=parts,
-        provenance=made,
-        trainings=trainings,
-    )
-    return manifest, contents | {CARD_FILE: model_card(manifest).encode()}
+        calibration = calibrate_on(fits, build_head(fits, context), context)
+    # Energies only fall from here, so the threshold's guarantee for a model without the held-out parts still holds.
+    fits = tuple(fit.with_held_out() for fit in fits)
+    head = build_head(fits, context, units=calibration.units)
+    finished = FinishedFit(name, context.settings, backbone, fits, head, calibration, roi_mask.spec)
+    manifest, contents = package(finished, threads=threads, started=started)
+    for fit in fits:
+        fit.discard()
+    return manifest, contents
 
 
-def num_channels(fits: Sequence[CategoryFit]) -> int:
-    """Channels that any of these categories is judged by, the first ones of all."""
-    return max(each.scales[-1].stop for each in fits)
-
-
-def by_category(
+def group_by_category(
     good_images: Sequence[ImageLike], categories: Sequence[str] | None, *, name: str
 ) -> dict[str, list[ImageLike]]:
-    """The images of each category, all under `name` where none is given. Raises DataError where some have none."""
+    """Group images by category, in the order of their first image.
+
+    Args:
+        good_images: The images.
+        categories: The category of each; None for one category, the model's name.
+        name: Of the model.
+
+    Raises:
+        DataError: For fewer than two images of a category, and for categories of other images.
+    """
+    require_enough(len(good_images), of=name)
     if categories is None:
         return {name: list(good_images)}
     if len(categories) != len(good_images):
@@ -146,86 +118,59 @@ def by_category(
     groups: dict[str, list[ImageLike]] = {}
     for category, image in zip(categories, good_images, strict=True):
         groups.setdefault(category, []).append(image)
+    for category, images in groups.items():
+        require_enough(len(images), of=category)
     return groups
 
 
-def of_each_category(progress: Progress, categories: Sequence[str]) -> Sequence[Progress]:
-    """For each category one that names it; where there is but one, as it is."""
-    if len(categories) == 1:
-        return [progress]
-    longest = max(map(len, categories))
-    return [PrefixedProgress(progress, f"{category:<{longest}}") for category in categories]
+def fit_categories(groups: dict[str, list[ImageLike]], context: FitContext) -> tuple[CategoryFit, ...]:
+    """Fit each category by itself. Where there are several, progress names the category."""
+    longest = max(map(len, groups))
+    fits = []
+    for category, images in groups.items():
+        prefixed = PrefixedProgress(context.progress, f"{category:<{longest}}")
+        progress = prefixed if len(groups) > 1 else context.progress
+        fits.append(fit_category(category, images, replace(context, progress=progress)))
+    return tuple(fits)
 
 
-def head_of(
+def drop_unused_scales(
     fits: Sequence[CategoryFit],
-    grid: Grid,
-    settings: FitSettings,
-    *,
-    units: Sequence[float] | None = None,
-    mask: Bool[np.ndarray, "h w"] | None = None,
+    backbone: Backbone,
+    context: FitContext,
+    open_with: Callable[[FitSettings], Backbone],
+) -> tuple[Backbone, FitContext]:
+    """Leave the image at half its size out of backbone and settings where no category's energy uses it."""
+    if max(fit.num_channels for fit in fits) == context.scales[-1].stop:
+        return backbone, context
+    settings = context.settings.with_values({"features.coarse_strides": ()})
+    backbone = open_with(settings)
+    return backbone, replace(
+        context, settings=settings, session=backbone.session, scales=backbone.extractor.scales
+    )
+
+
+def build_head(
+    fits: Sequence[CategoryFit], context: FitContext, *, units: Sequence[float] | None = None
 ) -> EnergyHead:
-    """The head of one category's expert, or of several and the rule that tells which to ask; see `CategoryMixture`."""
-    tiles, judged = settings.input.tiling, None if mask is None else torch.from_numpy(mask)
-    energy: ImageEnergy = fits[0].judge
+    """Build the head of one category, or of several with a classifier that picks one of them.
+
+    Args:
+        fits: One for each category.
+        context: Of the fit.
+        units: A divisor of each category's energies; 1 each where None.
+    """
+    settings = context.settings
+    energy: ImageEnergy = fits[0].energy
     if len(fits) > 1:
-        classifier = fit_category_classifier(
-            [each.category_embeddings[:, : num_channels(fits)] for each in fits]
-        )
-        energy = stack_categories([each.judge for each in fits], classifier, units=units)
+        num_channels = max(fit.num_channels for fit in fits)
+        classifier = fit_category_classifier([fit.embeddings()[:, :num_channels] for fit in fits])
+        energy = stack_categories([fit.energy for fit in fits], classifier, units=units)
     return EnergyHead(
         energy,
-        grid=grid,
+        grid=context.grid,
         smoothing=settings.heatmap.smoothing,
         contrast=settings.heatmap.contrast,
-        tiles=tiles,
-        mask=judged,
+        tiles=settings.input.tiling,
+        mask=None if context.roi_mask is None else torch.from_numpy(context.roi_mask),
     ).eval()
-
-
-def describe_architecture(head: EnergyHead, settings: FitSettings) -> Architecture:
-    """The shapes of a fitted head's networks."""
-    return architecture_of(
-        head.patch_energy,
-        precision=settings.features.precision,
-        strides=settings.features.strides,
-        coarse_strides=settings.features.coarse_strides,
-        border_margin=settings.features.border_margin,
-        smoothing=settings.heatmap.smoothing,
-        contrast=settings.heatmap.contrast,
-    )
-
-
-def describe(
-    name: str,
-    settings: FitSettings,
-    *,
-    backbone: BackboneSpec,
-    architecture: Architecture,
-    categories: tuple[str, ...],
-    roi: RoiSpec | None,
-    calibration: Calibration,
-    good_parts: Sequence[PartStatistics],
-    provenance: Provenance,
-    trainings: Sequence[TrainedEnergy],
-) -> Manifest:
-    """The manifest of a finished fit."""
-    return Manifest(
-        name=name,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        input=InputSpec(
-            image_size=settings.input.image_size,
-            tiles=settings.input.tiling,
-            white_level=settings.input.white_level,
-        ),
-        backbone=backbone,
-        architecture=architecture,
-        categories=categories,
-        roi=roi,
-        calibration=calibration,
-        good_parts=tuple(good_parts),
-        settings=settings.to_dict(),
-        provenance=provenance,
-        history=[record for training in trainings for record in training.history_dicts()],
-        training_health=tuple(training.health for training in trainings if training.health is not None),
-    )

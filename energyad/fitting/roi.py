@@ -1,4 +1,4 @@
-"""Which part of the image is judged: a region of interest and what to ignore in it, as polygons or as a mask."""
+"""The region of interest of a fit: what counts of an image and what to ignore in it, as polygons or as a mask."""
 
 from __future__ import annotations
 
@@ -17,14 +17,23 @@ from energyad.errors import DataError, SettingsError, first_validation_error, os
 from energyad.images.masks import read_mask
 from energyad.model.manifest import RoiSpec
 
-_FINER = 4  # polygons are drawn this many times finer than the mask, then averaged
+OVERSAMPLING = 4
+"""Polygons are drawn this many times finer than the mask, then averaged."""
 
 Polygon: TypeAlias = tuple[tuple[float, float], ...]
 RoiSource: TypeAlias = str | Path | np.ndarray
+"""A JSON file of polygons, a mask image, or a boolean array."""
 
 
 class RoiFile(BaseModel):
-    """A JSON file of polygons: corners x, y from the upper left, relative (0 to 1) or in pixels of width × height."""
+    """A JSON file of polygons.
+
+    Attributes:
+        units: Of the corners: "relative" from 0 to 1, or "pixels".
+        width: Of the image that pixels are of.
+        height: Likewise.
+        polygons: Corners x, y from the upper left.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,41 +54,55 @@ class RoiFile(BaseModel):
         return self
 
     def relative(self) -> tuple[Polygon, ...]:
-        """Corners as shares of width and height."""
+        """Return the corners as fractions of width and height."""
         width, height = (self.width or 1, self.height or 1) if self.units == "pixels" else (1, 1)
         return tuple(tuple((x / width, y / height) for x, y in polygon) for polygon in self.polygons)
 
 
 @dataclass(frozen=True)
-class Area:
-    """A part of the image: polygons in relative coordinates, or a mask. source, sha256: the file it was read from."""
+class RoiShape:
+    """A part of the image: polygons or a mask.
+
+    Attributes:
+        polygons: In relative coordinates; none where there is a mask.
+        mask: Of any size; None for polygons.
+        source: Name of the file that it was read from.
+        sha256: Of the file.
+    """
 
     polygons: tuple[Polygon, ...]
     mask: Bool[np.ndarray, "h w"] | None
     source: str
     sha256: str
 
-    def drawn(self, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-        """The area over the whole image squeezed to height × width: pixels of which half or more lie in it."""
+    def rasterise(self, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+        """Draw it over the whole image resized to `shape`, height and width: pixels of which half or more lie in it."""
         if self.mask is not None:
-            share = cv2.resize(self.mask.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
-            return share >= 0.5
-        fine = np.zeros((_FINER * shape[0], _FINER * shape[1]), np.uint8)
+            coverage = cv2.resize(self.mask.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
+            return coverage >= 0.5
+        fine = np.zeros((OVERSAMPLING * shape[0], OVERSAMPLING * shape[1]), np.uint8)
         for polygon in self.polygons:
             corners = np.array(polygon) * fine.shape[::-1] - 0.5  # OpenCV's integers are pixel centres
             cv2.fillPoly(fine, [np.rint(corners * 256).astype(np.int32)], 1, shift=8)
         return cv2.resize(fine.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA) >= 0.5
 
 
-def read_roi(source: RoiSource) -> Area:
-    """An area from a JSON file of polygons (`RoiFile`), an image (what is not black is in it) or a boolean array.
+def read_roi(source: RoiSource) -> RoiShape:
+    """Read a part of the image.
 
-    Raises DataError for a file that is neither.
+    Args:
+        source: A JSON file of polygons (`RoiFile`), an image (what is not black is in it), or a boolean array.
+
+    Raises:
+        DataError: For a file that is neither polygons nor an image, and for another array.
+        ImageError: For a mask that cannot be read.
     """
     if isinstance(source, np.ndarray):
         if source.ndim != 2 or source.dtype != np.bool_:
-            raise DataError(f"area: an array of {source.dtype} {source.shape}; give a boolean h x w")
-        return Area((), source, "array", hashlib.sha256(np.packbits(source).tobytes()).hexdigest())
+            raise DataError(
+                f"region of interest: an array of {source.dtype} {source.shape}; give a boolean h x w"
+            )
+        return RoiShape((), source, "array", hashlib.sha256(np.packbits(source).tobytes()).hexdigest())
     path = Path(source)
     try:
         data = path.read_bytes()
@@ -90,9 +113,9 @@ def read_roi(source: RoiSource) -> Area:
         ) from error
     digest = hashlib.sha256(data).hexdigest()
     if path.suffix.lower() != ".json":
-        return Area((), read_mask(path), path.name, digest)
+        return RoiShape((), read_mask(path), path.name, digest)
     try:
-        return Area(RoiFile.model_validate_json(data).relative(), None, path.name, digest)
+        return RoiShape(RoiFile.model_validate_json(data).relative(), None, path.name, digest)
     except ValidationError as error:
         where, fault = first_validation_error(error)
         form = '{"units": "relative", "polygons": [[[0, 0], [1, 0], [0.5, 1]]]}'
@@ -101,39 +124,57 @@ def read_roi(source: RoiSource) -> Area:
 
 @dataclass(frozen=True)
 class RoiMask:
-    """What is judged of an image: the mask and what the model's manifest says of it; None for all of it."""
+    """The region of interest of a fit; both None for the whole image.
+
+    Attributes:
+        mask: Pixels of the resized image.
+        spec: What the model's manifest says of it.
+    """
 
     mask: Bool[np.ndarray, "h w"] | None
     spec: RoiSpec | None
 
 
-def judge(
+def load_roi(
     shape: tuple[int, int], *, roi: RoiSource | None = None, ignore: RoiSource | None = None
 ) -> RoiMask:
-    """What is judged of an image squeezed to height × width: inside `roi`, not in `ignore`.
+    """Read the region of interest: inside `roi`, not in `ignore`.
 
-    Raises DataError for a file that cannot be used, SettingsError where nothing is left.
+    Args:
+        shape: Height and width that images are resized to.
+        roi: What counts; all where None.
+        ignore: What does not count; nothing where None.
+
+    Raises:
+        DataError: For a file that cannot be used.
+        ImageError: For a mask that cannot be read.
+        SettingsError: Where nothing of the image is left.
     """
-    areas = [None if source is None else read_roi(source) for source in (roi, ignore)]
-    if areas == [None, None]:
+    if roi is None and ignore is None:
         return RoiMask(None, None)
-    inside, outside = areas
-    mask = np.ones(shape, bool) if inside is None else inside.drawn(shape)
-    if outside is not None:
-        mask &= ~outside.drawn(shape)
+    inside, ignored = (None if source is None else read_roi(source) for source in (roi, ignore))
+    mask = np.ones(shape, bool) if inside is None else inside.rasterise(shape)
+    if ignored is not None:
+        mask &= ~ignored.rasterise(shape)
     if not mask.any():
-        names = " and ".join(area.source for area in areas if area is not None)
-        raise SettingsError(f"{names}: nothing of the image is left to judge; check the polygons")
-    sources = [None if area is None else (area.source, area.sha256) for area in areas]
+        names = " and ".join(part.source for part in (inside, ignored) if part is not None)
+        raise SettingsError(f"{names}: nothing of the image is left to score; check the polygons")
+    sources = [None if part is None else (part.source, part.sha256) for part in (inside, ignored)]
     return RoiMask(mask, RoiSpec(coverage=float(mask.mean()), inside=sources[0], ignored=sources[1]))
 
 
-def patches_in_area(
-    features: Float16[np.ndarray, "n rows g c"], area: Bool[Tensor, " p"] | None
+def eligible_patches(
+    features: Float16[np.ndarray, "n rows g c"], in_roi: Bool[Tensor, " p"] | None
 ) -> Bool[np.ndarray, " rows*g"]:
-    """Which patches of an image count: all without an area, and all of tiles of which some were drawn.
+    """Return which patches of an image are learned from.
 
-    area: of the patches of a whole image. Where the drawn tiles lay is not known.
+    Args:
+        features: Of whole images, or of some of their tiles.
+        in_roi: Patches of a whole image in the region of interest; all where None.
+
+    Returns:
+        The patches in the region of interest. All patches where only some tiles were chosen: where they lay is not
+        known.
     """
     count = int(np.prod(features.shape[1:3]))
-    return np.ones(count, dtype=bool) if area is None or len(area) != count else area.numpy()
+    return np.ones(count, dtype=bool) if in_roi is None or len(in_roi) != count else in_roi.numpy()

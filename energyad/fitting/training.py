@@ -1,4 +1,4 @@
-"""From latents of good parts to their energy: a warm start by reconstruction, then DxMI."""
+"""From latents of good parts to their energy: reconstruction first, then DxMI; and the discriminator's training."""
 
 from __future__ import annotations
 
@@ -22,51 +22,77 @@ from energyad.progress import Progress
 from energyad.settings import FitSettings
 
 RECORD_EVERY = 50
-MIN_COMPRESSION = 4
-"""Latents for each number in the autoencoder's bottleneck. Of a scale with few, a wider one lets everything through."""
-WARM_UP_PATIENCE, DXMI_PATIENCE = 10, 4  # in looks, one every RECORD_EVERY steps
-WATCHED = 4096
-COMPARED = 256  # planted patches at a time, with twice as many good ones
+"""Steps or iterations between two measurements, of progress and of held-out parts."""
 
+MIN_COMPRESSION = 4
+"""Latents for each number of the autoencoder's code. Of few latents, a wider code would let everything through."""
+
+PRETRAINING_PATIENCE, DXMI_PATIENCE = 10, 4
+"""Measurements without improvement after which training stops."""
+
+MAX_HELD_OUT = 4096
+"""Held-out patches that are measured, about."""
+
+MAX_SCALE_PATCHES = 8192
+"""Patches whose mean energy sets the scale, about."""
+
+DISCRIMINATOR_BATCH_SIZE = 256
+"""Synthetic patches of a step, beside twice as many good ones."""
+
+DISCRIMINATOR_LR, DISCRIMINATOR_WEIGHT_DECAY = 2e-3, 1e-2
 
 EnergyT = TypeVar("EnergyT", bound=nn.Module)
 
 OnRecord = Callable[[int, LatentEnergy], None]
+"""Called with DxMI's iteration and the energy of that time."""
 
 
 def no_callback(iteration: int, energy: LatentEnergy) -> None:
-    """OnRecord nothing."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
 class TrainedEnergy:
-    """The energy, DxMI's records on the way to it, and how healthy its training was; None without DxMI."""
+    """An energy and the record of its training.
+
+    Attributes:
+        energy: The one that held-out parts liked best.
+        history: DxMI's records.
+        health: What the records say of DxMI; None without DxMI.
+    """
 
     energy: LatentEnergy
     history: tuple[TrainingRecord, ...]
     health: TrainingHealth | None = None
 
     def history_dicts(self) -> list[dict[str, object]]:
-        """Plain values, ready for JSON."""
+        """Return the records as plain values, ready for JSON."""
         return [asdict(record) for record in self.history]
 
 
 class EarlyStopping(Generic[EnergyT]):
-    """Keeps the energy that held-out good parts like best, and says when it is time to stop.
+    """Keeps the energy that is lowest on held-out good parts, and says when to stop.
 
-    A few images are learned by heart in seconds; the energy of good parts never seen then rises, however low that of
-    the training patches falls. With hundreds of images it falls to the end and nothing is cut short.
+    A few images are memorised in seconds. The energy of other good parts then rises, however low that of the training
+    patches falls. With hundreds of images it falls to the end, and nothing is cut short.
+
+    Args:
+        held_out: Latents of good parts that are not trained on.
+        patience: Measurements without improvement after which training stops.
+
+    Attributes:
+        best: A copy of the best energy so far; None before the first measurement.
     """
 
     def __init__(self, held_out: Float[Tensor, "m k"], *, patience: int) -> None:
-        self.latents = held_out[:: max(1, len(held_out) // WATCHED)]
+        self.latents = held_out[:: max(1, len(held_out) // MAX_HELD_OUT)]
         self.patience = patience
         self.waited = 0
         self.lowest = float("inf")
         self.best: EnergyT | None = None
 
     def step(self, energy: EnergyT) -> bool:
-        """Measure the energy. Returns whether to go on."""
+        """Measure an energy. Returns whether to go on."""
         with torch.no_grad():
             mean = float(energy(self.latents).mean())
         if mean < self.lowest:
@@ -85,23 +111,29 @@ def train_energy(
     progress: Progress,
     on_record: OnRecord = no_callback,
 ) -> TrainedEnergy:
-    """Train an energy on latents of good patches. Raises TrainingDiverged, naming what left its bounds.
+    """Train an energy on latents of good patches: an autoencoder first by reconstruction, then by DxMI.
 
-    held_out: patches of other good images; they teach nothing, and end the training where it has become memorising.
-    on_record: called with DxMI's iteration and the energy of that time, first before the game.
+    Args:
+        latents: Patches to train on.
+        held_out: Patches of other good images. They teach nothing, and end the training where it becomes memorising.
+        settings: Network, lengths of both trainings, learning rates.
+        generator: Source of everything random.
+        progress: Told of both trainings.
+        on_record: Called before DxMI with iteration 0, and after each of its records.
+
+    Raises:
+        TrainingDiverged: Naming the figure that left its bounds.
     """
-    latent_dim = latents.shape[1]
-    bottleneck = min(settings.energy.bottleneck, max(1, latent_dim // MIN_COMPRESSION))
-    autoencoder = AutoencoderEnergy(
-        latent_dim, width=settings.energy.width, bottleneck=bottleneck, generator=generator
+    options, latent_dim = settings.energy, latents.shape[1]
+    bottleneck = min(options.bottleneck, max(1, latent_dim // MIN_COMPRESSION))
+    initial = AutoencoderEnergy(latent_dim, width=options.width, bottleneck=bottleneck, generator=generator)
+    pretrained = pretrain_autoencoder(
+        initial, latents, held_out, settings=settings, generator=generator, progress=progress
     )
-    best = pretrain_autoencoder(
-        autoencoder, latents, held_out, settings=settings, generator=generator, progress=progress
-    )
-    set_scale(best, latents, mean_energy=settings.energy.initial_energy)
-    on_record(0, best)
+    set_scale(pretrained, latents, mean_energy=options.initial_energy)
+    on_record(0, pretrained)
     return train_dxmi(
-        best,
+        pretrained,
         latents,
         held_out,
         settings=settings,
@@ -121,10 +153,24 @@ def train_dxmi(
     progress: Progress,
     on_record: OnRecord = no_callback,
 ) -> TrainedEnergy:
-    """DxMI: the energy against a sampler, for `settings.dxmi.iterations`."""
-    if settings.dxmi.iterations == 0:
+    """Train an energy and a diffusion sampler against each other (DxMI, Yoon et al., NeurIPS 2024).
+
+    Args:
+        energy: Where to start.
+        latents: Patches to train on.
+        held_out: Patches of other good images, for early stopping.
+        settings: Of DxMI. No iterations leave the energy as it is.
+        generator: Source of everything random.
+        progress: Told of the iterations.
+        on_record: Called after each record.
+
+    Raises:
+        TrainingDiverged: Naming the figure that left its bounds.
+    """
+    num_iterations = settings.dxmi.iterations
+    if num_iterations == 0:
         return TrainedEnergy(energy.eval(), ())
-    progress.stage("DxMI", settings.dxmi.iterations)
+    progress.stage("DxMI", num_iterations)
     stopping = EarlyStopping[LatentEnergy](held_out, patience=DXMI_PATIENCE)
     stopping.step(energy)
     trainer = DxMITrainer(energy=energy, data=latents, settings=settings.dxmi, generator=generator)
@@ -132,9 +178,7 @@ def train_dxmi(
         trainer.pretrain()
     first_sampler = copy.deepcopy(trainer.sampler)
     history: list[TrainingRecord] = []
-    for record in trainer.run(
-        settings.dxmi.iterations, record_every=min(RECORD_EVERY, settings.dxmi.iterations)
-    ):
+    for record in trainer.run(num_iterations, record_every=min(RECORD_EVERY, num_iterations)):
         figures = {"E(data)": record.energy_data, "E(samples)": record.energy_samples}
         progress.advance(record.iteration - (history[-1].iteration if history else 0), figures=figures)
         history.append(record)
@@ -155,32 +199,39 @@ def pretrain_autoencoder(
     generator: torch.Generator,
     progress: Progress,
 ) -> AutoencoderEnergy:
-    """Train an autoencoder by plain reconstruction, so that DxMI starts from a sensible landscape; returns its best.
+    """Train an autoencoder by plain reconstruction, so that DxMI starts from a sensible landscape.
 
-    What is lowered is a power mean of the patches' errors: the maximum over an image makes its score, so a rare good
-    patch that is reproduced badly costs as much as a frequent one.
+    The loss is a power mean of the patches' errors: an image's score is a maximum, so a rare good patch that is
+    reconstructed badly costs as much as a frequent one.
+
+    Args:
+        energy: The network, trained in place.
+        latents: Patches to train on.
+        held_out: Patches of other good images, for early stopping.
+        settings: Steps, batch size, learning rate and power.
+        generator: Source of the batches.
+        progress: Told of the steps.
+
+    Returns:
+        The best energy by `EarlyStopping`.
     """
-    steps, batch_size, power = (
-        settings.energy.pretrain_steps,
-        settings.energy.pretrain_batch_size,
-        settings.energy.pretrain_power,
-    )
-    if steps == 0:
+    options = settings.energy
+    if options.pretrain_steps == 0:
         return energy
-    stopping = EarlyStopping[AutoencoderEnergy](held_out, patience=WARM_UP_PATIENCE)
-    progress.stage("warm-up", steps)
-    optimizer = torch.optim.Adam(energy.parameters(), lr=settings.energy.pretrain_lr, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    stopping = EarlyStopping[AutoencoderEnergy](held_out, patience=PRETRAINING_PATIENCE)
+    progress.stage("pretraining", options.pretrain_steps)
+    optimizer = torch.optim.Adam(energy.parameters(), lr=options.pretrain_lr, fused=True)
 
     def loss() -> Tensor:
-        z = latents[torch.randint(len(latents), (batch_size,), generator=generator)]
-        return power_mean((z - energy.reconstruct(z)).square().mean(dim=1), power)
+        batch = torch.randint(len(latents), (options.pretrain_batch_size,), generator=generator)
+        z = latents[batch]
+        return power_mean((z - energy.reconstruct(z)).square().mean(dim=1), options.pretrain_power)
 
     minimize(
         loss,
         optimizer,
-        schedule,
-        steps=steps,
+        torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.pretrain_steps),
+        steps=options.pretrain_steps,
         figure="reconstruction",
         progress=progress,
         keep_going=lambda: stopping.step(energy),
@@ -198,7 +249,17 @@ def minimize(
     progress: Progress,
     keep_going: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Lower a loss for so many steps, or until `keep_going` says no. figure: its name."""
+    """Minimise a loss.
+
+    Args:
+        loss: Draws a batch and returns its loss.
+        optimizer: Of the parameters.
+        schedule: Of the learning rate.
+        steps: At the most.
+        figure: The loss's name in the progress.
+        progress: Told of the steps.
+        keep_going: Asked every `RECORD_EVERY` steps whether to go on.
+    """
     for step in range(1, steps + 1):
         value = loss()
         optimizer.zero_grad()
@@ -217,38 +278,47 @@ def set_scale(energy: AutoencoderEnergy, latents: Float[Tensor, "n k"], *, mean_
     The regularisation γ bounds energies in absolute terms, so DxMI must start with energies of a known size.
     """
     with torch.no_grad():
-        mean = energy(latents[:: max(1, len(latents) // 8192)]).mean()
+        mean = energy(latents[:: max(1, len(latents) // MAX_SCALE_PATCHES)]).mean()
         energy.log_scale.add_((mean_energy / mean.clamp_min(1e-12)).log())
 
 
 def train_discriminator(
     good: Float[Tensor, "n k"],
-    planted: Float[Tensor, "d k"],
+    synthetic: Float[Tensor, "d k"],
     held_out: Float[Tensor, "m k"],
     *,
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
 ) -> Discriminator:
-    """Train on latents of good patches and of patches that planted defects cover; both kinds count alike.
+    """Train a discriminator between good patches and those that synthetic defects cover; both kinds count alike.
 
-    held_out: patches of other good images, whose log-odds set the unit: those of few fitted images are known by heart.
+    Args:
+        good: Latents of good patches.
+        synthetic: Latents of patches that defects cover.
+        held_out: Latents of other good images, which set mean and deviation of the log-odds: those of a few fitted
+            images are memorised.
+        settings: Width, iterations and strength.
+        generator: Source of weights, batches and dropout.
+        progress: Told of the iterations.
     """
-    discriminator = Discriminator(
-        good.shape[1], width=settings.synthetic_defects.discriminator_width, generator=generator
+    options = settings.synthetic_defects
+    discriminator = Discriminator(good.shape[1], width=options.discriminator_width, generator=generator)
+    optimizer = torch.optim.AdamW(
+        discriminator.parameters(), lr=DISCRIMINATOR_LR, weight_decay=DISCRIMINATOR_WEIGHT_DECAY, fused=True
     )
-    optimizer = torch.optim.AdamW(discriminator.parameters(), lr=2e-3, weight_decay=1e-2, fused=True)
-    steps = settings.synthetic_defects.discriminator_iterations
-    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps)
-    progress.stage("log-odds", steps)
+    steps = options.discriminator_iterations
+    progress.stage("discriminator", steps)
 
     def loss() -> Tensor:
-        some_good = good[torch.randint(len(good), (2 * COMPARED,), generator=generator)]
-        some_planted = planted[torch.randint(len(planted), (COMPARED,), generator=generator)]
-        odds = discriminator(torch.cat([some_good, some_planted]), dropout=generator)
-        of_good, of_planted = odds.split([len(some_good), len(some_planted)])
-        return softplus(of_good).mean() + softplus(-of_planted).mean()
+        good_batch = good[torch.randint(len(good), (2 * DISCRIMINATOR_BATCH_SIZE,), generator=generator)]
+        drawn = torch.randint(len(synthetic), (DISCRIMINATOR_BATCH_SIZE,), generator=generator)
+        synthetic_batch = synthetic[drawn]
+        log_odds = discriminator(torch.cat([good_batch, synthetic_batch]), dropout=generator)
+        of_good, of_synthetic = log_odds.split([len(good_batch), len(synthetic_batch)])
+        return softplus(of_good).mean() + softplus(-of_synthetic).mean()
 
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps)
     minimize(loss, optimizer, schedule, steps=steps, figure="cross-entropy", progress=progress)
-    discriminator.normalise(held_out, strength=settings.synthetic_defects.discriminator_strength)
+    discriminator.normalise(held_out, strength=options.discriminator_strength)
     return discriminator.eval()

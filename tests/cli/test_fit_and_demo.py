@@ -75,17 +75,15 @@ def test_a_settings_file_that_cannot_be_used_is_named_in_one_line(
 
 
 @pytest.mark.usefixtures("quick_fit", "no_head_graph")
-def test_the_directions_of_parts_are_found_out_or_told(
-    program: Program, house: Path, demo_category: Category
-) -> None:
+def test_rotation_is_found_out_or_given(program: Program, house: Path, demo_category: Category) -> None:
     images = demo_category.root / "train" / "good"
-    told = {"asked": [], "any": ["--rotation", "on"], "one": ["--rotation", "off"]}
-    for name, flags in told.items():
+    flags_by_name = {"auto": [], "on": ["--rotation", "on"], "off": ["--rotation", "off"]}
+    for name, flags in flags_by_name.items():
         assert program("fit", "--images", images, "--name", name, "-q", *flags).status == 0
-    made = {name: read_manifest(house / "models" / name).provenance.num_turned for name in told}
-    assert made["any"] > 0 and made["one"] == 0 and made["asked"] == 0  # a bottle's lamps stay where they are
-    card = (house / "models" / "any" / "README.md").read_text(encoding="utf-8")
-    assert f"{made['any']} copies turned" in card
+    made = {name: read_manifest(house / "models" / name).provenance.num_turned for name in flags_by_name}
+    assert made["on"] > 0 and made["off"] == 0 and made["auto"] == 0  # a bottle's lamps stay where they are
+    card = (house / "models" / "on" / "README.md").read_text(encoding="utf-8")
+    assert f"{made['on']} copies turned" in card
 
 
 @pytest.mark.usefixtures("quick_fit", "no_head_graph")

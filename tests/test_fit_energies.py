@@ -1,6 +1,8 @@
-"""Laws of the expert's fit: what its prototypes are of, and what several energies are."""
+"""Laws of the fit of one scale: what its memory banks hold, and what an ensemble is."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
@@ -8,10 +10,12 @@ import torch
 from energyad.energy.latent_energy import MeanEnergy
 from energyad.energy.networks import AutoencoderEnergy
 from energyad.energy.patch_energy import PatchEnergy
-from energyad.features.grids import Grid
-from energyad.fitting.energies import GoodPatches, extend_memory_bank, fit_patch_energy
+from energyad.features.grids import Grid, Scale
+from energyad.fitting.context import FitContext
+from energyad.fitting.energies import fit_patch_energy
+from energyad.fitting.memory_banks import extend_memory_bank
+from energyad.fitting.patches import TrainingPatches
 from energyad.fitting.training import TrainedEnergy
-from energyad.progress import NullProgress
 from energyad.settings import FitSettings
 
 CHANNELS = 6
@@ -28,7 +32,7 @@ SETTINGS = FitSettings().with_values(
     }
 )
 
-NONE_PLANTED = torch.empty(0, 1, dtype=torch.float16)
+NO_DEFECTS = torch.empty(0, 1, dtype=torch.float16)
 
 
 def patches(images: int, seed: int) -> torch.Tensor:
@@ -37,14 +41,21 @@ def patches(images: int, seed: int) -> torch.Tensor:
 
 
 def fit(
-    settings: FitSettings, planted: torch.Tensor = NONE_PLANTED
+    settings: FitSettings, synthetic: torch.Tensor = NO_DEFECTS
 ) -> tuple[PatchEnergy, list[TrainedEnergy]]:
     generator = torch.Generator().manual_seed(0)
-    parts = GoodPatches(own=patches(5, 0), relit=patches(5, 1), held_out=patches(2, 2), planted=planted)
-    return fit_patch_energy(parts, settings, generator, NullProgress())
+    parts = TrainingPatches(
+        fitted=patches(5, 0), jittered=patches(5, 1), held_out=patches(2, 2), synthetic=synthetic
+    )
+    return fit_patch_energy(parts, a_context(settings), generator)
 
 
-def test_added_parts_are_known_to_the_closer_look_and_no_energy_grows() -> None:
+def a_context(settings: FitSettings) -> FitContext:
+    session: Any = None  # patches are given
+    return FitContext(settings=settings, session=session, grid=GRID, scales=(Scale(0, CHANNELS),))
+
+
+def test_added_parts_are_known_to_the_reranker_and_no_energy_grows() -> None:
     settings = SETTINGS.with_values(
         {"memory_bank.size": 20, "memory_bank.rerank_banks": 2, "memory_bank.rerank_bank_size": 1000}
     )
@@ -56,7 +67,7 @@ def test_added_parts_are_known_to_the_closer_look_and_no_energy_grows() -> None:
         return expert.reranker.squared_distance(expert.whitening(images.float()))
 
     assert float(closer(expert, fitted).max()) < 1e-2 < float(closer(expert, added).min())
-    larger = extend_memory_bank(expert, added, num_fitted=5, settings=settings)
+    larger = extend_memory_bank(expert, added, num_fitted=5, seed=settings.seed)
     assert float(closer(larger, torch.cat([fitted, added])).max()) < 1e-2
     assert float(closer(expert, added).min()) > 1e-2  # the first one is left as it was
     one, two = (each(others.float(), patches_per_image=GRID.inner**2) for each in (expert, larger))
@@ -64,15 +75,15 @@ def test_added_parts_are_known_to_the_closer_look_and_no_energy_grows() -> None:
     assert larger.latent_energy is expert.latent_energy
 
 
-def test_as_many_prototypes_are_added_as_is_the_share_of_the_parts() -> None:
+def test_as_many_points_are_added_as_is_the_share_of_the_parts() -> None:
     settings = SETTINGS.with_values({"memory_bank.rerank_banks": 3, "memory_bank.rerank_bank_size": 40})
     expert, _ = fit(settings)
-    larger = extend_memory_bank(expert, patches(2, 2), num_fitted=5, settings=settings)
+    larger = extend_memory_bank(expert, patches(2, 2), num_fitted=5, seed=settings.seed)
     assert expert.reranker is not None and larger.reranker is not None
     assert (expert.reranker.size, larger.reranker.size) == (40, 56)
 
 
-def test_a_closer_look_leaves_training_as_it_is() -> None:
+def test_reranking_leaves_training_as_it_is() -> None:
     settings = SETTINGS.with_values({"memory_bank.size": 20})
     with_it, without = fit(settings)[0], fit(settings.with_values({"memory_bank.rerank_banks": 0}))[0]
     assert without.reranker is None and with_it.reranker is not None
@@ -84,7 +95,7 @@ def test_a_closer_look_leaves_training_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("ensemble_size", [1, 3])
-def test_patches_that_get_a_closer_look_have_as_much_energy_in_the_first_at_the_median(
+def test_reranked_patches_keep_their_energy_at_the_median(
     ensemble_size: int,
 ) -> None:
     settings = SETTINGS.with_values(
@@ -107,12 +118,12 @@ def test_patches_that_get_a_closer_look_have_as_much_energy_in_the_first_at_the_
     assert abs(float(ratios.median()) - 1) < 1e-4
 
 
-def test_images_that_are_all_alike_leave_a_first_look() -> None:
+def test_images_that_are_all_alike_leave_the_first_stage() -> None:
     alike = patches(1, 0).expand(6, -1, -1)
-    parts = GoodPatches(own=alike[:5], relit=alike[:0], held_out=alike[5:], planted=NONE_PLANTED)
+    parts = TrainingPatches(fitted=alike[:5], jittered=alike[:0], held_out=alike[5:], synthetic=NO_DEFECTS)
     settings = SETTINGS.with_values({"memory_bank.size": 4, "memory_bank.rerank_banks": 2})
     one, two = (
-        fit_patch_energy(parts, each, torch.Generator().manual_seed(0), NullProgress())[0]
+        fit_patch_energy(parts, a_context(each), torch.Generator().manual_seed(0))[0]
         for each in (settings, settings.with_values({"memory_bank.rerank_banks": 0}))
     )
     others = one.whitening(patches(5, 1).float())
@@ -120,12 +131,12 @@ def test_images_that_are_all_alike_leave_a_first_look() -> None:
     assert 0.4 < factor < 2.1
 
 
-def test_no_prototypes_where_none_are_asked() -> None:
+def test_no_memory_bank_where_none_is_asked() -> None:
     expert, _ = fit(SETTINGS.with_values({"memory_bank.size": 0}))
     assert isinstance(expert.latent_energy, AutoencoderEnergy) and expert.reranker is None
 
 
-def test_several_energies_differ_and_the_expert_has_their_mean() -> None:
+def test_ensemble_members_differ_and_their_mean_is_the_energy() -> None:
     settings = SETTINGS.with_values({"energy.ensemble_size": 3, "memory_bank.size": 20})
     expert, trainings = fit(settings)
     assert len(trainings) == 3
@@ -136,7 +147,7 @@ def test_several_energies_differ_and_the_expert_has_their_mean() -> None:
     torch.testing.assert_close(expert.latent_energy(latents), each.mean(dim=0))
 
 
-def test_patches_like_planted_ones_have_the_more_energy_and_training_is_as_it_was() -> None:
+def test_patches_like_synthetic_defects_have_more_energy_and_training_is_as_it_was() -> None:
     settings = SETTINGS.with_values(
         {"memory_bank.size": 20, "memory_bank.rerank_banks": 0, "energy.ensemble_size": 2}
     )

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from energyad.features.grids import Scale
-from energyad.fitting import energies
-from energyad.fitting.energies import gather_patches
+from energyad.fitting import patches
+from energyad.fitting.patches import gather_patches
 
 WHOLE = Scale(0, 1)
 
@@ -16,7 +16,7 @@ def test_patches_beyond_the_limit_are_thinned_alike_in_every_image(monkeypatch: 
     generator = torch.Generator().manual_seed(0)
     everything = gather_patches(features, [1, 3], scale=WHOLE, generator=generator)
     assert everything.flatten().tolist() == [*range(16, 32), *range(48, 64)]
-    monkeypatch.setattr(energies, "MAX_PATCHES", 20)
+    monkeypatch.setattr(patches, "MAX_PATCHES", 20)
     some = gather_patches(features, range(5), scale=WHOLE, generator=generator).flatten()
     assert len(some) == 20
     assert torch.bincount((some // 16).long()).tolist() == [4] * 5

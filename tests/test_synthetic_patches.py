@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,15 @@ from energyad.data.defect_kinds import KINDS
 from energyad.data.defects import SyntheticDefect, draw_defect
 from energyad.features.grids import Grid, Scale
 from energyad.fitting import synthetic
+from energyad.fitting.context import FitContext
 from energyad.fitting.extraction import extract
-from energyad.fitting.synthetic import MIN_COPIES, MIN_COVERAGE, drawing_fields, plant, synthetic_patches
-from energyad.progress import NullProgress
+from energyad.fitting.synthetic import (
+    MIN_COPIES,
+    MIN_COVERAGE,
+    draw_synthetic_copy,
+    drawing_fields,
+    synthetic_patches,
+)
 from energyad.runtimes.plan import Plan
 from energyad.settings import FitSettings
 
@@ -42,12 +49,15 @@ def greys(count: int, size: int = 64) -> list[np.ndarray]:
     return [rng.integers(118, 138, (size, size, 3)).astype(np.uint8) for _ in range(count)]
 
 
+def a_context(session: Any, options: Mapping[str, Any] = MappingProxyType({})) -> FitContext:
+    settings = FitSettings().with_values({"input.image_size": 64, **options})
+    return FitContext(settings=settings, session=session, grid=GRID, scales=(Scale(0, 1),))
+
+
 def patches(
-    images: list[np.ndarray], session: Brightness, options: Mapping[str, Any] | None = None
+    images: list[np.ndarray], session: Brightness, options: Mapping[str, Any] = MappingProxyType({})
 ) -> torch.Tensor:
-    settings = FitSettings().with_values({"input.image_size": 64, **(options or {})})
-    how: dict[str, Any] = {"grid": GRID, "scales": [Scale(0, 1)], "progress": NullProgress()}
-    [found] = synthetic_patches(images, session, settings=settings, **how)  # type: ignore[arg-type]
+    [found] = synthetic_patches(images, a_context(session, options))
     return found
 
 
@@ -69,16 +79,9 @@ def test_only_kinds_that_are_asked_for_are_planted(monkeypatch: pytest.MonkeyPat
         return found[-1]
 
     monkeypatch.setattr(synthetic, "draw_defect", recorded)
-    settings = FitSettings().with_values({"input.image_size": 64})
-    options: dict[str, Any] = {
-        "grid": GRID,
-        "scales": [Scale(0, 1)],
-        "settings": settings,
-        "progress": NullProgress(),
-    }
-    synthetic_patches(greys(30), Brightness(), kinds=("spot", "stain"), **options)  # type: ignore[arg-type]
+    synthetic_patches(greys(30), a_context(Brightness()), kinds=("spot", "stain"))
     assert {defect.kind for defect in found} == {"spot", "stain"}
-    synthetic_patches(greys(30), Brightness(), **options)  # type: ignore[arg-type]
+    synthetic_patches(greys(30), a_context(Brightness()))
     assert {defect.kind for defect in found} == set(KINDS)
 
 
@@ -104,9 +107,9 @@ def test_covered_patches_are_those_that_the_defect_changes() -> None:
         ),
     )
     for image in greys(20, 128):
-        [field] = drawing_fields(image, settings=settings, most_tiles=1)
-        copy, share = plant(field, grid=GRID, settings=settings, rng=rng)
-        plain, _ = plant(
+        [field] = drawing_fields(image, settings=settings, max_tiles=1)
+        copy, share = draw_synthetic_copy(field, grid=GRID, settings=settings, rng=rng)
+        plain, _ = draw_synthetic_copy(
             field,
             grid=GRID,
             settings=FitSettings().with_values(
@@ -131,7 +134,10 @@ def test_defects_are_planted_in_the_judged_area_alone() -> None:
     mask = np.zeros((64, 64), dtype=bool)
     mask[24:40, 24:40] = True
     shares = np.stack(
-        [plant(image, grid=GRID, settings=settings, rng=rng, mask=mask)[1] for image in greys(30, 128)]
+        [
+            draw_synthetic_copy(image, grid=GRID, settings=settings, rng=rng, roi_mask=mask)[1]
+            for image in greys(30, 128)
+        ]
     )
     outside = np.ones((4, 4), dtype=bool)
     outside[1:3, 1:3] = False
@@ -142,8 +148,7 @@ def test_defects_are_planted_in_the_judged_area_alone() -> None:
 
 def test_what_is_planted_differs_from_what_is_good() -> None:
     images = greys(60)
-    settings = FitSettings().with_values({"input.image_size": 64, "augmentation.photometric_jitter": 0.0})
-    good = extract(images, Brightness(), settings=settings, skip_bad=False, progress=NullProgress())  # type: ignore[arg-type]
+    good = extract(images, a_context(Brightness(), {"augmentation.photometric_jitter": 0.0}))
     found = patches(images, Brightness(), {"augmentation.photometric_jitter": 0.0}).float()
     good_spread = float(np.std(good.features.astype(np.float32)))
     assert found.shape[1] == 1 and len(found) > 60
@@ -165,9 +170,7 @@ def test_defects_are_drawn_at_the_images_own_size_within_bounds(
     own: tuple[int, int], drawn: tuple[int, int]
 ) -> None:
     image = np.zeros((*own, 3), np.uint8)
-    [field] = drawing_fields(
-        image, settings=FitSettings().with_values({"input.image_size": 64}), most_tiles=1
-    )
+    [field] = drawing_fields(image, settings=FitSettings().with_values({"input.image_size": 64}), max_tiles=1)
     assert field.shape[:2] == drawn
 
 
@@ -176,5 +179,5 @@ def test_tiles_are_planted_in_by_themselves() -> None:
         {"input.image_size": 64, "input.tiles": (2, 3), "input.tile_overlap": 0.0}
     )
     small, large = np.zeros((128, 192, 3), np.uint8), np.zeros((256, 384, 3), np.uint8)
-    assert [tile.shape[0] for tile in drawing_fields(small, settings=settings, most_tiles=4)] == [64] * 4
-    assert [tile.shape[0] for tile in drawing_fields(large, settings=settings, most_tiles=9)] == [128] * 6
+    assert [tile.shape[0] for tile in drawing_fields(small, settings=settings, max_tiles=4)] == [64] * 4
+    assert [tile.shape[0] for tile in drawing_fields(large, settings=settings, max_tiles=9)] == [128] * 6

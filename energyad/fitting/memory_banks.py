@@ -1,0 +1,151 @@
+"""The memory banks of a fit: of the first stage, of reranking, and the points that held-out parts add."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Float16
+from torch import Tensor
+
+from energyad.energy.coreset import fit_local_scales, greedy_coreset
+from energyad.energy.memory_bank import MemoryBank
+from energyad.energy.patch_energy import CategoryEnergy, PatchEnergy
+from energyad.energy.reranking import Reranker
+from energyad.fitting.patches import MAX_PATCHES
+from energyad.progress import Progress
+from energyad.settings import FitSettings
+
+MAX_CANDIDATES = 100_000
+"""Latents that the first stage's points, and added ones, are chosen from."""
+
+MAX_SCALE_IMAGES = 500
+"""Images that the first stage's local scales are measured on."""
+
+MAX_SCALE_IMAGES_RERANK = 125
+"""Images that the local scales of each bank of the reranker are measured on."""
+
+
+def fit_memory_bank(
+    latents: Float[Tensor, "n p k"],
+    deviations: Float[Tensor, " k"],
+    size: int,
+    generator: torch.Generator,
+    *,
+    max_candidates: int = MAX_CANDIDATES,
+    max_scale_images: int = MAX_SCALE_IMAGES,
+) -> MemoryBank:
+    """Choose a coreset of the latents and measure its local scales.
+
+    Distances are in the units of the features: between whitened latents, noise would count as much as anything. Local
+    scales are those of the fitted images too: parts held out for the threshold must not shape what scores them.
+
+    Args:
+        latents: Whitened patches of the fitted images, image by image.
+        deviations: A factor for each latent that brings it to the units of the features.
+        size: Points to choose.
+        generator: Source of the candidates and of the coreset's projection.
+        max_candidates: Patches to choose from at the most, drawn at random.
+        max_scale_images: Images to measure local scales on at the most, spread evenly.
+    """
+    patches = latents.flatten(0, 1)
+    candidates, drawn = patches, torch.arange(len(patches))
+    if len(patches) > max_candidates:
+        drawn = torch.randperm(len(patches), generator=generator)[:max_candidates]
+        candidates = patches[drawn]
+    chosen = drawn[greedy_coreset(candidates, size, generator, channel_weights=deviations, thinned=True)]
+    points = patches[chosen] * deviations
+    measured = range(0, len(latents), -(-len(latents) // max_scale_images))
+    images = ((index, latents[index] * deviations) for index in measured)
+    return MemoryBank(points, fit_local_scales(points, chosen // latents.shape[1], images))
+
+
+def fit_reranker(
+    latents: Float[Tensor, "n p k"],
+    deviations: Float[Tensor, " k"],
+    settings: FitSettings,
+    progress: Progress,
+) -> Reranker | None:
+    """Fit the memory banks of the second stage, each from its own random draw.
+
+    Args:
+        latents: Whitened patches of the fitted images, image by image.
+        deviations: A factor for each latent that brings it to the units of the features.
+        settings: Number and size of the banks.
+        progress: Told of each bank.
+
+    Returns:
+        None where the settings ask for no bank, or for no first stage.
+    """
+    options = settings.memory_bank
+    if options.size == 0 or options.rerank_banks == 0:
+        return None
+    progress.stage("reranking", options.rerank_banks)
+    # A generator of its own: training draws the same numbers with a reranker and without.
+    generator = torch.Generator().manual_seed(settings.seed)
+    banks = []
+    for _ in range(options.rerank_banks):
+        bank = fit_memory_bank(
+            latents,
+            deviations,
+            options.rerank_bank_size,
+            generator,
+            max_candidates=MAX_PATCHES,  # all: good parts would be rejected for their rarest patches
+            max_scale_images=MAX_SCALE_IMAGES_RERANK,
+        )
+        banks.append(bank)
+        progress.advance()
+    return Reranker.from_banks(banks, deviations=deviations, fraction=options.rerank_fraction)
+
+
+def extend_memory_banks(
+    energy: CategoryEnergy, patches: Sequence[Float16[Tensor, "n p c"]], *, num_fitted: int, seed: int
+) -> CategoryEnergy:
+    """Add patches of more good parts to the rerankers of all scales.
+
+    Args:
+        energy: Of one category.
+        patches: Patches of the good parts, image by image, for each scale of the energy.
+        num_fitted: Images that the energy was fitted on.
+        seed: Of the candidates and of the coreset's projection.
+
+    Returns:
+        An energy that is nowhere higher; see `extend_memory_bank`.
+    """
+    extended = [
+        extend_memory_bank(of_scale, parts, num_fitted=num_fitted, seed=seed)
+        for of_scale, parts in zip(energy.by_scale(), patches, strict=True)
+    ]
+    return energy.with_scales(extended)
+
+
+def extend_memory_bank(
+    energy: PatchEnergy, patches: Float16[Tensor, "n p c"], *, num_fitted: int, seed: int
+) -> PatchEnergy:
+    """Add patches of more good parts to the reranker, as many points as is the parts' share.
+
+    Nothing else changes, so no energy of any image grows: a threshold that holds without these parts holds with them.
+
+    Args:
+        energy: Of one scale.
+        patches: Patches of the good parts, image by image.
+        num_fitted: Images that the energy was fitted on.
+        seed: Of the candidates and of the coreset's projection.
+
+    Returns:
+        A new energy; the same one where it has no reranker.
+    """
+    reranker = energy.reranker
+    if reranker is None:
+        return energy
+    generator = torch.Generator().manual_seed(seed)
+    count = max(1, round(reranker.size * len(patches) / num_fitted))
+    flat, deviations = patches.flatten(0, 1), energy.whitening.deviations()
+    added = []
+    for points in reranker.bank_points():
+        drawn = torch.randperm(len(flat), generator=generator)[:MAX_CANDIDATES]
+        candidates = energy.whitening(flat[drawn].float()) * deviations
+        chosen = greedy_coreset(candidates, count, generator, selected=points, thinned=True)
+        added.append(candidates[chosen])
+    extended = PatchEnergy(energy.whitening, energy.latent_energy, reranker.extended(added))
+    return extended.eval().requires_grad_(False)
