@@ -3,62 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final
 
 from energyad.errors import SettingsError
 from energyad.extras import is_installed, require
+from energyad.runtimes.interface import BatchScorer, RawScores, Runtime
 
 if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Float32, Int64, UInt8
-
-    from energyad.runtimes.plan import Plan
     from energyad.scoring.scorer import Scorer
+
+__all__ = ["RUNTIMES", "VISIBLE_CARDS", "BatchScorer", "RawScores", "Runtime", "has_cuda", "open_runtime"]
 
 RUNTIMES: Final = ("auto", "onnxruntime", "openvino", "torch")
 VISIBLE_CARDS: Final = "CUDA_VISIBLE_DEVICES"
-
-
-class RawScores(NamedTuple):
-    """What the graph gives for a batch; energies, not yet compared with a threshold.
-
-    category: that each image was taken for, as a number; None of a model of one.
-    """
-
-    score: Float32[np.ndarray, " b"]
-    heatmap: Float32[np.ndarray, "b h w"]
-    category: Int64[np.ndarray, " b"] | None = None
-
-    def category_names(self, categories: Sequence[str]) -> list[str | None]:
-        """The name of each image's category, of those that the model is for; None of a model of one."""
-        if self.category is None:
-            return [None] * len(self.score)
-        return [categories[number] for number in self.category]
-
-
-class BatchScorer(Protocol):
-    """Whatever scores batches. Calls may come from several threads."""
-
-    @property
-    def plan(self) -> Plan:
-        """How it uses the processor."""
-        ...
-
-    def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
-        """Score a batch of RGB bytes at the model's input size."""
-        ...
-
-
-class Runtime(BatchScorer, Protocol):
-    """One engine with one model loaded."""
-
-    name: str
-
-    def with_plan(self, plan: Plan) -> Runtime:
-        """The same model under another plan."""
-        ...
 
 
 def open_runtime(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from energyad.images.tiling import cut_pixels
-from energyad.runtimes import RawScores
+from energyad.runtimes.interface import RawScores
 from energyad.runtimes.plan import ConcurrentCalls, Plan, SerialExecutor, available_threads
 
 if TYPE_CHECKING:

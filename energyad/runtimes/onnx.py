@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import onnxruntime
 
 from energyad.errors import ModelError
-from energyad.runtimes import RawScores
+from energyad.runtimes.interface import RawScores
 from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 
 from energyad.errors import ModelError
 from energyad.extras import require
-from energyad.runtimes import RawScores
+from energyad.runtimes.interface import RawScores
 from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
 
 if TYPE_CHECKING:

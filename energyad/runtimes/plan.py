@@ -13,7 +13,7 @@ import numpy as np
 
 from energyad.errors import SettingsError
 from energyad.images.prefetch import ordered_map
-from energyad.runtimes import RawScores
+from energyad.runtimes.interface import RawScores
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8

@@ -17,7 +17,7 @@ import numpy as np
 
 from energyad.errors import DataError
 from energyad.files import atomic_write, cache_folder
-from energyad.runtimes import Runtime
+from energyad.runtimes.interface import Runtime
 from energyad.runtimes.plan import Plan, available_threads, default_plan
 
 MIN_IMAGES_TO_TUNE = 1000
