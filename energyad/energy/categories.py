@@ -84,6 +84,10 @@ class CategoryMixture(ImageEnergy):
         in_units = energies / self.units[category][:, None]
         return PatchPrediction(in_units.reshape(features.shape[:3]), category)
 
+    def by_category(self) -> Sequence[CategoryEnergy]:
+        """Return the energy of each category."""
+        return tuple(self.category_energies)  # type: ignore[arg-type]  # a ModuleList holds what it was given
+
     def _stacked_weights(self) -> dict[str, Tensor]:
         parameters, buffers = stack_module_state(list(self.category_energies))
         return {**parameters, **buffers}

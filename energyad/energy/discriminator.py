@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from energyad.energy.latent_energy import LatentEnergy
+from energyad.energy.latent_energy import LatentEnergy, LatentEnergySizes
 from energyad.energy.networks import Affine, init_uniform
 
 MAX_LOG_ODDS = 1.0
@@ -81,3 +83,7 @@ class DiscriminatorEnergy(LatentEnergy):
         """Return the energies of latents, the latent axis last."""
         energies: Float[Tensor, "*b"] = self.energy(z)
         return energies * self.discriminator(z).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS).exp()
+
+    def sizes(self) -> LatentEnergySizes:
+        """Return the energy's sizes and the discriminator's."""
+        return replace(self.energy.sizes(), discriminator_width=self.discriminator.first.out_features)

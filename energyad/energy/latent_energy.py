@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -20,6 +21,27 @@ class EnergyTerms(NamedTuple):
 
     total: Float[Tensor, "*b"]
     learned: Float[Tensor, "*b"]
+
+
+@dataclass(frozen=True)
+class LatentEnergySizes:
+    """Sizes of the networks and memory banks that make up an energy of latents; 0 for what it does not have.
+
+    Attributes:
+        width: Hidden units of the autoencoder's layers.
+        bottleneck: Length of its code.
+        discriminator_width: Hidden units of the discriminator.
+        memory_bank_size: Points of the memory bank.
+        memory_bank_directions: Leading latents in which its distances are measured one by one.
+        ensemble_size: Energies of these sizes whose mean is used.
+    """
+
+    width: int
+    bottleneck: int
+    discriminator_width: int = 0
+    memory_bank_size: int = 0
+    memory_bank_directions: int = 0
+    ensemble_size: int = 1
 
 
 class PaddableBank(Protocol):
@@ -60,6 +82,10 @@ class LatentEnergy(nn.Module):
         """Return the memory banks that distances are measured to."""
         return []
 
+    def sizes(self) -> LatentEnergySizes:
+        """Return what an empty energy is made from. Raises NotImplementedError for one that cannot be saved."""
+        raise NotImplementedError(f"{type(self).__name__}: cannot be saved")
+
 
 class MeanEnergy(LatentEnergy):
     """The mean of several energies, each trained from its own seed: an ensemble.
@@ -92,6 +118,11 @@ class MeanEnergy(LatentEnergy):
     def memory_banks(self) -> list[PaddableBank]:
         """Return the memory banks of all members."""
         return [bank for member in self._members() for bank in member.memory_banks()]
+
+    def sizes(self) -> LatentEnergySizes:
+        """Return the members' sizes, and how many they are."""
+        first, *_ = self._members()
+        return replace(first.sizes(), ensemble_size=len(self.members))
 
     def _members(self) -> Iterable[LatentEnergy]:
         return self.members  # type: ignore[return-value]  # a ModuleList holds what it was given

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from energyad.energy.latent_energy import EnergyTerms, LatentEnergy, PaddableBank
+from energyad.energy.latent_energy import EnergyTerms, LatentEnergy, LatentEnergySizes, PaddableBank
 
 POINTS_PER_PRODUCT = 256
 """Points that latents are multiplied with at once; of more, the products leave the processor's cache before their
@@ -95,6 +95,13 @@ class MemoryBankEnergy(LatentEnergy):
     def memory_banks(self) -> list[PaddableBank]:
         """Return the only one: itself."""
         return [self]
+
+    def sizes(self) -> LatentEnergySizes:
+        """Return the sizes of E' and of the memory bank."""
+        num_directions = self.weight.shape[-2] - 2  # the last rows are for ‖a‖² and 1
+        return replace(
+            self.learned.sizes(), memory_bank_size=self.size, memory_bank_directions=num_directions
+        )
 
     @property
     def size(self) -> int:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from energyad.energy.latent_energy import LatentEnergy
+from energyad.energy.latent_energy import LatentEnergy, LatentEnergySizes
 
 MAGNITUDE_FLOOR = 2.0
 """Added to a latent's mean square before dividing by it; good latents have a mean square of one."""
@@ -46,6 +46,7 @@ class AutoencoderEnergy(LatentEnergy):
         self, latent_dim: int, *, width: int, bottleneck: int, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
+        self.width, self.bottleneck = width, bottleneck
         sizes = [latent_dim, width, bottleneck]
         self.encoder = _mlp(sizes)
         self.decoder = _mlp(sizes[::-1])
@@ -62,6 +63,10 @@ class AutoencoderEnergy(LatentEnergy):
     def reconstruct(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
         """Return the autoencoder's output."""
         return self.decoder(self.encoder(z))
+
+    def sizes(self) -> LatentEnergySizes:
+        """Return the network's sizes."""
+        return LatentEnergySizes(width=self.width, bottleneck=self.bottleneck)
 
 
 def init_uniform(layer: nn.Linear, *, generator: torch.Generator | None) -> None:

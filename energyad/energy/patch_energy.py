@@ -53,6 +53,10 @@ class ImageEnergy(nn.Module, ABC):
             in_roi: Which of them lie in the region of interest; all where None.
         """
 
+    @abstractmethod
+    def by_category(self) -> Sequence[CategoryEnergy]:
+        """Return the energy of each category."""
+
 
 class CategoryEnergy(ImageEnergy):
     """Base class of the energies of one category's patches."""
@@ -82,6 +86,10 @@ class CategoryEnergy(ImageEnergy):
     ) -> PatchPrediction:
         """Return the energy of each patch. See `ImageEnergy.predict`."""
         return PatchPrediction(self(features, patches_per_image, in_roi), None)
+
+    def by_category(self) -> Sequence[CategoryEnergy]:
+        """Return itself: there is one category."""
+        return (self,)
 
     @abstractmethod
     def by_scale(self) -> Sequence[PatchEnergy]:

@@ -81,18 +81,15 @@ def architecture_of(
         smoothing: standard deviation in pixels of the heatmap's Gaussian.
         contrast: power of a pixel's share of the score in the heatmap.
     """
-    first = energy.category_energies[0] if isinstance(energy, CategoryMixture) else energy
-    if not isinstance(first, CategoryEnergy):
-        raise TypeError(f"{type(first).__name__}: not the energy of a category")
-    patch_energies = first.by_scale()
-    ensemble, reranker = patch_energies[0].latent_energy, patch_energies[0].reranker
+    scales = energy.by_category()[0].by_scale()
+    reranker = scales[0].reranker
     return Architecture(
         precision="int8" if precision == "int8" else "float32",
         strides=strides,
         coarse_strides=coarse_strides,
         border_margin=border_margin,
-        scales=tuple(_scale_architecture(scale) for scale in patch_energies),
-        ensemble_size=len(ensemble.members) if isinstance(ensemble, MeanEnergy) else 1,
+        scales=tuple(_scale_architecture(scale) for scale in scales),
+        ensemble_size=scales[0].latent_energy.sizes().ensemble_size,
         rerank_fraction=1.0 if reranker is None else reranker.fraction,
         smoothing=smoothing,
         contrast=contrast,
@@ -100,30 +97,16 @@ def architecture_of(
 
 
 def _scale_architecture(patch_energy: PatchEnergy) -> ScaleArchitecture:
-    def first(kind: type[nn.Module]) -> nn.Module | None:
-        return next(
-            (module for module in patch_energy.latent_energy.modules() if isinstance(module, kind)), None
-        )
-
     channels, latent_dim = patch_energy.whitening.projection.shape
-    autoencoder, discriminator = first(AutoencoderEnergy), first(Discriminator)
-    memory_bank, reranker = first(MemoryBankEnergy), patch_energy.reranker
-    if not isinstance(autoencoder, AutoencoderEnergy):
-        raise TypeError(
-            f"{type(patch_energy.latent_energy).__name__}: holds no autoencoder, so it cannot be saved"
-        )
-    bottleneck, width = autoencoder.encoder.get_parameter("2.weight").shape
-    terms, size = memory_bank.weight.shape if isinstance(memory_bank, MemoryBankEnergy) else (2, 0)
+    sizes, reranker = patch_energy.latent_energy.sizes(), patch_energy.reranker
     return ScaleArchitecture(
         channels=channels,
         latent_dim=latent_dim,
-        width=width,
-        bottleneck=bottleneck,
-        discriminator_width=discriminator.first.out_features
-        if isinstance(discriminator, Discriminator)
-        else 0,
-        memory_bank_size=size,
-        memory_bank_directions=terms - 2,  # beside them the rows of ‖a‖² and 1
+        width=sizes.width,
+        bottleneck=sizes.bottleneck,
+        discriminator_width=sizes.discriminator_width,
+        memory_bank_size=sizes.memory_bank_size,
+        memory_bank_directions=sizes.memory_bank_directions,
         rerank_banks=0 if reranker is None else reranker.num_banks,
         rerank_bank_size=0 if reranker is None else reranker.size,
     )
