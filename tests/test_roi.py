@@ -54,8 +54,8 @@ def test_overlapping_polygons_add_up_and_ignored_ones_are_taken_out(tmp_path: Pa
     ignore = file(tmp_path, {"units": "relative", "polygons": [LEFT]})
     loaded = load_roi(SHAPE, roi=roi, ignore=ignore)
     assert loaded.mask is not None and loaded.mask[:, 30:45].all() and int(loaded.mask.sum()) == 40 * 15
-    assert loaded.spec is not None and loaded.spec.share == 0.25 and loaded.spec.roi is not None
-    assert loaded.spec.roi[0] == "roi.json" and load_roi(SHAPE).mask is None
+    assert loaded.spec is not None and loaded.spec.coverage == 0.25 and loaded.spec.inside is not None
+    assert loaded.spec.inside[0] == "roi.json" and load_roi(SHAPE).mask is None
     with pytest.raises(SettingsError, match="nothing of the image is left"):
         load_roi(SHAPE, roi=ignore, ignore=ignore)
 
