@@ -243,11 +243,13 @@ def test_a_model_of_scales_survives_its_folder_and_scores_alike_on_every_engine(
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert not told, "exporters' notes are for their own developers"
     tensors = safetensors.torch.load(model.contents[HEAD_FILE])
-    prototypes = {
-        name[-16:]: each.shape[-1] for name, each in tensors.items() if name.endswith(".latent_energy.weight")
+    sizes_by_scale = {
+        name.split(".")[-3]: tensor.shape[-1]
+        for name, tensor in tensors.items()
+        if name.endswith(".latent_energy.weight")
     }
     count = SETTINGS.memory_bank.size
-    assert prototypes == {".0.energy.weight": count, ".1.energy.weight": count // 2}
+    assert sizes_by_scale == {"0": count, "1": count // 2}
     model.save(tmp_path / "model")
     engines = [
         AnomalyDetector.load(tmp_path / "model", runtime=name, threads=1) for name in ("onnxruntime", "torch")
