@@ -187,7 +187,9 @@ def test_the_finished_model_knows_the_held_out_parts_and_its_scores_have_only_fa
     )
     model = AnomalyDetector.fit(good_images, name="part", settings=settings, threads=1)
     generator = torch.Generator().manual_seed(settings.seed)
-    _, held_out = split(len(good_images), settings=settings, generator=generator)
+    held_out = split_images(
+        len(good_images), holdout=settings.threshold.holdout_fraction, generator=generator
+    ).held_out
     scores = sorted(each.score for each in model.score_batch([good_images[place] for place in held_out]))
     before = model.calibration.good_scores
     assert len(scores) == len(before) == 3
