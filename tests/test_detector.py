@@ -19,6 +19,7 @@ from energyad.data.demo import render_demo, render_flawed, render_good
 from energyad.energy.memory_bank import MemoryBankEnergy
 from energyad.energy.reranking import Reranker
 from energyad.errors import DataError, ImageError, ModelError
+from energyad.fitting.category import split_images
 from energyad.model.assembly import assemble_scorer
 from energyad.runtimes.eager import EagerRuntime
 
