@@ -14,8 +14,8 @@ import pytest
 from energyad.data.datasets import Category
 from energyad.errors import MissingExtraError
 from energyad.extras import PACKAGES, require
+from tests import ROOT
 
-ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "torchvision", "timm", "anomalib", "lightning", "sklearn", "scipy", "onnx", "onnxscript")
 SERVICE = tuple(PACKAGES["serve"])
 

@@ -9,7 +9,8 @@ import pytest
 
 from energyad.data.demo import render_demo
 from energyad.settings import FitSettings
-from tests.docs.blocks import ROOT, blocks_of, session
+from tests import ROOT
+from tests.docs.blocks import blocks_of, session
 
 README = ROOT / "README.md"
 MAX_LINES = 150

@@ -17,8 +17,8 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from energyad.cli import app
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(
     r"^(?P<indent> *)(?:<!-- not run: (?P<reason>[^\n]*?) -->\n(?P=indent))?```(?P<language>console|python)\n"
     r"(?P<body>.*?)^(?P=indent)```$",

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from .blocks import ROOT
+from tests import ROOT
 
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 

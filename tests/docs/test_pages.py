@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from .blocks import ROOT, blocks_of, session
+from tests import ROOT
+
+from .blocks import blocks_of, session
 
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if blocks_of(path))
 MAX_NOT_RUN = 14

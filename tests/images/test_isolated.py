@@ -21,7 +21,8 @@ from energyad.errors import ImageError, ImageTooLarge, SettingsError
 from energyad.images import isolated
 from energyad.images.isolated import IsolatedDecoder
 from energyad.images.reading import decode_image
-from tests.images.writers import png, samples
+
+from .writers import png, samples
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals")
 

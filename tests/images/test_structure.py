@@ -13,8 +13,9 @@ from PIL import Image
 from energyad.errors import ImageError
 from energyad.images.formats import jpeg, png, tiff, webp
 from energyad.images.reading import decode_image
-from tests.images import writers
-from tests.images.writers import png_chunk, samples
+
+from . import writers
+from .writers import png_chunk, samples
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:

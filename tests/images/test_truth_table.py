@@ -16,8 +16,9 @@ from PIL import Image
 
 from energyad.errors import ImageError
 from energyad.images.reading import decode_image
-from tests.images import writers
-from tests.images.writers import as_colour, over_white, samples, to_8_bits
+
+from . import writers
+from .writers import as_colour, over_white, samples, to_8_bits
 
 ALL_ORIENTATIONS = range(1, 9)
 

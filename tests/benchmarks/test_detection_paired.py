@@ -14,7 +14,8 @@ from benchmarks.detection import paired_table, rows, scores
 from benchmarks.detection.scores import ScoreRow
 from energyad.errors import DataError
 from energyad.evaluation import metrics
-from tests.test_benchmark_detection_rows import of_today
+
+from .test_detection_rows import of_today
 
 RNG = np.random.default_rng(0)
 DEFECTIVE = tuple(bool(each) for each in np.arange(80) < 40)

@@ -16,8 +16,9 @@ from energyad.detector import export
 from energyad.errors import ModelError, SettingsError
 from energyad.images.reading import write_png
 from energyad.runtimes import RawScores
+from tests import ROOT
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "score_onnx.py"
+EXAMPLE = ROOT / "examples" / "score_onnx.py"
 
 
 @pytest.mark.parametrize("kind", sorted(export.SUFFIXES))

@@ -27,7 +27,7 @@ from energyad.fitting.energies import fit_multiscale_energy, for_scale
 from energyad.fitting.patches import TrainingPatches
 from energyad.model.folder import HEAD_FILE
 from energyad.settings import FitSettings
-from tests.test_categories import mean_decides
+from tests.energy.test_categories import mean_decides
 
 FINE, COARSE = Scale(0, 2), Scale(2, 7, factor=2)
 INNER = Scale(2, 7, factor=2, margin=1)

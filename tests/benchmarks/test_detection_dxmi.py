@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.detection import dxmi_table
 from benchmarks.detection.rows import Row
-from tests.test_benchmark_detection_rows import of_today
+
+from .test_detection_rows import of_today
 
 AHEAD = {"screw": (1.0, 3.0), "tile": (2.0, -1.0)}  # points, of two seeds
 

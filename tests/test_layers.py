@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import grimp
 import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
 
 
 def test_rooms_import_only_what_they_stand_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from energyad.errors import ModelError
 from energyad.model import folder as model_folder
 from energyad.model.manifest import SCHEMA_VERSION, Manifest
 from energyad.model.provenance import source_commit
+from tests import ROOT
 
 CONTENTS = {"weights.safetensors": b"tensors", "README.md": b"# a card\n"}
 
@@ -203,8 +204,7 @@ def test_an_illegal_value_in_a_manifest_is_named(
 
 
 def test_provenance_of_a_checkout_names_its_commit() -> None:
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
+    if not (ROOT / ".git").exists():
         pytest.skip("no checkout")
-    head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
     assert source_commit() == head.stdout.strip()

@@ -27,8 +27,9 @@ from energyad.scoring.results import (
     unreadable_result,
     with_q_values,
 )
+from tests import ROOT
 
-SCHEMA = Path(__file__).parents[1] / "docs" / "schema" / "result.schema.json"
+SCHEMA = ROOT / "docs" / "schema" / "result.schema.json"
 RULE = calibrate(np.linspace(0.5, 1.0, 39), false_reject_rate=0.025, review_rate=0.25)
 MODEL = ModelReference(name="gasket", sha256="0" * 64, calibrated=None)
 
