@@ -21,6 +21,7 @@ from energyad.energy.reranking import BankColumns, Reranker
 from energyad.energy.whitening import Whitening
 from energyad.errors import ModelError
 from energyad.features.extractor import FeatureExtractor, empty_extractor
+from energyad.graphs.inspection import check_graph
 from energyad.graphs.weights import load_beside
 from energyad.model.architecture import Architecture, ScaleArchitecture
 from energyad.model.folder import BACKBONE_FILE, GRAPH_FILE, HEAD_FILE
@@ -131,6 +132,7 @@ def _load_extractor(manifest: Manifest, contents: Mapping[str, bytes]) -> Featur
 
 def _backbone_tensors(contents: Mapping[str, bytes]) -> dict[str, Tensor]:
     """The backbone's tensors, most of which are in the graph."""
+    check_graph(contents[GRAPH_FILE], name=GRAPH_FILE)
     try:
         return load_beside(onnx.load_model_from_string(contents[GRAPH_FILE]), contents[BACKBONE_FILE])
     except DecodeError as error:

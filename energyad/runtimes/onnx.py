@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import onnxruntime
 
 from energyad.errors import ModelError
+from energyad.graphs.inspection import check_graph
 from energyad.runtimes.interface import RawScores
 from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
 
@@ -19,17 +20,27 @@ if TYPE_CHECKING:
 
 
 def open_session(model: Path | bytes, *, threads: int = 0) -> onnxruntime.InferenceSession:
-    """A CPU session. threads: of one call; 0 lets ONNX Runtime take all cores."""
+    """Open a CPU session of a graph that reads no other file and has no loops.
+
+    Args:
+        model: An ONNX file, or its bytes.
+        threads: Of one call; 0 lets ONNX Runtime take all cores.
+
+    Raises:
+        ModelError: The graph is refused, see `energyad.graphs.inspection`, or ONNX Runtime cannot load it.
+    """
+    where = str(model) if isinstance(model, Path) else "the exported graph"
+    graph = model.read_bytes() if isinstance(model, Path) else model
+    check_graph(graph, name=where)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Threads that spin while they wait would take the cores that decode the next images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    source = str(model) if isinstance(model, Path) else model
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # the only one that is inspected
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions derive from nothing more precise
-        where = model if isinstance(model, Path) else "the exported graph"
         raise ModelError(f"{where}: ONNX Runtime cannot load it ({error}); fit the model again") from error
 
 

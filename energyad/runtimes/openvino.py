@@ -10,6 +10,7 @@ import numpy as np
 
 from energyad.errors import ModelError
 from energyad.extras import require
+from energyad.graphs.inspection import check_graph
 from energyad.runtimes.interface import RawScores
 from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
 
@@ -70,6 +71,8 @@ def compile_graph(graph: Path | bytes, plan: Plan) -> Any:
     }
     try:
         core = openvino.Core()
+        if isinstance(graph, bytes):  # an exported .xml is OpenVINO's own format
+            check_graph(graph, name="the exported graph")
         return core.compile_model(core.read_model(graph), "CPU", options)
     except RuntimeError as error:
         where = graph if isinstance(graph, Path) else "the exported graph"
