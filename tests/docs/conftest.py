@@ -13,7 +13,7 @@ from PIL import Image
 
 from energyad.data.demo import render_demo
 from energyad.detector import AnomalyDetector
-from energyad.fitting.roi import RoiSource, judge
+from energyad.fitting.roi import RoiSource, load_roi
 from energyad.images import reading
 from energyad.images.reading import ImageLike
 from energyad.model.folder import save_model
@@ -43,7 +43,7 @@ def fits_share_a_model(fitted: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         **_: object,
     ) -> Model:
         settings = settings or FitSettings()
-        judge(settings.input.shape, roi=roi, ignore=ignore)
+        load_roi(settings.input.shape, roi=roi, ignore=ignore)
         for image in good_images:
             reading.as_rgb(image, white_level=settings.input.white_level)
         manifest, contents = fitted
