@@ -81,14 +81,14 @@ def latents(rows: Sequence[Row]) -> str:
         if some:
             figures = [
                 mean_and_deviation([row[name] for row in some], 4)
-                for name in ("objective_before", "objective_highest", "objective")
+                for name in ("objective_before", "highest_ratio", "objective")
             ]
             others = [
                 mean_and_deviation([row[name] for row in some], 2)
                 for name in ("energy_of_samples", "mean_square", "cpu_seconds")
             ]
             lines.append([NAMES[method], str(len(some)), *figures, *others, str(some[0]["iterations"])])
-    head = ["method", "seeds", "objective before", "highest", "after", "energy of samples", "mean square"]
+    head = ["method", "seeds", "objective before", "highest / before", "after", "energy of samples", "mean square"]
     title = f"### Latents of {rows[0]['images']}, energy held\n\n"
     return title + table([*head, "CPU s", "iterations"], lines)
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from energyad.dxmi import DxMISettings, GaussianSampler, NoiseSchedule
+from energyad.dxmi.parametrisations import EDMVelocity
 from energyad.dxmi.schedule import time_pairs
 from energyad.errors import SettingsError
 
@@ -87,3 +88,34 @@ def test_settings_survive_a_trip_through_plain_values():
     assert DxMISettings.from_dict(plain) == settings
     with pytest.raises(SettingsError, match="colour"):
         DxMISettings.from_dict({"colour": 1})
+
+
+@pytest.mark.parametrize("num_steps", [1, 5, 40])
+def test_karras_levels_fall_from_the_largest_sigma_to_clean_data(num_steps: int):
+    alpha_bars = torch.tensor(NoiseSchedule.karras(num_steps).alpha_bars, dtype=torch.float64)
+    sigmas = (1 / alpha_bars - 1).sqrt()
+    assert len(sigmas) == num_steps + 1 and sigmas[-1] == 0
+    assert sigmas[0].item() == pytest.approx(80.0)
+    assert (sigmas.diff() < 0).all()
+
+
+@pytest.mark.parametrize("event", [(2,), (1, 4, 4)])
+def test_an_edm_velocity_gives_the_denoiser_as_its_data(event: tuple[int, ...]):
+    schedule = NoiseSchedule.karras(6)
+    network = EDMVelocity(ZeroNetwork(), schedule, data_deviation=0.5)
+    x = torch.randn(9, *event, generator=seeded())
+    for t in (0, 3, 5):
+        alpha_bar = schedule.alpha_bars[t]
+        sigma = (1 / alpha_bar - 1) ** 0.5
+        velocity = network(x, torch.tensor([[t / 6, (t + 1) / 6]]).expand(9, 2))
+        data = alpha_bar**0.5 * x - (1 - alpha_bar) ** 0.5 * velocity
+        # Of N(0, 0.5^2) data, the best guess without a network: shrink by the signal's share of the variance.
+        expected = x / alpha_bar**0.5 * 0.25 / (0.25 + sigma**2)
+        torch.testing.assert_close(data, expected, atol=1e-4, rtol=1e-3)
+
+
+class ZeroNetwork(nn.Module):
+    """Says nothing."""
+
+    def forward(self, x: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(x)

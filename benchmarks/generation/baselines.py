@@ -1,0 +1,75 @@
+"""Samplers that need no fine-tuning, at a given number of network evaluations."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from diffusers.schedulers import DDIMScheduler, DPMSolverMultistepScheduler
+from jaxtyping import Float
+from torch import Tensor
+
+from energyad.dxmi import GaussianSampler, NoiseSchedule
+from energyad.dxmi.parametrisations import EDMVelocity
+
+Solver = Literal["ddim", "dpm_solver"]
+
+
+@torch.no_grad()
+def solve(
+    sampler: GaussianSampler, start: Float[Tensor, "n d"], *, solver: Solver, steps: int
+) -> Float[Tensor, "n d"]:
+    """Draw with a scheduler of diffusers from a sampler pretrained as a DDPM with many steps.
+
+    Args:
+        sampler: Whose network predicts velocities, on a schedule of many steps.
+        start: Draws of N(0, I).
+        solver: Which scheduler.
+        steps: Evaluations of the network.
+    """
+    T = sampler.schedule.num_steps
+    scheduler = _scheduler(sampler.schedule, solver)
+    scheduler.set_timesteps(steps)
+    x = start
+    for time in scheduler.timesteps:
+        t = T - 1 - int(time)  # diffusers counts from the data, the schedule from the noise
+        rows = torch.tensor([[t / T, (t + 1) / T]]).expand(len(x), 2)
+        x = scheduler.step(sampler.network(x, rows), time, x).prev_sample
+    return x
+
+
+def _scheduler(schedule: NoiseSchedule, solver: Solver) -> Any:
+    T = schedule.num_steps
+    betas = [schedule.beta(t, t + 1) for t in reversed(range(T))]
+    options: dict[str, Any] = {
+        "num_train_timesteps": T,
+        "trained_betas": betas,
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+    }
+    if solver == "ddim":
+        return DDIMScheduler(**options, clip_sample=False)
+    return DPMSolverMultistepScheduler(**options, lambda_min_clipped=-5.1)
+
+
+@torch.no_grad()
+def heun(denoiser: EDMVelocity, start: Float[Tensor, "n d"], *, evaluations: int) -> Float[Tensor, "n d"]:
+    """EDM's second-order deterministic sampler (arXiv 2206.00364, algorithm 1 without churn).
+
+    Args:
+        denoiser: Pretrained.
+        start: Draws of N(0, I).
+        evaluations: Of the network, at most; an odd number is used whole, since the last step needs but one.
+    """
+    steps = max(1, (evaluations + 1) // 2)
+    alpha_bars = torch.tensor(NoiseSchedule.karras(steps).alpha_bars, dtype=torch.float64)
+    sigmas = (1 / alpha_bars - 1).sqrt().float()
+    y = start * sigmas[0]
+    for now, later in zip(sigmas[:-1], sigmas[1:], strict=True):
+        slope = (y - denoiser.denoised(y, now.view(1, 1).expand(len(y), 1))) / now
+        predicted = y + (later - now) * slope
+        if later > 0:
+            data = denoiser.denoised(predicted, later.view(1, 1).expand(len(y), 1))
+            predicted = y + (later - now) * 0.5 * (slope + (predicted - data) / later)
+        y = predicted
+    return y
