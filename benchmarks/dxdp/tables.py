@@ -88,7 +88,15 @@ def latents(rows: Sequence[Row]) -> str:
                 for name in ("energy_of_samples", "mean_square", "cpu_seconds")
             ]
             lines.append([NAMES[method], str(len(some)), *figures, *others, str(some[0]["iterations"])])
-    head = ["method", "seeds", "objective before", "highest / before", "after", "energy of samples", "mean square"]
+    head = [
+        "method",
+        "seeds",
+        "objective before",
+        "highest / before",
+        "after",
+        "energy of samples",
+        "mean square",
+    ]
     title = f"### Latents of {rows[0]['images']}, energy held\n\n"
     return title + table([*head, "CPU s", "iterations"], lines)
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.generation.digits import make_ruler
+from benchmarks.generation.figures import draw_figures
 from benchmarks.generation.tables import PLACE, tables
 from benchmarks.generation.train import RUNS, rows_of
 from benchmarks.provenance import append_row, read_rows, stamp
@@ -38,10 +39,12 @@ def main() -> None:
             )
             for row, samples in results:
                 append_row(RESULTS, row | asdict(stamp(threads=1)))
-                arguments.pictures.mkdir(parents=True, exist_ok=True)
-                save_file({"samples": samples}, arguments.pictures / f"{row['run']}_{seed}.safetensors")
+                if seed == 0:
+                    arguments.pictures.mkdir(parents=True, exist_ok=True)
+                    save_file(samples, arguments.pictures / f"{row['run']}.safetensors")
                 few = {name: round(quality["frechet"], 1) for name, quality in row["few_steps"].items()}
                 print(row["run"], seed, few, round(row["dxmi"]["averaged"]["frechet"], 1), flush=True)
+    draw_figures(read_rows(RESULTS), arguments.pictures, FOLDER)
     PLACE.fill(FOLDER / "README.md", tables(read_rows(RESULTS)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Literal
 
 import torch
@@ -65,7 +66,7 @@ def heun(denoiser: EDMVelocity, start: Float[Tensor, "n d"], *, evaluations: int
     alpha_bars = torch.tensor(NoiseSchedule.karras(steps).alpha_bars, dtype=torch.float64)
     sigmas = (1 / alpha_bars - 1).sqrt().float()
     y = start * sigmas[0]
-    for now, later in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, later in itertools.pairwise(sigmas):
         slope = (y - denoiser.denoised(y, now.view(1, 1).expand(len(y), 1))) / now
         predicted = y + (later - now) * slope
         if later > 0:

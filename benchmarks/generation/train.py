@@ -137,9 +137,7 @@ def fine_tune(run: Run, network: TimeMLP, ruler: Ruler, *, seed: int) -> tuple[R
     """Train by DxMI and measure along the way; the last state counts, whichever was best."""
     data = ruler.data.train
     generator = torch.Generator().manual_seed(seed)
-    sampler = sampler_on(
-        copy.deepcopy(network), run.pretraining, run.steps, deviation=float(data.std())
-    )
+    sampler = sampler_on(copy.deepcopy(network), run.pretraining, run.steps, deviation=float(data.std()))
     trainer = DxMITrainer(
         energy=MLPEnergy(64, (256, 256), generator=generator),
         data=data,
@@ -170,20 +168,18 @@ def fine_tune(run: Run, network: TimeMLP, ruler: Ruler, *, seed: int) -> tuple[R
 
 def rows_of(
     pretraining: Pretraining, runs: dict[str, Run], ruler: Ruler, *, seed: int, pretrain_iterations: int
-) -> Iterator[tuple[Row, Float[Tensor, "n 64"]]]:
-    """One row a run of a seed, with its samples; all runs start from one pretrained network."""
+) -> Iterator[tuple[Row, dict[str, Float[Tensor, "n 64"]]]]:
+    """One row a run of a seed, with samples of its baselines and of DxMI; all start from one pretrained network."""
     network, seconds = pretrain(pretraining, ruler.data.train, seed=seed, iterations=pretrain_iterations)
     common = {"seed": seed, "pretrain_iterations": pretrain_iterations, "pretrain_seconds": seconds}
     long = baselines(network, pretraining, ruler, steps=PRETRAIN_STEPS, seed=seed)
     qualities = {name: asdict(measure_samples(samples, ruler)) for name, samples in long}
     for name, run in runs.items():
-        few = {
-            solver: asdict(measure_samples(samples, ruler))
-            for solver, samples in baselines(network, pretraining, ruler, steps=run.steps, seed=seed)
-        }
+        samples = dict(baselines(network, pretraining, ruler, steps=run.steps, seed=seed))
+        few = {solver: asdict(measure_samples(drawn, ruler)) for solver, drawn in samples.items()}
         tuned, trainer = fine_tune(run, network, ruler, seed=seed)
         row = {"run": name, **common, "steps": run.steps, "pretraining": pretraining}
         row |= {"many_steps": qualities, "few_steps": few, "dxmi": tuned}
         row |= {"settings": run.settings().to_dict(), "iterations": run.iterations}
         row |= {"floor": asdict(measure_samples(ruler.data.test, ruler)), "accuracy": ruler.accuracy}
-        yield row, chains_of(trainer.averaged_sampler, seed, noisy_end=True)
+        yield row, samples | {"dxmi": chains_of(trainer.averaged_sampler, seed, noisy_end=True)}

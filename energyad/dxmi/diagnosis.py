@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from scipy.stats import rankdata
 from torch import Tensor
 
 from energyad.dxmi.health import TrainingHealth
@@ -94,6 +93,7 @@ def classifier_auroc(
 
 def auroc(of_good: Float[Tensor, " n"], of_bad: Float[Tensor, " m"]) -> float:
     """Chance that a bad one's score is above a good one's; ties count half."""
-    ranks = rankdata(torch.cat([of_bad, of_good]).cpu().numpy())
-    m, n = len(of_bad), len(of_good)
-    return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
+    ordered = of_good.sort().values.contiguous()
+    below = torch.searchsorted(ordered, of_bad.contiguous())
+    not_above = torch.searchsorted(ordered, of_bad.contiguous(), right=True)
+    return float((below + not_above).double().mean()) / (2 * len(of_good))

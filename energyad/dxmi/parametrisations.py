@@ -32,8 +32,8 @@ class StartTimeVelocity(nn.Module):
 class EDMVelocity(nn.Module):
     """Velocity of a denoiser with EDM's preconditioning (arXiv 2206.00364, table 1 and equation 7).
 
-    D(y; sigma) = c_skip y + c_out F(c_in y, level), for y = x / sqrt(alpha_bar) with noise of deviation sigma. The level
-    is log sigma, scaled to [0, 1] between 0.002 and 80.
+    D(y; sigma) = c_skip y + c_out F(c_in y, level), for y = x / sqrt(alpha_bar) with noise of deviation sigma. The
+    level is log sigma, scaled to [0, 1] between 0.002 and 80.
 
     Args:
         network: F, (y [n, *event], levels [n, 1]) -> [n, *event].

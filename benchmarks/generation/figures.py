@@ -1,0 +1,78 @@
+"""Sheets of samples, quality against steps, and the training's curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from benchmarks.generation.digits import digits
+
+Row = dict[str, Any]
+COLUMNS, LINES = 20, 3
+
+
+def draw_figures(rows: Sequence[Row], pictures: Path, folder: Path) -> None:
+    """Write all figures that there are rows and samples for."""
+    draw_sheet(pictures, folder / "samples.png")
+    if rows:
+        draw_curves(rows, folder / "curves.png")
+
+
+def draw_sheet(pictures: Path, path: Path) -> None:
+    """Samples of the first seed, a block a sampler; the first of each, none picked."""
+    blocks = {"training digits": digits().train}
+    for file in sorted(pictures.glob("*.safetensors")):
+        for name, samples in load_file(file).items():
+            blocks[f"{file.stem}: {name}"] = samples
+    figure, axes = plt.subplots(len(blocks), 1, figsize=(8, 1.4 * len(blocks)), squeeze=False)
+    for axis, (name, samples) in zip(axes[:, 0], blocks.items(), strict=True):
+        axis.imshow(tiled(samples), cmap="gray", vmin=-1, vmax=1)
+        axis.set_title(name, fontsize=8, loc="left")
+        axis.axis("off")
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def tiled(samples: Float[Tensor, "n 64"]) -> Float[Tensor, "h w"]:
+    """The first samples as one image, a pixel of space between them."""
+    images = torch.nn.functional.pad(samples[: COLUMNS * LINES].view(-1, 8, 8), (0, 1, 0, 1), value=-1)
+    return images.view(LINES, COLUMNS, 9, 9).permute(0, 2, 1, 3).reshape(LINES * 9, COLUMNS * 9)
+
+
+def draw_curves(rows: Sequence[Row], path: Path) -> None:
+    """Left: Frechet distance against steps. Right: along the training."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+    for row in rows:
+        colour = "tab:blue" if row["pretraining"] == "ddpm" else "tab:orange"
+        if row["settings"]["temperature"] == 0:
+            colour = "tab:green"
+        else:
+            left.plot(row["steps"], row["dxmi"]["averaged"]["frechet"], "o", color=colour)
+            for marker, solver in zip("^sx", row["few_steps"], strict=False):
+                quality = row["few_steps"][solver]
+                left.plot(row["steps"], quality["frechet"], marker, color="grey", markersize=4)
+        curve = row["dxmi"]["curve"]
+        right.plot(
+            [point["iteration"] for point in curve], [point["frechet"] for point in curve], color=colour
+        )
+    left.set_xlabel("steps")
+    left.set_ylabel("Fréchet distance")
+    left.set_yscale("log")
+    left.set_title("DxMI (circles) and solvers (grey)", fontsize=9)
+    right.set_xlabel("iteration")
+    right.set_yscale("log")
+    right.set_title("blue DDPM, orange EDM, green τ = 0", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
