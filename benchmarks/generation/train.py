@@ -26,7 +26,7 @@ Row = dict[str, Any]
 PRETRAIN_STEPS = 100  # T of the pretrained sampler
 NUM_SAMPLES = 1400  # as many as training digits
 WIDTHS = (256, 256, 256)
-CHECKS = 6  # of the curve
+CHECKS = 5  # of the curve
 
 SETTINGS = DxMISettings(
     temperature=0.1,
@@ -59,7 +59,7 @@ class Run:
     pretraining: Pretraining
     steps: int
     changes: dict[str, Any] = field(default_factory=dict)
-    iterations: int = 1800
+    iterations: int = 1500
 
     def settings(self) -> DxMISettings:
         """The common ones with this run's changes."""
