@@ -78,6 +78,7 @@ def quick_settings() -> FitSettings:
             "synthetic_defects.discriminator_iterations": 100,
             "energy.pretrain_steps": 300,
             "dxmi.iterations": 10,
+            "dxmi.pretrain_iterations": 10,
         }
     )
 

@@ -18,7 +18,7 @@ from energyad.dxmi.trainer import DxMITrainer
 SETTLING_ITERATIONS = 100
 """First iterations, in which a young energy may be at its bound."""
 NUM_POINTS = 2048
-CLASSIFIER_WIDTHS, CLASSIFIER_STEPS, CLASSIFIER_BATCH = (128, 128), 300, 256
+CLASSIFIER_WIDTHS, CLASSIFIER_STEPS, CLASSIFIER_BATCH = (128, 128), 200, 256
 
 
 def measure_health(
@@ -81,7 +81,7 @@ def classifier_auroc(
     points = torch.cat([data[:half], samples[:half]]) / deviation
     labels = torch.cat([torch.zeros(half), torch.ones(half)]).to(points)
     classifier = mlp((points.shape[1], *CLASSIFIER_WIDTHS, 1), generator)
-    optimizer = adam(classifier.parameters(), 1e-3)
+    optimizer = adam(classifier.parameters(), 2e-3)
     for _ in range(CLASSIFIER_STEPS):
         rows = torch.randint(len(points), (CLASSIFIER_BATCH,), generator=generator, device=points.device)
         logits = classifier(points[rows]).squeeze(dim=1)

@@ -81,6 +81,7 @@ def for_scale(settings: FitSettings, scale: Scale) -> FitSettings:
             "memory_bank.size": -(-settings.memory_bank.size // scale.factor),
             "energy.pretrain_steps": -(-settings.energy.pretrain_steps // share),
             "dxmi.iterations": -(-settings.dxmi.iterations // share),
+            "dxmi.pretrain_iterations": -(-settings.dxmi.pretrain_iterations // share),
             "dxmi.decay_iterations": decay and -(-decay // share),
         }
     )
@@ -132,6 +133,7 @@ def fit_patch_energy(
             settings=settings,
             generator=generator,
             progress=progress,
+            synthetic=latents.synthetic,
             on_record=report,
         )
         members.append(factors.applied_to(trained.energy))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from energyad.dxmi import DxMITrainer, TrainingHealth, TrainingRecord
-from energyad.dxmi.diagnosis import measure_health
+from energyad.dxmi.diagnosis import auroc, measure_health
 from energyad.dxmi.objectives import power_mean
 from energyad.energy.discriminator import Discriminator
 from energyad.energy.latent_energy import LatentEnergy
@@ -71,7 +71,7 @@ class TrainedEnergy:
 
 
 class EarlyStopping(Generic[EnergyT]):
-    """Keeps the energy that is lowest on held-out good parts, and says when to stop.
+    """Keeps the energy that is best on held-out parts, and says when to stop.
 
     A few images are memorised in seconds. The energy of other good parts then rises, however low that of the training
     patches falls. With hundreds of images it falls to the end, and nothing is cut short.
@@ -79,13 +79,18 @@ class EarlyStopping(Generic[EnergyT]):
     Args:
         held_out: Latents of good parts that are not trained on.
         patience: Measurements without improvement after which training stops.
+        synthetic: Latents that synthetic defects cover. Given some, the best energy is the one of the highest AUROC
+            between them and the held-out good ones, which no change of scale decides; otherwise the lowest one.
 
     Attributes:
         best: A copy of the best energy so far; None before the first measurement.
     """
 
-    def __init__(self, held_out: Float[Tensor, "m k"], *, patience: int) -> None:
-        self.latents = held_out[:: max(1, len(held_out) // MAX_HELD_OUT)]
+    def __init__(
+        self, held_out: Float[Tensor, "m k"], *, patience: int, synthetic: Float[Tensor, "d k"] | None = None
+    ) -> None:
+        self.latents = _thinned(held_out)
+        self.synthetic = None if synthetic is None or len(synthetic) == 0 else _thinned(synthetic)
         self.patience = patience
         self.waited = 0
         self.lowest = float("inf")
@@ -94,12 +99,20 @@ class EarlyStopping(Generic[EnergyT]):
     def step(self, energy: EnergyT) -> bool:
         """Measure an energy. Returns whether to go on."""
         with torch.no_grad():
-            mean = float(energy(self.latents).mean())
-        if mean < self.lowest:
-            self.lowest, self.waited, self.best = mean, 0, copy.deepcopy(energy)
+            of_good = energy(self.latents)
+            if self.synthetic is None:
+                loss = float(of_good.mean())
+            else:
+                loss = -auroc(of_good, energy(self.synthetic))
+        if loss < self.lowest:
+            self.lowest, self.waited, self.best = loss, 0, copy.deepcopy(energy)
         else:
             self.waited += 1
         return self.waited < self.patience
+
+
+def _thinned(patches: Float[Tensor, "m k"]) -> Float[Tensor, "_ k"]:
+    return patches[:: max(1, len(patches) // MAX_HELD_OUT)]
 
 
 def train_energy(
@@ -109,6 +122,7 @@ def train_energy(
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
+    synthetic: Float[Tensor, "d k"] | None = None,
     on_record: OnRecord = no_callback,
 ) -> TrainedEnergy:
     """Train an energy on latents of good patches: an autoencoder first by reconstruction, then by DxMI.
@@ -119,6 +133,7 @@ def train_energy(
         settings: Network, lengths of both trainings, learning rates.
         generator: Source of everything random.
         progress: Told of both trainings.
+        synthetic: Patches that synthetic defects cover; they choose between the energy before DxMI and after.
         on_record: Called before DxMI with iteration 0, and after each of its records.
 
     Raises:
@@ -139,6 +154,7 @@ def train_energy(
         settings=settings,
         generator=generator,
         progress=progress,
+        synthetic=synthetic,
         on_record=on_record,
     )
 
@@ -151,6 +167,7 @@ def train_dxmi(
     settings: FitSettings,
     generator: torch.Generator,
     progress: Progress,
+    synthetic: Float[Tensor, "d k"] | None = None,
     on_record: OnRecord = no_callback,
 ) -> TrainedEnergy:
     """Train an energy and a diffusion sampler against each other (DxMI, Yoon et al., NeurIPS 2024).
@@ -162,6 +179,7 @@ def train_dxmi(
         settings: Of DxMI. No iterations leave the energy as it is.
         generator: Source of everything random.
         progress: Told of the iterations.
+        synthetic: Patches that synthetic defects cover, to choose the energy by.
         on_record: Called after each record.
 
     Raises:
@@ -171,7 +189,7 @@ def train_dxmi(
     if num_iterations == 0:
         return TrainedEnergy(energy.eval(), ())
     progress.stage("DxMI", num_iterations)
-    stopping = EarlyStopping[LatentEnergy](held_out, patience=DXMI_PATIENCE)
+    stopping = EarlyStopping[LatentEnergy](held_out, patience=DXMI_PATIENCE, synthetic=synthetic)
     stopping.step(energy)
     trainer = DxMITrainer(energy=energy, data=latents, settings=settings.dxmi, generator=generator)
     if settings.dxmi.pretrain_iterations > 0:

@@ -78,6 +78,7 @@ def tiny_energyad() -> Energyad:
         "memory_bank.rerank_bank_size": 512,
         "synthetic_defects.per_image": 1,
         "dxmi.iterations": 3,
+        "dxmi.pretrain_iterations": 10,
         "dxmi.batch_size": 32,
         "dxmi.chains_per_update": 32,
         "dxmi.hidden_widths": (16,),
@@ -265,7 +266,7 @@ def test_settling_is_judged_on_good_images_held_out_of_training(
         monkeypatch.setattr(place, "draw_defect", functools.partial(recorded, place))
     without_test = replace(category, test=())
     found: list[dict[str, Any]] = []
-    settings = method.fit_settings.with_values({"dxmi.iterations": 4})
+    settings = method.fit_settings.with_values({"dxmi.iterations": 4, "dxmi.pretrain_iterations": 10})
     settle.settle(without_test, settings, every=2, threads=1, report=found.append)
     assert [row["iteration"] for row in found] == [0, 4]
     assert all(0 <= row["image_auroc"] <= 1 and row["pixel_auroc"] > 0.5 for row in found)

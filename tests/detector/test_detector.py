@@ -30,6 +30,7 @@ SETTINGS = FitSettings().with_values(
         "features.coarse_strides": (),
         "energy.pretrain_steps": 600,
         "dxmi.iterations": 40,
+        "dxmi.pretrain_iterations": 10,
         "memory_bank.size": 128,
         "memory_bank.rerank_bank_size": 512,
         "synthetic_defects.per_image": 1,
@@ -42,6 +43,7 @@ OF_TWO_ENERGIES = SETTINGS.with_values(
         "features.coarse_strides": FitSettings().features.coarse_strides,
         "energy.pretrain_steps": 20,
         "dxmi.iterations": 5,
+        "dxmi.pretrain_iterations": 10,
         "memory_bank.size": 100,
     }
 )
@@ -163,7 +165,12 @@ def test_eager_pytorch_agrees_with_the_exported_graph(
 ) -> None:
     if ensemble_size > 1:
         settings = SETTINGS.with_values(
-            {"energy.ensemble_size": ensemble_size, "energy.pretrain_steps": 50, "dxmi.iterations": 5}
+            {
+                "energy.ensemble_size": ensemble_size,
+                "energy.pretrain_steps": 50,
+                "dxmi.iterations": 5,
+                "dxmi.pretrain_iterations": 10,
+            }
         )
         detector = AnomalyDetector.fit(good_images, settings=settings, threads=1)
     eager = EagerRuntime(assemble_scorer(detector.manifest, detector.contents))
@@ -182,6 +189,7 @@ def test_the_finished_model_knows_the_held_out_parts_and_its_scores_have_only_fa
         {
             "energy.pretrain_steps": 50,
             "dxmi.iterations": 10,
+            "dxmi.pretrain_iterations": 10,
             "threshold.false_reject_rate": rate,
             "threshold.review_rate": None,
         }
@@ -207,6 +215,7 @@ def test_the_threshold_of_very_few_images_is_in_the_units_of_the_scores(
             "features.coarse_strides": FitSettings().features.coarse_strides,
             "energy.pretrain_steps": 50,
             "dxmi.iterations": 10,
+            "dxmi.pretrain_iterations": 10,
         }
     )
     model = AnomalyDetector.fit(good_images[:count], name="part", settings=settings, threads=1)

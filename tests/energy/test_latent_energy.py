@@ -20,7 +20,13 @@ def good() -> torch.Tensor:
 
 
 SETTINGS = FitSettings().with_values(
-    {"energy.width": 32, "energy.bottleneck": 4, "energy.pretrain_steps": 300, "dxmi.iterations": 100}
+    {
+        "energy.width": 32,
+        "energy.bottleneck": 4,
+        "energy.pretrain_steps": 300,
+        "dxmi.iterations": 100,
+        "dxmi.pretrain_iterations": 10,
+    }
 )
 
 
@@ -188,3 +194,20 @@ def test_training_goes_on_while_unseen_parts_gain(good: torch.Tensor) -> None:
         kept.append(stopping.step(energy))
     assert kept == [True, True, True, True, True, False]
     assert stopping.best is not None and float(stopping.best.log_scale.detach()) == 1.0
+
+
+def test_with_synthetic_defects_a_smaller_scale_is_no_better_and_a_better_order_is() -> None:
+    good, defects = torch.zeros(50, 2), torch.ones(50, 2)
+    stopping = EarlyStopping(good, patience=2, defects=defects)
+    energies = [SignedSum(1.0), SignedSum(0.01), SignedSum(-1.0)]
+    assert [stopping.step(energy) for energy in (energies[2], energies[0], energies[1])] == [True, True, True]
+    assert stopping.best is not None and stopping.best.sign == 1.0
+
+
+class SignedSum(torch.nn.Module):
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.sign = sign
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.sign * z.sum(dim=1)
