@@ -56,6 +56,7 @@ def test_every_command_and_the_python_example_of_the_readme_work(
             "synthetic_defects.per_image": 1,
             "synthetic_defects.discriminator_iterations": 50,
             "dxmi.iterations": 5,
+            "dxmi.pretrain_iterations": 10,
         }
     )
     monkeypatch.setattr("energyad.settings.FitSettings", lambda: quick)

@@ -59,7 +59,7 @@ class EDMVelocity(nn.Module):
         return (alpha_bar.sqrt() * x - data) / (1 - alpha_bar).sqrt()
 
     def denoised(
-        self, y: Float[Tensor, "n *event"], sigma: Float[Tensor, "n *ones"]
+        self, y: Float[Tensor, "n *event"], sigma: Float[Tensor, "n ..."]
     ) -> Float[Tensor, "n *event"]:
         """The data's expectation given data plus noise of deviation sigma."""
         squares = sigma.square() + self.data_deviation**2

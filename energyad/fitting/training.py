@@ -100,10 +100,9 @@ class EarlyStopping(Generic[EnergyT]):
         """Measure an energy. Returns whether to go on."""
         with torch.no_grad():
             of_good = energy(self.latents)
-            if self.synthetic is None:
-                loss = float(of_good.mean())
-            else:
-                loss = -auroc(of_good, energy(self.synthetic))
+            loss = (
+                of_good.mean().item() if self.synthetic is None else -auroc(of_good, energy(self.synthetic))
+            )
         if loss < self.lowest:
             self.lowest, self.waited, self.best = loss, 0, copy.deepcopy(energy)
         else:

@@ -47,7 +47,12 @@ def program(house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def quick_fit(quick_settings: FitSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits take a second."""
     quick = quick_settings.with_values(
-        {"energy.pretrain_steps": 20, "dxmi.iterations": 2, "features.coarse_strides": ()}
+        {
+            "energy.pretrain_steps": 20,
+            "dxmi.iterations": 2,
+            "dxmi.pretrain_iterations": 5,
+            "features.coarse_strides": (),
+        }
     )
     monkeypatch.setattr("energyad.settings.FitSettings", lambda: quick)
 

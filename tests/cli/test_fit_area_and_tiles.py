@@ -39,6 +39,7 @@ QUICK = FitSettings().with_values(
         "synthetic_defects.per_image": 1,
         "synthetic_defects.discriminator_iterations": 20,
         "dxmi.iterations": 2,
+        "dxmi.pretrain_iterations": 10,
     }
 )
 

@@ -44,6 +44,7 @@ SETTINGS = FitSettings().with_values(
         "synthetic_defects.discriminator_iterations": 5,
         "energy.pretrain_steps": 20,
         "dxmi.iterations": 2,
+        "dxmi.pretrain_iterations": 10,
     }
 )
 NAME = "tf_efficientnet_lite0"
@@ -164,7 +165,12 @@ def test_a_network_for_images_of_one_size_sees_no_smaller_ones() -> None:
 
 def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototypes() -> None:
     settings = FitSettings().with_values(
-        {"energy.pretrain_steps": 30, "dxmi.iterations": 8, "memory_bank.size": 101}
+        {
+            "energy.pretrain_steps": 30,
+            "dxmi.iterations": 8,
+            "dxmi.pretrain_iterations": 10,
+            "memory_bank.size": 101,
+        }
     )
     wide = for_scale(settings, COARSE)
     assert (
@@ -180,7 +186,9 @@ def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototy
         )
         for each in (FINE, COARSE)
     ]
-    small = SETTINGS.with_values({"dxmi.iterations": 8, "synthetic_defects.per_image": 0})
+    small = SETTINGS.with_values(
+        {"dxmi.iterations": 8, "dxmi.pretrain_iterations": 10, "synthetic_defects.per_image": 0}
+    )
     grid = Grid(image_size=32, size=4, margin=0)
     session: Any = None  # patches are given
     context = FitContext(settings=small, session=session, grid=grid, scales=(FINE, COARSE))

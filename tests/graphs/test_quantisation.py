@@ -23,6 +23,7 @@ SETTINGS = FitSettings().with_values(
         "augmentation.rotation": "off",
         "energy.pretrain_steps": 400,
         "dxmi.iterations": 20,
+        "dxmi.pretrain_iterations": 10,
         "memory_bank.size": 128,
         "memory_bank.rerank_bank_size": 512,
         "features.precision": "int8",
