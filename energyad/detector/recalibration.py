@@ -11,6 +11,7 @@ from typing import Any
 from energyad.detector import AnomalyDetector
 from energyad.detector.scored_image import UnreadableImage
 from energyad.errors import DataError
+from energyad.images.identity import pixel_digest
 from energyad.images.prefetch import skip_or_raise
 from energyad.images.reading import ImageLike
 from energyad.model import provenance, statistics
@@ -34,7 +35,7 @@ def recalibrate(
 
     Args:
         detector: The model.
-        good_images: Of good parts that the model was not fitted on, or its false-reject rate does not hold.
+        good_images: Of good parts. Those of the fit, and copies, are left out and counted in a warning.
         false_reject_rate: Share of good parts that may be ng; the model's own where None.
         review_rate: Share of good parts that may be ng or for review; the model's own where None.
         skip_bad: Leave out images that cannot be read, with a warning.
@@ -48,9 +49,6 @@ def recalibrate(
     manifest = detector.manifest
     parts, kept = _measure(detector, good_images, skip_bad=skip_bad, progress=progress or NullProgress())
     digest = provenance.data_hash(kept)
-    if digest == manifest.provenance.data_sha256:
-        text = "these are the images the model was fitted on: it knows them, so new parts will score higher"
-        warnings.warn(text, stacklevel=2)
     rates = rates_for(manifest, false_reject_rate=false_reject_rate, review_rate=review_rate)
     calibration = calibrate([part.score for part in parts], **rates)
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -87,15 +85,35 @@ def _measure(
 ) -> tuple[list[statistics.PartStatistics], list[ImageLike]]:
     """Measure the images; return the statistics of those that can be read, and these images."""
     progress.stage("scoring", len(good_images))
+    fitted, found = frozenset(detector.manifest.provenance.image_digests), set[str]()
+    num_fitted = num_copies = 0
     parts: list[statistics.PartStatistics] = []
     kept: list[ImageLike] = []
     for image in detector.score_images(good_images):
         progress.advance()
         if isinstance(image, UnreadableImage):
             skip_or_raise(image.error, skip_bad=skip_bad)
+            continue
+        digest = pixel_digest(image.pixels)
+        if digest in fitted:
+            num_fitted += 1
+        elif digest in found:
+            num_copies += 1
         else:
+            found.add(digest)
             parts.append(image.statistics)
             kept.append(image.source)
+    for count, what in (
+        (num_fitted, "were in the fit, which knows them"),
+        (num_copies, "are copies of others"),
+    ):
+        if count:
+            text = (
+                f"{count} of {len(good_images)} images {what}: they say nothing of new parts and are left out"
+            )
+            warnings.warn(text, stacklevel=3)
     if not parts:
-        raise DataError(f"none of {len(good_images)} images can be read; give images of good parts")
+        raise DataError(
+            f"none of {len(good_images)} images can be used; give images of good parts that were not in the fit"
+        )
     return parts, kept

@@ -17,6 +17,7 @@ from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
 from energyad.evaluation import metrics
 from energyad.evaluation.metrics import PixelTally
+from energyad.images.identity import pixel_digest
 from energyad.progress import NullProgress, Progress
 
 
@@ -148,14 +149,19 @@ def _score_all(
     tallies: dict[str, PixelTally] = {}
     progress.stage("scoring", len(category.test))
     images = detector.score_images([item.path for item in category.test])
+    fitted, num_fitted = frozenset(detector.manifest.provenance.image_digests), 0
     for item, image in zip(category.test, images, strict=True):
         scored = image.require()
+        num_fitted += pixel_digest(scored.pixels) in fitted
         if category.has_masks:
             tally = tallies.setdefault(item.defect_type, PixelTally.empty())
             tally.add(scored.network_heatmap, mask_at(item, detector.input_shape, of=scored.pixels.shape[:2]))
         prediction = scored.prediction
         items.append(ScoredTestItem(**vars(item), score=prediction.score, category=prediction.category))
         progress.advance()
+    if num_fitted:
+        text = f"{num_fitted} of {len(items)} test images of '{category.name}' were in the fit, so figures are too good"
+        warnings.warn(text, stacklevel=3)
     return items, tallies
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
 from energyad.evaluation.evaluate import Evaluation, evaluate
 from energyad.images import reading
+from energyad.images.identity import pixel_digest
 from energyad.images.prefetch import ordered_map
 from energyad.progress import NullProgress, Progress
 
@@ -96,6 +98,11 @@ def evaluate_synthetic(
         raise DataError(f"{per_image} defects on each image: at least one is needed")
     if per_image is None:
         good = good[:: -(-len(good) // NUM_DEFECTS)]
+    fitted = frozenset(detector.manifest.provenance.image_digests)
+    num_fitted = sum(pixel_digest(detector.read(path)) in fitted for path in good)
+    if num_fitted:
+        text = f"{num_fitted} of {len(good)} good images were in the fit, which knows them, so figures are too good"
+        warnings.warn(text, stacklevel=2)
     count, progress = per_image or round(NUM_DEFECTS / len(good)), progress or NullProgress()
     root = _require_new(Path(folder))
     items, diameters = _write_test_set(detector, good, root, count=count, seed=seed, progress=progress)

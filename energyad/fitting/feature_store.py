@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import mmap
 import shutil
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from filelock import FileLock, Timeout
 from jaxtyping import Float16
 
 from energyad.errors import DataError, os_reason
@@ -21,6 +24,7 @@ IN_MEMORY = 512 * 2**20
 """Bytes up to which features stay in memory; the disk pays only beyond, where extracting takes minutes as well."""
 BYTES_PER_IMAGE = 2**18
 """About what an image's features take at the default settings. Decides for the disk before any is extracted."""
+LOCK_SUFFIX = ".lock"
 STALE_SECONDS = 7 * 24 * 3600
 """Seconds after which features of a fit that was never taken up again are deleted."""
 
@@ -63,7 +67,14 @@ def open_feature_store(
     remove_stale()
     if len(good_images) * BYTES_PER_IMAGE <= limit:
         return MemoryFeatureStore()
-    return DiskFeatureStore(_folder() / _identity(good_images, key))
+    folder = _folder() / _identity(good_images, key)
+    lock = _lock(folder)
+    if (
+        lock is None
+    ):  # another fit of the same images is writing there, so this one begins anew in a place of its own
+        folder = folder.with_name(f"{folder.name}-{uuid.uuid4().hex[:8]}")
+        lock = _lock(folder)
+    return DiskFeatureStore(folder, lock)
 
 
 def release(features: Float16[np.ndarray, "n *shape"]) -> None:
@@ -105,13 +116,16 @@ class DiskFeatureStore:
 
     Args:
         folder: Made where it does not exist.
+        lock: Held until the features are discarded, so that no other fit writes into the folder. The system frees it
+            where the process is killed.
 
     Raises:
         DataError: Where the folder cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lock: FileLock | None = None) -> None:
         self.folder = folder
+        self._held_lock = lock
         self._file, self._list = folder / "features.f16", folder / "indices.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -143,6 +157,8 @@ class DiskFeatureStore:
     def discard(self) -> None:
         """Delete the files. Features that are still mapped stay readable where the system allows it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._held_lock is not None:
+            self._held_lock.release()
 
     def _resume(self) -> tuple[tuple[int, ...], list[int]]:
         """Read what an interrupted fit wrote. Half an image or half a line at the end is cut off."""
@@ -174,10 +190,36 @@ class DiskFeatureStore:
 
 def remove_stale() -> None:
     """Delete features that no fit has added to for a week."""
-    for folder in _folder().glob("*"):
-        newest = max((path.stat().st_mtime for path in folder.glob("*")), default=folder.stat().st_mtime)
-        if time.time() - newest > STALE_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+    for path in _folder().glob("*"):
+        with contextlib.suppress(OSError):  # another process may be removing it as well
+            newest = max((file.stat().st_mtime for file in path.glob("*")), default=path.stat().st_mtime)
+            if time.time() - newest <= STALE_SECONDS:
+                continue
+            if path.suffix == LOCK_SUFFIX:
+                if not path.with_suffix("").exists():
+                    path.unlink()
+            elif (lock := _lock(path)) is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                lock.release()
+
+
+def _lock(folder: Path) -> FileLock | None:
+    """Take the lock of a folder for this fit alone; None where another fit has it.
+
+    Raises:
+        DataError: Where the folder beside it cannot be written.
+    """
+    lock = FileLock(folder.with_name(folder.name + LOCK_SUFFIX), thread_local=False)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    except OSError as error:
+        raise DataError(
+            f"{folder}: features cannot be stored there: {os_reason(error)}; set ENERGYAD_CACHE to a roomy disk"
+        ) from error
+    return lock
 
 
 def _folder() -> Path:

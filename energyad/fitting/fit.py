@@ -15,6 +15,7 @@ from energyad.energy.patch_energy import ImageEnergy
 from energyad.errors import DataError
 from energyad.fitting.backbone import Backbone, open_backbone
 from energyad.fitting.category import CategoryFit, fit_category, require_enough, single_thread
+from energyad.fitting.checks import distinct_images
 from energyad.fitting.classifier import fit_category_classifier
 from energyad.fitting.context import FitContext
 from energyad.fitting.packaging import FinishedFit, package
@@ -23,6 +24,7 @@ from energyad.fitting.threshold import calibrate_on
 from energyad.images.reading import ImageLike
 from energyad.model.manifest import Manifest
 from energyad.progress import NullProgress, PrefixedProgress, Progress
+from energyad.runtimes.plan import available_threads
 from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
 
@@ -66,7 +68,9 @@ def fit_model(
     started = time.perf_counter()
     settings, progress = settings or FitSettings(), progress or NullProgress()
     roi_mask = load_roi(settings.input.shape, roi=roi, ignore=ignore)
-    groups = group_by_category(good_images, categories, name=name)
+    groups, digests = leave_out_copies(
+        group_by_category(good_images, categories, name=name), settings, threads
+    )
     progress.stage("backbone", 1)
     open_with = functools.partial(
         open_backbone, good_images, weights_file=backbone_weights, threads=threads, skip_bad=skip_bad
@@ -88,7 +92,7 @@ def fit_model(
     # Energies only fall from here, so the threshold's guarantee for a model without the held-out parts still holds.
     fits = tuple(fit.with_held_out() for fit in fits)
     head = build_head(fits, context, units=calibration.units)
-    finished = FinishedFit(name, context.settings, backbone, fits, head, calibration, roi_mask.spec)
+    finished = FinishedFit(name, context.settings, backbone, fits, head, calibration, roi_mask.spec, digests)
     manifest, contents = package(finished, threads=threads, started=started)
     for fit in fits:
         fit.discard()
@@ -121,6 +125,37 @@ def group_by_category(
     for category, images in groups.items():
         require_enough(len(images), of=category)
     return groups
+
+
+def leave_out_copies(
+    groups: dict[str, list[ImageLike]], settings: FitSettings, threads: int | None
+) -> tuple[dict[str, list[ImageLike]], tuple[str, ...]]:
+    """Leave out copies of images within each category.
+
+    Args:
+        groups: Images by category.
+        settings: Of the fit.
+        threads: That read images; None for all cores.
+
+    Returns:
+        The images by category, and the digests of all of them.
+
+    Raises:
+        DataError: For fewer than two different images of a category.
+    """
+    distinct = {
+        category: distinct_images(
+            images,
+            of=category,
+            white_level=settings.input.white_level,
+            workers=threads or available_threads(),
+        )
+        for category, images in groups.items()
+    }
+    for category, found in distinct.items():
+        require_enough(len(found.images), of=category)
+    digests = tuple(digest for found in distinct.values() for digest in found.digests)
+    return {category: found.images for category, found in distinct.items()}, digests
 
 
 def fit_categories(groups: dict[str, list[ImageLike]], context: FitContext) -> tuple[CategoryFit, ...]:

@@ -36,6 +36,7 @@ class FinishedFit:
         head: The finished head.
         calibration: The thresholds, and what they rest on.
         roi: The region of interest; None for the whole image.
+        image_digests: Of the good images, by which they are known again.
     """
 
     name: str
@@ -45,6 +46,7 @@ class FinishedFit:
     head: EnergyHead
     calibration: FitCalibration
     roi: RoiSpec | None
+    image_digests: tuple[str, ...]
 
 
 def package(
@@ -64,6 +66,7 @@ def package(
     files = model_files(finished)
     record = provenance.collect(
         [image for fit in fits for image in fit.images],
+        image_digests=finished.image_digests,
         num_held_out=sum(len(fit.split.held_out) for fit in fits),
         num_turned=sum(fit.rotated.count for fit in fits),
         seed=finished.settings.seed,

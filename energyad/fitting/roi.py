@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -159,6 +160,12 @@ def load_roi(
     if not mask.any():
         names = " and ".join(part.source for part in (inside, ignored) if part is not None)
         raise SettingsError(f"{names}: nothing of the image is left to score; check the polygons")
+    if mask.all():
+        names = " and ".join(part.source for part in (inside, ignored) if part is not None)
+        warnings.warn(
+            f"{names}: the region covers all of the image; in a mask, what does not count is black",
+            stacklevel=2,
+        )
     sources = [None if part is None else (part.source, part.sha256) for part in (inside, ignored)]
     return RoiMask(mask, RoiSpec(coverage=float(mask.mean()), inside=sources[0], ignored=sources[1]))
 

@@ -92,6 +92,7 @@ class Provenance(_Frozen):
         threads: of the backbone.
         fit_seconds: duration of the fit.
         num_images: good images, the held-out ones among them.
+        image_digests: of the good images, by which they are known again; see `energyad.images.identity`.
         num_held_out: good images held out for the threshold.
         num_turned: rotated copies that were fitted on.
         data_sha256: of the good images.
@@ -104,6 +105,7 @@ class Provenance(_Frozen):
     threads: int
     fit_seconds: float
     num_images: int
+    image_digests: tuple[str, ...] = ()
     num_held_out: int
     num_turned: int = 0
     data_sha256: str

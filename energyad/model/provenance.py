@@ -22,6 +22,7 @@ PACKAGES = ("energyad", "torch", "timm", "onnx", "onnxruntime", "numpy", "opencv
 def collect(
     good_images: Sequence[ImageLike],
     *,
+    image_digests: Sequence[str],
     num_held_out: int,
     num_turned: int,
     seed: int,
@@ -34,6 +35,7 @@ def collect(
         threads=threads or os.cpu_count() or 1,
         fit_seconds=round(fit_seconds, 2),
         num_images=len(good_images),
+        image_digests=tuple(image_digests),
         num_held_out=num_held_out,
         num_turned=num_turned,
         data_sha256=data_hash(good_images),

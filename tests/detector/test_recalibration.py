@@ -71,13 +71,6 @@ def test_a_rate_above_the_models_review_rate_leaves_no_review(
         recalibrate(recalibrated, new_parts[:3], false_reject_rate=0.4, review_rate=0.3)
 
 
-def test_the_images_of_the_fit_are_warned_about(
-    fitted_detector: AnomalyDetector, demo_category: Category
-) -> None:
-    with pytest.warns(UserWarning, match="fitted on"):
-        recalibrate(fitted_detector, demo_category.train_good)
-
-
 def test_a_bad_image_stops_it_unless_told_to_skip_it(
     fitted_detector: AnomalyDetector, new_parts: list[np.ndarray], tmp_path: Path
 ) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,7 @@ def test_a_half_written_row_is_extracted_again(
     assert isinstance(store, DiskFeatureStore)
     features, places = store.folder / "features.f16", store.folder / "indices.jsonl"
     os.truncate(features, features.stat().st_size - lost_bytes)
+    del store  # as if its fit had been killed
     text = places.read_text(encoding="utf-8")
     places.write_text(text[: len(text) - lost_letters], encoding="utf-8")
     session = Blocks()
@@ -118,7 +121,7 @@ def test_nothing_is_left_on_the_disk_once_the_fit_is_done(
     good = features_of(good_files, Blocks())
     assert any(feature_store._folder().iterdir())
     good.discard()
-    assert not any(feature_store._folder().iterdir())
+    assert not any(path.is_dir() for path in feature_store._folder().iterdir())  # an empty lock file stays
 
 
 def test_another_file_or_setting_is_another_place(good_files: list[Path]) -> None:
@@ -138,13 +141,45 @@ def test_features_forgotten_for_a_week_are_deleted(good_files: list[Path]) -> No
     rows = open_feature_store(good_files, key=(), limit=0)
     rows.append([0], [np.zeros((4, 4, 3), np.float16)])
     assert isinstance(rows, DiskFeatureStore)
+    folder = rows.folder
     feature_store.remove_stale()
-    assert rows.folder.exists()
+    assert folder.exists()
     old = time.time() - feature_store.STALE_SECONDS - 60
-    for path in rows.folder.iterdir():
+    for path in folder.iterdir():
         os.utime(path, (old, old))
     feature_store.remove_stale()
-    assert not rows.folder.exists()
+    assert folder.exists(), "a fit that is still there keeps its features"
+    del rows
+    feature_store.remove_stale()
+    assert not folder.exists()
+
+
+def test_two_fits_of_the_same_images_at_once_never_share_a_file(
+    good_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = features_of(good_files, Blocks()).features
+    use_the_disk(monkeypatch)
+    code = (
+        "import sys, time\nfrom energyad.fitting import feature_store\n"
+        "store = feature_store.open_feature_store(sys.argv[1:], key=(), limit=0)\n"
+        "print(store.folder, flush=True)\ntime.sleep(60)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, good_files)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None
+        taken = Path(other.stdout.readline().strip())
+        mine = open_feature_store([str(path) for path in good_files], key=(), limit=0)
+        assert isinstance(mine, DiskFeatureStore) and mine.folder != taken
+        both = [features_of(good_files, Blocks()) for _ in range(2)]
+        for features in both:
+            np.testing.assert_array_equal(features.features, alone)
+    finally:
+        other.kill()
+        other.wait()
+    after_a_kill = open_feature_store([str(path) for path in good_files], key=(), limit=0)
+    assert isinstance(after_a_kill, DiskFeatureStore) and after_a_kill.folder == taken
 
 
 def test_a_disk_that_cannot_be_written_is_one_clear_line(

@@ -1,0 +1,122 @@
+"""What is wrong with the images of a fit: copies of one another, and images that show nothing."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+from energyad.errors import ImageError
+from energyad.images import reading
+from energyad.images.identity import pixel_digest
+from energyad.images.prefetch import ordered_map
+from energyad.images.reading import ImageLike
+
+DARK, BRIGHT = 4, 251
+"""Grey levels, of 255, up to which and from which a pixel is taken for black and for white."""
+
+MAX_SATURATED = 0.5
+"""Share of white pixels beyond which an image counts as overexposed. Bright backgrounds are common, so it is large."""
+
+MAX_BLACK = 0.98
+"""Share of black pixels beyond which an image counts as nearly empty."""
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is checked of an image before a fit.
+
+    Attributes:
+        digest: See `pixel_digest`; None where the image cannot be read, which the fit itself will say.
+        is_constant: Whether all pixels are alike.
+        is_empty: Whether nearly all pixels are black.
+        is_saturated: Whether most pixels are white.
+    """
+
+    digest: str | None
+    is_constant: bool = False
+    is_empty: bool = False
+    is_saturated: bool = False
+
+
+@dataclass(frozen=True)
+class DistinctImages:
+    """Images without copies of one another.
+
+    Attributes:
+        images: The first of each.
+        digests: Of those that can be read.
+    """
+
+    images: list[ImageLike]
+    digests: tuple[str, ...]
+
+
+def distinct_images(
+    good_images: Sequence[ImageLike], *, of: str, white_level: int | None, workers: int
+) -> DistinctImages:
+    """Leave out copies, and warn of copies and of images that show nothing.
+
+    A copy that is fitted on while its original is held out makes the threshold too low, as if good parts never varied.
+
+    Args:
+        good_images: The images of a category.
+        of: The category's name, for messages.
+        white_level: Of 16-bit images; see `energyad.images.reading.read_image`.
+        workers: Images that are read at once.
+    """
+    check = functools.partial(check_image, white_level=white_level)
+    facts = list(ordered_map(check, good_images, workers=workers))
+    first: dict[str, int] = {}
+    kept = []
+    for index, fact in enumerate(facts):
+        if fact.digest is None or first.setdefault(fact.digest, index) == index:
+            kept.append(index)
+    if len(kept) < len(good_images):
+        warnings.warn(
+            f"{len(good_images) - len(kept)} of {len(good_images)} good images of '{of}' are copies of others, pixel "
+            f"by pixel, and are left out; {len(kept)} remain",
+            stacklevel=2,
+        )
+    _warn_of_suspicious([facts[index] for index in kept], of=of)
+    return DistinctImages([good_images[index] for index in kept], tuple(first))
+
+
+def check_image(image: ImageLike, *, white_level: int | None) -> ImageFacts:
+    """Read an image and check it. One that cannot be read has no digest."""
+    try:
+        with warnings.catch_warnings():  # said once, when features are extracted
+            warnings.simplefilter("ignore")
+            pixels = reading.as_rgb(image, white_level=white_level)
+    except ImageError:
+        return ImageFacts(None)
+    return facts_of(pixels)
+
+
+def facts_of(pixels: UInt8[np.ndarray, "h w 3"]) -> ImageFacts:
+    """Check an image's pixels."""
+    darkest, brightest = pixels.min(axis=2), pixels.max(axis=2)
+    return ImageFacts(
+        pixel_digest(pixels),
+        is_constant=int(brightest.max()) == int(darkest.min()),
+        is_empty=float((brightest <= DARK).mean()) > MAX_BLACK,
+        is_saturated=float((darkest >= BRIGHT).mean()) > MAX_SATURATED,
+    )
+
+
+def _warn_of_suspicious(facts: Sequence[ImageFacts], *, of: str) -> None:
+    counts = [
+        (sum(fact.is_constant for fact in facts), "show one colour alone"),
+        (sum(fact.is_empty and not fact.is_constant for fact in facts), "are nearly black"),
+        (sum(fact.is_saturated and not fact.is_constant for fact in facts), "are white in most places"),
+    ]
+    for count, text in counts:
+        if count:
+            warnings.warn(
+                f"{count} of {len(facts)} good images of '{of}' {text}; remove them, or check camera and lighting",
+                stacklevel=3,
+            )
