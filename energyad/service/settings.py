@@ -49,10 +49,10 @@ class ServiceSettings:
     max_pixels: int = 50_000_000
     max_batch: int = 64
     queue: int = 16
-    max_connections: int = 512
-    max_connections_per_peer: int = 256
-    max_bodies: int = 256
-    max_bodies_per_peer: int = 128
+    max_connections: int = 1024
+    max_connections_per_peer: int = 512
+    max_bodies: int = 512
+    max_bodies_per_peer: int = 256
     max_body_bytes: int = 256 * MIB
     head_seconds: float = 10.0
     idle_seconds: float = 5.0
