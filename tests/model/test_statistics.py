@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +15,12 @@ from energyad.detector import AnomalyDetector
 from energyad.detector.recalibration import recalibrate
 from energyad.detector.scored_image import ScoredImage
 from energyad.fitting import threshold
+from energyad.fitting.context import FitContext
 from energyad.images.reading import resize, write_png
 from energyad.line.drift import DriftMonitor
 from energyad.line.journal import Journal
 from energyad.line.watch import Watcher, score_with
 from energyad.model.statistics import PartStatistics
-from energyad.progress import NullProgress
 from energyad.service.scoring import ModelSession
 from energyad.service.uploads import Upload
 from energyad.settings import FitSettings
@@ -50,11 +51,13 @@ def test_statistics_of_a_path_bytes_and_pixels_are_equal_to_the_last_digit(
 
 
 def test_statistics_of_fit_and_recalibration_equal_those_of_scoring(
-    fitted_detector: AnomalyDetector, quick_settings: FitSettings, path: Path
+    fitted_detector: AnomalyDetector, quick_settings: FitSettings, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = scored(fitted_detector, path)
-    runtime = fitted_detector.runtime
-    assert threshold.measure([path], runtime, (), quick_settings, NullProgress()) == [expected]  # type: ignore[arg-type]
+    missing: Any = None  # the saved model's graph stands in for backbone and head
+    monkeypatch.setattr(threshold, "HeadRuntime", lambda *_, **__: fitted_detector.runtime)
+    context = FitContext(settings=quick_settings, session=missing, grid=missing, scales=())
+    assert threshold.measure([path], missing, (), context) == [expected]
     assert recalibrate(fitted_detector, [path]).manifest.good_parts == (expected,)
 
 
