@@ -198,7 +198,7 @@ def test_training_goes_on_while_unseen_parts_gain(good: torch.Tensor) -> None:
 
 def test_with_synthetic_defects_a_smaller_scale_is_no_better_and_a_better_order_is() -> None:
     good, defects = torch.zeros(50, 2), torch.ones(50, 2)
-    stopping = EarlyStopping(good, patience=2, defects=defects)
+    stopping = EarlyStopping(good, patience=2, synthetic=defects)
     energies = [SignedSum(1.0), SignedSum(0.01), SignedSum(-1.0)]
     assert [stopping.step(energy) for energy in (energies[2], energies[0], energies[1])] == [True, True, True]
     assert stopping.best is not None and stopping.best.sign == 1.0
