@@ -1,4 +1,4 @@
-"""Where patches lie: their grid, the parts of their features that are judged by themselves, and ways between grids."""
+"""Where patches lie: their grid, the scales of their features, and ways between grids."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Scale:
-    """A part of the features that is judged by itself: so many from channel `start` on.
+    """A part of the features with an energy of its own: so many channels from `start` on.
 
     factor: patches of the grid, a side, that are one patch of this scale. Its features are dealt out among them, so
     that scales of any grid lie side by side in one array: feature n of a coarse patch is channel ⌊n / factor²⌋ of the

@@ -68,7 +68,7 @@ def package(
         [image for fit in fits for image in fit.images],
         image_digests=finished.image_digests,
         num_held_out=sum(len(fit.split.held_out) for fit in fits),
-        num_turned=sum(fit.rotated.count for fit in fits),
+        num_rotated=sum(fit.rotated.count for fit in fits),
         seed=finished.settings.seed,
         threads=threads,
         fit_seconds=time.perf_counter() - started,

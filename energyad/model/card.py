@@ -12,8 +12,8 @@ def model_card(manifest: Manifest) -> str:
     if calibration.review_threshold is not None:
         review = f"; review from {calibration.review_threshold:.6g}, for {calibration.review_rate:.2%}"
     data = f"{made.num_images} good images, {made.num_held_out} of them held out for the threshold"
-    if made.num_turned:
-        data += f", and {made.num_turned} copies turned to any direction"
+    if made.num_rotated:
+        data += f", and {made.num_rotated} rotated copies"
     return f"""# {manifest.name}
 
 An energyad anomaly detector: a frozen backbone, whitened patch features, and an energy trained with DxMI.

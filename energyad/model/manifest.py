@@ -94,7 +94,7 @@ class Provenance(_Frozen):
         num_images: good images, the held-out ones among them.
         image_digests: of the good images, by which they are known again; see `energyad.images.identity`.
         num_held_out: good images held out for the threshold.
-        num_turned: rotated copies that were fitted on.
+        num_rotated: rotated copies that were fitted on.
         data_sha256: of the good images.
         commit: of the checkout that energyad ran from; None for an installed package.
         versions: of Python and the packages that decide a fit.
@@ -107,7 +107,7 @@ class Provenance(_Frozen):
     num_images: int
     image_digests: tuple[str, ...] = ()
     num_held_out: int
-    num_turned: int = 0
+    num_rotated: int = 0
     data_sha256: str
     commit: str | None
     versions: dict[str, str]

@@ -24,12 +24,12 @@ def collect(
     *,
     image_digests: Sequence[str],
     num_held_out: int,
-    num_turned: int,
+    num_rotated: int,
     seed: int,
     threads: int | None,
     fit_seconds: float,
 ) -> Provenance:
-    """Describe a fit on these images and turned copies of them, here and now."""
+    """Describe a fit on these images and rotated copies of them, here and now."""
     return Provenance(
         seed=seed,
         threads=threads or os.cpu_count() or 1,
@@ -37,7 +37,7 @@ def collect(
         num_images=len(good_images),
         image_digests=tuple(image_digests),
         num_held_out=num_held_out,
-        num_turned=num_turned,
+        num_rotated=num_rotated,
         data_sha256=data_hash(good_images),
         commit=source_commit(),
         versions={"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},

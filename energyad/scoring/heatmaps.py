@@ -16,7 +16,7 @@ SMOOTHING_TRUNCATE = 6
 
 
 MIN_PATCH_WEIGHT = 1e-2
-"""Pixels. Of a patch that weighs less in what is judged of an image, nothing is seen there."""
+"""Pixels. A patch that weighs less than this in the region of interest is not seen there."""
 
 
 def upsampling_axes(

@@ -80,10 +80,10 @@ def test_rotation_is_found_out_or_given(program: Program, house: Path, demo_cate
     flags_by_name = {"auto": [], "on": ["--rotation", "on"], "off": ["--rotation", "off"]}
     for name, flags in flags_by_name.items():
         assert program("fit", "--images", images, "--name", name, "-q", *flags).status == 0
-    made = {name: read_manifest(house / "models" / name).provenance.num_turned for name in flags_by_name}
+    made = {name: read_manifest(house / "models" / name).provenance.num_rotated for name in flags_by_name}
     assert made["on"] > 0 and made["off"] == 0 and made["auto"] == 0  # a bottle's lamps stay where they are
     card = (house / "models" / "on" / "README.md").read_text(encoding="utf-8")
-    assert f"{made['on']} copies turned" in card
+    assert f"{made['on']} rotated copies" in card
 
 
 @pytest.mark.usefixtures("quick_fit", "no_head_graph")

@@ -283,7 +283,7 @@ def test_a_rotated_part_scores_lower_where_rotated_copies_were_fitted_on(
         )
         for rotation in ("on", "off")
     )
-    assert taught.manifest.provenance.num_turned > 0 == not_taught.manifest.provenance.num_turned
+    assert taught.manifest.provenance.num_rotated > 0 == not_taught.manifest.provenance.num_rotated
     turned = [np.rot90(image, 1).copy() for image in good_images[8:]]
     shares = np.array(
         [[each.score(part).score / each.threshold for each in (taught, not_taught)] for part in turned]
