@@ -137,7 +137,7 @@ def test_a_bad_image_is_named_and_not_blamed_on_the_backbone(tmp_path: Path) -> 
 
 
 def test_an_unknown_precision_is_refused_by_name() -> None:
-    with pytest.raises(SettingsError, match=r"precision = 'int4'.*float32, int8"):
+    with pytest.raises(SettingsError, match=r"precision = 'int4'.*float32 or int8"):
         FitSettings().with_values({"features.precision": "int4"})
 
 
