@@ -133,7 +133,6 @@ def fit_patch_energy(
             settings=settings,
             generator=generator,
             progress=progress,
-            synthetic=latents.synthetic,
             on_record=report,
         )
         members.append(factors.applied_to(trained.energy))
