@@ -42,6 +42,7 @@ def test_the_readme_fits_on_a_few_screens() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
 
+@pytest.mark.slow
 def test_every_command_and_the_python_example_of_the_readme_work(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def tiny_energyad() -> Energyad:
     return Energyad(FitSettings().with_values(small))
 
 
+@pytest.mark.slow
 def test_a_row_says_what_how_well_at_what_cost_and_where(results: Path, category: Category) -> None:
     written = [json.loads(line) for line in results.read_text().splitlines()]
     assert [row["method"] for row in written] == list(PLANTED)
@@ -99,6 +100,7 @@ def test_a_row_says_what_how_well_at_what_cost_and_where(results: Path, category
         assert {"python", "torch", "anomalib", "onnxruntime"} <= set(row["versions"])
 
 
+@pytest.mark.slow
 def test_a_cell_with_a_row_of_the_same_settings_is_not_measured_again(
     results: Path, category: Category, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +117,7 @@ def test_a_cell_with_a_row_of_the_same_settings_is_not_measured_again(
         run(category, results, "--methods", "knn", "--few-shot", "4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["knn", "knn-unsmoothed", "knn-whitened", "mahalanobis", "padim", "patchcore-0.1"]
 )
@@ -122,6 +125,7 @@ def test_a_plainly_planted_outlier_scores_highest_and_where_it_is(name: str, cat
     check_planted_outlier(open_method(name, image_size=SIZE), category)
 
 
+@pytest.mark.slow
 def test_energyad_has_the_same_sign(category: Category) -> None:
     check_planted_outlier(tiny_energyad(), category)
 
@@ -139,6 +143,7 @@ def check_planted_outlier(method: Method, category: Category) -> None:
     assert raw.heatmap[2][place].mean() > 1.3 * raw.heatmap[0][place].mean()
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_peer_whatever_was_drawn_before(category: Category) -> None:
     (pixels,) = read_batches(category.train_good[4:5], SIZE)
     heatmaps = []
@@ -165,6 +170,7 @@ def test_unknown_methods_and_unified_peers_are_refused(
     assert not (tmp_path / "rows.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_unified_fits_once_on_all_and_judges_each(category: Category, tmp_path: Path) -> None:
     other = render_demo(tmp_path, seed=3, train=4, good=2, per_flaw=1, size=SIZE, name="other")
     method = CountingMethod()
@@ -235,6 +241,7 @@ def test_a_category_without_masks_has_no_pixel_figures(category: Category) -> No
         measure(counting_cell(replace(category, test=good)), threads=1)
 
 
+@pytest.mark.slow
 def test_the_sheet_shows_every_kind_of_defect_and_every_method(results: Path, category: Category) -> None:
     shared = [
         "--results",
@@ -252,6 +259,7 @@ def test_the_sheet_shows_every_kind_of_defect_and_every_method(results: Path, ca
     assert sheet.main([*shared, "--methods", "energyad"]) == 2
 
 
+@pytest.mark.slow
 def test_settling_is_judged_on_good_images_held_out_of_training(
     category: Category, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +301,7 @@ def test_held_out_of_a_rehearsal_is_a_run_of_images_and_its_neighbours_are_not_f
     assert len(taken) >= count - len(held_out) - 2 * apart
 
 
+@pytest.mark.slow
 def test_a_change_is_judged_beside_the_default_once_and_without_test_images(
     category: Category, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

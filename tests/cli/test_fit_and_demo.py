@@ -74,6 +74,7 @@ def test_a_settings_file_that_cannot_be_used_is_named_in_one_line(
     assert is_one_line_error(program("config", "--config", "absent.toml"), "absent.toml")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_fit", "no_head_graph")
 def test_rotation_is_found_out_or_given(program: Program, house: Path, demo_category: Category) -> None:
     images = demo_category.root / "train" / "good"
@@ -170,6 +171,7 @@ def test_a_fit_that_is_stopped_leaves_the_old_model_whole(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_fit")
 def test_demo_leaves_a_model_a_sheet_and_a_page_and_says_that_it_is_synthetic(
     program: Program, house: Path, monkeypatch: pytest.MonkeyPatch
@@ -190,6 +192,7 @@ def test_demo_leaves_a_model_a_sheet_and_a_page_and_says_that_it_is_synthetic(
     assert program("score", "demo/datasets", "--model", "demo/models/synthetic_bottle").status in {0, 1}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_fit")
 def test_fit_takes_both_rates_and_a_high_one_leaves_no_review(
     program: Program, house: Path, demo_category: Category

@@ -25,6 +25,8 @@ from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scoring.prediction import Prediction
 from energyad.settings import FitSettings
 
+pytestmark = pytest.mark.slow  # fits several models
+
 LEFT = {"units": "relative", "polygons": [[[0, 0], [0.75, 0], [0.75, 1], [0, 1]]]}
 TOP = {"units": "pixels", "width": 400, "height": 100, "polygons": [[[0, 0], [400, 0], [400, 20], [0, 20]]]}
 

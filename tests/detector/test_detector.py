@@ -23,6 +23,8 @@ from energyad.fitting.category import split_images
 from energyad.model.assembly import assemble_scorer
 from energyad.runtimes.eager import EagerRuntime
 
+pytestmark = pytest.mark.slow  # fits several models
+
 SETTINGS = FitSettings().with_values(
     {
         "input.image_size": 128,

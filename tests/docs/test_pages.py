@@ -15,6 +15,7 @@ MAX_NOT_RUN = 14
 """Blocks that are marked as not run. Raise it only for what cannot be run here."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT / "docs").as_posix())
 @pytest.mark.usefixtures("workspace")
 def test_blocks_of_a_page_run_in_order(page: Path) -> None:

@@ -10,6 +10,7 @@ from benchmarks.dxdp.targets import curvatures, optimal_sampler
 from energyad.dxmi import NoiseSchedule
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dims", "equal"), [(1, True), (32, True), (128, False)])
 def test_dxdp_reaches_the_closed_form_optimum_in_any_dimension(dims: int, equal: bool):
     trainer = trainer_of(Case(dims=dims, equal=equal, method="dxdp", seed=0, iterations=250))

@@ -37,6 +37,7 @@ def spread(trainer: DxMITrainer) -> tuple[float, float]:
     return samples.mean().item(), samples.std().item()
 
 
+@pytest.mark.slow
 def test_sampler_reaches_the_boltzmann_density_of_a_held_energy():
     # q ~ exp(-E / tau) with E = 0.8 / 2 (x - 1)^2 is N(1, tau / 0.8).
     trainer = one_dimensional(0.2, energy_lr=1e-12, decay_iterations=400)
@@ -46,6 +47,7 @@ def test_sampler_reaches_the_boltzmann_density_of_a_held_energy():
     assert std == pytest.approx(0.5, rel=0.1)
 
 
+@pytest.mark.slow
 def test_game_settles_where_data_sampler_and_energy_agree():
     # E = tau (x - 1)^2 / (2 * 0.5^2) makes exp(-E / tau) the data's density: curvature tau / 0.25.
     trainer = one_dimensional(0.2, energy_lr=5e-3, energy_regularization=0.05, decay_iterations=800)
@@ -60,6 +62,7 @@ def test_game_settles_where_data_sampler_and_energy_agree():
     assert std == pytest.approx(0.5, rel=0.15)
 
 
+@pytest.mark.slow
 def test_without_entropy_the_sampler_collapses_and_with_it_it_does_not():
     spreads = {}
     for temperature in (0.0, 0.1):

@@ -184,6 +184,7 @@ def united(
     return AnomalyDetector.fit(images, categories=categories, settings=settings, threads=1)
 
 
+@pytest.mark.slow
 def test_one_model_for_several_scores_as_one_each_in_units_of_its_own(
     united: AnomalyDetector, demo_category: Category, settings: FitSettings
 ) -> None:
@@ -205,6 +206,7 @@ def test_one_model_for_several_scores_as_one_each_in_units_of_its_own(
     assert united.manifest.categories == (demo_category.name, "negative")
 
 
+@pytest.mark.slow
 def test_a_saved_model_for_several_scores_alike_on_every_engine(
     united: AnomalyDetector, demo_category: Category, tmp_path: Path
 ) -> None:
@@ -224,6 +226,7 @@ def test_a_saved_model_for_several_scores_alike_on_every_engine(
         AnomalyDetector.load(tmp_path / "three", runtime="torch")
 
 
+@pytest.mark.slow
 def test_before_it_is_exported_a_model_for_several_scores_as_its_graph_from_any_thread(
     united: AnomalyDetector, two_categories: tuple[Sequence[Path | Image.Image], Sequence[str]]
 ) -> None:
@@ -238,6 +241,7 @@ def test_before_it_is_exported_a_model_for_several_scores_as_its_graph_from_any_
         np.testing.assert_array_equal(found.category, own.category)
 
 
+@pytest.mark.slow
 def test_what_images_were_taken_for_is_counted_and_told(
     united: AnomalyDetector, fitted_detector: AnomalyDetector, demo_category: Category
 ) -> None:

@@ -239,6 +239,7 @@ def mean_decides_of(channels: int) -> Any:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:only")
 @pytest.mark.parametrize("categories", [None, ["one", "two"] * 4])
 def test_a_model_of_scales_survives_its_folder_and_scores_alike_on_every_engine(

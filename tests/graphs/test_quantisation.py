@@ -16,6 +16,8 @@ from energyad.images.reading import write_png
 from energyad.model.assembly import assemble_scorer
 from energyad.model.folder import BACKBONE_FILE, GRAPH_FILE
 
+pytestmark = pytest.mark.slow  # fits several models
+
 SIZE = 128
 SETTINGS = FitSettings().with_values(
     {

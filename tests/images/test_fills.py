@@ -14,6 +14,7 @@ from energyad.images.reading import decode_image
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="fills are the GNU C library's")
 
 
+@pytest.mark.slow
 def test_damaged_files_decode_to_the_same_pixels_whatever_fresh_memory_holds() -> None:
     counts = compare_fills(seed=2, first=0, count=600)
     clean = replace(counts, foreign=0, crashed=0, differing=0, slow=0, large=0, examples=[])

@@ -207,6 +207,7 @@ def test_lines_of_the_score_command_are_read_too(
     assert line.observation == statistics.PartStatistics(prediction.score)
 
 
+@pytest.mark.slow
 def test_a_watcher_killed_at_random_moments_notes_every_file_once(tmp_path: Path) -> None:
     found = run_with_kills(STUB, tmp_path, files=80, kills=3, seed=3)
     assert (found.lost, found.twice, found.wrong) == (0, 0, 0)

@@ -22,6 +22,7 @@ from energyad.model.folder import BACKBONE_FILE, GRAPH_FILE, HEAD_FILE
 from energyad.settings import FitSettings
 
 pytestmark = [
+    pytest.mark.slow,  # fits
     pytest.mark.usefixtures("no_head_graph"),  # the scorer is made of tensors
     pytest.mark.filterwarnings("ignore:only"),
 ]

@@ -8,6 +8,7 @@ from benchmarks.service.load import measure
 from energyad.data.datasets import Category
 
 
+@pytest.mark.slow
 def test_more_than_the_capacity_and_an_end_under_load(model_folder: Path, demo_category: Category) -> None:
     images = [item.path for item in demo_category.test[:6]]
     found = measure(model_folder, images, seconds=2, times=4, queue=8, threads=1)

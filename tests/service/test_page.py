@@ -25,9 +25,12 @@ from energyad.service.settings import ServiceSettings
 
 KEY = "0123456789abcdef"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium here: apt-get install chromium, or put one on the PATH"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium here: apt-get install chromium, or put one on the PATH"
+    ),
+]
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
