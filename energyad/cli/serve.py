@@ -85,6 +85,8 @@ def serve(
     folders = [find_model(name) for name in names]
     load = functools.partial(AnomalyDetector.load, threads=threads)
     detectors = [load(folder) for folder in folders]
+    for detector in detectors:
+        detector.check()
     folder_of = dict(zip((detector.name for detector in detectors), folders, strict=True))
     app = create_app(detectors, settings, load=lambda name: load(folder_of[name]))
     with server.listen(host, port) as listening:

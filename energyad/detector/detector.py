@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import length_hint
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage
-from energyad.errors import ImageError, ModelError, SettingsError
+from energyad.errors import EnergyadError, ImageError, ModelError, SettingsError
 from energyad.extras import require
 from energyad.images import reading
 from energyad.images.prefetch import batches, ordered_map
@@ -23,7 +24,8 @@ from energyad.images.reading import DEFAULT_MAX_PIXELS, ImageLike
 from energyad.model.folder import GRAPH_FILE, open_model, save_model
 from energyad.model.manifest import Manifest
 from energyad.model.statistics import measure_batch
-from energyad.runtimes import Runtime, open_runtime, tuning
+from energyad.runtimes import RUNTIMES, Runtime, open_runtime, tuning
+from energyad.runtimes.plan import Plan, available_threads
 from energyad.scoring.prediction import Prediction, predict
 from energyad.scoring.results import ModelReference
 
@@ -37,7 +39,12 @@ if TYPE_CHECKING:
 class AnomalyDetector:
     """A fitted detector: `AnomalyDetector.load("models/bottle").score("part.png").is_anomalous`.
 
-    Safe to call from several threads.
+    Safe to call from several threads, and from several processes: it can be pickled, and after a fork it opens its
+    runtime anew, as the threads of an engine stay behind in the parent.
+
+    Example:
+        >>> with ProcessPoolExecutor() as pool:
+        ...     predictions = list(pool.map(detector.score, paths))
     """
 
     def __init__(self, manifest: Manifest, contents: Mapping[str, bytes], runtime: Runtime) -> None:
@@ -45,6 +52,37 @@ class AnomalyDetector:
         self.contents = dict(contents)
         self.runtime = runtime
         self.calibration = manifest.calibration
+
+    @property
+    def runtime(self) -> Runtime:
+        """The engine that scores, with the model loaded; each process has its own."""
+        if self._runtime_process != os.getpid():
+            runtime = self._runtime
+            self.runtime = _reopen(runtime.name, runtime.plan, self.manifest, self.contents)
+        return self._runtime
+
+    @runtime.setter
+    def runtime(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._runtime_process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the manifest, the contents and the choice of an engine: sessions cannot leave their process."""
+        runtime = self._runtime
+        if runtime.name not in RUNTIMES:
+            raise TypeError(
+                f"a detector on runtime '{runtime.name}' cannot be pickled; use one that `load` opens"
+            )
+        return {
+            "manifest": self.manifest,
+            "contents": self.contents,
+            "runtime": (runtime.name, runtime.plan),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the same engine under the same plan."""
+        manifest, contents = state["manifest"], state["contents"]
+        AnomalyDetector.__init__(self, manifest, contents, _reopen(*state["runtime"], manifest, contents))
 
     @classmethod
     def fit(
@@ -152,6 +190,35 @@ class AnomalyDetector:
     def input_shape(self) -> tuple[int, int]:
         """Height and width that images are squeezed to: the network's square, or what its tiles cover together."""
         return self.manifest.input.shape
+
+    def check(self) -> None:
+        """Score one made-up image, which proves that manifest and graph belong together.
+
+        For whatever replaces a model that works.
+
+        Raises:
+            ModelError: The image cannot be scored, or the result has another shape or is not finite.
+        """
+        height, width = self.input_shape
+        pixels = (np.arange(height * width * 3) % 256).astype(np.uint8).reshape(1, height, width, 3)
+        try:
+            raw = self.runtime.run(pixels)
+        except EnergyadError:
+            raise
+        except Exception as error:  # engines derive theirs from nothing more precise
+            raise ModelError(
+                f"model '{self.name}': cannot score an image ({_first_line(error)}); {_REMEDY}"
+            ) from error
+        if raw.score.shape != (1,) or raw.heatmap.shape != (1, height, width):
+            raise ModelError(
+                f"model '{self.name}': gives a heatmap of {raw.heatmap.shape} for {height}x{width} pixels; {_REMEDY}"
+            )
+        if not (np.isfinite(raw.score).all() and np.isfinite(raw.heatmap).all()):
+            raise ModelError(f"model '{self.name}': gives scores that are not finite; {_REMEDY}")
+        if (raw.category is None) != (not self.manifest.categories):
+            raise ModelError(
+                f"model '{self.name}': its graph and its manifest differ in categories; {_REMEDY}"
+            )
 
     def prepare(self, count: int | None = None) -> None:
         """Measure, in about a second, which batch size and threads score fastest here, and keep that for next time.
@@ -288,6 +355,13 @@ class AnomalyDetector:
         ]
 
 
+_REMEDY = "fit the model again or restore it"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def _runtime_of_quantised(runtime: str, name: str) -> str:
     """ONNX Runtime, which fitted it.
 
@@ -301,7 +375,20 @@ def _runtime_of_quantised(runtime: str, name: str) -> str:
     return "onnxruntime"
 
 
-def _open(runtime: str, manifest: Manifest, contents: Mapping[str, bytes], *, threads: int | None) -> Runtime:
+def _reopen(runtime: str, plan: Plan, manifest: Manifest, contents: Mapping[str, bytes]) -> Runtime:
+    """Open in this process what another one had open."""
+    threads = plan.allowed if plan.allowed != available_threads() else None
+    return _open(runtime, manifest, contents, threads=threads, plan=plan)
+
+
+def _open(
+    runtime: str,
+    manifest: Manifest,
+    contents: Mapping[str, bytes],
+    *,
+    threads: int | None,
+    plan: Plan | None = None,
+) -> Runtime:
     def assemble() -> Scorer:
         from energyad.model.assembly import assemble_scorer  # torch and timm, which other runtimes do without
 
@@ -310,4 +397,4 @@ def _open(runtime: str, manifest: Manifest, contents: Mapping[str, bytes], *, th
     if manifest.is_quantised:
         runtime = _runtime_of_quantised(runtime, manifest.name)
     tiles = manifest.input.tiles.count
-    return open_runtime(runtime, contents[GRAPH_FILE], assemble, threads=threads, tiles=tiles)
+    return open_runtime(runtime, contents[GRAPH_FILE], assemble, threads=threads, tiles=tiles, plan=plan)

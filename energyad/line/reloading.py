@@ -15,7 +15,8 @@ class ReloadingDetector:
 
     Args:
         folder: The model folder.
-        load: Loads it. Raises ModelError.
+        load: Loads it. Raises ModelError. What it gives must score an image before it is used, see
+            `AnomalyDetector.check`.
         on_reload: Called with each new detector.
         on_error: Called with the reason that the folder cannot be loaded, once for each reason; the old detector
             stays in use.
@@ -41,14 +42,14 @@ class ReloadingDetector:
             self._read_version()
         )  # before it is loaded: what comes in between is seen the next time
         self._reason = ""
-        self._detector = load(folder)
+        self._detector = self._load_checked()
 
     def __call__(self) -> AnomalyDetector:
         """Return the detector of the folder as it is now."""
         version = self._read_version()
         if version not in (None, self._version):
             try:
-                self._detector = self._load(self._folder)
+                self._detector = self._load_checked()
             except ModelError as error:
                 if str(error) != self._reason:
                     self._on_error(error)
@@ -57,6 +58,11 @@ class ReloadingDetector:
                 self._version, self._reason = version, ""
                 self._on_reload(self._detector)
         return self._detector
+
+    def _load_checked(self) -> AnomalyDetector:
+        detector = self._load(self._folder)
+        detector.check()
+        return detector
 
     def _read_version(self) -> tuple[int, int] | None:
         try:

@@ -10,8 +10,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-Size: TypeAlias = Annotated[int, Field(ge=1)]
-Count: TypeAlias = Annotated[int, Field(ge=0)]
+MAX_SIZE = 1 << 24
+"""Of any one axis; larger networks have no use here and would take all memory before their tensors are looked at."""
+Size: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SIZE)]
+Count: TypeAlias = Annotated[int, Field(ge=0, le=MAX_SIZE)]
 Precision: TypeAlias = Literal["float32", "int8"]
 
 

@@ -1,19 +1,27 @@
 """The model folder: safetensors and JSON with a hash for each file. Loading one can run no code.
 
-`model.json` is the manifest; it names every other file with its SHA-256. A model is written to a temporary folder
-beside its place and renamed, so a reader sees the old model or the new one, never half of either.
+`model.json` is the manifest; it names every other file with its SHA-256, and itself carries the SHA-256 of its values.
+These hashes find accidents: a damaged disk, a copy in part, an edit by hand. They are no signature: whoever can write
+the folder can write new ones. A model is written to a temporary folder beside its place and renamed, so a reader sees
+the old model or the new one, never half of either.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -21,7 +29,16 @@ from energyad.errors import ModelError, SettingsError, first_validation_error
 from energyad.model.manifest import SCHEMA_VERSION, Manifest
 
 MANIFEST = "model.json"
+DIGEST = "sha256"
+"""Field of `model.json` with the hash of all others."""
 DEFAULT_FOLDER = Path("models")
+MAX_FILE_BYTES: Final = 4 << 30
+"""A larger file is no part of a model."""
+MAX_MANIFEST_BYTES: Final = 64 << 20
+ATTEMPTS: Final = 5
+"""Of a load beside saves, and of a save beside loads that undo its first rename."""
+LEFT_OVER_AFTER: Final = 3600.0
+"""Seconds after which a temporary folder belongs to no save any more; a minute where its process has ended."""
 
 
 def save_model(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
@@ -32,11 +49,15 @@ def save_model(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) 
     folder = folder.absolute()
     require_place(folder)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    text = manifest.replace(files=hashes).model_dump_json(indent=2) + "\n"
+    values = with_digest(json.loads(manifest.replace(files=hashes).model_dump_json()))
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    _require_readable_sizes(folder, {**contents, MANIFEST: text.encode()})
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        _remove_leftovers(folder)
+        prefix = f".{folder.name}.{os.getpid()}-{_host()}-"
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=folder.parent))
         for name, content in {**contents, MANIFEST: text.encode()}.items():
             _write_through(temporary / name, content)
         temporary.chmod(0o755)
@@ -57,7 +78,7 @@ def require_place(folder: Path) -> None:
         raise ModelError(f"{folder}: exists and is no model; give another --output")
     present = next(parent for parent in folder.parents if parent.exists())
     try:  # permissions do not tell all: mounts are read-only, quotas full
-        tempfile.TemporaryDirectory(dir=present, prefix=f".{folder.name}.").cleanup()
+        tempfile.TemporaryDirectory(dir=present, prefix=f".{folder.name}.", suffix=".tmp").cleanup()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ModelError(f"{folder}: cannot be written ({reason}); give another --output") from error
@@ -66,10 +87,17 @@ def require_place(folder: Path) -> None:
 def replace_folder(new: Path, place: Path) -> None:
     """Move `new` to `place`; what was there is put aside first and removed last, and `recover` undoes a half move."""
     aside = _aside(place)
-    if place.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-        place.rename(aside)
-    new.rename(place)
+    for attempt in range(ATTEMPTS):
+        try:
+            if place.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+                place.rename(aside)
+            new.rename(place)
+            break
+        except OSError as error:  # a reader put the old folder back in between, or another save was first
+            undone = error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) and new.exists()
+            if not undone or attempt == ATTEMPTS - 1:
+                raise
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -77,30 +105,53 @@ def recover(folder: Path) -> None:
     """Put the old model back where a save was killed between its two renames."""
     aside = _aside(folder)
     if not folder.exists() and aside.exists():
+        time.sleep(0.05)  # a save that is alive is done by then
         with contextlib.suppress(OSError):
-            aside.rename(folder)
+            if not folder.exists():
+                aside.rename(folder)
+
+
+def with_digest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a manifest with the SHA-256 of their canonical JSON.
+
+    Args:
+        values: As JSON has them; a digest among them is left out.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    rest = {name: value for name, value in values.items() if name != DIGEST}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return {**rest, DIGEST: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a model folder. Raises ModelError where there is none, or none that this version can read."""
-    recover(folder)
+    """Read the manifest of a model folder.
+
+    Raises:
+        ModelError: There is none, it was altered, or this version cannot read it.
+    """
     path = folder / MANIFEST
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(_read_manifest_bytes(folder))
     except FileNotFoundError as error:
         raise ModelError(
             f"{folder}: no model here ({MANIFEST} is missing); see `energyad models`, or fit one"
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle, brackets too deep
         raise ModelError(
             f"{path}: cannot be read ({type(error).__name__}); fit the model again or restore it"
         ) from error
-    version = values.get("schema_version", SCHEMA_VERSION) if isinstance(values, dict) else SCHEMA_VERSION
+    if not isinstance(values, dict):
+        raise ModelError(f"{path}: not a valid manifest (no object); fit the model again or restore it")
+    version = values.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         raise ModelError(
             f"{path}: schema {version}, and this program reads schema {SCHEMA_VERSION} alone; "
             "use the energyad that wrote it, or fit the model again"
         )
+    _check_digest(path, values)
+    del values[DIGEST]
     try:
         return Manifest.model_validate(values)
     except SettingsError as error:  # of a dataclass that checks what no bound of a field says
@@ -111,30 +162,61 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def problems(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """One line for each file that is missing or not the one that was written."""
-    for name, digest in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            yield _missing(path)
-        elif file_hash(path) != digest:
-            yield _altered(path)
+    """Yield one line for each file that is missing or not the one that was written."""
+    lines = list(_problems(folder, manifest))
+    if lines:
+        with contextlib.suppress(ModelError):
+            open_model(folder)
+            return  # it was saved anew since its manifest was read
+    yield from lines
 
 
 def open_model(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest and the files' contents; what was hashed is what is returned.
+    """Read the manifest and the files' contents; what was hashed is what is returned.
 
-    Raises ModelError naming the first file that is missing or altered.
+    A model that is saved meanwhile is read again.
+
+    Raises:
+        ModelError: The first file that is missing, altered or no regular file of the folder.
     """
-    manifest = read_manifest(folder)
-    contents = {}
-    for name, digest in manifest.files.items():
+    for attempt in range(ATTEMPTS):
+        before = _identity(folder)
         try:
-            contents[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise ModelError(_missing(folder / name)) from error
-        if hashlib.sha256(contents[name]).hexdigest() != digest:
-            raise ModelError(_altered(folder / name))
-    return manifest, contents
+            manifest = read_manifest(folder)
+            return manifest, {
+                name: _verified(folder, name, digest) for name, digest in manifest.files.items()
+            }
+        except ModelError:
+            if before == _identity(folder) or attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def read_regular_file(folder: Path, name: str, *, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Read a regular file of the folder, at once or not at all: pipes and devices are not waited for.
+
+    Raises:
+        ModelError: It is no regular file, a link out of the folder, or longer than `limit` bytes.
+        OSError: It is missing or cannot be read.
+    """
+    path = folder / name
+    real = path.resolve(strict=True)
+    if not real.is_relative_to(folder.resolve()):
+        raise ModelError(f"{path}: refused: a link out of the folder; put the file itself there")
+    flags = (
+        os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    )
+    kind = real.stat().st_mode
+    if not stat.S_ISREG(kind):  # before it is opened: to open a device may already do something
+        raise ModelError(f"{path}: refused: not a regular file; restore it or fit the model again")
+    with os.fdopen(os.open(real, flags), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelError(f"{path}: refused: not a regular file; restore it or fit the model again")
+        content = file.read(limit + 1) if status.st_size <= limit else b""
+    if max(status.st_size, len(content)) > limit:
+        raise ModelError(f"{path}: refused: larger than {limit:,} bytes; restore it or fit the model again")
+    return content
 
 
 def find_model(name: str | Path | None, *, root: Path = DEFAULT_FOLDER) -> Path:
@@ -167,16 +249,102 @@ def _present(root: Path) -> str:
     return f"in {root}/: {names}" if names else f"{root}/ holds none; make one with `energyad fit`"
 
 
+def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    for name, digest in manifest.files.items():
+        try:
+            _verified(folder, name, digest)
+        except ModelError as error:
+            yield str(error)
+
+
+def _verified(folder: Path, name: str, digest: str) -> bytes:
+    path = folder / name
+    try:
+        content = read_regular_file(folder, name)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other
+        raise ModelError(f"{path}: missing or unreadable; restore it or fit the model again") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ModelError(
+            f"{path}: altered since it was written (its SHA-256 differs); restore it or fit the model again"
+        )
+    return content
+
+
+def _read_manifest_bytes(folder: Path) -> bytes:
+    """The manifest's text; waits where a save is between its two renames."""
+    for _ in range(ATTEMPTS):
+        recover(folder)
+        with contextlib.suppress(FileNotFoundError):
+            return read_regular_file(folder, MANIFEST, limit=MAX_MANIFEST_BYTES)
+        if not _aside(folder).exists() and not (folder / MANIFEST).exists():
+            break
+    return read_regular_file(folder, MANIFEST, limit=MAX_MANIFEST_BYTES)
+
+
+def _check_digest(path: Path, values: Mapping[str, Any]) -> None:
+    try:
+        expected = with_digest(values)[DIGEST]
+    except ValueError as error:
+        raise ModelError(
+            f"{path}: a number in it is not finite; restore it or fit the model again"
+        ) from error
+    if values.get(DIGEST) != expected:
+        reason = "its SHA-256 differs" if DIGEST in values else "its SHA-256 is missing"
+        raise ModelError(
+            f"{path}: altered since it was written ({reason}); restore it or fit the model again"
+        )
+
+
+def _identity(folder: Path) -> tuple[int, int, int] | None:
+    """What differs once another manifest is in place."""
+    try:
+        status = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+def _require_readable_sizes(folder: Path, contents: Mapping[str, bytes]) -> None:
+    for name, content in contents.items():
+        limit = MAX_MANIFEST_BYTES if name == MANIFEST else MAX_FILE_BYTES
+        if len(content) > limit:
+            raise ModelError(
+                f"{folder / name}: {len(content):,} bytes are more than a model may have ({limit:,})"
+            )
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove temporary folders of saves that were killed."""
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.(?:(\d+)-([0-9a-f]{{8}})-)?[a-z0-9_]{{8}}\.tmp")
+    for path in folder.parent.iterdir():
+        match = pattern.fullmatch(path.name)
+        if match is None or path.is_symlink() or not path.is_dir():
+            continue
+        with contextlib.suppress(OSError):
+            age = time.time() - max(entry.stat().st_mtime for entry in (path, *path.iterdir()))
+            ended = match[1] is not None and match[2] == _host() and not _is_running(int(match[1]))
+            if age > (60 if ended else LEFT_OVER_AFTER):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # elsewhere a signal of 0 is not just a question
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _aside(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.old"
-
-
-def _missing(path: Path) -> str:
-    return f"{path}: missing or unreadable; restore it or fit the model again"
-
-
-def _altered(path: Path) -> str:
-    return f"{path}: altered since it was written (its SHA-256 differs); restore it or fit the model again"
 
 
 def _write_through(path: Path, content: bytes) -> None:

@@ -12,14 +12,14 @@ from energyad.dxmi.health import TrainingHealth
 from energyad.features.backbone_spec import BackboneSpec
 from energyad.images.tiling import Tiles
 from energyad.model.architecture import Architecture
-from energyad.scoring.calibration import Calibration
+from energyad.scoring.calibration import Calibration, Energy
 
 SCHEMA_VERSION: Final = 1
 
 
 class _Frozen(BaseModel):
     # Dataclasses do not validate themselves, so a manifest does it for those that it is given.
-    model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
+    model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always", allow_inf_nan=False)
 
 
 class RoiSpec(_Frozen):
@@ -48,12 +48,12 @@ class InputSpec(_Frozen):
         white_level: of 16-bit images whose camera has fewer bits; None for the full range.
     """
 
-    image_size: int = Field(ge=32)
+    image_size: int = Field(ge=32, le=8192)
     tiles: Tiles = Tiles()
     colour_order: str = "RGB"
     dtype: str = "uint8"
     resize: str = "the whole image, squeezed to a square"
-    white_level: int | None = None
+    white_level: int | None = Field(default=None, ge=1, le=65535)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -74,14 +74,14 @@ class PartStatistics:
         category: that the part was recognised as; None in a model of one category.
     """
 
-    score: float
+    score: Energy
     brightness: float | None = None
     contrast: float | None = None
     sharpness: float | None = None
     heatmap_mean: float | None = None
     category: str | None = None
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Provenance(_Frozen):
@@ -103,11 +103,11 @@ class Provenance(_Frozen):
 
     seed: int
     threads: int
-    fit_seconds: float
-    num_images: int
+    fit_seconds: float = Field(ge=0)
+    num_images: int = Field(ge=0)
     image_digests: tuple[str, ...] = ()
-    num_held_out: int
-    num_rotated: int = 0
+    num_held_out: int = Field(ge=0)
+    num_rotated: int = Field(default=0, ge=0)
     data_sha256: str
     commit: str | None
     versions: dict[str, str]
@@ -151,7 +151,7 @@ class Manifest(_Frozen):
     provenance: Provenance
     history: list[dict[str, Any]] = Field(default_factory=list)
     training_health: tuple[TrainingHealth, ...] = ()
-    files: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict, max_length=64)
 
     def replace(self, **changes: Any) -> Self:
         """Return the same manifest with other values, validated whole.
@@ -176,3 +176,10 @@ class Manifest(_Frozen):
             if Path(name).name != name or name in {"", ".", ".."}:
                 raise ValueError(f"'{name}' is not a plain file name")
         return files
+
+    @field_validator("calibration")
+    @classmethod
+    def _review_below_reject(cls, calibration: Calibration) -> Calibration:
+        if calibration.lowest_threshold > calibration.threshold:
+            raise ValueError("the review threshold is above the threshold")
+        return calibration

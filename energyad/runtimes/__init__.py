@@ -12,6 +12,7 @@ from energyad.extras import is_installed, require
 from energyad.runtimes.interface import BatchScorer, RawScores, Runtime
 
 if TYPE_CHECKING:
+    from energyad.runtimes.plan import Plan
     from energyad.scoring.scorer import Scorer
 
 __all__ = ["RUNTIMES", "VISIBLE_CARDS", "BatchScorer", "RawScores", "Runtime", "has_cuda", "open_runtime"]
@@ -27,11 +28,13 @@ def open_runtime(
     *,
     threads: int | None = None,
     tiles: int = 1,
+    plan: Plan | None = None,
 ) -> Runtime:
     """Load a model on the engine of that name (of `RUNTIMES`), under the plan kept for this machine or the default one.
 
     auto: PyTorch where there is a CUDA device, else ONNX Runtime. graph: ONNX; assemble: gives the module, called for
-    PyTorch only. threads: all cores by default. tiles: of an image; the more, the fewer images a call. Raises
+    PyTorch only. threads: all cores by default. tiles: of an image; the more, the fewer images a call. plan: instead of
+    the kept or default one. Raises
     SettingsError for an unknown name, MissingExtraError for a missing package, ModelError for a bad graph.
     """
     from energyad.runtimes import tuning
@@ -40,7 +43,7 @@ def open_runtime(
         raise SettingsError(f"runtime '{name}': choose among {', '.join(RUNTIMES)}")
     if name == "auto":
         name = "torch" if has_cuda() else "onnxruntime"
-    plan = tuning.plan_for(name, graph, threads=threads, tiles=tiles)
+    plan = plan or tuning.plan_for(name, graph, threads=threads, tiles=tiles)
     if name == "openvino":
         from energyad.runtimes.openvino import OpenVinoRuntime
 

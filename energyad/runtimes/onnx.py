@@ -11,6 +11,7 @@ import onnxruntime
 
 from energyad.errors import ModelError
 from energyad.graphs.inspection import check_graph
+from energyad.runtimes.forks import keep_in_forks
 from energyad.runtimes.interface import RawScores
 from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
 
@@ -51,6 +52,7 @@ class OnnxFeatures:
         self.plan = default_plan(threads)
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self._session = open_session(model, threads=self.plan.threads)
+        keep_in_forks(self)
         self._free = BoundedSemaphore(self.plan.concurrency)
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, "b c g g"]:
@@ -68,6 +70,7 @@ class OnnxRuntime:
         self.plan = plan or default_plan(threads)
         self._model = model
         self._session = open_session(model, threads=self.plan.threads)
+        keep_in_forks(self)
         self._calls = ConcurrentCalls(self._infer, self.plan)
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:

@@ -11,6 +11,7 @@ import numpy as np
 from energyad.errors import ModelError
 from energyad.extras import require
 from energyad.graphs.inspection import check_graph
+from energyad.runtimes.forks import keep_in_forks
 from energyad.runtimes.interface import RawScores
 from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
 
@@ -27,6 +28,7 @@ class OpenVinoRuntime:
         self.plan = plan or default_plan(threads)
         self._graph = graph
         self._compiled = compile_graph(graph, self.plan)
+        keep_in_forks(self)
         self._calls = ConcurrentCalls(self._infer, self.plan)
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:

@@ -6,16 +6,27 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from energyad.errors import SettingsError
 from energyad.scoring.distributions import student_quantile
 
 Method: TypeAlias = Literal["conformal", "prediction limit"]
 Verdict: TypeAlias = Literal["ok", "review", "ng"]
+MAX_ENERGY = float(np.finfo(np.float32).max)
+"""No score is higher, so a threshold above it would reject nothing."""
+Energy: TypeAlias = Annotated[float, Field(ge=0, lt=MAX_ENERGY, allow_inf_nan=False)]
+Rate: TypeAlias = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+
+
+def _require_ascending(scores: tuple[float, ...]) -> tuple[float, ...]:
+    if any(first > second for first, second in pairwise(scores)):
+        raise ValueError("scores must be in ascending order")
+    return scores
 
 
 @dataclass(frozen=True)
@@ -29,12 +40,12 @@ class Calibration:
     those of the fit.
     """
 
-    threshold: float
-    false_reject_rate: float
+    threshold: Energy
+    false_reject_rate: Rate
     method: Method
-    good_scores: Annotated[tuple[float, ...], Field(min_length=1)]
-    review_threshold: float | None = None
-    review_rate: float | None = None
+    good_scores: Annotated[tuple[Energy, ...], Field(min_length=1), AfterValidator(_require_ascending)]
+    review_threshold: Energy | None = None
+    review_rate: Rate | None = None
     review_method: Method | None = None
     created: str | None = None
     data_sha256: str | None = None

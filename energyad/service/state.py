@@ -62,7 +62,7 @@ class ServiceState:
         """Load a model again, in the worker's thread: between two images.
 
         Raises:
-            RequestError: 409 where it cannot be loaded; the old one stays.
+            RequestError: 409 where it cannot be loaded or scores no image; the old one stays.
         """
         old = self.session(name)
         if self.load is None:
@@ -71,6 +71,7 @@ class ServiceState:
             )
         try:
             detector = self.load(name)
+            detector.check()
         except ModelError as error:
             raise RequestError(409, f"the old model stays: {error}") from None
         if detector.name != name:

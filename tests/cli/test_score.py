@@ -18,6 +18,7 @@ from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.detector.export import export_model
 from energyad.images.reading import read_image, resize
+from energyad.model.folder import with_digest
 from energyad.scoring.calibration import benjamini_hochberg
 from energyad.scoring.results import ImageResult, scored_result
 
@@ -159,7 +160,7 @@ def test_parts_for_review_alone_are_status_0_and_said(
     score = fitted_detector.score(highest).score
     manifest = json.loads((house / "models" / fitted_detector.name / "model.json").read_text())
     manifest["calibration"] |= {"threshold": score, "review_threshold": score * 0.99, "review_rate": 0.5}
-    (house / "models" / fitted_detector.name / "model.json").write_text(json.dumps(manifest))
+    (house / "models" / fitted_detector.name / "model.json").write_text(json.dumps(with_digest(manifest)))
     outcome = program("score", highest)
     assert outcome.status == 0 and outcome.out.splitlines()[1].split()[2] == "review"
     assert "0 of 1 images above the threshold" in outcome.err and "1 for review" in outcome.err

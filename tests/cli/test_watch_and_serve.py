@@ -16,6 +16,7 @@ from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.detector.recalibration import recalibrate
 from energyad.line.journal import read_journal
+from energyad.model.folder import with_digest
 
 from .outcome import Program, is_one_line_error
 
@@ -57,7 +58,7 @@ def test_watch_ends_with_status_0_when_told_and_says_where_the_line_drifts(
 ) -> None:
     place = house / "models" / fitted_detector.name / "model.json"
     darker = [{"score": i / 1e6, "brightness": 10.0 + i} for i in range(20)]
-    place.write_text(json.dumps({**json.loads(place.read_text()), "good_parts": darker}))
+    place.write_text(json.dumps(with_digest({**json.loads(place.read_text()), "good_parts": darker})))
     for copy in range(2):
         shutil.copytree(demo_category.root / "train" / "good", house / "incoming" / str(copy))
 
@@ -123,7 +124,7 @@ def test_drift_is_status_1_and_says_what_to_do_where_the_line_has_shifted(
 ) -> None:
     manifest = json.loads((house / "models" / fitted_detector.name / "model.json").read_text())
     manifest["good_parts"] = [{"score": 0.1 + i / 1000, "brightness": 90.0 + i} for i in range(30)]
-    (house / "models" / fitted_detector.name / "model.json").write_text(json.dumps(manifest))
+    (house / "models" / fitted_detector.name / "model.json").write_text(json.dumps(with_digest(manifest)))
     line = json.loads(program("score", demo_category.test[0].path, "--json", "--no-csv").out)
 
     def results(name: str, shift: float) -> str:

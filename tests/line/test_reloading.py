@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from energyad.data.datasets import Category
@@ -64,3 +65,36 @@ def test_what_is_replaced_while_it_is_loaded_is_not_missed(
     loads: list[AnomalyDetector] = []
     followed = ReloadingDetector(folder, load)
     assert followed() is loads[1] and followed() is loads[1]
+
+
+@pytest.mark.parametrize("side", [64, 96])
+def test_a_manifest_that_does_not_fit_its_graph_replaces_no_model(
+    folder: Path, fitted_detector: AnomalyDetector, demo_category: Category, side: int
+) -> None:
+    said: list[ModelError] = []
+    followed = ReloadingDetector(folder, AnomalyDetector.load, on_error=said.append)
+    first = followed()
+    manifest = fitted_detector.manifest
+    wrong = manifest.replace(input=manifest.input.model_copy(update={"image_size": side}))
+    AnomalyDetector(wrong, fitted_detector.contents, fitted_detector.runtime).save(folder)
+    assert followed() is first and len(said) == 1
+    assert followed().score(demo_category.test[0].path).score > 0
+    with pytest.raises(ModelError, match="cannot score an image"):
+        ReloadingDetector(folder, AnomalyDetector.load)
+
+
+def test_a_model_whose_scores_are_not_finite_is_refused_by_its_check(
+    fitted_detector: AnomalyDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted_detector.check()
+    run = fitted_detector.runtime.run
+    monkeypatch.setattr(
+        fitted_detector.runtime, "run", lambda x: run(x)._replace(score=run(x).score * np.nan)
+    )
+    with pytest.raises(ModelError, match="not finite"):
+        fitted_detector.check()
+    monkeypatch.setattr(
+        fitted_detector.runtime, "run", lambda x: run(x)._replace(heatmap=run(x).heatmap[:, 1:])
+    )
+    with pytest.raises(ModelError, match="gives a heatmap of"):
+        fitted_detector.check()

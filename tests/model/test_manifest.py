@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
 
 def edit(folder: Path, **changes: object) -> None:
     path = folder / model_folder.MANIFEST
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(model_folder.with_digest(json.loads(path.read_text()) | changes)))
 
 
 def test_what_is_saved_is_what_is_opened(folder: Path) -> None:
