@@ -82,7 +82,8 @@ class AnomalyDetector:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open the same engine under the same plan."""
         manifest, contents = state["manifest"], state["contents"]
-        AnomalyDetector.__init__(self, manifest, contents, _reopen(*state["runtime"], manifest, contents))
+        runtime, plan = state["runtime"]
+        AnomalyDetector.__init__(self, manifest, contents, _reopen(runtime, plan, manifest, contents))
 
     @classmethod
     def fit(
