@@ -193,6 +193,16 @@ def test_loads_beside_saves_give_one_model_or_the_other_and_saves_succeed(folder
         (".gasket.precious.notes.tmp", 4000, True),
         (".washer.abcd1234.tmp", 4000, True),
     ],
+    ids=[
+        "old",
+        "young",
+        "of-a-dead-process",
+        "of-one-just-dead",
+        "of-this-one",
+        "of-another-machine",
+        "notes",
+        "of-another-model",
+    ],
 )
 def test_a_save_removes_what_killed_saves_left_and_nothing_else(
     folder: Path, name: str, age: float, stays: bool
