@@ -73,7 +73,7 @@ def test_commands_of_the_base_install_work_without_any_extra(
         ["evaluate", *category, *model],
         ["evaluate", "--synthetic", good, *model, "--per-image", "1"],
         ["models", str(model_folder.parent)],
-        ["calibrate", good, *model],
+        ["calibrate", str(demo_category.root / "test" / "good"), *model],
     ]
     outcomes, _ = run_without((*HEAVY, *SERVICE, "openvino"), commands, tmp_path)
     for command, (status, messages) in zip(commands, outcomes, strict=True):

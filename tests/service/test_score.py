@@ -174,10 +174,10 @@ def test_a_recalibrated_model_is_taken_up_and_a_damaged_one_is_not(
             return without_name(client.post("/v1/score", files={"file": defective.read_bytes()}).json())
 
         old, address = served(), f"/v1/models/{detector.name}/reload"
-        good = str(demo_category.root / "train" / "good")
-        assert run.invoke(program, ["calibrate", good, "--model", str(folder), "--quiet"]).exit_code == 0
+        good = demo_category.root / "test" / "good"
+        assert run.invoke(program, ["calibrate", str(good), "--model", str(folder), "--quiet"]).exit_code == 0
         assert served() == old
-        assert client.post(address).json()["good_parts"] == len(demo_category.train_good)
+        assert client.post(address).json()["good_parts"] == len(list(good.iterdir()))
         printed = run.invoke(program, ["score", str(defective), "-m", str(folder), "--json", "--no-csv"])
         assert served() == without_name(json.loads(printed.stdout))
         assert served()["threshold"] != old["threshold"] and served()["p_value"] != old["p_value"]
