@@ -70,7 +70,9 @@ def distinct_images(
         workers: Images that are read at once.
     """
     check = functools.partial(check_image, white_level=white_level)
-    facts = list(ordered_map(check, good_images, workers=workers))
+    with warnings.catch_warnings():  # said once, when features are extracted; threads share the filters
+        warnings.simplefilter("ignore")
+        facts = list(ordered_map(check, good_images, workers=workers))
     first: dict[str, int] = {}
     kept = []
     for index, fact in enumerate(facts):
@@ -89,9 +91,7 @@ def distinct_images(
 def check_image(image: ImageLike, *, white_level: int | None) -> ImageFacts:
     """Read an image and check it. One that cannot be read has no digest."""
     try:
-        with warnings.catch_warnings():  # said once, when features are extracted
-            warnings.simplefilter("ignore")
-            pixels = reading.as_rgb(image, white_level=white_level)
+        pixels = reading.as_rgb(image, white_level=white_level)
     except ImageError:
         return ImageFacts(None)
     return facts_of(pixels)

@@ -177,7 +177,7 @@ def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototy
         wide.memory_bank.size == 51
         and for_scale(settings.with_values({"memory_bank.size": 0}), COARSE).memory_bank.size == 0
     )
-    assert (wide.energy.pretrain_steps, wide.dxmi.iterations, wide.dxmi.decay_iterations) == (8, 2, 75)
+    assert (wide.energy.pretrain_steps, wide.dxmi.iterations, wide.dxmi.decay_iterations) == (8, 2, 100)
     assert for_scale(settings, FINE) == settings
     ends: dict[int, int] = {}
     good = [
