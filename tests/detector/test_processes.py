@@ -1,4 +1,4 @@
-"""Laws of detectors in other processes: pickled, they score as they did, by the same choice of engine."""
+"""Laws of detectors in other processes: pickled or forked, they score as they did, by the same choice of engine."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_detector_on_an_engine_of_its_own_says_that_it_cannot_be_pickled(
         pickle.dumps(detector)
 
 
-@pytest.mark.parametrize("method", ["spawn"])
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
 def test_a_pool_of_processes_scores_as_one_does_and_names_a_bad_file(
     fitted_detector: AnomalyDetector, paths: list[Path], scores: list[float], method: str, tmp_path: Path
 ) -> None:
@@ -90,7 +90,7 @@ def test_a_pool_of_processes_scores_as_one_does_and_names_a_bad_file(
         assert pool.apply_async(scores_of, (fitted_detector, paths)).get(TIMEOUT) == scores
 
 
-@pytest.mark.parametrize("method", ["spawn"])
+@pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_a_process_pool_executor_maps_a_bound_method(
     fitted_detector: AnomalyDetector, paths: list[Path], scores: list[float], method: str
 ) -> None:
@@ -98,6 +98,32 @@ def test_a_process_pool_executor_maps_a_bound_method(
         predictions = list(pool.map(fitted_detector.score, paths, timeout=TIMEOUT))
     assert [prediction.score for prediction in predictions] == scores
     assert all(np.isfinite(prediction.heatmap).all() for prediction in predictions)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_forked_child_scores_with_a_detector_that_its_parent_has_used(
+    model_folder: Path, paths: list[Path], runtime: str, threads: int
+) -> None:
+    """The threads of an engine stay in the parent; a child that waits for them waits for ever."""
+    detector = AnomalyDetector.load(model_folder, runtime=runtime)
+    plan = Plan(batch_size=2, concurrency=1, threads=threads, allowed=threads)
+    detector.runtime = detector.runtime.with_plan(plan)
+    expected = scores_of(detector, paths)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def child() -> None:
+        theirs.send((scores_of(detector, paths), same_engine(detector)))
+
+    process = context.Process(target=child)
+    process.start()
+    try:
+        assert ours.poll(TIMEOUT), "the child hangs"
+        assert ours.recv() == (expected, (runtime, plan))
+    finally:
+        process.kill()
+        process.join()
 
 
 class Scored:
