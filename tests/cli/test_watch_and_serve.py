@@ -92,11 +92,15 @@ def test_a_calibration_counts_for_the_next_file_that_is_watched(
                 return
             time.sleep(0.01)
 
+    def add(image: Path, name: str) -> None:
+        shutil.copy(image, house / name)
+        (house / name).rename(house / "incoming" / name)  # whole at once: a half file would be scored twice
+
     def calibrate() -> None:
-        shutil.copy(good, house / "incoming" / "before.png")
+        add(good, "before.png")
         wait_for(1)
         new.save(house / "models" / fitted_detector.name)
-        shutil.copy(bad, house / "incoming" / "after.png")
+        add(bad, "after.png")
         wait_for(2)
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -64,12 +64,13 @@ class Running:
 def serving(detector: AnomalyDetector, **limits: Any) -> Iterator[Running]:
     """A service with these settings. It decodes in its own process and its end waits for nobody: both are quicker."""
     app = create_app([detector], ServiceSettings(**{"decode_seconds": None, "drain_seconds": 0.2, **limits}))
-    service = server.create_server(app)
+    ready = threading.Event()
+    service = server.create_server(app, on_start=ready.set)
     with server.listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
         thread = threading.Thread(target=service.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
-        wait_until(lambda: service.started)
+        assert ready.wait(20)
         try:
             yield Running(app, service, port, thread)
         finally:

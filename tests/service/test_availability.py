@@ -36,8 +36,11 @@ def test_a_body_that_stalls_is_given_up_for_one_that_arrives(
     fitted_detector: AnomalyDetector, defective: Path, limit: str
 ) -> None:
     with serving(fitted_detector, **{limit: 3}) as service, contextlib.ExitStack() as stack:
-        stalled = [stack.enter_context(service.connect(HALF_BODY)) for _ in range(3)]
-        wait_until(lambda: service.num_bodies == 3)
+        stalled = []
+        for count in range(1, 4):  # one by one: who came first has stalled longest
+            stalled.append(stack.enter_context(service.connect(HALF_BODY)))
+            while service.num_bodies < count:
+                time.sleep(0.01)
         time.sleep(0.3)
         assert b"200 OK" in service.score(defective.read_bytes())[:20]
         answer = answer_of(stalled[0])
