@@ -1,8 +1,8 @@
 """`python -m benchmarks.detection.choices`: what the defaults are chosen by.
 
-Each change of the default settings is fitted and judged in a rehearsal, beside the default: no test image is read. A
-change is `group.setting=value` as `energyad.settings.text` reads it, several in one by spaces. Rules on the same
-features (`knn`, `mahalanobis`, ...) stand beside them by their names.
+Each change of the default settings is fitted and measured on synthetic defects, beside the default: no test image is
+read. A change is `group.setting=value` as `energyad.settings.text` reads it, several in one by spaces. Rules on the
+same features (`knn`, `mahalanobis`, ...) stand beside them by their names.
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ import torch
 
 from benchmarks import provenance
 from benchmarks.detection.data import open_anywhere
-from benchmarks.detection.rehearsal import Judging, Rehearsal, detect, rehearse
 from benchmarks.detection.rows import settings_hash
 from benchmarks.detection.same_features import RULES, FeatureRule, settings_for
+from benchmarks.detection.synthetic_validation import (
+    ScoreFunction,
+    SyntheticValidation,
+    hold_out,
+    measure_detection,
+)
 from energyad.data.datasets import Category
 from energyad.errors import EnergyadError, SettingsError
 from energyad.fitting.category import single_thread
@@ -35,7 +40,7 @@ RESULTS = Path(__file__).with_name("choices.jsonl")
 DEFAULT = "default"
 
 EXTRACTED = ("input", "features", "augmentation", "synthetic_defects", "seed")
-"""Groups of settings that a rehearsal's features depend on. All others share them."""
+"""Groups of settings that a validation's features depend on. All others share them."""
 
 CHANGES = (
     DEFAULT,
@@ -100,18 +105,20 @@ def is_known(change: str) -> bool:
     return True
 
 
-def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:
-    """What judges, fitted on a rehearsal's good parts: a rule of that name, or energyad with these settings."""
+def fit(change: str, validation: SyntheticValidation, settings: FitSettings) -> ScoreFunction:
+    """A score function, fitted on a validation's good parts: a rule of that name, or energyad with these settings."""
     generator = torch.Generator().manual_seed(settings.seed)
     if change in RULES:
         rule = FeatureRule(change, settings)
-        bank_patches = [p.flatten(0, 1) for p in (rehearsal.patches[0].fitted, rehearsal.patches[0].held_out)]
+        bank_patches = [
+            p.flatten(0, 1) for p in (validation.patches[0].fitted, validation.patches[0].held_out)
+        ]
         return rule.head(
-            RULES[change](torch.cat(bank_patches), generator, settings)[0], rehearsal.context.grid
+            RULES[change](torch.cat(bank_patches), generator, settings)[0], validation.context.grid
         )
-    context = replace(rehearsal.context, settings=settings)
+    context = replace(validation.context, settings=settings)
     with single_thread():
-        patches, held_out = rehearsal.patches, [of_scale.held_out for of_scale in rehearsal.patches]
+        patches, held_out = validation.patches, [of_scale.held_out for of_scale in validation.patches]
         energy, _ = fit_multiscale_energy(patches, context, generator)
         energy = extend_memory_banks(energy, held_out, num_fitted=len(patches[0].fitted), seed=settings.seed)
     return EnergyHead(
@@ -122,19 +129,19 @@ def fit(change: str, rehearsal: Rehearsal, settings: FitSettings) -> Judging:
 def measure(
     category: Category, wanted: Sequence[tuple[str, FitSettings]], *, threads: int
 ) -> Iterator[tuple[str, FitSettings, dict[str, float]]]:
-    """Figures of each change, with the settings it came to. Rehearsals are extracted once for all that share one."""
+    """Figures of each change, with the settings it came to. Features are extracted once for all that share one."""
 
     def extracted(each: tuple[str, FitSettings]) -> str:
         return str([getattr(each[1], name) for name in EXTRACTED])
 
     for _, sharing in groupby(sorted(wanted, key=extracted), key=extracted):
-        rehearsal = None
+        validation = None
         for change, settings in sharing:
-            rehearsal = rehearsal or rehearse(category, settings, threads=threads)
+            validation = validation or hold_out(category, settings, threads=threads)
             began = time.process_time()
-            judging = fit(change, rehearsal, settings)
+            score = fit(change, validation, settings)
             cost = {"fit_cpu_seconds": round(time.process_time() - began, 1)}
-            yield change, settings, detect(rehearsal.probe, judging) | cost
+            yield change, settings, measure_detection(validation.images, score) | cost
 
 
 def parser() -> argparse.ArgumentParser:

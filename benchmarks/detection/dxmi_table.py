@@ -1,6 +1,6 @@
 """`python -m benchmarks.detection.dxmi_table`: what DxMI gives beside its own start and without entropy, from the rows.
 
-A start and its games share what a seed draws, prototypes and planted defects among it, so differences are those of
+A start and its games share what a seed draws, memory bank and synthetic defects among it, so differences are those of
 each seed by itself: between seeds both move together.
 """
 

@@ -1,4 +1,4 @@
-"""One cell of the comparison: fit, score, judge; and the rows it gives."""
+"""One cell of the comparison: fit, score, measure; and the rows it gives."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from benchmarks import provenance
-from benchmarks.detection.judge import Quality, judge
 from benchmarks.detection.method import Fitted, Method, read_batches
+from benchmarks.detection.quality import Quality, measure_quality
 from benchmarks.detection.rows import Row, settings_hash
 from energyad.data.datasets import Category
 from energyad.errors import DataError
@@ -73,7 +73,7 @@ class Scored:
 
 
 def measure(cell: Cell, *, threads: int) -> list[tuple[Row, Scored]]:
-    """Fit once, then score and judge every category. Raises DataError where there is nothing to judge."""
+    """Fit once, then score and measure every category. Raises DataError where there is nothing to measure."""
     for category in cell.categories:
         require_test_images(category)
     good = [path for c in cell.categories for path in draw_good(c.train_good, cell.shots, cell.seed)]
@@ -84,7 +84,7 @@ def measure(cell: Cell, *, threads: int) -> list[tuple[Row, Scored]]:
     results = []
     for category in cell.categories:
         scored = score_category(fitted, category, cell.method.image_size)
-        quality = judge(category, scored.scores, scored.heatmaps)
+        quality = measure_quality(category, scored.scores, scored.heatmaps)
         cost = Cost(len(good), fitted.num_bytes, fit_time)
         results.append((make_row(cell, scored, quality, cost, stamp), scored))
     return results

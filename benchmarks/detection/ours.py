@@ -18,7 +18,7 @@ from energyad.settings import FitSettings
 from energyad.settings.text import overridden
 
 SHARED = "-shared"
-"""After a name: one energy for all categories of a unified model, in place of an expert for each."""
+"""After a name: one energy for all categories of a unified model, in place of an energy for each."""
 
 LONGER = "dxmi.iterations=1500 dxmi.decay_iterations=1500"
 """DxMI for nearly four times as long, from a start that is not settled."""
@@ -54,7 +54,7 @@ CHANGES: Mapping[str, str] = {
     "energyad-x3": "energy.ensemble_size=3",
     "energyad-unplanted": "synthetic_defects.per_image=0",  # no discriminator
     "energyad-unplanted-init": "synthetic_defects.per_image=0 dxmi.iterations=0",
-    "energyad-one-light": "augmentation.photometric_jitter=0",  # no relit copies
+    "energyad-one-light": "augmentation.photometric_jitter=0",  # no jittered copies
     "energyad-shared": "memory_bank.size=3072",  # of all categories together
 }
 """As `energyad.settings.text` reads them."""

@@ -36,7 +36,7 @@ PADIM_FEATURES = 100  # of 152; the number that PaDiM takes of ResNet-18's 448
 NEIGHBOURS = 9  # anomalib's default
 EXACT = "donot_use_mm_for_euclid_dist"
 CANDIDATES = 16384
-CHUNK = 16384
+ROWS_AT_ONCE = 16384
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,10 @@ class PrunedGreedy(KCenterGreedy):
         while len(chosen) < self.coreset_size:
             new = torch.tensor(chosen[told:])
             for rows, own, kept in zip(
-                points.split(CHUNK), squares.split(CHUNK), nearest.split(CHUNK), strict=True
+                points.split(ROWS_AT_ONCE),
+                squares.split(ROWS_AT_ONCE),
+                nearest.split(ROWS_AT_ONCE),
+                strict=True,
             ):
                 distances = torch.addmm(squares[new], rows, points[new].T, alpha=-2).amin(dim=1).add_(own)
                 torch.minimum(kept, distances, out=kept)

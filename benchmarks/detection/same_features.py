@@ -40,7 +40,7 @@ SMOOTHING = 4.0  # pixels; PatchCore's and PaDiM's own
 QUERY_CHUNK = 2048
 
 UNSMOOTHED = "-unsmoothed"
-RELIT, TURNED = "-relit", "-turned"
+JITTERED, ROTATED = "-jittered", "-rotated"
 HALF = "-half"
 """After a name: features of the image at half its size beside those of the image, of each patch."""
 
@@ -89,7 +89,7 @@ class FeatureRule:
         if features.coarse_strides:
             settings["coarse_strides"] = features.coarse_strides
         settings["smoothing"] = self.smoothing
-        if self.rule.endswith(RELIT):
+        if self.rule.endswith(JITTERED):
             settings["photometric_jitter"] = self.fit_settings.augmentation.photometric_jitter
         if not self.rule.startswith("knn") or self.rule == "knn-whitened":
             settings["latent_dim"] = self.fit_settings.energy.latent_dim
@@ -113,19 +113,19 @@ class FeatureRule:
         grid, scales, graph = self.backbone()
         session = OnnxFeatures(graph, threads=threads)
         batches = [_channel_last(session.run(p)).half() for p in read_batches(good, self.image_size)]
-        if self.rule.endswith(RELIT):
-            batches += self._relit(good, session, seed=seed)
+        if self.rule.endswith(JITTERED):
+            batches += self._jittered(good, session, seed=seed)
         own = torch.cat(batches)
         patches = side_by_side(own, scales).flatten(0, 2)
-        if self.rule.endswith(TURNED):
-            patches = torch.cat([patches, self._turned(good, own, session, seed=seed)])
+        if self.rule.endswith(ROTATED):
+            patches = torch.cat([patches, self._rotated(good, own, session, seed=seed)])
         generator = torch.Generator().manual_seed(seed)
         rule, num_bytes = RULES[self.rule](patches, generator, self.fit_settings)
-        judging = self.head(rule, grid)
+        score_features = self.head(rule, grid)
 
         def score(pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
-            found = judging(torch.from_numpy(session.run(pixels)))
-            return RawScores(found.score.numpy(), found.heatmap.numpy())
+            scores = score_features(torch.from_numpy(session.run(pixels)))
+            return RawScores(scores.score.numpy(), scores.heatmap.numpy())
 
         return Fitted(score, num_bytes)
 
@@ -135,15 +135,15 @@ class FeatureRule:
         upsampling = upsampling_matrix(grid, smoothing=self.smoothing)
 
         @torch.inference_mode()
-        def judging(features: Float[Tensor, "b c g g"]) -> Scores:
+        def score_features(features: Float[Tensor, "b c g g"]) -> Scores:
             patches = side_by_side(features.permute(0, 2, 3, 1), scales)
             distances = rule(patches.flatten(0, 2)).view(patches.shape[:3])
             heatmap = upsampling @ distances @ upsampling.T
             return Scores(heatmap.amax(dim=(1, 2)), heatmap)
 
-        return judging
+        return score_features
 
-    def _relit(
+    def _jittered(
         self, good: Sequence[Path], session: OnnxFeatures, *, seed: int
     ) -> list[Float[Tensor, "b g g c"]]:
         """The same images as often again, under the light that energyad's training sees."""
@@ -155,10 +155,10 @@ class FeatureRule:
         )
         return [_channel_last(session.run(batch)).half() for batch in lit]
 
-    def _turned(
+    def _rotated(
         self, good: Sequence[Path], own: Float16[Tensor, "b g g c"], session: OnnxFeatures, *, seed: int
     ) -> Float16[Tensor, "n c"]:
-        """Patches of turned copies, where energyad's fit would make some, and as many."""
+        """Patches of rotated copies, where energyad's fit would make some, and as many."""
         grid, scales, _ = self.backbone()
         context = FitContext(
             settings=self.fit_settings.with_values({"seed": seed}), session=session, grid=grid, scales=scales
@@ -239,8 +239,8 @@ def num_tensor_bytes(tensors: Iterable[Tensor]) -> int:
 
 RULES = {
     "knn": _fit_nearest,
-    "knn-relit": _fit_nearest,
-    "knn-turned": _fit_nearest,
+    "knn-jittered": _fit_nearest,
+    "knn-rotated": _fit_nearest,
     "knn-half": _fit_nearest,
     "knn-whitened": _fit_nearest_latent,
     "mahalanobis": _fit_mahalanobis,

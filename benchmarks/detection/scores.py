@@ -47,7 +47,7 @@ def beside(results: Path) -> Path:
 
 
 def append(path: Path, row: Row, *, defective: Sequence[bool], scores: Float[np.ndarray, " n"]) -> None:
-    """Add the scores that a row was judged by."""
+    """Add the scores that a row was computed from."""
     shared = {name: value for name, value in asdict(row).items() if name in _NAMES}
     rounded = [float(f"{score:.{DIGITS}g}") for score in scores]
     kept = ScoreRow(**shared, defective=tuple(bool(each) for each in defective), scores=tuple(rounded))
@@ -68,7 +68,7 @@ def read(path: Path) -> list[ScoreRow]:
 
 
 def of_rows(kept: Iterable[ScoreRow], rows: Iterable[Row]) -> list[ScoreRow]:
-    """Those that one of these rows was judged by."""
+    """Those that one of these rows was computed from."""
     known = {
         (row.method, row.category, row.seed, row.image_size, row.settings_hash, row.date) for row in rows
     }

@@ -1,6 +1,6 @@
 """`python -m benchmarks.detection.settle`: when does training settle?
 
-Detection over DxMI iterations in a rehearsal. No test image is read, so the default length may be chosen by it.
+Detection over DxMI iterations on synthetic defects. No test image is read, so the default length may be chosen by it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 
 from benchmarks import provenance
 from benchmarks.detection.data import open_anywhere
-from benchmarks.detection.rehearsal import detect, rehearse
 from benchmarks.detection.rows import settings_hash
 from benchmarks.detection.settle_plot import draw
+from benchmarks.detection.synthetic_validation import hold_out, measure_detection
 from energyad.data.datasets import Category
 from energyad.energy.patch_energy import PatchEnergy, combine_scales
 from energyad.errors import EnergyadError
@@ -37,8 +37,8 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
 
     They are the finest scale's; another's count as many as its patches are fewer.
     """
-    rehearsal = rehearse(category, settings, threads=threads)
-    context = rehearsal.context
+    validation = hold_out(category, settings, threads=threads)
+    context = validation.context
     snapshots: dict[int, dict[int, tuple[PatchEnergy, float]]] = {}
     spent, resumed = 0.0, time.process_time()
 
@@ -53,7 +53,7 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
             snapshots[scale_number][at] = copy.deepcopy(energy), spent
         resumed = time.process_time()
 
-    fit_multiscale_energy(rehearsal.patches, context, context.generator(), take_snapshot)
+    fit_multiscale_energy(validation.patches, context, context.generator(), take_snapshot)
     for iteration in sorted(set().union(*snapshots.values())):
         # A scale that stopped before stays as it was.
         latest = [taken[max(at for at in taken if at <= iteration)] for taken in snapshots.values()]
@@ -65,7 +65,7 @@ def settle(category: Category, settings: FitSettings, *, every: int, threads: in
             contrast=settings.heatmap.contrast,
         )
         seconds = round(sum(cost for _, cost in latest), 1)
-        report({"iteration": iteration, "cpu_seconds": seconds} | detect(rehearsal.probe, head))
+        report({"iteration": iteration, "cpu_seconds": seconds} | measure_detection(validation.images, head))
 
 
 def parser() -> argparse.ArgumentParser:

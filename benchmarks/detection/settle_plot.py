@@ -35,7 +35,7 @@ def draw(found: Sequence[Mapping[str, Any]], path: Path) -> None:
             label = f"{category}, {len(values[0])} seed(s), from {np.mean(values[0]):.3f}"
             axis.plot(x, change.mean(axis=1), marker=".", label=label)
             axis.fill_between(x, change.min(axis=1), change.max(axis=1), alpha=0.2)
-        axis.set(title=f"{title}, planted defects", xlabel="DxMI iteration", ylabel="change, points")
+        axis.set(title=f"{title}, synthetic defects", xlabel="DxMI iteration", ylabel="change, points")
         axis.margins(y=0.4)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, loc="upper right")

@@ -19,7 +19,7 @@ from energyad.dxmi.settings import DxMISettings
 from energyad.dxmi.state import TrainingState, read_checkpoint, write_checkpoint
 from energyad.errors import DataError, TrainingDiverged
 
-CHUNK = 65536  # rows; what looks at all data at once would double them
+ROWS_AT_ONCE = 65536  # rows; what looks at all data at once would double them
 
 
 class DxMITrainer:
@@ -48,7 +48,7 @@ class DxMITrainer:
         sampler: GaussianSampler | None = None,
         value: nn.Module | None = None,
     ) -> None:
-        if len(data) == 0 or not all(bool(torch.isfinite(part).all()) for part in data.split(CHUNK)):
+        if len(data) == 0 or not all(bool(torch.isfinite(part).all()) for part in data.split(ROWS_AT_ONCE)):
             raise DataError(f"training data of shape {tuple(data.shape)}: needs rows, all of them finite")
         self.settings, self.data, self.generator = settings, data, generator
         self.iteration, self.pretrained = 0, False

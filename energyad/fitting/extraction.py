@@ -14,14 +14,14 @@ from energyad.errors import DataError
 from energyad.fitting.context import FitContext
 from energyad.fitting.feature_store import FeatureStore, MemoryFeatureStore, open_feature_store
 from energyad.images import reading
-from energyad.images.augmentation import photometric_jitter, turn
+from energyad.images.augmentation import photometric_jitter, random_rotation
 from energyad.images.prefetch import batches, prefetch_map, readable
 from energyad.images.reading import ImageLike
 from energyad.images.tiling import cut_pixels
 from energyad.settings import FitSettings
 
-BATCH_SIZE = 4
-MAX_TILES = 800
+EXTRACTION_BATCH_SIZE = 4
+MAX_TRAINING_TILES = 800
 """Tiles of all images together that a fit sees, as many as an untiled fit of 800 images; at least one each."""
 
 Augmentation: TypeAlias = Literal["jittered", "rotated"]
@@ -80,7 +80,7 @@ def extract(
     progress.advance(store.next_index)
     extracted = process_images(
         image_reader(good_images, settings, augmentation),
-        _backbone_pass(context, max_tiles=max(1, MAX_TILES // max(1, len(good_images)))),
+        _backbone_pass(context, max_tiles=max(1, MAX_TRAINING_TILES // max(1, len(good_images)))),
         range(store.next_index, len(good_images)),
         skip_bad=context.skip_bad and augmentation is None,
         workers=context.session.plan.workers,
@@ -110,7 +110,7 @@ def image_reader(
         pixels = reading.as_rgb(images[index], white_level=settings.input.white_level)
         rng = np.random.default_rng((settings.seed, index))
         if augmentation == "rotated":  # before resizing, at its own aspect
-            pixels = turn(pixels, rng=rng)
+            pixels = random_rotation(pixels, rng=rng)
         resized = reading.resize(pixels, settings.input.shape)
         return (
             photometric_jitter(resized, strength=strength, rng=rng) if augmentation == "jittered" else resized
@@ -142,8 +142,8 @@ def process_images(
     Raises:
         ImageError: For an image that cannot be read, unless `skip_bad`.
     """
-    done = prefetch_map(indices, read, work, batch_size=BATCH_SIZE, workers=workers)
-    for batch in batches(readable(done, skip_bad=skip_bad), BATCH_SIZE):
+    done = prefetch_map(indices, read, work, batch_size=EXTRACTION_BATCH_SIZE, workers=workers)
+    for batch in batches(readable(done, skip_bad=skip_bad), EXTRACTION_BATCH_SIZE):
         yield [outcome.item for outcome in batch], [outcome.require() for outcome in batch]
 
 

@@ -26,7 +26,7 @@ RoiSource: TypeAlias = str | Path | np.ndarray
 """A JSON file of polygons, a mask image, or a boolean array."""
 
 
-class RoiFile(BaseModel):
+class PolygonFile(BaseModel):
     """A JSON file of polygons.
 
     Attributes:
@@ -44,7 +44,7 @@ class RoiFile(BaseModel):
     polygons: list[list[tuple[float, float]]] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _inside(self) -> RoiFile:
+    def _inside(self) -> PolygonFile:
         if self.units == "pixels" and (self.width is None or self.height is None):
             raise ValueError("units 'pixels' need the image's width and height beside them")
         for polygon in self.relative():
@@ -61,7 +61,7 @@ class RoiFile(BaseModel):
 
 
 @dataclass(frozen=True)
-class RoiShape:
+class ImageRegion:
     """A part of the image: polygons or a mask.
 
     Attributes:
@@ -88,11 +88,11 @@ class RoiShape:
         return cv2.resize(fine.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA) >= 0.5
 
 
-def read_roi(source: RoiSource) -> RoiShape:
+def read_region(source: RoiSource) -> ImageRegion:
     """Read a part of the image.
 
     Args:
-        source: A JSON file of polygons (`RoiFile`), an image (what is not black is in it), or a boolean array.
+        source: A JSON file of polygons (`PolygonFile`), an image (what is not black is in it), or a boolean array.
 
     Raises:
         DataError: For a file that is neither polygons nor an image, and for another array.
@@ -103,7 +103,7 @@ def read_roi(source: RoiSource) -> RoiShape:
             raise DataError(
                 f"region of interest: an array of {source.dtype} {source.shape}; give a boolean h x w"
             )
-        return RoiShape((), source, "array", hashlib.sha256(np.packbits(source).tobytes()).hexdigest())
+        return ImageRegion((), source, "array", hashlib.sha256(np.packbits(source).tobytes()).hexdigest())
     path = Path(source)
     try:
         data = path.read_bytes()
@@ -114,9 +114,9 @@ def read_roi(source: RoiSource) -> RoiShape:
         ) from error
     digest = hashlib.sha256(data).hexdigest()
     if path.suffix.lower() != ".json":
-        return RoiShape((), read_mask(path), path.name, digest)
+        return ImageRegion((), read_mask(path), path.name, digest)
     try:
-        return RoiShape(RoiFile.model_validate_json(data).relative(), None, path.name, digest)
+        return ImageRegion(PolygonFile.model_validate_json(data).relative(), None, path.name, digest)
     except ValidationError as error:
         where, fault = first_validation_error(error)
         form = '{"units": "relative", "polygons": [[[0, 0], [1, 0], [0.5, 1]]]}'
@@ -124,7 +124,7 @@ def read_roi(source: RoiSource) -> RoiShape:
 
 
 @dataclass(frozen=True)
-class RoiMask:
+class RegionOfInterest:
     """The region of interest of a fit; both None for the whole image.
 
     Attributes:
@@ -138,7 +138,7 @@ class RoiMask:
 
 def load_roi(
     shape: tuple[int, int], *, roi: RoiSource | None = None, ignore: RoiSource | None = None
-) -> RoiMask:
+) -> RegionOfInterest:
     """Read the region of interest: inside `roi`, not in `ignore`.
 
     Args:
@@ -152,8 +152,8 @@ def load_roi(
         SettingsError: Where nothing of the image is left.
     """
     if roi is None and ignore is None:
-        return RoiMask(None, None)
-    inside, ignored = (None if source is None else read_roi(source) for source in (roi, ignore))
+        return RegionOfInterest(None, None)
+    inside, ignored = (None if source is None else read_region(source) for source in (roi, ignore))
     mask = np.ones(shape, bool) if inside is None else inside.rasterise(shape)
     if ignored is not None:
         mask &= ~ignored.rasterise(shape)
@@ -167,7 +167,7 @@ def load_roi(
             stacklevel=2,
         )
     sources = [None if part is None else (part.source, part.sha256) for part in (inside, ignored)]
-    return RoiMask(mask, RoiSpec(coverage=float(mask.mean()), inside=sources[0], ignored=sources[1]))
+    return RegionOfInterest(mask, RoiSpec(coverage=float(mask.mean()), inside=sources[0], ignored=sources[1]))
 
 
 def eligible_patches(

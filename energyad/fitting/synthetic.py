@@ -13,7 +13,7 @@ from energyad.data.defect_kinds import KINDS
 from energyad.data.defects import FINER, draw_defect, drawing_size
 from energyad.features.grids import Grid
 from energyad.fitting.context import FitContext
-from energyad.fitting.extraction import BATCH_SIZE, sample_tiles
+from energyad.fitting.extraction import EXTRACTION_BATCH_SIZE, sample_tiles
 from energyad.images import reading
 from energyad.images.augmentation import photometric_jitter
 from energyad.images.prefetch import batches, ordered_map
@@ -139,7 +139,9 @@ def _defect_drawer(
                 )
 
     def draw(index: int) -> list[Float16[Tensor, "p c"]]:
-        by_batch = [_covered_patches(batch, context) for batch in batches(copies(index), BATCH_SIZE)]
+        by_batch = [
+            _covered_patches(batch, context) for batch in batches(copies(index), EXTRACTION_BATCH_SIZE)
+        ]
         return [torch.cat(of_scale) for of_scale in zip(*by_batch, strict=True)]
 
     return draw

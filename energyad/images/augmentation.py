@@ -19,9 +19,11 @@ def photometric_jitter(
     return np.clip(np.rint(table), 0, 255).astype(np.uint8)[pixels]
 
 
-def turn(pixels: UInt8[np.ndarray, "h w *c"], *, rng: np.random.Generator) -> UInt8[np.ndarray, "h w *c"]:
-    """The image turned about its centre by any angle; beyond its border its outermost pixels go on."""
+def random_rotation(
+    pixels: UInt8[np.ndarray, "h w *c"], *, rng: np.random.Generator
+) -> UInt8[np.ndarray, "h w *c"]:
+    """The image rotated about its centre by any angle; beyond its border its outermost pixels go on."""
     height, width = pixels.shape[:2]
     move = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), rng.uniform(0, 360), 1.0)
-    turned = cv2.warpAffine(pixels, move, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    return turned.astype(np.uint8, copy=False)
+    rotated = cv2.warpAffine(pixels, move, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return rotated.astype(np.uint8, copy=False)

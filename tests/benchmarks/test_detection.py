@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from benchmarks.detection import __main__ as command
-from benchmarks.detection import choices, rehearsal, settle, sheet
-from benchmarks.detection.judge import judge, read_masks
+from benchmarks.detection import choices, settle, sheet, synthetic_validation
 from benchmarks.detection.measure import Cell, draw_good, measure
 from benchmarks.detection.method import Fitted, Method, read_batches
 from benchmarks.detection.methods import open_method
 from benchmarks.detection.ours import Energyad
+from benchmarks.detection.quality import measure_quality, read_masks
 from benchmarks.detection.rows import Row
 from benchmarks.detection.settle_plot import by_iteration
 from energyad.data.datasets import Category
@@ -222,11 +222,11 @@ def test_figures_of_a_perfect_and_of_an_inverted_detector(category: Category) ->
     masks = np.stack(read_masks(category, SIZE))
     assert [bool(mask.any()) for mask in masks] == [item.is_defective for item in category.test]
     heatmaps = (masks + np.random.default_rng(0).uniform(0, 0.5, masks.shape)).astype(np.float32)
-    best = judge(category, heatmaps.max((1, 2)), heatmaps)
+    best = measure_quality(category, heatmaps.max((1, 2)), heatmaps)
     assert (best.image_auroc, best.image_auroc_low, best.best_f1) == pytest.approx((1, 1, 1))
     assert best.pixel_auroc == pytest.approx(1)
     assert best.aupro == pytest.approx(1)
-    worst = judge(category, -heatmaps.max((1, 2)), -heatmaps)
+    worst = measure_quality(category, -heatmaps.max((1, 2)), -heatmaps)
     assert worst.image_auroc == 0
     assert worst.pixel_auroc == pytest.approx(0)
 
@@ -234,7 +234,7 @@ def test_figures_of_a_perfect_and_of_an_inverted_detector(category: Category) ->
 def test_a_category_without_masks_has_no_pixel_figures(category: Category) -> None:
     items = tuple(replace(item, mask=None) for item in category.test)
     heatmaps = np.random.default_rng(0).random((len(items), SIZE, SIZE), dtype=np.float32)
-    quality = judge(replace(category, test=items), heatmaps.max((1, 2)), heatmaps)
+    quality = measure_quality(replace(category, test=items), heatmaps.max((1, 2)), heatmaps)
     assert (quality.pixel_auroc, quality.aupro) == (None, None)
     good = tuple(item for item in category.test if not item.is_defective)
     with pytest.raises(DataError, match="test/good"):
@@ -264,7 +264,7 @@ def test_settling_is_judged_on_good_images_held_out_of_training(
     category: Category, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = tiny_energyad()
-    kinds: dict[ModuleType, set[str | None]] = {rehearsal: set(), synthetic: set()}
+    kinds: dict[ModuleType, set[str | None]] = {synthetic_validation: set(), synthetic: set()}
 
     def recorded(place: ModuleType, image: np.ndarray, **options: Any) -> SyntheticDefect:
         kinds[place].add(options.get("kind"))
@@ -278,8 +278,8 @@ def test_settling_is_judged_on_good_images_held_out_of_training(
     settle.settle(without_test, settings, every=2, threads=1, report=found.append)
     assert [row["iteration"] for row in found] == [0, 4]
     assert all(0 <= row["image_auroc"] <= 1 and row["pixel_auroc"] > 0.5 for row in found)
-    assert kinds[rehearsal] <= set(KINDS) and kinds[synthetic] <= set(KINDS)
-    assert min(map(len, kinds.values())) > 1 and not kinds[rehearsal] & kinds[synthetic]
+    assert kinds[synthetic_validation] <= set(KINDS) and kinds[synthetic] <= set(KINDS)
+    assert min(map(len, kinds.values())) > 1 and not kinds[synthetic_validation] & kinds[synthetic]
     settle.draw(
         [{"category": "demo", "seed": 0, "settings_hash": "0" * 12, **row} for row in found],
         tmp_path / "x.png",
@@ -289,11 +289,11 @@ def test_settling_is_judged_on_good_images_held_out_of_training(
 
 @pytest.mark.parametrize("count", [4, 40, 300])
 @pytest.mark.parametrize("seed", range(5))
-def test_held_out_of_a_rehearsal_is_a_run_of_images_and_its_neighbours_are_not_fitted_on(
+def test_held_out_of_a_validation_is_a_run_of_images_and_its_neighbours_are_not_fitted_on(
     count: int, seed: int
 ) -> None:
     good = [Path(str(number)) for number in range(count)]
-    fitted, held_out = rehearsal.split(good, seed)
+    fitted, held_out = synthetic_validation.split(good, seed)
     taken, first = [int(path.name) for path in fitted], int(held_out[0].name)
     assert held_out == good[first : first + len(held_out)] and taken
     apart = 0 if count == 4 else 2 if count == 40 else 10
@@ -313,7 +313,7 @@ def test_a_change_is_judged_beside_the_default_once_and_without_test_images(
         }
     )
     monkeypatch.setattr(choices, "FitSettings", lambda: small)
-    monkeypatch.setattr(rehearsal, "PLANTED", 12)
+    monkeypatch.setattr(synthetic_validation, "NUM_DEFECTIVE", 12)
     monkeypatch.setattr(choices, "open_anywhere", lambda *_: replace(category, test=()))
     path = tmp_path / "choices.jsonl"
     wanted = [
@@ -342,7 +342,7 @@ def test_a_change_is_judged_beside_the_default_once_and_without_test_images(
     assert len({row["pixel_auroc"] for row in found.values()}) == 4
     # Of a change to the same: one. A rule has features of the image alone.
     assert len({row["settings_hash"] for row in found.values()}) == 4
-    monkeypatch.setattr(choices, "rehearse", None)
+    monkeypatch.setattr(choices, "hold_out", None)
     assert choices.main([*shared, "--changes", *wanted]) == 0
     assert len(path.read_text().splitlines()) == 5
 

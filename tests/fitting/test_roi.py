@@ -14,7 +14,7 @@ from energyad.energy.patch_energy import PatchEnergy
 from energyad.energy.whitening import Whitening
 from energyad.errors import DataError, ImageError, SettingsError
 from energyad.features.grids import Grid
-from energyad.fitting.roi import load_roi, read_roi
+from energyad.fitting.roi import load_roi, read_region
 from energyad.images.reading import write_png
 from energyad.scoring.scorer import EnergyHead
 
@@ -29,23 +29,23 @@ def file(folder: Path, content: object) -> Path:
 
 
 def test_polygons_cover_their_own_pixels_exactly(tmp_path: Path) -> None:
-    mask = read_roi(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).rasterise(SHAPE)
+    mask = read_region(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).rasterise(SHAPE)
     assert mask[:, :30].all() and not mask[:, 30:].any()
 
 
 def test_pixels_of_any_image_size_relative_corners_and_a_mask_image_mean_the_same(tmp_path: Path) -> None:
-    relative = read_roi(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).rasterise(SHAPE)
+    relative = read_region(file(tmp_path, {"units": "relative", "polygons": [LEFT]})).rasterise(SHAPE)
     corners = [[500 * x, 200 * y] for x, y in LEFT]
     pixels = {"units": "pixels", "width": 500, "height": 200, "polygons": [corners]}
     image = np.zeros((200, 500), bool)
     image[:, :250] = True
     for area in (file(tmp_path, pixels), write_png(tmp_path / "mask.png", image), image):
-        np.testing.assert_array_equal(read_roi(area).rasterise(SHAPE), relative)
+        np.testing.assert_array_equal(read_region(area).rasterise(SHAPE), relative)
 
 
 def test_a_triangle_has_half_the_area_of_its_box(tmp_path: Path) -> None:
     triangle = {"units": "relative", "polygons": [[[0, 0], [1, 0], [0, 1]]]}
-    assert read_roi(file(tmp_path, triangle)).rasterise((200, 300)).mean() == pytest.approx(0.5, abs=0.01)
+    assert read_region(file(tmp_path, triangle)).rasterise((200, 300)).mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_overlapping_polygons_add_up_and_ignored_ones_are_taken_out(tmp_path: Path) -> None:
@@ -98,14 +98,14 @@ class Given(LatentEnergy):
 )
 def test_a_file_that_holds_no_polygons_is_one_clear_error(tmp_path: Path, content: str) -> None:
     with pytest.raises(DataError, match=r"area\.json: no polygons"):
-        read_roi(file(tmp_path, content))
+        read_region(file(tmp_path, content))
 
 
 def test_a_file_that_is_neither_polygons_nor_a_mask_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.json.*cannot be read"):
-        read_roi(tmp_path / "gone.json")
+        read_region(tmp_path / "gone.json")
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ImageError, match=r"text\.png"):
-        read_roi(tmp_path / "text.png")
+        read_region(tmp_path / "text.png")
     with pytest.raises(DataError, match="boolean"):
-        read_roi(np.zeros((4, 4)))
+        read_region(np.zeros((4, 4)))

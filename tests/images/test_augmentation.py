@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from energyad.images.augmentation import photometric_jitter, turn
+from energyad.images.augmentation import photometric_jitter, random_rotation
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_turning_keeps_the_shape_and_what_lies_in_the_middle(channels: tuple[int
     y, x = np.mgrid[0:96, 0:128]
     disc = np.where(np.hypot(y - 47.5, x - 63.5) < 30, 200, 50).astype(np.uint8)
     disc = np.broadcast_to(disc.reshape(96, 128, *(1 for _ in channels)), (96, 128, *channels)).copy()
-    copy = turn(disc, rng=np.random.default_rng(0))
+    copy = random_rotation(disc, rng=np.random.default_rng(0))
     assert copy.shape == disc.shape and copy.dtype == np.uint8
     edge = np.abs(np.hypot(y - 47.5, x - 63.5) - 30) < 2
     inside = np.hypot(y - 47.5, x - 63.5) < 45
@@ -48,6 +48,6 @@ def test_any_direction_is_as_likely_as_any_other() -> None:
     pointer = np.zeros((65, 65), np.uint8)
     pointer[:24, 30:35] = 255
     rng, y, x = np.random.default_rng(3), *np.mgrid[-32:33, -32:33]
-    copies = [turn(pointer, rng=rng) * (np.hypot(y, x) <= 32) for _ in range(400)]
+    copies = [random_rotation(pointer, rng=rng) * (np.hypot(y, x) <= 32) for _ in range(400)]
     bearing = np.array([np.angle(((x + 1j * y) * copy).sum()) for copy in copies])
     assert np.abs(np.exp(1j * bearing).mean()) < 0.15 and np.abs(np.exp(2j * bearing).mean()) < 0.15

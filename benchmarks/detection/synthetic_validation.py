@@ -1,7 +1,7 @@
-"""A rehearsal of the test, from train/good alone: parts held out, as they are and with planted defects.
+"""Validation from train/good alone: parts held out, as they are and with synthetic defects.
 
-The discriminator of energyad learns from planted defects too; the kinds that judge are kept from it. What is ranked by
-it was not chosen on test images. It ranks, and estimates nothing: planted defects are not real ones.
+The discriminator of energyad learns from synthetic defects too; the kinds of the validation are kept from it. What is
+ranked by it was not chosen on test images. It ranks, and estimates nothing: synthetic defects are not real ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Float16, UInt8
 from torch import Tensor
 
-from benchmarks.detection.judge import tally_pixels
+from benchmarks.detection.quality import tally_pixels
 from benchmarks.detection.same_features import FeatureRule
 from energyad.data.datasets import Category
 from energyad.data.defect_kinds import KINDS
@@ -38,14 +38,14 @@ MOST_HELD_OUT = 60
 APART = 0.05
 MOST_APART = 10  # images
 WATCHED_SHARE = 10  # one in so many fitted images only tells training when to stop
-JUDGING = 4  # kinds of defects
-PLANTED = 300  # images with a defect, about
-TOO_SMALL = 1 / 3  # of the planted defects, the smallest: by chance or seen by nobody
+VALIDATION_KINDS = 4  # kinds of defects
+NUM_DEFECTIVE = 300  # images with a defect, about
+TOO_SMALL = 1 / 3  # of the synthetic defects, the smallest: by chance or seen by nobody
 BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
-class Probe:
+class ValidationImages:
     """Held-out images, first as they are and then with defects. masks: of the defects, empty for the others."""
 
     features: Float[Tensor, "n c g g"]
@@ -54,19 +54,19 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What to fit on and what to judge by, of one category and seed. patches: of each scale."""
+class SyntheticValidation:
+    """What to fit on and what to measure on, of one category and seed. patches: of each scale."""
 
     context: FitContext
     patches: list[TrainingPatches]
-    probe: Probe
+    images: ValidationImages
 
 
-Judging: TypeAlias = Callable[[Float[Tensor, "b c g g"]], Scores]
+ScoreFunction: TypeAlias = Callable[[Float[Tensor, "b c g g"]], Scores]
 """Feature grids to scores, as a fitted head has it."""
 
 
-def rehearse(category: Category, settings: FitSettings, *, threads: int) -> Rehearsal:
+def hold_out(category: Category, settings: FitSettings, *, threads: int) -> SyntheticValidation:
     """Hold parts and kinds of defects out, others for each seed; extract the rest as a fit does."""
     grid, scales, graph = FeatureRule("mahalanobis", settings).backbone()
     session = OnnxFeatures(graph, threads=threads)
@@ -74,7 +74,7 @@ def rehearse(category: Category, settings: FitSettings, *, threads: int) -> Rehe
     fitted, held_out = split(category.train_good, settings.seed)
     watched, taught = fitted[::WATCHED_SHARE], [p for i, p in enumerate(fitted) if i % WATCHED_SHARE]
     kinds = np.random.default_rng(settings.seed).permutation(sorted(KINDS)).tolist()
-    judging, teaching = kinds[:JUDGING], kinds[JUDGING:]
+    validation_kinds, training_kinds = kinds[:VALIDATION_KINDS], kinds[VALIDATION_KINDS:]
     generator = context.generator()
 
     def gathered(good: GoodFeatures) -> list[Float16[Tensor, "n p c"]]:
@@ -82,9 +82,9 @@ def rehearse(category: Category, settings: FitSettings, *, threads: int) -> Rehe
 
     own, seen = (gathered(extract(paths, context)) for paths in (taught, watched))
     jittered = gathered(photometric_features(taught, context))
-    synthetic = synthetic_patches(taught, context, kinds=teaching)
+    synthetic = synthetic_patches(taught, context, kinds=training_kinds)
     patches = [TrainingPatches(*of_scale) for of_scale in zip(own, jittered, seen, synthetic, strict=True)]
-    return Rehearsal(context, patches, plant(session, held_out, judging, settings))
+    return SyntheticValidation(context, patches, with_defects(session, held_out, validation_kinds, settings))
 
 
 def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:
@@ -101,13 +101,15 @@ def split(good: Sequence[Path], seed: int) -> tuple[list[Path], list[Path]]:
     return fitted, list(good[start : start + count])
 
 
-def plant(session: OnnxFeatures, paths: Sequence[Path], kinds: Sequence[str], settings: FitSettings) -> Probe:
+def with_defects(
+    session: OnnxFeatures, paths: Sequence[Path], kinds: Sequence[str], settings: FitSettings
+) -> ValidationImages:
     """Every held-out image as it is, and several times with one defect of these kinds, textured by another image."""
     rng = np.random.default_rng(settings.seed)
     good = [drawing_fields(reading.read_image(path), settings=settings, max_tiles=1)[0] for path in paths]
     pixels = [reading.resize(image, settings.input.image_size) for image in good]
     masks = [np.zeros(image.shape[:2], dtype=bool) for image in pixels]
-    for copy in range(-(-PLANTED // len(good))):
+    for copy in range(-(-NUM_DEFECTIVE // len(good))):
         for place, image in enumerate(good):
             source = good[(place + 1 + copy) % len(good)]
             defect = draw_defect(image, rng=rng, source=source, kind=str(rng.choice(kinds)))
@@ -115,9 +117,11 @@ def plant(session: OnnxFeatures, paths: Sequence[Path], kinds: Sequence[str], se
             masks.append(reading.resize_map(defect.mask.astype(np.float32), *pixels[-1].shape[:2]) >= 0.5)
     areas = np.array([mask.sum() for mask in masks])
     defective = np.arange(len(pixels)) >= len(good)
-    judged = ~defective | (areas >= np.quantile(areas[defective], TOO_SMALL))
-    chosen = [image for image, counts in zip(pixels, judged, strict=True) if counts]
-    return Probe(run_backbone(session, chosen), defective[judged], np.stack(masks)[judged])
+    large_enough = ~defective | (areas >= np.quantile(areas[defective], TOO_SMALL))
+    chosen = [image for image, counts in zip(pixels, large_enough, strict=True) if counts]
+    return ValidationImages(
+        run_backbone(session, chosen), defective[large_enough], np.stack(masks)[large_enough]
+    )
 
 
 def run_backbone(
@@ -131,20 +135,20 @@ def run_backbone(
 
 
 @torch.no_grad()
-def detect(probe: Probe, judging: Judging) -> dict[str, float]:
+def measure_detection(images: ValidationImages, score: ScoreFunction) -> dict[str, float]:
     """Image and pixel AUROC, and AUPRO.
 
     Pixels of good images count for as many images as were planted in, or a heatmap that says less of how strange an
     image is would win by there being hardly any good one.
     """
-    found = [judging(features) for features in probe.features.split(BATCH_SIZE)]
-    scores = torch.cat([scores.score for scores in found]).numpy()
-    heatmaps = torch.cat([scores.heatmap for scores in found]).numpy()
-    often = max(1, round(probe.defective.sum() / (~probe.defective).sum()))
-    counted = np.repeat(np.arange(len(heatmaps)), np.where(probe.defective, 1, often))
-    tally = tally_pixels(heatmaps[counted], probe.masks[counted])
+    batches = [score(features) for features in images.features.split(BATCH_SIZE)]
+    scores = torch.cat([scores.score for scores in batches]).numpy()
+    heatmaps = torch.cat([scores.heatmap for scores in batches]).numpy()
+    often = max(1, round(images.defective.sum() / (~images.defective).sum()))
+    counted = np.repeat(np.arange(len(heatmaps)), np.where(images.defective, 1, often))
+    tally = tally_pixels(heatmaps[counted], images.masks[counted])
     figures = {
-        "image_auroc": metrics.image_auroc(probe.defective.tolist(), scores.tolist()),
+        "image_auroc": metrics.image_auroc(images.defective.tolist(), scores.tolist()),
         "pixel_auroc": metrics.pixel_auroc([tally]),
         "aupro": metrics.aupro([tally]),
     }

@@ -31,10 +31,10 @@ class Quality:
     best_f1: float
 
 
-def judge(
+def measure_quality(
     category: Category, scores: Float32[np.ndarray, " n"], heatmaps: Float32[np.ndarray, "n h h"]
 ) -> Quality:
-    """All figures. Pixels are judged at the size of the heatmaps, masks brought there by nearest neighbour."""
+    """All figures. Pixels are compared at the size of the heatmaps, masks brought there by nearest neighbour."""
     defective, listed = [item.is_defective for item in category.test], [float(score) for score in scores]
     interval = metrics.image_auroc_interval(defective, listed, generator=np.random.default_rng(0))
     tally = tally_pixels(heatmaps, read_masks(category, heatmaps.shape[1])) if category.has_masks else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from benchmarks.detection.rehearsal import Probe, detect
+from benchmarks.detection.synthetic_validation import ValidationImages, measure_detection
 from energyad.scoring.scorer import Scores
 
 
@@ -21,9 +21,11 @@ def test_good_pixels_count_as_if_there_were_as_many_good_images_as_defective_one
     heatmaps[2:, :, 4:9, 4:9] += 0.5
     heatmaps[:2] += 0.4
     defective = masks.any(axis=(1, 2))
-    found = detect(Probe(heatmaps, defective, masks), as_they_are)
+    found = measure_detection(ValidationImages(heatmaps, defective, masks), as_they_are)
     places = [0, 1, 0, 1, 0, 1, *range(2, 8)]
-    even = detect(Probe(heatmaps[places], defective[places], masks[places]), as_they_are)
+    even = measure_detection(
+        ValidationImages(heatmaps[places], defective[places], masks[places]), as_they_are
+    )
     assert found == even and found["pixel_auroc"] < 0.9
-    fewer = detect(Probe(heatmaps[:4], defective[:4], masks[:4]), as_they_are)
+    fewer = measure_detection(ValidationImages(heatmaps[:4], defective[:4], masks[:4]), as_they_are)
     assert fewer["pixel_auroc"] != found["pixel_auroc"]
