@@ -111,8 +111,12 @@ def evaluation(fitted_detector: AnomalyDetector, demo_category: Category) -> Eva
 
 
 @pytest.fixture(scope="session")
-def model_folder(fitted_detector: AnomalyDetector, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`fitted_detector`, saved as `models/<name>`; copy it before damaging it."""
-    folder = tmp_path_factory.mktemp("house") / "models" / fitted_detector.name
+def model_folder(
+    fitted_detector: AnomalyDetector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """`fitted_detector`, saved as `models/<name>`; copy it before changing it, all tests of a worker share it."""
+    folder = tmp_path_factory.mktemp("shared_model") / "models" / fitted_detector.name
     fitted_detector.save(folder)
-    return folder
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    yield folder
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before, "a test changed the shared model"
