@@ -54,7 +54,7 @@ Output: TypeAlias = Annotated[
     typer.Option("--output", "-o", metavar="DIR", help="The model's folder; default models/NAME."),
 ]
 BackboneWeights: TypeAlias = Annotated[
-    Path | None, typer.Option("--backbone-weights", metavar="FILE", help="Its weights, a safetensors file.")
+    Path | None, typer.Option("--backbone-weights", metavar="FILE", help="Its weights, as timm saves them.")
 ]
 Roi: TypeAlias = Annotated[
     Path | None,

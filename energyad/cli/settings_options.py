@@ -30,7 +30,9 @@ Backbone: TypeAlias = Annotated[
 ]
 ImageSize: TypeAlias = Annotated[
     int | None,
-    typer.Option("--image-size", metavar="N", help="Pixels a side, a multiple of 32; default 256."),
+    typer.Option(
+        "--image-size", metavar="N", help="Pixels a side, a multiple of 32 or of a ViT's patch; default 256."
+    ),
 ]
 Precision: TypeAlias = Annotated[
     str | None,

@@ -109,7 +109,8 @@ class AnomalyDetector:
             categories: The category of each image, where one model is for several kinds of parts; each gets its own
                 energy, and scoring classifies images by itself.
             settings: The defaults where None.
-            backbone_weights: A safetensors file for `settings.features.backbone`, instead of the package's own.
+            backbone_weights: A file for `settings.features.backbone`, instead of the package's own: safetensors or
+                PyTorch's, as timm saves its models.
             threads: For the backbone, all cores by default; the small networks always train on one.
             runtime: The engine that the fitted detector scores on.
             roi: The only area that counts: polygons or a mask, see `energyad.fitting.roi`.

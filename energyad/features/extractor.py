@@ -8,6 +8,7 @@ from pathlib import Path
 import timm
 import torch
 from jaxtyping import Float, UInt8
+from timm.layers import Format
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,7 +16,7 @@ from energyad.errors import BackboneError
 from energyad.features import backbones
 from energyad.features.backbone_spec import BackboneSpec
 from energyad.features.defaults import DEFAULT_BORDER_MARGIN, DEFAULT_STRIDES
-from energyad.features.grids import Grid, Scale, make_grid, resampling_matrix
+from energyad.features.grids import MULTIPLE, Grid, Scale, make_grid, resampling_matrix
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class Stages:
     """Which feature maps of a backbone are used, and the stride of the grid.
 
     indices: timm's, of all of them. whole, half: places among these, of the image and of the image at half its size.
+    multiple: what an image's side must be a multiple of.
     """
 
     indices: tuple[int, ...]
     whole: tuple[int, ...]
     half: tuple[int, ...]
     stride: int
+    multiple: int = MULTIPLE
 
 
 class FeatureExtractor(nn.Module):
@@ -53,6 +56,7 @@ class FeatureExtractor(nn.Module):
         self.weights = weights
         self.grid = grid
         self.stages = stages
+        self._is_channel_last = getattr(backbone, "output_fmt", Format.NCHW) == Format.NHWC
         self.register_buffer(
             "scale", 1 / (255 * torch.tensor(weights.std)).view(1, 3, 1, 1), persistent=False
         )
@@ -101,29 +105,23 @@ class FeatureExtractor(nn.Module):
 
     def maps_of(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ gh gw"]]:
         """All the backbone's maps, the channel second; some transformers (Swin) give it last."""
-        channels = self.backbone.feature_info.channels()  # type: ignore[union-attr, operator]
-        return [
-            stage if stage.shape[1] == count else stage.permute(0, 3, 1, 2)
-            for stage, count in zip(self.backbone(x), channels, strict=True)
-        ]
+        maps = self.backbone(x)
+        return [stage.permute(0, 3, 1, 2) for stage in maps] if self._is_channel_last else maps
 
 
 def choose_stages(name: str, strides: tuple[int, ...], coarse_strides: tuple[int, ...] = ()) -> Stages:
     """The stages with these strides, those of the image at half its size, and the grid's stride (the middle one).
 
-    A backbone without them (a plain vision transformer has one stride only) gives its last three stages at their
-    finest stride, and none of a smaller image, nor does one that takes images of one size only. Raises BackboneError
-    for a model that cannot give feature maps.
+    A plain vision transformer has one stride only: it gives the maps of blocks at a half, three quarters and the end of
+    its depth. Another backbone without these strides gives its last three stages at their finest stride. Neither is
+    given a smaller image, nor is one that takes images of one size only. Raises BackboneError for a model that cannot
+    give feature maps.
     """
-    backbones.check_name(name)
-    try:
-        reductions = list(
-            timm.create_model(name, pretrained=False, features_only=True).feature_info.reduction()
-        )
-    except (RuntimeError, AttributeError, AssertionError) as error:
-        raise BackboneError(
-            f"backbone '{name}' gives no feature maps: choose a convolutional or transformer model"
-        ) from error
+    reductions = _reductions(name)
+    if len(set(reductions)) == 1:
+        depth = len(reductions)
+        blocks = tuple(sorted({depth - 1 - depth // 2, depth - 1 - depth // 4, depth - 1}))
+        return Stages(blocks, tuple(range(len(blocks))), (), reductions[0], multiple=reductions[0])
     if not all(stride in reductions for stride in strides):
         last = tuple(range(max(0, len(reductions) - 3), len(reductions)))
         return Stages(last, tuple(range(len(last))), (), min(reductions[i] for i in last))
@@ -137,6 +135,18 @@ def choose_stages(name: str, strides: tuple[int, ...], coarse_strides: tuple[int
     return Stages(tuple(indices), whole, half, sorted(strides)[(len(strides) - 1) // 2])
 
 
+def _reductions(name: str) -> list[int]:
+    """The strides of all maps that a backbone can give, first ones first."""
+    backbones.check_name(name)
+    try:
+        info = timm.create_model(name, pretrained=False, features_only=True).feature_info
+    except (RuntimeError, AttributeError, AssertionError) as error:
+        raise BackboneError(
+            f"backbone '{name}' gives no feature maps: choose a convolutional or transformer model"
+        ) from error
+    return [entry["reduction"] for entry in info.info]
+
+
 def load_extractor(
     name: str,
     *,
@@ -146,9 +156,12 @@ def load_extractor(
     border: int = DEFAULT_BORDER_MARGIN,
     weights_file: Path | None = None,
 ) -> FeatureExtractor:
-    """A frozen extractor with pretrained weights. image_size: pixels a side, a multiple of 32. border: pixels."""
+    """A frozen extractor with pretrained weights. border: pixels.
+
+    image_size: pixels a side, a multiple of 32, or of the patch size of a plain vision transformer.
+    """
     stages = choose_stages(name, strides, coarse_strides)
-    grid = make_grid(image_size, stages.stride, border=border)
+    grid = make_grid(image_size, stages.stride, border=border, multiple=stages.multiple)
     backbone, weights = backbones.load_backbone(
         name, out_indices=stages.indices, image_size=image_size, weights_file=weights_file
     )
@@ -166,5 +179,5 @@ def empty_extractor(
     """The same without pretrained weights, for a saved model to fill."""
     stages = choose_stages(weights.name, strides, coarse_strides)
     backbone = backbones.empty_backbone(weights.name, out_indices=stages.indices, image_size=image_size)
-    grid = make_grid(image_size, stages.stride, border=border)
+    grid = make_grid(image_size, stages.stride, border=border, multiple=stages.multiple)
     return FeatureExtractor(backbone, weights, grid=grid, stages=stages).eval()

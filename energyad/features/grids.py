@@ -11,6 +11,10 @@ from torch import Tensor
 
 from energyad.errors import SettingsError
 
+MULTIPLE = 32
+"""Coarsest stride of most networks, which an image's side is a multiple of."""
+MIN_IMAGE_SIZE = 64
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -82,14 +86,18 @@ class Scale:
         return grids.unflatten(-2, (-1, self.factor)).unflatten(-4, (-1, self.factor))
 
 
-def make_grid(image_size: int, stride: int, *, border: int) -> Grid:
+def make_grid(image_size: int, stride: int, *, border: int, multiple: int = MULTIPLE) -> Grid:
     """The grid of a backbone's chosen stride. border: pixels; patches that lie in it are left out.
+
+    multiple: what the image size must be a multiple of: the coarsest stride, or the patch size of a transformer.
 
     Raises SettingsError for a size that the strides do not divide, and a border that leaves no patch.
     """
-    if image_size < 64 or image_size % 32 != 0:
-        near = max(64, 32 * round(image_size / 32))
-        raise SettingsError(f"image size {image_size}: must be a multiple of 32, at least 64; try {near}")
+    if image_size < MIN_IMAGE_SIZE or image_size % multiple != 0:
+        near = multiple * max(-(-MIN_IMAGE_SIZE // multiple), round(image_size / multiple))
+        raise SettingsError(
+            f"image size {image_size}: must be a multiple of {multiple}, at least {MIN_IMAGE_SIZE}; try {near}"
+        )
     margin = border // stride
     if 2 * margin >= image_size // stride:
         raise SettingsError(f"border {border}: leaves nothing of {image_size} pixels; make it smaller")

@@ -40,7 +40,7 @@ class InputSettings(SettingsGroup):
     image_size: PositiveInt = setting(
         256,
         "Side in pixels of the square that an image, or each of its tiles, is resized to.",
-        legal="a multiple of 32, at least 64",
+        legal="a multiple of 32, or of the patch size of a plain vision transformer; at least 64",
     )
     white_level: Annotated[int, Ge(1), Le(65535)] | None = setting(
         None, "White of 16-bit images: 4095 for a camera of 12 bits; none for the full range."
