@@ -3,8 +3,9 @@
 No pixel is returned that no byte of the file determined. The structure of each format is read and bounded in
 `energyad.images.formats`; a decoder gets the coded pixels in a plain file, and only of the kinds it is trusted with:
 
-- PNG, JPEG (grey, colour) and WebP: OpenCV, which returns nothing where its library reports an error.
-- BMP and JPEG (CMYK): Pillow, whose images start as zeros, on data that were measured first.
+- PNG and WebP: OpenCV, which returns nothing where its library reports an error.
+- BMP: Pillow, whose images start as zeros, on data that were measured first.
+- JPEG: Pillow, twice, with other bytes behind the coded data: where these alter a pixel, the data are short.
 - TIFF: strips by libtiff (Pillow) as rows of bytes; their meaning by numpy.
 
 `benchmarks/robustness` decodes damaged files under different fills of fresh memory and compares the pixels.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,3 +218,53 @@ def test_a_bmp_that_holds_fewer_rows_than_it_announces_is_refused(bits: int) -> 
     data = writers.bmp(rows, 37, bits, palette=palette)
     assert decode_image(data).shape == (21, 37, 3)
     refused_at_once(data[:-1], "truncated")
+
+
+JPEG_KINDS = [
+    ("RGB", {}),
+    ("RGB", {"subsampling": 2}),
+    ("L", {}),
+    ("CMYK", {}),
+    ("RGB", {"progressive": True}),
+    ("RGB", {"restart_marker_blocks": 3}),
+    ("L", {"restart_marker_rows": 1}),
+]
+
+
+@pytest.mark.parametrize(("mode", "options"), JPEG_KINDS)
+def test_coded_data_that_end_before_the_end_marker_are_refused(mode: str, options: dict[str, Any]) -> None:
+    whole = saved(Image.fromarray(samples(3, 8, 61, 90)).convert(mode), "JPEG", quality=80, **options)
+    decode_image(whole)
+    for share in (0.35, 0.5, 0.9, 0.99):
+        cut = whole[: int(len(whole) * share)].rstrip(b"\xff") + b"\xff\xd9"
+        with pytest.raises(ImageError, match="truncated or damaged"):
+            decode_image(cut)
+
+
+def test_a_jpeg_without_some_of_its_restart_intervals_is_refused() -> None:
+    whole = saved(Image.fromarray(samples(3, 8, 61, 90)), "JPEG", restart_marker_rows=1)
+    places = [match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", whole)]
+    for first, second in ((places[0], places[1]), (places[-1], len(whole) - 2)):
+        with pytest.raises(ImageError, match="truncated or damaged"):
+            decode_image(whole[:first] + whole[second:])
+
+
+def test_a_progressive_jpeg_without_its_last_scan_is_refused() -> None:
+    whole = saved(Image.fromarray(samples(3, 8, 61, 90)), "JPEG", progressive=True)
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        decode_image(whole[: whole.rindex(b"\xff\xda")] + b"\xff\xd9")
+
+
+@pytest.mark.parametrize(("mode", "options"), JPEG_KINDS)
+def test_bytes_behind_whole_coded_data_do_no_harm(mode: str, options: dict[str, Any]) -> None:
+    whole = saved(Image.fromarray(samples(3, 8, 61, 90)).convert(mode), "JPEG", **options)
+    padded = whole[:-2] + bytes(7) + b"\xff\xff\xff\xd9" + b"rest"
+    np.testing.assert_array_equal(decode_image(padded), decode_image(whole))
+
+
+def test_decoding_says_nothing_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    whole = saved(Image.fromarray(samples(3, 8, 61, 90)), "JPEG")
+    decode_image(whole)
+    with pytest.raises(ImageError):
+        decode_image(whole[: len(whole) // 2] + b"\xff\xd9")
+    assert capfd.readouterr().err == ""
