@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 from energyad.errors import MissingExtraError
 
-Extra: TypeAlias = Literal["fit", "serve", "openvino", "anomalib"]
+Extra: TypeAlias = Literal["fit", "serve", "openvino", "anomalib", "pandas", "pyod", "supervision"]
 
 PACKAGES: Final[dict[Extra, dict[str, str]]] = {
     "fit": {
@@ -30,6 +30,9 @@ PACKAGES: Final[dict[Extra, dict[str, str]]] = {
     },
     "openvino": {"openvino": "OpenVINO"},
     "anomalib": {"anomalib": "anomalib"},
+    "pandas": {"pandas": "pandas"},
+    "pyod": {"pyod": "PyOD"},
+    "supervision": {"supervision": "supervision"},
 }
 """Of each extra, the modules that are imported and what people call them."""
 

@@ -1,0 +1,1 @@
+"""Other people's tools, one module each; what a module needs beyond energyad is imported when it is."""

@@ -1,0 +1,57 @@
+"""Results as tables of pandas. Needs the extra `pandas`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas
+
+from energyad.scoring.results import CSV_COLUMNS, ImageResult
+
+
+def results_frame(results: Iterable[ImageResult]) -> pandas.DataFrame:
+    """Return a table with a row for each image: the columns of the CSV file, and types instead of text.
+
+    Args:
+        results: As `ScoredImage.result` gives them, or read from `results.jsonl`.
+
+    Example:
+        >>> frame = results_frame(image.result() for image in detector.score_images(paths))
+        >>> frame.groupby("verdict").score.describe()
+    """
+    rows = [
+        {
+            **{name: getattr(result, name, None) for name in CSV_COLUMNS},
+            "regions": None if result.score is None else len(result.regions),
+            "area_percent": None if result.score is None else sum(r.area_percent for r in result.regions),
+        }
+        for result in results
+    ]
+    frame = pandas.DataFrame(rows, columns=list(CSV_COLUMNS))
+    whole = {"regions": "Int64", "width": "Int64", "height": "Int64"}
+    numbers = dict.fromkeys(
+        ("score", "p_value", "q_value", "threshold", "review_threshold", "area_percent"), "float64"
+    )
+    texts = dict.fromkeys(("image", "category", "heatmap", "error"), "string")
+    return frame.astype(
+        {**whole, **numbers, **texts, "verdict": pandas.CategoricalDtype(["ok", "review", "ng"])}
+    )
+
+
+def regions_frame(results: Iterable[ImageResult]) -> pandas.DataFrame:
+    """Return a table with a row for each region of each image: its box, area, peak and p-value."""
+    columns = [
+        "image", "verdict", "region", "x", "y", "width", "height", "area", "area_percent", "peak", "p_value",
+    ]  # fmt: skip
+    rows = [
+        {
+            "image": result.image,
+            "verdict": result.verdict,
+            "region": number,
+            **region.box.model_dump(),
+            **region.model_dump(include={"area", "area_percent", "peak", "p_value"}),
+        }
+        for result in results
+        for number, region in enumerate(result.regions)
+    ]
+    return pandas.DataFrame(rows, columns=columns)
