@@ -45,6 +45,10 @@ class ImageTooLarge(ImageError):
     """An image has more pixels than the limit; none of them was decoded."""
 
 
+class DecoderEnded(ImageError):
+    """The process that decoded an image ended, or was ended because it took too long."""
+
+
 class DataError(EnergyadError):
     """A folder, category or list of images is not what the command needs."""
 

@@ -11,7 +11,9 @@ from typing import Final, Literal, TypeAlias
 
 from energyad.errors import MissingExtraError
 
-Extra: TypeAlias = Literal["fit", "serve", "openvino", "anomalib", "pandas", "pyod", "supervision"]
+Extra: TypeAlias = Literal[
+    "fit", "serve", "openvino", "anomalib", "pandas", "postgres", "pyod", "supervision"
+]
 
 PACKAGES: Final[dict[Extra, dict[str, str]]] = {
     "fit": {
@@ -33,6 +35,7 @@ PACKAGES: Final[dict[Extra, dict[str, str]]] = {
     "pandas": {"pandas": "pandas"},
     "pyod": {"pyod": "PyOD"},
     "supervision": {"supervision": "supervision"},
+    "postgres": {"psycopg": "Psycopg"},
 }
 """Of each extra, the modules that are imported and what people call them."""
 

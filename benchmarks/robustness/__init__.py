@@ -1,1 +1,1 @@
-"""What happens to results when the watcher is killed."""
+"""What happens to results when the watcher is killed, and to damaged images."""

@@ -1,48 +1,41 @@
-"""`python -m benchmarks.robustness --parts decoding`: decode damaged files. `--parts kills --model DIR --images DIR`:
-kill `energyad watch` ten times on 500 files.
-"""
+"""`python -m benchmarks.robustness --parts decoding`: decode damaged files. `--parts watch`: kill watchers."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.provenance import append_row, read_rows, stamp
 from benchmarks.robustness.decoding import compare_fills
-from benchmarks.robustness.kills import compare_with_undisturbed, run_with_kills
-from energyad.images.finding import find_images
+from benchmarks.robustness.postgres import private_server
+from benchmarks.robustness.watching import LAYOUTS, run_layout
 
-RESULTS = Path(__file__).with_name("results.jsonl")
 DECODING_RESULTS = Path(__file__).with_name("decoding.jsonl")
+WATCHING_RESULTS = Path(__file__).with_name("watching.jsonl")
 SHARE = 2500
-# The journal is an option of the program, and the last argument of the benchmark.
-_PROGRAM = "import sys; from energyad.cli import main; sys.argv[-1:-1] = ['--out']; main()"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", nargs="+", choices=("kills", "decoding"), default=["kills"])
+    parser.add_argument("--parts", nargs="+", choices=("watch", "decoding"), default=["watch", "decoding"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--count", type=int, default=12_000, help="of damaged files, with those that the rows hold"
     )
     parser.add_argument("--decoding-results", type=Path, default=DECODING_RESULTS)
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--files", type=int, default=500)
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--watching-results", type=Path, default=WATCHING_RESULTS)
+    parser.add_argument("--model", type=Path, help="for the layouts that run the program")
+    parser.add_argument("--files", type=int, default=160, help="that arrive in each layout")
+    parser.add_argument("--kills", type=int, default=18, help="in each layout")
     arguments = parser.parse_args()
     if "decoding" in arguments.parts:
         run_decoding(arguments.seed, arguments.count, arguments.decoding_results)
-    if "kills" in arguments.parts:
-        if arguments.model is None or arguments.images is None:
-            parser.error("the part kills needs --model and --images")
-        _run_kills(arguments)
+    if "watch" in arguments.parts:
+        run_watch(
+            arguments.seed, arguments.files, arguments.kills, arguments.model, arguments.watching_results
+        )
 
 
 def run_decoding(seed: int, count: int, results: Path) -> None:
@@ -57,26 +50,19 @@ def run_decoding(seed: int, count: int, results: Path) -> None:
         print(json.dumps(row), flush=True)
 
 
-def _run_kills(arguments: argparse.Namespace) -> None:
-    options = ["watch", "--quiet", "--interval", "0.05", "--threads", "1", "--model", str(arguments.model)]
-    command = [sys.executable, "-c", _PROGRAM, *options]
-    with tempfile.TemporaryDirectory() as folder:
-        run = run_with_kills(
-            command,
-            Path(folder),
-            files=arguments.files,
-            kills=arguments.kills,
-            seed=arguments.seed,
-            sources=find_images([arguments.images]),
-        )
-        run = replace(run, wrong=compare_with_undisturbed(command, Path(folder)))
-    row = {
-        "seed": arguments.seed,
-        **asdict(run),
-        **asdict(stamp(threads=1, packages=("energyad", "onnxruntime"))),
-    }
-    append_row(arguments.results, row)
-    print(json.dumps(row, indent=1))
+def run_watch(seed: int, files: int, kills: int, model: Path | None, results: Path) -> None:
+    """Append a row for each layout that has none of this seed yet."""
+    done = {row["layout"] for row in read_rows(results) if row["seed"] == seed}
+    layouts = [layout for layout in LAYOUTS if model is not None or not layout.program]
+    with private_server() as server:
+        for layout in layouts:
+            if layout.name in done:
+                continue
+            counts = run_layout(layout, files=files, kills=kills, seed=seed, server=server, model=model)
+            packages = ("energyad", "sqlalchemy", *(("psycopg",) if layout.server else ()))
+            row = {"seed": seed, **asdict(counts), **asdict(stamp(threads=1, packages=packages))}
+            append_row(results, row)
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

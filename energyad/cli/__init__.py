@@ -10,6 +10,7 @@ import typer
 from energyad.cli import console
 from energyad.cli.calibrate import calibrate
 from energyad.cli.config import config
+from energyad.cli.deliveries import deliveries
 from energyad.cli.demo import demo
 from energyad.cli.drift import drift
 from energyad.cli.evaluate import evaluate
@@ -29,6 +30,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "evaluate": evaluate,
     "calibrate": calibrate,
     "watch": watch,
+    "deliveries": deliveries,
     "serve": serve,
     "drift": drift,
     "report": report,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,11 @@ if TYPE_CHECKING:
 
 def drift(
     results: Annotated[
-        Path, typer.Argument(metavar="RESULTS", help="A file of `energyad watch` or `energyad score --json`.")
+        str,
+        typer.Argument(
+            metavar="RESULTS",
+            help="A file of `energyad watch` or `energyad score --json`, or the line's database.",
+        ),
     ],
     model: Model = None,
     window: Annotated[
@@ -32,6 +35,7 @@ def drift(
     \b
       energyad drift results.jsonl --model gasket
       energyad drift results.jsonl --json | jq .state
+      energyad drift energyad.db --model gasket
 
     Scores, brightness, contrast, sharpness and mean energy are each compared by the Kolmogorov-Smirnov test (how sure)
     and the population stability index, PSI (how large); both must speak for a shift. Results of `score --json` hold
@@ -42,12 +46,12 @@ def drift(
                  1  shifted: the advice says what to do
                  2  an error
     """
-    from energyad.line.journal import drift_of, read_journal
+    from energyad.line.journal import drift_of_results
     from energyad.model.folder import find_model, read_manifest
 
     folder = find_model(model)
     manifest = read_manifest(folder)
-    found = drift_of(read_journal(results), manifest, window=window, source=str(results))
+    found = drift_of_results(results, manifest, window=window)
     if as_json:
         console.echo_json(json.dumps(found.to_dict(), ensure_ascii=False))
     else:

@@ -19,7 +19,8 @@ def report(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RESULTS|IMAGES]", help="A file of `watch` or `score --json`, or a folder of images."
+            metavar="[RESULTS|IMAGES]",
+            help="A file or database of `watch`, a file of `score --json`, or a folder of images.",
         ),
     ] = None,
     model: Model = None,
@@ -93,12 +94,12 @@ def _of_category(
 
 def _of_results(path: Path, model: str | None, images_in: Path | None, progress: RichProgress) -> Report:
     from energyad.errors import DataError
-    from energyad.line.journal import read_journal
+    from energyad.line.journal import read_results
     from energyad.model.folder import find_model, read_manifest
     from energyad.report import of_results
 
     manifest = read_manifest(find_model(model))
-    lines = read_journal(path)
+    lines = read_results(path)
     if not lines:
         raise DataError(f"{path}: holds no results yet")
     return of_results(lines, manifest, source=path, images_in=images_in, progress=progress)

@@ -7,7 +7,7 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -18,11 +18,22 @@ from energyad.cli.options import Debug, MaxMegapixels, Model, Quiet, Threads
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
+    from energyad.detector.scored_image import ScoringOutcome
+    from energyad.line.database import Database
     from energyad.line.drift import DriftMonitor
-    from energyad.line.journal import Journal, JournalLine
+    from energyad.line.journal import JournalLine
+    from energyad.line.reloading import ReloadingDetector
+    from energyad.line.store import LineStore
 
 CHECK_EVERY: Final = 10
 """Parts between two checks for drift."""
+DATABASE_NAME: Final = "energyad.db"
+BYTES_PER_PIXEL: Final = 8
+"""Of the largest file that is read: four channels of 16 bits, uncompressed."""
+HEADER_BYTES: Final = 64 << 20
+MEMORY_PER_PIXEL: Final = 40
+"""For decoding: 24 bytes of 16-bit images, 8 of the file, and what the decoder needs."""
+MIN_DECODE_MEMORY: Final = 2 << 30
 
 
 def watch(
@@ -31,6 +42,20 @@ def watch(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="Where results go, one JSON line an image.")
     ] = Path("results.jsonl"),
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--database",
+            metavar="FILE_OR_URL",
+            help=f"The line's memory: a file ({DATABASE_NAME} beside --out by default) or a postgresql:// URL.",
+        ),
+    ] = None,
+    station: Annotated[
+        str | None,
+        typer.Option(
+            "--station", metavar="NAME", help="This station's name on a server; its host's by default."
+        ),
+    ] = None,
     move_to: Annotated[
         Path | None,
         typer.Option(
@@ -43,6 +68,21 @@ def watch(
     interval: Annotated[
         float, typer.Option("--interval", min=0.01, metavar="SECONDS", help="Between two looks.")
     ] = 0.5,
+    settle: Annotated[
+        float,
+        typer.Option(
+            "--settle",
+            min=0.0,
+            metavar="SECONDS",
+            help="How long a file that cannot be read must be unchanged before that is noted.",
+        ),
+    ] = 2.0,
+    decode_seconds: Annotated[
+        float,
+        typer.Option(
+            "--decode-seconds", min=0.1, metavar="SECONDS", help="Longest time to decode one image."
+        ),
+    ] = 10.0,
     once: Annotated[bool, typer.Option("--once", help="Score what is there now, and end.")] = False,
     max_megapixels: MaxMegapixels = 200.0,
     threads: Threads = None,
@@ -56,51 +96,98 @@ def watch(
       energyad watch incoming/ --move-to sorted/ --webhook https://line.example/results
       tail -f results.jsonl | jq -c 'select(.verdict == "ng") | [.image, .score]'
 
-    A file is taken when it is complete: the same in two looks, or renamed into place. Its result is on the disk before
-    anything else happens, so a watcher that was killed goes on where it was. Deliveries are repeated until they
-    succeed and signed with ENERGYAD_WEBHOOK_SECRET. A model that is calibrated or fitted anew meanwhile counts from
-    the next files on. Ctrl-C or SIGTERM ends it with status 0.
+    A file is taken when it is complete: the same in two looks and open for writing nowhere, or renamed into place. Its
+    result is in the database before anything else happens, so a watcher that was killed goes on where it was, and two
+    watchers on one folder share the work. Deliveries are repeated until they are accepted and signed with
+    ENERGYAD_WEBHOOK_SECRET; `energyad deliveries` lists them. A model that is calibrated or fitted anew meanwhile
+    counts from the next files on. Ctrl-C or SIGTERM ends it with status 0.
     """
     from energyad.detector import AnomalyDetector
-    from energyad.line.journal import Journal
+    from energyad.errors import DataError
+    from energyad.line.database import Database
     from energyad.line.reloading import ReloadingDetector
-    from energyad.line.watch import Watcher, score_with
+    from energyad.line.store import LineStore
+    from energyad.line.watch import Watcher
+    from energyad.line.webhook import checked_url
     from energyad.model.folder import find_model
 
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; make it, or check the path")
+    if webhook is not None:
+        checked_url(webhook)
+    max_pixels = round(max_megapixels * 1e6)
     model_now = ReloadingDetector(
         find_model(model),
         functools.partial(AnomalyDetector.load, threads=threads),
         on_reload=lambda detector: messages.on_reload(detector),
         on_error=lambda error: console.warn(f"the old model stays: {error}"),
     )
-    with _stop_on_signals() as stop, Journal(out) as journal:
-        watcher = Watcher(
-            folder, journal, score_with(model_now, max_pixels=round(max_megapixels * 1e6)), move_to=move_to
-        )
-        messages = _WatchMessages(model_now(), journal)
-        with _deliveries(webhook, out) as deliver:
+    place = database or out.resolve().with_name(DATABASE_NAME)
+    with _stop_on_signals() as stop, Database(place) as opened:
+        store = LineStore(opened, out=out, folder=folder, station=station)
+        messages = _WatchMessages(model_now(), store)
+        with (
+            _scoring(model_now, decode_seconds, max_pixels) as score,
+            _sinks(opened, store, webhook) as tell,
+        ):
+            watcher = Watcher(
+                *(folder, store, score),
+                move_to=move_to,
+                settle=settle,
+                max_bytes=BYTES_PER_PIXEL * max_pixels + HEADER_BYTES,
+                warn=console.warn,
+            )
 
             def on_line(line: JournalLine) -> None:
+                tell()
                 messages.on_line(line)
-                deliver()
 
-            console.say(f"watching {folder}/ with {model_now().name}; results in {out}")
+            console.say(
+                f"watching {folder}/ with {model_now().name}; results in {out}, kept in {opened.name}"
+            )
             watcher.run(stop, noted=on_line, interval=interval, once=once)
     console.say("stopped")
 
 
 @contextlib.contextmanager
-def _deliveries(url: str | None, journal: Path) -> Iterator[Callable[[], None]]:
-    """Deliver results to a URL while the block runs; gives what to call when there is a new result."""
-    if url is None:
-        yield lambda: None
-        return
-    from energyad.line.webhook import SECRET_VARIABLE, Webhook
+def _scoring(
+    model: ReloadingDetector, decode_seconds: float, max_pixels: int
+) -> Iterator[Callable[[Sequence[Path], Callable[[Path], bytes]], Iterable[ScoringOutcome]]]:
+    """What scores files: decoded in processes that can be ended."""
+    from energyad.images.isolated import IsolatedDecoder
+    from energyad.line.watch import score_with
 
-    webhook = Webhook(url, journal, secret=os.environ.get(SECRET_VARIABLE), warn=console.warn)
-    webhook.start()
-    yield webhook.tell
-    webhook.stop()
+    memory = max(MIN_DECODE_MEMORY, MEMORY_PER_PIXEL * max_pixels)
+    workers = model().runtime.plan.workers
+    with IsolatedDecoder(workers=workers, timeout=decode_seconds, max_memory=memory) as decoder:
+        yield score_with(model, decoder, max_pixels=max_pixels)
+
+
+@contextlib.contextmanager
+def _sinks(database: Database, store: LineStore, url: str | None) -> Iterator[Callable[[], None]]:
+    """Write the results file and deliver to a URL while the block runs; gives what to call when there is a result."""
+    from energyad.line.results_file import ResultsFile
+    from energyad.line.webhook import KIND, SECRET_VARIABLE, Webhook
+
+    with ResultsFile(database, store.stream_id, store.out, warn=console.warn) as results:
+        if url is None:
+            yield results.tell
+            return
+        webhook = Webhook(
+            *(url, database),
+            output=store.add_output(KIND, url),
+            watcher=store.watcher_id,
+            secret=os.environ.get(SECRET_VARIABLE),
+            warn=console.warn,
+        )
+        webhook.start()
+
+        def tell() -> None:
+            results.tell()
+            webhook.tell()
+
+        yield tell
+        webhook.stop()
 
 
 @contextlib.contextmanager
@@ -124,8 +211,8 @@ class _WatchMessages:
     _state: str
     _num_parts: int
 
-    def __init__(self, detector: AnomalyDetector, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, detector: AnomalyDetector, store: LineStore) -> None:
+        self._store = store
         self._start_monitor(detector)
 
     def on_reload(self, detector: AnomalyDetector) -> None:
@@ -153,10 +240,10 @@ class _WatchMessages:
             (console.warn if drift.state == "shifted" else console.say)(f"drift: {drift.advice}")
 
     def _start_monitor(self, detector: AnomalyDetector) -> None:
-        from energyad.line.drift import DriftMonitor
-        from energyad.line.journal import latest_parts
+        from energyad.line.drift import WINDOW, DriftMonitor
+        from energyad.model.folder import GRAPH_FILE
 
         manifest = detector.manifest
-        latest = latest_parts(self._journal.lines(), manifest)
+        latest = self._store.latest_parts(manifest.files.get(GRAPH_FILE), window=WINDOW)
         self._monitor = DriftMonitor.resumed(manifest.good_parts, latest, model=detector.name)
         self._state, self._num_parts = self._monitor.check().state, 0

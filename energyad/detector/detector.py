@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import length_hint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from energyad.progress import Progress
     from energyad.scoring.scorer import Scorer
     from energyad.settings import FitSettings
+
+ReadImage: TypeAlias = Callable[[Any], UInt8[np.ndarray, "h w 3"]]
+"""Reads an image as 8-bit RGB. Raises ImageError."""
 
 
 class AnomalyDetector:
@@ -271,6 +274,7 @@ class AnomalyDetector:
         *,
         batch_size: int | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        read: ReadImage | None = None,
     ) -> Iterator[ScoringOutcome]:
         """Score images in their order; one that cannot be read costs its own result and no other.
 
@@ -281,6 +285,7 @@ class AnomalyDetector:
             sources: Paths, bytes of image files, Pillow images or RGB arrays.
             batch_size: Images that are read and scored together; the runtime's own by default.
             max_pixels: Files with more pixels are not decoded.
+            read: Reads a source instead of `AnomalyDetector.read`, in any thread; it raises ImageError.
 
         Raises:
             TypeError: One image was given, not several.
@@ -297,7 +302,8 @@ class AnomalyDetector:
         self.prepare(length_hint(sources))
         plan = self.runtime.plan
         groups = batches(sources, batch_size or plan.batch_size)
-        score_batch = functools.partial(self._score_batch, max_pixels=max_pixels)
+        read = read or functools.partial(self.read, max_pixels=max_pixels)
+        score_batch = functools.partial(self._score_batch, read=read)
         for images in ordered_map(score_batch, groups, workers=plan.workers):
             yield from images
 
@@ -308,7 +314,8 @@ class AnomalyDetector:
             source: A path, the bytes of an image file, a Pillow image or an RGB array.
             max_pixels: Files with more pixels are not decoded.
         """
-        (image,) = self._score_batch([source], max_pixels=max_pixels)
+        read = functools.partial(self.read, max_pixels=max_pixels)
+        (image,) = self._score_batch([source], read=read)
         return image
 
     def read(self, image: ImageLike, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> UInt8[np.ndarray, "h w 3"]:
@@ -319,14 +326,12 @@ class AnomalyDetector:
         """
         return reading.as_rgb(image, max_pixels=max_pixels, white_level=self.manifest.input.white_level)
 
-    def _score_batch(
-        self, sources: Sequence[ImageLike], *, max_pixels: int = DEFAULT_MAX_PIXELS
-    ) -> list[ScoringOutcome]:
+    def _score_batch(self, sources: Sequence[ImageLike], *, read: ReadImage) -> list[ScoringOutcome]:
         pixels: list[UInt8[np.ndarray, "h w 3"]] = []
         errors: dict[int, ImageError] = {}
         for position, source in enumerate(sources):
             try:
-                pixels.append(self.read(source, max_pixels=max_pixels))
+                pixels.append(read(source))
             except ImageError as error:
                 errors[position] = error
         readable = [source for position, source in enumerate(sources) if position not in errors]

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from jaxtyping import UInt8
 
-from energyad.errors import ImageError, ImageTooLarge, SettingsError
+from energyad.errors import DecoderEnded, ImageError, ImageTooLarge, SettingsError
 from energyad.images.decoding import DEFAULT_MAX_PIXELS
 
 HEADER: Final = struct.Struct("<IQ")
@@ -77,7 +77,8 @@ class IsolatedDecoder:
 
         Raises:
             ImageTooLarge: the image has more than `max_pixels`.
-            ImageError: the image cannot be decoded, or not within the time and memory.
+            DecoderEnded: decoding took too long, or ended its process.
+            ImageError: the image cannot be decoded, or not within the memory.
         """
         if self._closed:
             raise SettingsError("the decoder is closed")
@@ -151,7 +152,7 @@ class _DecoderProcess:
                 pixels = np.empty(size, np.uint8)
                 read_into(self._output, pixels.data)
         except (OSError, EOFError) as error:
-            raise ImageError(name, self._reason_of_death()) from error
+            raise DecoderEnded(name, self._reason_of_death()) from error
         except BaseException:
             self.end()  # a reply that nobody reads would be taken for that of the next image
             raise

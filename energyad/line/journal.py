@@ -1,17 +1,15 @@
-"""A file of results that survives its writer: one line an image, on the disk before anything else is done.
+"""Results as a line keeps them: one JSON object an image, in a results file and in the line's database.
 
-Each line is an `ImageResult` with three fields more: which file it was (so that it is not scored twice), when, and what
-its pixels looked like (for telling drift). Lines that `energyad score --json` printed can be read too.
+Each is an `ImageResult` with three fields more: which file it was, when, and what its pixels looked like (for telling
+drift). Lines that `energyad score --json` printed can be read too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,20 +20,18 @@ from energyad.model.manifest import Manifest
 from energyad.model.statistics import PartStatistics
 from energyad.scoring.results import ImageResult
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+_SQLITE_HEADER: Final = b"SQLite format 3\0"
 
 
 class FileSeen(BaseModel):
-    """One state of one file. Another size or time of change is another file."""
+    """One state of one file. Another size, time of change or content is another file."""
 
     model_config = ConfigDict(frozen=True)
 
     path: str = Field(description="below the watched folder, with /")
     size: int
     mtime_ns: int
+    sha256: str | None = Field(default=None, description="of its content, hexadecimal")
 
 
 class Statistics(BaseModel):
@@ -67,6 +63,33 @@ class JournalLine(ImageResult):
         return PartStatistics(self.score, **seen, category=self.category)
 
 
+def is_database(place: str | Path) -> bool:
+    """Whether this names a database: a URL, or a file that begins as SQLite's do."""
+    if "://" in str(place):
+        return True
+    with contextlib.suppress(OSError), Path(place).open("rb") as file:
+        return file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
+    return False
+
+
+def read_results(place: str | Path) -> list[JournalLine]:
+    """All results of a results file or of a line's database, oldest first.
+
+    Raises:
+        DataError: It cannot be read, or a line is no result.
+    """
+    if not is_database(place):
+        return read_journal(place)
+    from sqlalchemy import select  # not needed for files
+
+    from energyad.line.database import Database
+    from energyad.line.tables import Result
+
+    with Database(place, create=False) as database, database.read() as session:
+        lines = session.scalars(select(Result.line).order_by(Result.id).execution_options(yield_per=1000))
+        return [_line(database.name, number, line.encode()) for number, line in enumerate(lines, start=1)]
+
+
 def read_journal(path: str | Path) -> list[JournalLine]:
     """All lines of a results file; a last one that is torn is left out. Raises DataError naming a line that is none."""
     try:
@@ -95,6 +118,24 @@ def _line(path: str | Path, number: int, line: bytes) -> JournalLine:
         ) from error
 
 
+def drift_of_results(place: str | Path, manifest: Manifest, *, window: int = WINDOW) -> Drift:
+    """Drift of the latest parts of a results file, or of a line's database, from which those alone are read.
+
+    Raises:
+        DataError: It cannot be read, or none of its results is of this model.
+    """
+    if not is_database(place):
+        return drift_of(read_journal(place), manifest, window=window, source=str(place))
+    from energyad.line.database import Database
+    from energyad.line.store import latest_parts_of
+
+    with Database(place, create=False) as database, database.read() as session:
+        parts = latest_parts_of(session, manifest.files.get(GRAPH_FILE), window=window)
+    if not parts:
+        raise DataError(f"{database.name}: no results of this {manifest.name}; give another --model")
+    return compare(manifest.good_parts, parts, model=manifest.name)
+
+
 def drift_of(
     lines: Sequence[JournalLine], manifest: Manifest, *, window: int = WINDOW, source: str = "the results"
 ) -> Drift:
@@ -120,88 +161,3 @@ def latest_parts(
 def _own(lines: Sequence[JournalLine], manifest: Manifest) -> list[JournalLine]:
     graph = manifest.files.get(GRAPH_FILE)
     return [line for line in lines if line.model.sha256 == graph]
-
-
-class Journal:
-    """The one writer of a results file. Use it in a `with` statement.
-
-    A line that a killed writer left half written is cut off; what it described was not noted, and will be again.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._lock = self._file = -1
-
-    def __enter__(self) -> Self:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = self._locked()
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            self._cut_torn_line()
-            self._sync_folder()
-        except OSError as error:
-            self.__exit__(None, None, None)
-            reason = os_reason(error)
-            raise DataError(f"{self.path}: cannot be written: {reason}; give another --out") from error
-        except DataError:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in (self._file, self._lock):
-            with contextlib.suppress(OSError):
-                os.close(handle)
-        self._file = self._lock = -1
-
-    def lines(self) -> list[JournalLine]:
-        """What is in it. Raises DataError naming a line that is no result."""
-        return read_journal(self.path)
-
-    def append(self, lines: Sequence[JournalLine]) -> None:
-        """Add lines; they are on the disk when this returns. Raises DataError where they cannot be written."""
-        data = "".join(f"{line.json_line()}\n" for line in lines).encode()
-        try:
-            while data:  # a full disk or a signal may take a part only
-                data = data[os.write(self._file, data) :]
-            os.fsync(self._file)
-        except OSError as error:
-            reason = os_reason(error)
-            raise DataError(
-                f"{self.path}: cannot be written: {reason}; free some space and start again"
-            ) from error
-
-    def _locked(self) -> int:
-        """A lock that ends with this process, however it ends."""
-        if fcntl is None:
-            raise DataError(
-                f"{self.path}: this system has no file locks; run `energyad watch` on Linux or macOS"
-            )
-        handle = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            other = os.read(handle, 40).decode(errors="replace").strip()
-            os.close(handle)
-            raise DataError(
-                f"{self.path}: another watcher (process {other}) writes it; stop that one or give another --out"
-            ) from None
-        os.truncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        return handle
-
-    def _cut_torn_line(self) -> None:
-        content = self.path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            os.ftruncate(self._file, content.rfind(b"\n") + 1)
-            os.fsync(self._file)
-
-    def _sync_folder(self) -> None:
-        """The file's name is on the disk too."""
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -15,7 +15,7 @@ import pytest
 from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.detector.recalibration import recalibrate
-from energyad.line.journal import read_journal
+from energyad.line.journal import read_journal, read_results
 from energyad.model.folder import with_digest
 
 from .outcome import Program, is_one_line_error
@@ -26,7 +26,17 @@ def test_watch_once_scores_what_is_there_once_and_says_what_is_not_ok(
 ) -> None:
     shutil.copytree(demo_category.root / "test", house / "incoming")
     (house / "incoming" / "zero.png").touch()
-    arguments = ("watch", "incoming", "--once", "--interval", "0.01", "--out", "out/results.jsonl")
+    arguments = (
+        "watch",
+        "incoming",
+        "--once",
+        "--interval",
+        "0.01",
+        "--settle",
+        "0",
+        "--out",
+        "out/results.jsonl",
+    )
     outcome = program(*arguments)
     lines = read_journal("out/results.jsonl")
     assert (outcome.status, outcome.out) == (0, "")
@@ -35,6 +45,10 @@ def test_watch_once_scores_what_is_there_once_and_says_what_is_not_ok(
     assert len(told) > 1 and all(str(line.image) in outcome.err for line in told)
     assert program(*arguments).status == 0
     assert len(read_journal("out/results.jsonl")) == len(lines)
+    assert len(read_results("out/energyad.db")) == len(lines)
+    assert program("report", "out/energyad.db").status == 0
+    assert program("drift", "out/energyad.db").status in (0, 1)
+    assert is_one_line_error(program("drift", "missing.jsonl"), "missing.jsonl")
 
 
 def test_watch_moves_by_verdict_and_names_what_is_wrong(
@@ -49,8 +63,30 @@ def test_watch_moves_by_verdict_and_names_what_is_wrong(
     assert Path("report.html").read_text().count('alt="regions"') == 2
     assert is_one_line_error(program("watch", "nowhere", "--once"), "nowhere", "no such folder")
     assert is_one_line_error(program("watch", "incoming", "--once", "--webhook", "ftp://x"), "http")
-    (house / "results.jsonl").write_text("no result\n")
-    assert is_one_line_error(program("watch", "incoming", "--once"), "results.jsonl, line 1")
+    (house / "old.jsonl").write_text("{}\n")
+    old = program("watch", "incoming", "--once", "--out", "old.jsonl")
+    assert is_one_line_error(old, "old.jsonl: exists, but", "energyad.db", "move it away")
+
+
+def test_deliveries_that_wait_are_listed_and_none_is_where_there_is_no_webhook(
+    program: Program, house: Path, sorted_images: tuple[list[Path], list[Path]]
+) -> None:
+    (house / "incoming").mkdir()
+    shutil.copy(sorted_images[1][0], house / "incoming" / "bad.png")
+    assert is_one_line_error(program("deliveries"), "energyad.db", "no such database")
+    watch = ("watch", "incoming", "--once", "--interval", "0.01")
+    assert program(*watch, "--out", "other.jsonl").status == 0
+    assert "no outputs" in program("deliveries").err
+    assert program(*watch, "--webhook", "http://127.0.0.1:1/").status == 0
+    table = program("deliveries", "--waiting").out.splitlines()
+    assert table[1].split() == ["http://127.0.0.1:1/", "0", "1", "0"]
+    assert "bad.png" in table[-1] and "ng" in table[-1]
+    found = json.loads(program("deliveries", "--waiting", "--json").out)
+    (delivery,) = found["deliveries"]
+    assert (delivery["state"], delivery["image"]) == ("pending", "bad.png") and delivery["attempts"] >= 1
+    assert json.loads(program("deliveries", "--json").out)["deliveries"] == []
+    assert "0 wait again" in program("deliveries", "--retry-all").err
+    assert is_one_line_error(program("deliveries", "--retry", "77"), "77", "not set aside")
 
 
 def test_watch_ends_with_status_0_when_told_and_says_where_the_line_drifts(

@@ -4,211 +4,405 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from benchmarks.robustness.kills import STUB, run_with_kills
 from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage
-from energyad.errors import DataError, ImageError
-from energyad.line.journal import Journal, JournalLine, read_journal
-from energyad.line.watch import Watcher, score_with
-from energyad.model import statistics
-from energyad.scoring.calibration import Calibration
-from energyad.scoring.prediction import Prediction
-from energyad.scoring.results import ModelReference, scored_result
+from energyad.errors import DataError, DecoderEnded, ModelError
+from energyad.images.isolated import IsolatedDecoder
+from energyad.line.filing import private_path
+from energyad.line.watch import MAX_ATTEMPTS, score_with
+from energyad.scoring.results import scored_result
 
-MODEL = ModelReference(name="stub", sha256="0", calibrated=None)
-RULE = Calibration(1.0, 0.01, "conformal", (0.5,))
+from .conftest import Line, died, look, renamed
 
 
-class Stub:
-    """Calls a file that says so broken, and scores the others by their length; keeps what it was given."""
-
-    def __init__(self, prediction: Prediction) -> None:
-        self.given: list[str] = []
-        self.prediction = prediction
-        self.meanwhile: Callable[[Path], None] = lambda path: None
-
-    def __call__(self, paths: Sequence[Path]) -> Iterator[ScoringOutcome]:
-        for path in paths:
-            self.given.append(path.name)
-            text = path.read_text()
-            self.meanwhile(path)
-            if text == "broken":
-                yield UnreadableImage(path, MODEL, RULE, ImageError(path, "damaged"))
-            else:
-                heatmap = self.prediction.heatmap
-                pixels = np.zeros((*heatmap.shape, 3), np.uint8)
-                part = statistics.PartStatistics(self.prediction.score)
-                yield ScoredImage(path, MODEL, pixels, self.prediction, heatmap, part)
+def files_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.fixture
-def stub(fitted_detector: AnomalyDetector, demo_category: Category) -> Stub:
-    return Stub(fitted_detector.score(demo_category.test[0].path))
+def test_a_file_is_taken_when_two_looks_agree_and_a_renamed_one_at_once(line: Line) -> None:
+    watcher = line.watcher()
+    renamed(line.folder / "whole.png", "x")
+    growing = (line.folder / "growing.png").open("w")
+    found = []
+    for _ in range(3):
+        growing.write("more ")
+        growing.flush()
+        found.append(look(watcher))
+    growing.close()
+    assert found == [["whole.png"], [], []]
+    assert [look(watcher), look(watcher), look(watcher)] == [["growing.png"], [], []]
 
 
-@pytest.fixture
-def incoming(tmp_path: Path) -> Path:
-    (tmp_path / "in").mkdir()
-    return tmp_path / "in"
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="leases are Linux's")
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_file_is_not_taken_while_somebody_has_it_open_for_writing(line: Line, moves: bool) -> None:
+    watcher = line.watcher(move_to=line.root / "sorted" if moves else None)
+    paused = (line.folder / "paused.png").open("w")
+    paused.write("half")
+    paused.flush()
+    assert [look(watcher) for _ in range(4)] == [[]] * 4
+    paused.write(" and half")
+    paused.close()
+    assert [look(watcher) for _ in range(3)].count(["paused.png"]) == 1
+    assert line.stub.given == ["half and half"]
 
 
-def renamed(path: Path, text: str) -> None:
-    """Written elsewhere and moved into place, as careful writers do."""
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text)
-    os.utime(temporary, ns=(10**18, 10**18))
-    temporary.rename(path)
-
-
-def look(watcher: Watcher) -> list[str]:
-    return [line.file.path for line in watcher.look(threading.Event()) if line.file is not None]
-
-
-def test_a_file_is_taken_when_two_looks_agree_and_a_renamed_one_at_once(incoming: Path, stub: Stub) -> None:
-    with Journal(incoming / "out.jsonl") as journal:
-        watcher = Watcher(incoming, journal, stub)
-        renamed(incoming / "whole.png", "x")
-        growing = (incoming / "growing.png").open("w")
-        found = []
-        for _ in range(3):
-            growing.write("more ")
-            growing.flush()
-            found.append(look(watcher))
-        growing.close()
-        assert found == [["whole.png"], [], []]
-        assert [look(watcher), look(watcher), look(watcher)] == [["growing.png"], [], []]
-
-
-def test_only_images_are_taken_in_subfolders_too_and_hidden_ones_never(incoming: Path, stub: Stub) -> None:
+def test_only_images_are_taken_in_subfolders_and_linked_ones_too_and_hidden_ones_never(line: Line) -> None:
     for name in ("a.png", "line 1/b.JPG", ".hidden.png", ".tmp/c.png", "notes.txt", "d.png.part"):
-        renamed(incoming / name, "x")
-    with Journal(incoming / "out.jsonl") as journal:
-        assert sorted(look(Watcher(incoming, journal, stub))) == ["a.png", "line 1/b.JPG"]
+        renamed(line.folder / name, "x")
+    renamed(line.root / "camera" / "e.png", "x")
+    (line.folder / "linked").symlink_to(line.root / "camera")
+    (line.folder / "up").symlink_to(line.folder)
+    assert sorted(look(line.watcher())) == ["a.png", "line 1/b.JPG", "linked/e.png"]
 
 
-def test_a_new_file_of_an_old_name_is_scored_and_an_old_file_is_not(incoming: Path, stub: Stub) -> None:
-    with Journal(incoming / "out.jsonl") as journal:
-        watcher = Watcher(incoming, journal, stub)
-        renamed(incoming / "part.png", "first")
-        look(watcher)
-        renamed(incoming / "part.png", "second")
-        look(watcher)
-    with Journal(incoming / "out.jsonl") as journal:
-        assert look(Watcher(incoming, journal, stub)) == []
-        sizes = [line.file.size for line in journal.lines() if line.file is not None]
-    assert sizes == [5, 6] and stub.given == ["part.png", "part.png"]
+def test_what_is_no_regular_file_is_passed_over_with_a_warning(line: Line) -> None:
+    os.mkfifo(line.folder / "pipe.png")
+    (line.folder / "endless.png").symlink_to("/dev/zero")
+    renamed(line.folder / "part.png", "x")
+    watcher = line.watcher()
+    assert [look(watcher), look(watcher)] == [["part.png"], []]
+    assert len(line.warnings) == 2
+    assert all("no regular file" in warning for warning in line.warnings)
 
 
-def test_a_fault_is_noted_only_when_nobody_writes_any_more(incoming: Path, stub: Stub) -> None:
-    with Journal(incoming / "out.jsonl") as journal:
-        watcher = Watcher(incoming, journal, stub)
-        renamed(incoming / "part.png", "broken")  # it looks whole, so it is tried at once
-        assert look(watcher) == []
-        assert look(watcher) == ["part.png"]
-        (line,) = journal.lines()
-    assert (line.error, line.verdict, line.observation) == ("damaged", None, None)
+def test_a_file_larger_than_any_image_is_noted_and_not_read(line: Line) -> None:
+    with (line.folder / "huge.png").open("wb") as file:
+        file.truncate(1 << 40)
+    watcher = line.watcher()
+    assert [look(watcher), look(watcher)] == [[], ["huge.png"]]
+    (row,) = line.rows()
+    assert row.verdict is None and "--max-megapixels" in (row.error or "")
 
 
-def test_a_file_that_changes_or_goes_while_it_is_read_is_not_noted(incoming: Path, stub: Stub) -> None:
-    with Journal(incoming / "out.jsonl") as journal:
-        watcher = Watcher(incoming, journal, stub)
-        renamed(incoming / "part.png", "x")
-        stub.meanwhile = lambda path: renamed(path, "another")
-        assert look(watcher) == []
-        stub.meanwhile = lambda path: path.unlink()
-        assert look(watcher) == []
-        assert look(watcher) == []
-        assert journal.lines() == []
+def test_another_content_of_the_same_name_size_and_time_is_another_part(any_line: Line) -> None:
+    line = any_line
+    renamed(line.folder / "part.png", "first")
+    watcher = line.watcher()
+    assert look(watcher) == ["part.png"]
+    renamed(line.folder / "part.png", "other")
+    assert look(watcher) == ["part.png"]
+    assert look(line.watcher()) == []
+    assert line.stub.given == ["first", "other"]
 
 
-def test_files_are_moved_by_verdict_only_where_asked_also_those_noted_before_a_kill(
-    incoming: Path, stub: Stub, tmp_path: Path
-) -> None:
-    verdict = stub.prediction.verdict
-    renamed(incoming / "sub" / "part.png", "x")
-    with Journal(tmp_path / "out.jsonl") as journal:
-        assert look(Watcher(incoming, journal, stub)) == ["sub/part.png"]
-    assert (incoming / "sub" / "part.png").exists()
-    done = incoming / "done"  # inside the watched folder, and yet not watched
-    with Journal(tmp_path / "out.jsonl") as journal:
-        watcher = Watcher(incoming, journal, stub, move_to=done)
-        assert look(watcher) == []
-        assert (done / verdict / "sub" / "part.png").exists()
-        renamed(incoming / "sub" / "part.png", "another of that name")
-        assert look(watcher) == ["sub/part.png"]
+def test_a_file_that_only_its_owner_or_inode_changed_is_the_same_part(line: Line) -> None:
+    path = renamed(line.folder / "part.png", "first")
+    look(line.watcher())
+    path.chmod(0o600)
+    watcher = line.watcher()
+    assert [look(watcher), look(watcher)] == [[], []]
+    renamed(path, "first")
+    assert look(line.watcher()) == []
+    assert line.stub.given == ["first"]
+
+
+def test_another_results_file_is_another_memory_and_a_link_to_it_is_not(line: Line) -> None:
+    renamed(line.folder / "part.png", "x")
+    look(line.watcher())
+    line.written()
+    (line.root / "elsewhere").mkdir()
+    link = line.root / "elsewhere" / "link.jsonl"
+    link.symlink_to(line.out)
+    folder_link = line.root / "in too"
+    folder_link.symlink_to(line.folder)
+    assert look(line.watcher(out=link)) == []
+    assert look(line.watcher(folder=folder_link)) == []
+    assert look(line.watcher(out=line.root / "second.jsonl")) == ["part.png"]
+
+
+def test_a_fault_is_noted_only_when_the_file_has_settled(line: Line) -> None:
+    line.settle = 0.2
+    now = time.time_ns()
+    renamed(line.folder / "part.png", "broken", mtime_ns=now)  # it looks whole, so it is tried at once
+    watcher = line.watcher()
+    assert look(watcher) == look(watcher) == []
+    time.sleep(0.25)
+    assert look(watcher) == ["part.png"]
+    (row,) = line.rows()
+    assert (row.error, row.verdict, row.observation) == ("damaged", None, None)
+    assert line.stub.given == ["broken"] * 2
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_file_that_is_completed_after_a_fault_gives_one_result(line: Line, moves: bool) -> None:
+    line.settle = 60.0
+    renamed(line.folder / "part.png", "broken", mtime_ns=time.time_ns())
+    watcher = line.watcher(move_to=line.root / "sorted" if moves else None)
+    look(watcher)
+    writer = next(path for path in line.folder.iterdir())  # also by a private name, which its writer had open
+    writer.write_text("whole")
+    assert [look(watcher) for _ in range(3)].count(["part.png"]) == 1
+    assert [row.error for row in line.rows()] == [None]
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_file_overwritten_while_it_is_scored_gives_a_result_of_each(line: Line, moves: bool) -> None:
+    path = renamed(line.folder / "part.png", "one")
+    watcher = line.watcher(move_to=line.root / "sorted" if moves else None)
+
+    def overwrite(_: Path) -> None:
+        line.stub.meanwhile = lambda _: None
+        renamed(path, "two")
+
+    line.stub.meanwhile = overwrite
+    assert [look(watcher), look(watcher), look(watcher)] == [["part.png"], ["part.png"], []]
+    assert line.stub.given == ["one", "two"]
+    if moves:
+        texts = [path.read_text() for path in (line.root / "sorted").rglob("*.png")]
+        assert sorted(texts) == ["one", "two"]
+
+
+def test_files_are_moved_by_verdict_only_where_asked_also_those_noted_before(any_line: Line) -> None:
+    line, verdict = any_line, any_line.stub.prediction.verdict
+    renamed(line.folder / "sub" / "part.png", "x")
+    assert look(line.watcher()) == ["sub/part.png"]
+    assert (line.folder / "sub" / "part.png").exists()
+    done = line.folder / "done"  # inside the watched folder, and yet not watched
+    watcher = line.watcher(move_to=done)
+    assert look(watcher) == []
+    assert (done / verdict / "sub" / "part.png").exists()
+    renamed(line.folder / "sub" / "part.png", "another of that name")
+    assert look(watcher) == ["sub/part.png"]
     assert len(list((done / verdict / "sub").iterdir())) == 2
-    assert [path for path in incoming.rglob("*.png") if done not in path.parents] == []
+    assert files_below(line.folder / "sub") == []
+
+
+def test_of_a_link_the_content_is_filed(line: Line) -> None:
+    verdict = line.stub.prediction.verdict
+    target = renamed(line.root / "camera" / "shot.png", "x")
+    (line.folder / "part.png").symlink_to("../camera/shot.png")
+    watcher = line.watcher(move_to=line.root / "sorted")
+    looks = [look(watcher), look(watcher)]
+    assert sorted(looks) == [[], ["part.png"]]
+    filed = line.root / "sorted" / verdict / "part.png"
+    assert filed.read_text() == "x" and not filed.is_symlink()
+    assert target.exists() and not list(line.folder.iterdir())
+
+
+def test_two_watchers_share_a_folder_and_no_file_is_scored_twice(any_line: Line) -> None:
+    line = any_line
+    for number in range(40):
+        renamed(line.folder / f"{number}.png", str(number))
+    watchers = [line.watcher() for _ in range(2)]
+    works = [watcher.look(threading.Event()) for watcher in watchers]
+    first = [next(work) for work in works]  # both have claimed some
+    rest = [row for work in works for row in work]
+    names = [row.file.path for row in (*first, *rest) if row.file is not None]
+    assert sorted(names) == sorted(f"{number}.png" for number in range(40))
+    assert len(line.stub.given) == len(line.rows()) == 40
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_what_a_dead_watcher_had_claimed_is_scored_by_the_next(any_line: Line, moves: bool) -> None:
+    line = any_line
+    move_to = line.root / "sorted" if moves else None
+    for number in range(3):
+        renamed(line.folder / f"{number}.png", str(number))
+    dead = line.watcher(move_to=move_to)
+
+    def die(_: Path) -> None:
+        raise RuntimeError
+
+    line.stub.meanwhile = die
+    with pytest.raises(RuntimeError):
+        look(dead)
+    line.stub.meanwhile = lambda _: None
+    assert look(line.watcher(move_to=move_to)) == []  # it is not dead yet
+    died(dead)
+    assert sorted(look(line.watcher(move_to=move_to))) == ["0.png", "1.png", "2.png"]
+    assert len(line.rows()) == 3
+
+
+def test_what_a_dead_watcher_had_scored_and_not_moved_is_moved(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = line.stub.prediction.verdict
+    renamed(line.folder / "part.png", "x")
+    dead = line.watcher(move_to=line.root / "sorted")
+    with monkeypatch.context() as patch:
+        patch.setattr("energyad.line.watch.file_away", lambda *_, **__: (_ for _ in ()).throw(RuntimeError))
+        with pytest.raises(RuntimeError):
+            look(dead)
+    died(dead)
+    assert look(line.watcher(move_to=line.root / "sorted")) == []
+    assert files_below(line.root / "sorted") == [f"{verdict}/part.png"]
+    assert len(line.rows()) == 1 and files_below(line.folder) == []
+
+
+def test_a_watcher_that_does_not_move_gives_private_names_back(line: Line) -> None:
+    for number in range(2):
+        renamed(line.folder / f"{number}.png", str(number))
+    dead = line.watcher(move_to=line.root / "sorted")
+    line.stub.meanwhile = lambda _: (_ for _ in ()).throw(RuntimeError)
+    with pytest.raises(RuntimeError):
+        look(dead)
+    died(dead)
+    line.stub.meanwhile = lambda _: None
+    watcher = line.watcher()
+    looks = [look(watcher) for _ in range(3)]
+    assert sorted(name for names in looks for name in names) == ["0.png", "1.png"]
+    assert files_below(line.folder) == ["0.png", "1.png"]
+
+
+def test_a_file_that_ends_its_watcher_is_put_in_quarantine_with_a_reason_and_its_neighbours_are_not(
+    line: Line,
+) -> None:
+    for number in range(3):
+        renamed(line.folder / f"{number}.png", f"part {number}")
+    renamed(line.folder / "evil.png", "evil")
+
+    def die(path: Path) -> None:
+        if path.read_text() == "evil":
+            raise RuntimeError
+
+    line.stub.meanwhile = die
+    move_to = line.root / "sorted"
+    for _ in range(MAX_ATTEMPTS):
+        watcher = line.watcher(move_to=move_to)
+        with pytest.raises(RuntimeError):
+            for _ in range(3):
+                look(watcher)
+        died(watcher)
+    watcher = line.watcher(move_to=move_to)
+    look(watcher)
+    assert (move_to / "quarantine" / "evil.png").exists()
+    errors = {row.file.path: row.error for row in line.rows() if row.file is not None}
+    assert len(errors) == 4 and line.stub.given.count("evil") == MAX_ATTEMPTS
+    assert "begun 3 times" in (errors.pop("evil.png") or "") and set(errors.values()) == {None}
+
+
+def test_a_file_that_ends_the_decoder_is_tried_again_and_then_quarantined(line: Line) -> None:
+    line.stub.error = DecoderEnded
+    renamed(line.folder / "bomb.png", "broken")
+    renamed(line.folder / "part.png", "x")
+    watcher = line.watcher(move_to=line.root / "sorted")
+    looks = [look(watcher) for _ in range(MAX_ATTEMPTS)]
+    assert looks == [["part.png"], [], ["bomb.png"]]
+    assert (line.root / "sorted" / "quarantine" / "bomb.png").exists()
+
+
+def test_a_fault_of_the_model_is_no_fault_of_the_files(line: Line) -> None:
+    renamed(line.folder / "part.png", "x")
+
+    def fail(*_: object) -> None:
+        raise ModelError("the model is damaged")
+
+    for _ in range(MAX_ATTEMPTS + 1):
+        with pytest.raises(ModelError):
+            line.watcher(move_to=line.root / "sorted", score=fail).run(threading.Event(), once=True)  # type: ignore[arg-type]
+        assert files_below(line.folder) == ["part.png"]
+    line.watcher().run(threading.Event(), once=True, interval=0.01)
+    assert [row.error for row in line.rows()] == [None]
+
+
+def test_running_out_of_memory_costs_one_file(
+    fitted_detector: AnomalyDetector, demo_category: Category, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        (line.folder / f"{number}.png").write_bytes(demo_category.test[number].path.read_bytes())
+    original = AnomalyDetector._score_pixels
+
+    def greedy(self: AnomalyDetector, sources, batch):
+        if any(Path(source).name == "1.png" for source in sources):
+            raise MemoryError
+        return original(self, sources, batch)
+
+    monkeypatch.setattr(AnomalyDetector, "_score_pixels", greedy)
+    with IsolatedDecoder() as decoder:
+        watcher = line.watcher(score=score_with(lambda: fitted_detector, decoder))
+        watcher.run(threading.Event(), once=True, interval=0.01)
+    errors = {row.file.path: row.error for row in line.rows() if row.file is not None}
+    assert "memory" in (errors.pop("1.png") or "")
+    assert list(errors.values()) == [None, None]
 
 
 def test_the_watcher_and_the_detector_say_the_same(
-    fitted_detector: AnomalyDetector, demo_category: Category, tmp_path: Path
+    fitted_detector: AnomalyDetector, demo_category: Category, line: Line
 ) -> None:
     folder = demo_category.root / "test"
-    with Journal(tmp_path / "out.jsonl") as journal:
-        watcher = Watcher(folder, journal, score_with(lambda: fitted_detector))
+    with IsolatedDecoder() as decoder:
+        watcher = line.watcher(folder=folder, score=score_with(lambda: fitted_detector, decoder))
         watcher.run(threading.Event(), once=True, interval=0.01)
-        lines = journal.lines()
-    assert len(lines) == len(demo_category.test)
-    for line in lines:
+    rows = line.rows()
+    assert len(rows) == len(demo_category.test)
+    for row in rows:
         own = scored_result(
-            fitted_detector.score(line.image or ""), image=line.image, model=fitted_detector.reference
+            fitted_detector.score(row.image or ""), image=row.image, model=fitted_detector.reference
         )
-        assert own == type(own)(**{name: getattr(line, name) for name in type(own).model_fields})
-        assert line.observation is not None and line.observation.brightness is not None
+        assert own == type(own)(**{name: getattr(row, name) for name in type(own).model_fields})
+        assert row.observation is not None and row.observation.brightness is not None
 
 
-def test_a_folder_that_is_missing_is_an_error(tmp_path: Path, stub: Stub) -> None:
-    with Journal(tmp_path / "out.jsonl") as journal, pytest.raises(DataError, match="no such folder"):
-        Watcher(tmp_path / "nowhere", journal, stub)
+def test_a_folder_that_is_missing_is_an_error(line: Line) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        line.watcher(folder=line.root / "nowhere")
 
 
-def test_two_watchers_do_not_share_a_journal_and_the_lock_ends_with_its_holder(tmp_path: Path) -> None:
-    with Journal(tmp_path / "out.jsonl"), pytest.raises(DataError, match=f"process {os.getpid()}"):
-        Journal(tmp_path / "out.jsonl").__enter__()
-    with Journal(tmp_path / "out.jsonl"):
-        pass
+def test_what_cannot_be_moved_waits_with_a_warning_and_is_moved_later(line: Line) -> None:
+    verdict = line.stub.prediction.verdict
+    move_to = line.root / "sorted"
+    watcher = line.watcher(move_to=move_to)
+    (move_to / verdict).write_text("a file where the folder should be")
+    renamed(line.folder / "part.png", "x")
+    assert [look(watcher), look(watcher)] == [["part.png"], []]
+    assert "cannot be moved there" in line.warnings[0] and len(line.warnings) == 1
+    (move_to / verdict).unlink()
+    look(watcher)
+    assert files_below(move_to) == [f"{verdict}/part.png"] and len(line.rows()) == 1
 
 
-def test_a_torn_last_line_is_cut_off_and_a_foreign_line_is_named(
-    tmp_path: Path, incoming: Path, stub: Stub
-) -> None:
-    out = tmp_path / "out.jsonl"
-    for name in ("a.png", "b.png"):
-        renamed(incoming / name, "x")
-    with Journal(out) as journal:
-        look(Watcher(incoming, journal, stub))
-    whole = out.read_bytes()
-    out.write_bytes(whole[:-7])
-    assert [line.file.path for line in read_journal(out) if line.file] == ["a.png"]
-    with Journal(out) as journal:
-        assert look(Watcher(incoming, journal, stub)) == ["b.png"]
-    assert len(read_journal(out)) == 2
-    out.write_bytes(b'{"score": 1}\n' + whole)
-    with pytest.raises(DataError, match=r"out.jsonl, line 1: no result"):
-        read_journal(out)
+def test_a_database_that_is_full_is_waited_for(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("energyad.line.watch._RETRY_SECONDS", 0.01)
+    store = line.store()
+    watcher = line.watcher(store=store)
+    renamed(line.folder / "part.png", "x")
+    with store.database.read() as session:
+        pages = session.connection().exec_driver_sql("PRAGMA page_count").scalar()
+    set_limit(store, int(pages or 0))
+    for number in range(200):
+        renamed(line.folder / f"{number}-{'long' * 30}.png", "x")
+    timer = threading.Timer(0.5, set_limit, (store, 10**6))
+    timer.start()
+    assert len(look(watcher)) == 201
+    timer.join()
+    assert any("full" in warning for warning in line.warnings)
+    assert len(line.rows()) == 201
 
 
-def test_lines_of_the_score_command_are_read_too(
-    fitted_detector: AnomalyDetector, demo_category: Category, tmp_path: Path
-) -> None:
-    prediction = fitted_detector.score(demo_category.test[0].path)
-    result = scored_result(prediction, image="a.png", model=fitted_detector.reference)
-    (tmp_path / "scores.jsonl").write_text(result.json_line() + "\n")
-    (line,) = read_journal(tmp_path / "scores.jsonl")
-    assert isinstance(line, JournalLine) and line.file is None
-    assert line.observation == statistics.PartStatistics(prediction.score)
+def set_limit(store, pages: int) -> None:
+    """Let the database have no more pages, in all of its connections."""
+    from sqlalchemy import event
+
+    engine = store.database._engine
+
+    def limit(connection, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    engine.dispose()
+    for old in getattr(store, "limits", []):
+        event.remove(engine, "connect", old)
+    event.listen(engine, "connect", limit)
+    store.limits = [limit]
 
 
-@pytest.mark.slow
-def test_a_watcher_killed_at_random_moments_notes_every_file_once(tmp_path: Path) -> None:
-    found = run_with_kills(STUB, tmp_path, files=80, kills=3, seed=3)
-    assert (found.lost, found.twice, found.wrong) == (0, 0, 0)
-    assert found.killed_at_work > 0  # all of them, where nothing else keeps the machine busy
+def test_a_database_that_is_removed_ends_the_watcher_before_a_part_moves(line: Line) -> None:
+    watcher = line.watcher(move_to=line.root / "sorted")
+    Path(line.place).unlink()
+    renamed(line.folder / "part.png", "x")
+    with pytest.raises(DataError, match="was removed"):
+        look(watcher)
+    assert files_below(line.root / "sorted") == []
+
+
+def test_a_private_name_of_another_database_is_named(line: Line) -> None:
+    path = line.folder / "part.png"
+    private_path(path, "0" * 32).write_text("x")
+    look(line.watcher())
+    (warning,) = line.warnings
+    assert "another database" in warning and "part.png" in warning

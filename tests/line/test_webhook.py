@@ -1,10 +1,9 @@
-"""Laws of the webhook: signed, in order, repeated until it arrives, and never in the way."""
+"""Laws of the webhook: signed, in order, repeated until it is accepted, and never in the way."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from energyad.errors import SettingsError
+from energyad.errors import DataError, SettingsError
 from energyad.line import webhook
-from energyad.line.webhook import Webhook
+from energyad.line.database import Database, DatabaseUnavailable
+from energyad.line.deliveries import count_deliveries, list_deliveries, retry_deliveries
+from energyad.line.store import LineStore
+from energyad.line.tables import DEAD, PENDING
+from energyad.line.webhook import KIND, Webhook
+
+from .conftest import Line, look, renamed
 
 SECRET = "of the line"
 
@@ -44,8 +49,8 @@ class Receiver:
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
-    def numbers(self) -> list[int]:
-        return [json.loads(body)["number"] for _, body in self.came]
+    def bodies(self) -> list[str]:
+        return [body.decode() for _, body in self.came]
 
 
 @pytest.fixture
@@ -56,104 +61,156 @@ def receiver() -> Iterator[Receiver]:
     receiver.server.server_close()
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    path = tmp_path / "results.jsonl"
-    path.write_text('{"number": 0}\n')  # from before the webhook was wanted
-    return path
-
-
-def note(journal: Path, *numbers: int) -> None:
-    with journal.open("a") as file:
-        file.writelines(f'{{"number": {number}}}\n' for number in numbers)
-
-
 def until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-def started(url: str, journal: Path, warnings: list[str] | None = None) -> Webhook:
-    sender = Webhook(
-        url, journal, secret=SECRET, warn=(warnings or []).append if warnings is None else warnings.append,
-        longest_pause=0.01,
-    )  # fmt: skip
-    sender.start()
-    return sender
+class Sender:
+    """A line whose results go to a URL, and what delivers them."""
+
+    def __init__(self, line: Line, url: str, *, give_up_hours: float = 24.0) -> None:
+        self.line, self.warnings = line, line.warnings
+        self.store: LineStore = line.store()
+        self.database: Database = self.store.database
+        self.watcher = line.watcher(store=self.store)
+        self.webhook = Webhook(
+            *(url, self.database),
+            output=self.store.add_output(KIND, url),
+            watcher=self.store.watcher_id,
+            secret=SECRET,
+            warn=self.warnings.append,
+            longest_pause=0.01,
+            give_up_hours=give_up_hours,
+        )
+
+    def score(self, *names: str) -> list[str]:
+        """Score files of these names; gives the lines of all results so far."""
+        for name in names:
+            renamed(self.line.folder / f"{name}.png", name)
+            assert look(self.watcher) == [f"{name}.png"]
+        self.webhook.tell()
+        return [row.json_line() for row in self.line.rows()]
 
 
-def test_each_new_line_arrives_in_order_as_it_was_noted_and_signed(receiver: Receiver, journal: Path) -> None:
-    sender = started(receiver.url, journal)
-    note(journal, 1, 2, 3)
-    sender.tell()
-    sender.stop()
-    assert receiver.numbers == [1, 2, 3]
+def test_each_result_arrives_in_order_as_it_is_kept_and_signed(any_line: Line, receiver: Receiver) -> None:
+    sender = Sender(any_line, receiver.url)
+    sender.webhook.start()
+    lines = sender.score("a", "b", "c")
+    sender.webhook.stop(seconds=20)
+    assert receiver.bodies == lines
     headers, body = receiver.came[0]
-    assert body + b"\n" == journal.read_bytes().splitlines(keepends=True)[1]
     signed = headers["X-Energyad-Timestamp"].encode() + b"." + body
     expected = "sha256=" + hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
     assert headers["X-Energyad-Signature"] == expected
+    keys = {headers["Idempotency-Key"] for headers, _ in receiver.came}
+    assert len(keys) == 3 and all(len(key) == 36 for key in keys)
 
 
-def test_a_failed_delivery_is_repeated_and_nothing_overtakes_it(receiver: Receiver, journal: Path) -> None:
-    receiver.statuses = [503, 429, 500]
-    warnings: list[str] = []
-    sender = started(receiver.url, journal, warnings)
-    note(journal, 1, 2)
-    sender.tell()
-    until(lambda: len(receiver.came) == 5)
-    sender.stop()
-    assert receiver.numbers == [1, 1, 1, 1, 2]
-    assert len(warnings) == 1 and "503" in warnings[0]
-
-
-@pytest.mark.parametrize("status", [400, 302])
-def test_a_line_that_is_refused_every_time_does_not_hold_up_the_others(
-    receiver: Receiver, journal: Path, status: int
+@pytest.mark.parametrize("status", [302, 404, 401, 429, 500, 503])
+def test_what_is_not_accepted_is_repeated_with_the_same_key_and_nothing_overtakes_it(
+    line: Line, receiver: Receiver, status: int
 ) -> None:
-    receiver.statuses = [status] * webhook.MAX_REFUSED_TRIES
-    warnings: list[str] = []
-    sender = started(receiver.url, journal, warnings)
-    note(journal, 1, 2)
-    sender.tell()
-    until(lambda: receiver.numbers[-1:] == [2])
-    sender.stop()
-    assert receiver.numbers == [1] * webhook.MAX_REFUSED_TRIES + [2]
-    assert "left out" in warnings[-1]
+    receiver.statuses = [status] * (webhook.MAX_REFUSALS + 2)
+    sender = Sender(line, receiver.url)
+    sender.webhook.start()
+    first, second = sender.score("a", "b")
+    until(lambda: len(receiver.came) == webhook.MAX_REFUSALS + 4)
+    sender.webhook.stop()
+    assert receiver.bodies == [first] * (webhook.MAX_REFUSALS + 3) + [second]
+    assert len({headers["Idempotency-Key"] for headers, body in receiver.came if body == first.encode()}) == 1
+    assert len(sender.warnings) == 1 and str(status) in sender.warnings[0]
 
 
-def test_what_could_not_be_delivered_is_after_the_next_start(receiver: Receiver, journal: Path) -> None:
-    nobody = "http://127.0.0.1:1/"
-    sender = started(nobody, journal)
-    note(journal, 1, 2)
-    sender.tell()
+@pytest.mark.parametrize("status", sorted(webhook.REFUSED))
+def test_a_result_that_the_receiver_calls_wrong_is_set_aside_and_can_be_tried_again(
+    line: Line, receiver: Receiver, status: int
+) -> None:
+    receiver.statuses = [status] * webhook.MAX_REFUSALS
+    sender = Sender(line, receiver.url)
+    sender.webhook.start()
+    first, second = sender.score("a", "b")
+    until(lambda: receiver.bodies[-1:] == [second])
+    (dead,) = list_deliveries(sender.database, DEAD)
+    assert (dead.image, dead.attempts, dead.reason) == ("a.png", webhook.MAX_REFUSALS, f"status {status}")
+    assert "set aside" in sender.warnings[-1]
+    assert retry_deliveries(sender.database, [dead.id]) == 1
+    until(lambda: receiver.bodies[-1:] == [first])
+    sender.webhook.stop()
+    assert [output.counts for output in count_deliveries(sender.database)] == [
+        {"pending": 0, "delivered": 2, "dead": 0}
+    ]
+    with pytest.raises(DataError, match="not set aside"):
+        retry_deliveries(sender.database, [dead.id])
+
+
+def test_a_result_that_nobody_accepts_for_too_long_is_set_aside(line: Line) -> None:
+    sender = Sender(line, "http://127.0.0.1:1/", give_up_hours=0.0)
+    sender.webhook.start()
+    sender.score("a")
+    until(lambda: len(list_deliveries(sender.database, DEAD)) == 1)
+    sender.webhook.stop()
+    assert retry_deliveries(sender.database) == 1
+
+
+def test_what_could_not_be_delivered_is_after_the_next_start(line: Line, receiver: Receiver) -> None:
+    receiver.statuses = [503] * 10_000
+    sender = Sender(line, receiver.url)
+    sender.webhook.start()
+    sender.score("a", "b")
     began = time.monotonic()
-    sender.stop(seconds=0.2)
-    assert time.monotonic() - began < 2  # an end that does not wait for ever
-    note(journal, 3)
-    again = started(receiver.url, journal)
+    sender.webhook.stop(seconds=0.2)
+    assert time.monotonic() - began < 12  # an end that does not wait for ever
+    sender.store.end()
+    receiver.came.clear()
+    receiver.statuses.clear()
+    again = Sender(line, receiver.url)
+    again.webhook.start()
+    lines = again.score("c")
     until(lambda: len(receiver.came) == 3)
-    again.stop()
-    assert receiver.numbers == [1, 2, 3]
+    again.webhook.stop()
+    assert receiver.bodies == lines
 
 
-def test_a_line_half_written_waits_for_its_end(receiver: Receiver, journal: Path) -> None:
-    sender = started(receiver.url, journal)
-    with journal.open("a") as file:
-        file.write('{"number": 1')
-        file.flush()
-        sender.tell()
-        time.sleep(0.05)
-        assert receiver.came == []
-        file.write("}\n")
-    sender.tell()
-    until(lambda: receiver.numbers == [1])
-    sender.stop()
+def test_of_two_watchers_one_delivers_and_the_other_when_that_has_ended(
+    any_line: Line, receiver: Receiver
+) -> None:
+    one, other = Sender(any_line, receiver.url), Sender(any_line, receiver.url)
+    one.webhook.start()
+    lines = one.score("a")
+    until(lambda: receiver.bodies == lines)
+    other.webhook.start()
+    other.score("b")
+    one.webhook.stop()
+    one.store.end()
+    lines = other.score("c")
+    until(lambda: len(receiver.came) >= 3)
+    other.webhook.stop()
+    assert receiver.bodies == lines
+
+
+def test_a_full_disk_delays_deliveries_and_does_not_end_them(
+    line: Line, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender = Sender(line, receiver.url)
+    original, failures = Webhook._note, [DatabaseUnavailable("the disk is full"), OSError("no space left")]
+
+    def note(self: Webhook, *arguments: object) -> bool:
+        if failures:
+            raise failures.pop()
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Webhook, "_note", note)
+    sender.webhook.start()
+    line_a, line_b = sender.score("a", "b")
+    until(lambda: not list_deliveries(sender.database, PENDING))
+    sender.webhook.stop()
+    assert receiver.bodies == [line_a] * 3 + [line_b]
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b", "https://", "results", ""])
 def test_only_web_addresses_are_taken(url: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="http"):
-        Webhook(url, tmp_path / "x", secret=None, warn=print)
+        webhook.checked_url(url)

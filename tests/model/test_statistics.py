@@ -16,9 +16,12 @@ from energyad.detector.recalibration import recalibrate
 from energyad.detector.scored_image import ScoredImage
 from energyad.fitting import threshold
 from energyad.fitting.context import FitContext
+from energyad.images.isolated import IsolatedDecoder
 from energyad.images.reading import resize, write_png
+from energyad.line.database import Database
 from energyad.line.drift import DriftMonitor
-from energyad.line.journal import Journal
+from energyad.line.journal import read_results
+from energyad.line.store import LineStore
 from energyad.line.watch import Watcher, score_with
 from energyad.model.statistics import PartStatistics
 from energyad.service.scoring import ModelSession
@@ -65,10 +68,11 @@ def test_statistics_of_the_watcher_and_the_service_equal_those_of_scoring(
     fitted_detector: AnomalyDetector, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = scored(fitted_detector, path)
-    with Journal(tmp_path / "results.jsonl") as journal:
-        watcher = Watcher(path.parent, journal, score_with(lambda: fitted_detector))
+    with Database(tmp_path / "energyad.db") as database, IsolatedDecoder() as decoder:
+        store = LineStore(database, out=tmp_path / "results.jsonl", folder=path.parent)
+        watcher = Watcher(path.parent, store, score_with(lambda: fitted_detector, decoder))
         watcher.run(threading.Event(), once=True, interval=0.01)
-        (line,) = journal.lines()
+    (line,) = read_results(tmp_path / "energyad.db")
     assert line.observation == expected
     monitored: list[PartStatistics] = []
     monkeypatch.setattr(DriftMonitor, "add", lambda _, part: monitored.append(part))

@@ -1,0 +1,216 @@
+"""The line's database: a SQLite file beside the results, or a PostgreSQL server that several stations share.
+
+What `write` has committed is on the disk. In SQLite: write-ahead log, `synchronous=FULL`, foreign keys, and writers
+that wait for each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Self
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.orm import Session
+
+from energyad.errors import DataError, SettingsError, os_reason
+from energyad.extras import require
+from energyad.line.tables import Base, SchemaVersion
+
+BUSY_SECONDS: Final = 30.0
+"""How long one writer waits for another."""
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = ()
+"""What makes version n + 2 of the tables from version n + 1: SQL for both kinds of database, in one transaction.
+
+A new database is made in the newest version at once. One table and one list do this: with a single version so far,
+Alembic would bring more files than it saves.
+"""
+_CREATION_LOCK: Final = 7_216_945_122
+
+
+class DatabaseUnavailable(DataError):
+    """The database cannot be reached or written at the moment; it may be later, and nothing was written."""
+
+
+class Database:
+    """An open database, its tables made or brought to this version. Safe to share between threads.
+
+    Args:
+        place: A path of a SQLite file, which is made where there is none, or a URL such as
+            `postgresql://user:password@host/name`.
+        create: False to refuse a database that does not exist yet.
+
+    Raises:
+        SettingsError: The URL is of no kind that is supported.
+        MissingExtraError: The server's driver is not installed.
+        DataError: It cannot be opened, or a newer energyad made it.
+
+    Example:
+        >>> with Database("energyad.db") as database, database.read() as session:
+        ...     session.scalars(select(Result.line)).all()
+    """
+
+    def __init__(self, place: str | Path, *, create: bool = True) -> None:
+        url = _url_of(place)
+        self.is_server = url.get_backend_name() != "sqlite"
+        self.file = None if self.is_server else Path(url.database or "")
+        self.name = url.render_as_string(hide_password=True) if self.file is None else str(self.file)
+        if self.file is not None:
+            self._prepare_file(self.file, create=create)
+        self._engine = _engine(url)
+        self._writing = self._engine.execution_options(writes=True)
+        try:
+            with self._errors_named(), self._writing.begin() as connection:
+                _bring_up_to_date(connection, self.name)
+        except BaseException:
+            self.close()
+            raise
+        self._inode = self._current_inode()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that only reads. Raises DataError where the database fails."""
+        with self._errors_named(), Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session whose changes are on the disk when the block ends, all or, where it raises, none.
+
+        Raises:
+            DatabaseUnavailable: The disk is full, the server is away, or another writer took too long.
+            DataError: The database is damaged, or its file was removed or replaced.
+        """
+        if self._current_inode() != self._inode:
+            raise DataError(f"{self.name}: was removed or replaced while in use; put it back and start again")
+        with (
+            self._errors_named(),
+            Session(self._writing, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _prepare_file(self, file: Path, *, create: bool) -> None:
+        if not create and not file.exists():
+            raise DataError(f"{file}: no such database; give the --database of `energyad watch`")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = os_reason(error)
+            raise DataError(f"{file}: cannot be made: {reason}; give another --database") from error
+
+    def _current_inode(self) -> int | None:
+        if self.file is None:
+            return None
+        try:
+            return self.file.stat().st_ino
+        except OSError:
+            return -1
+
+    @contextlib.contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            reason = str(error.orig).strip().splitlines()[0] if error.orig is not None else str(error)
+            if _is_damage(error.orig):
+                raise DataError(
+                    f"{self.name}: no database, or a damaged one ({reason}); restore it, or move it away"
+                ) from error
+            if error.connection_invalidated or _is_passing(error.orig):
+                raise DatabaseUnavailable(
+                    f"{self.name}: not available ({reason}); check the disk or the server"
+                ) from error
+            raise
+
+
+def one_at_a_time(connection: Connection | Session) -> None:
+    """Let no other watcher make rows that must be there once until this transaction ends; SQLite does so anyway."""
+    bind = connection.get_bind() if isinstance(connection, Session) else connection
+    if bind.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_CREATION_LOCK})"))
+
+
+def _url_of(place: str | Path) -> URL:
+    if "://" not in str(place):
+        return URL.create("sqlite", database=str(place))
+    try:
+        url = make_url(str(place))
+        backend = url.get_backend_name()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise SettingsError(
+            "database: not a URL of a database; give a file, or postgresql://USER:PASSWORD@HOST/NAME"
+        ) from error
+    if backend in ("postgresql", "postgres"):
+        require("postgres", "a PostgreSQL database")
+        return url.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and url.database:
+        return url
+    raise SettingsError(f"database: {backend} is not supported; give a SQLite file or a postgresql:// URL")
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions are begun below, not by the driver
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise sqlite3.OperationalError("it needs a local disk, for its write-ahead log")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that will write takes the lock at once: one that read first could not get it any more.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _bring_up_to_date(connection: Connection, name: str) -> None:
+    newest = 1 + len(MIGRATIONS)
+    one_at_a_time(connection)
+    if not inspect(connection).has_table(SchemaVersion.__tablename__):
+        Base.metadata.create_all(connection)
+        connection.execute(SchemaVersion.__table__.insert().values(version=newest))  # type: ignore[attr-defined]
+        return
+    version = connection.scalar(select(SchemaVersion.version)) or 0
+    if version > newest:
+        raise DataError(
+            f"{name}: tables of version {version}, made by a newer energyad than this; update energyad"
+        )
+    for migrate in MIGRATIONS[version - 1 :]:
+        migrate(connection)
+    if version != newest:
+        connection.execute(SchemaVersion.__table__.update().values(version=newest))  # type: ignore[attr-defined]
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and (code & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    """Whether the fault is the disk's, the network's or another writer's, which may pass."""
+    if error is None:
+        return False
+    return any(kind.__name__ == "OperationalError" for kind in type(error).__mro__)

@@ -1,0 +1,256 @@
+"""The files of a watched folder: which are complete, what is in them, and whether somebody still writes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from energyad.errors import DataError, ImageError, os_reason
+from energyad.images.finding import is_image
+from energyad.line.filing import PRIVATE_NAME
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+MAX_OPEN_SECONDS: Final = 60.0
+"""How long a file that no longer changes is waited for while a process has it open for writing."""
+_BLOCK: Final = 1 << 20
+_LOCAL_FILE_SYSTEMS: Final = frozenset(
+    {"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "vfat", "exfat", "xfs", "zfs"}
+)
+
+
+class NotReady(ImageError):
+    """A file changed while it was read, is gone, or is still being written: it is looked at again later."""
+
+
+@dataclass(frozen=True)
+class FileState:
+    """One state of one file: its size, when it changed, the hash of its content, and its fingerprint."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file as a look found it. renamed: its place is newer than its content, so it was moved here whole."""
+
+    fingerprint: str
+    mtime_ns: int
+    renamed: bool
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look found. private: where files lie that some watcher has claimed, by what their names hold."""
+
+    complete: dict[Path, FoundFile]
+    private: dict[str, Path]
+    is_whole: bool
+
+
+@dataclass
+class Folder:
+    """The files of a folder, looked at again and again. Links to folders are followed.
+
+    Attributes:
+        folder: Where images arrive.
+        leave_out: A folder below that is not looked into.
+        warn: Told of what is passed over, once each.
+    """
+
+    folder: Path
+    leave_out: Path | None = None
+    warn: Callable[[str], None] = lambda text: None
+    _before: dict[Path, FoundFile] = field(default_factory=dict)
+    _warned: set[str] = field(default_factory=set)
+
+    def look(self) -> Look:
+        """Find the files that are complete, oldest first: unchanged since the last look, or renamed into place.
+
+        Raises:
+            DataError: The folder cannot be listed.
+        """
+        now: dict[Path, FoundFile] = {}
+        private: dict[str, Path] = {}
+        faults: list[OSError] = []
+        for path in self._files(faults):
+            match = PRIVATE_NAME.fullmatch(path.name)
+            if match is not None:
+                private[match[1]] = path
+            elif is_image(path):
+                found = self._found(path)
+                if found is not None:
+                    now[path] = found
+        complete = {
+            path: found for path, found in now.items() if found.renamed or self._before.get(path) == found
+        }
+        self._before = now
+        by_age = sorted(complete.items(), key=lambda item: (item[1].mtime_ns, item[0]))
+        return Look(dict(by_age), private, is_whole=not faults)
+
+    def warn_once(self, text: str) -> None:
+        """Say something the first time only."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self.warn(text)
+
+    def _found(self, path: Path) -> FoundFile | None:
+        try:
+            status = path.stat()
+        except OSError as error:
+            if path.is_symlink():
+                self.warn_once(f"{path}: passed over: a link to nothing ({os_reason(error)})")
+            return None  # or gone since it was listed
+        if not stat.S_ISREG(status.st_mode):
+            self.warn_once(f"{path}: passed over: no regular file; remove it")
+            return None
+        renamed = status.st_ctime_ns > status.st_mtime_ns
+        return FoundFile(fingerprint_of(status), status.st_mtime_ns, renamed)
+
+    def _files(self, faults: list[OSError]) -> Iterator[Path]:
+        def note(error: OSError) -> None:
+            if Path(error.filename) == self.folder:
+                reason = os_reason(error)
+                raise DataError(f"{self.folder}: cannot be searched: {reason}; check the folder") from error
+            faults.append(error)
+            self.warn_once(f"{error.filename}: cannot be searched: {os_reason(error)}")
+
+        left_out = None if self.leave_out is None else _identity(self.leave_out)
+        seen = {_identity(self.folder), left_out}
+        for here, folders, names in os.walk(self.folder, onerror=note, followlinks=True):
+            entered = []
+            for name in sorted(folders):
+                identity = _identity(Path(here, name))
+                if not name.startswith(".") and identity not in seen:  # a link may lead back up
+                    entered.append(name)
+                    seen.add(identity)
+            folders[:] = entered
+            yield from (Path(here, name) for name in names)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def fingerprint_of(status: os.stat_result) -> str:
+    """Device, inode, size, and the times of the last changes of content and of anything: another one, another state."""
+    parts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return ":".join(map(str, parts))
+
+
+def hash_file(path: Path, *, max_bytes: int) -> FileState:
+    """Read a regular file through, in bounded memory; one that is larger than any image is not, and has no hash.
+
+    Raises:
+        NotReady: It is gone, is being written, or changed meanwhile.
+        ImageError: It cannot be read.
+    """
+    with _opened(path) as file:
+        before = os.fstat(file.fileno())
+        if before.st_size > max_bytes:
+            return _state(path, file, before, "")
+        digest = hashlib.sha256()
+        while block := file.read(_BLOCK):
+            digest.update(block)
+        return _state(path, file, before, digest.hexdigest())
+
+
+def read_file(path: Path, expected: FileState, *, max_bytes: int) -> bytes:
+    """Read a file whose state is known.
+
+    Raises:
+        NotReady: It is gone or has another content by now.
+        ImageError: It cannot be read, or is larger than `max_bytes`.
+    """
+    if expected.size > max_bytes:
+        raise ImageError(path, f"{expected.size:,} bytes are more than any image of --max-megapixels has")
+    with _opened(path) as file:
+        data = file.read(expected.size + 1)
+    if hashlib.sha256(data).hexdigest() != expected.sha256:
+        raise NotReady(path, "changed while it was worked on")
+    return data
+
+
+def is_written(path: Path) -> bool:
+    """Whether a process has the file open for writing; False also where the system cannot tell.
+
+    A lease on a file is granted on Linux only where no process can write it. Network file systems answer by other
+    rules, so they are not asked; nor does a file count that has not changed for a minute.
+    """
+    with contextlib.suppress(OSError), _opened(path) as file:
+        status = os.fstat(file.fileno())
+        if time.time() - status.st_mtime > MAX_OPEN_SECONDS or not _is_local(status.st_dev):
+            return False
+        return _has_writer(file.fileno())
+    return False
+
+
+def _has_writer(handle: int) -> bool:
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    try:
+        fcntl.fcntl(
+            handle, fcntl.F_SETSIG, signal.SIGURG
+        )  # whoever opens it meanwhile: a signal that does nothing
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:  # somebody else's file
+        return False
+    fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+@functools.lru_cache(maxsize=64)
+def _is_local(device: int) -> bool:
+    name = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    kinds = {line.rpartition(" - ")[2].split()[0] for line in lines if line.split()[2] == name}
+    return bool(kinds) and kinds <= _LOCAL_FILE_SYSTEMS
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, open. A pipe that took its place is not waited for."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError as error:
+        raise NotReady(path, "is gone") from error
+    except OSError as error:
+        raise ImageError(path, f"cannot be read: {os_reason(error)}") from error
+    try:
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise NotReady(path, "is no regular file")
+            yield file
+    except OSError as error:
+        raise ImageError(path, f"cannot be read: {os_reason(error)}") from error
+
+
+def _state(path: Path, file: BinaryIO, before: os.stat_result, sha256: str) -> FileState:
+    after = os.fstat(file.fileno())
+    if fingerprint_of(after) != fingerprint_of(before):
+        raise NotReady(path, "changed while it was read")
+    return FileState(after.st_size, after.st_mtime_ns, sha256, fingerprint_of(after))

@@ -1,0 +1,217 @@
+"""Tables of the line's database.
+
+A stream is one results file; its sources are the folders whose results it holds. An arrival is one file that came, a
+result what a model said of it, a delivery one result on its way to one output. Identifiers never change and rows of
+results are never deleted, so labels can refer to `results.id`; parts of several views can refer to arrivals, and
+outputs other than webhooks are further values of `outputs.kind`.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+CLAIMED: Final = "claimed"
+"""Of an arrival: a watcher works on it."""
+SCORED: Final = "scored"
+"""Of an arrival: its result is stored. A file that was claimed by a private name is still to be filed."""
+FILED: Final = "filed"
+"""Of an arrival: its result is stored, and the file lies in the folder of its verdict."""
+
+PENDING: Final = "pending"
+DELIVERED: Final = "delivered"
+DEAD: Final = "dead"
+"""Of a delivery: set aside after too many tries."""
+
+
+class UtcDateTime(TypeDecorator[datetime.datetime]):
+    """A time in UTC. SQLite stores no time zone; PostgreSQL does."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(
+        self, value: datetime.datetime | None, dialect: Dialect
+    ) -> datetime.datetime | None:
+        """To the database: in UTC."""
+        return None if value is None else value.astimezone(datetime.UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime.datetime | None:
+        """From the database: with the time zone UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=datetime.UTC) if value.tzinfo is None else value.astimezone(datetime.UTC)
+
+
+Key = Annotated[int, mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)]
+Big = Annotated[int, mapped_column(BigInteger)]
+Name = Annotated[str, mapped_column(Text)]
+Time = Annotated[datetime.datetime, mapped_column(UtcDateTime)]
+
+
+class Base(DeclarativeBase):
+    """All tables of the line."""
+
+
+class SchemaVersion(Base):
+    """The version of these tables; one row."""
+
+    __tablename__ = "schema_version"
+
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+class Stream(Base):
+    """A results file. `last_number` counts its results; the other two say how far the file is written."""
+
+    __tablename__ = "streams"
+    __table_args__ = (UniqueConstraint("station", "path"),)
+
+    id: Mapped[Key]
+    station: Mapped[Name]
+    path: Mapped[Name]
+    last_number: Mapped[Big] = mapped_column(default=0)
+    written_number: Mapped[Big] = mapped_column(default=0)
+    written_bytes: Mapped[Big] = mapped_column(default=0)
+
+
+class Source(Base):
+    """A watched folder of a stream."""
+
+    __tablename__ = "sources"
+    __table_args__ = (UniqueConstraint("stream_id", "folder"),)
+
+    id: Mapped[Key]
+    stream_id: Mapped[int] = mapped_column(ForeignKey("streams.id"))
+    folder: Mapped[Name]
+
+
+class WatcherProcess(Base):
+    """A process that works for the line. `place` says where its process number means something."""
+
+    __tablename__ = "watchers"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    place: Mapped[Name]
+    process: Mapped[int]
+    started: Mapped[str] = mapped_column(String(32))
+    heartbeat: Mapped[float]
+    ended: Mapped[bool] = mapped_column(default=False, index=True)
+
+
+class Arrival(Base):
+    """One file that came.
+
+    path: below the source's folder, with /. claim: what its private name holds while it is worked on; null for a file
+    that stays where it is, which is known by path, size, time of change and hash. fingerprint: device, inode, size and
+    times, so that it need not be read again while nothing touched it. attempts: how often scoring it was begun.
+    filed_as: where it was moved to.
+    """
+
+    __tablename__ = "arrivals"
+    __table_args__ = (
+        CheckConstraint(f"state IN ('{CLAIMED}', '{SCORED}', '{FILED}')", name="arrival_state"),
+        Index(
+            "arrival_identity",
+            *("source_id", "path", "size", "mtime_ns", "sha256"),
+            unique=True,
+            sqlite_where=text("claim IS NULL"),
+            postgresql_where=text("claim IS NULL"),
+        ),
+        Index("arrival_fingerprint", "source_id", "fingerprint"),
+        Index("arrival_state_of_source", "source_id", "state"),
+    )
+
+    id: Mapped[Key]
+    source_id: Mapped[int] = mapped_column(ForeignKey("sources.id"))
+    path: Mapped[Name]
+    size: Mapped[Big | None]
+    mtime_ns: Mapped[Big | None]
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    fingerprint: Mapped[Name | None]
+    claim: Mapped[str | None] = mapped_column(String(32), unique=True)
+    state: Mapped[str] = mapped_column(String(16))
+    watcher_id: Mapped[str] = mapped_column(ForeignKey("watchers.id"))
+    attempts: Mapped[int] = mapped_column(default=0)
+    filed_as: Mapped[Name | None]
+
+
+class Result(Base):
+    """What a model said of an arrival. `line` is the result as JSON, the line of the results file."""
+
+    __tablename__ = "results"
+    __table_args__ = (
+        UniqueConstraint("stream_id", "number"),
+        Index("result_of_model", "stream_id", "model_sha256", "number"),
+    )
+
+    id: Mapped[Key]
+    stream_id: Mapped[int] = mapped_column(ForeignKey("streams.id"))
+    number: Mapped[Big]
+    arrival_id: Mapped[int] = mapped_column(ForeignKey("arrivals.id"), unique=True)
+    scored_at: Mapped[Time]
+    model_name: Mapped[Name]
+    model_sha256: Mapped[str] = mapped_column(String(64))
+    verdict: Mapped[str | None] = mapped_column(String(16))
+    score: Mapped[float | None]
+    category: Mapped[Name | None]
+    error: Mapped[Name | None]
+    quarantined: Mapped[bool]
+    brightness: Mapped[float | None]
+    contrast: Mapped[float | None]
+    sharpness: Mapped[float | None]
+    heatmap_mean: Mapped[float | None]
+    line: Mapped[Name]
+
+
+class Output(Base):
+    """Where results of a stream are delivered to. watcher_id: the one process that delivers."""
+
+    __tablename__ = "outputs"
+    __table_args__ = (UniqueConstraint("stream_id", "kind", "address"),)
+
+    id: Mapped[Key]
+    stream_id: Mapped[int] = mapped_column(ForeignKey("streams.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    address: Mapped[Name]
+    last_number: Mapped[Big] = mapped_column(default=0)
+    watcher_id: Mapped[str | None] = mapped_column(ForeignKey("watchers.id"))
+
+
+class Delivery(Base):
+    """One result for one output. `number` is its place in the output's order, `key` the same in every try."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        CheckConstraint(f"state IN ('{PENDING}', '{DELIVERED}', '{DEAD}')", name="delivery_state"),
+        UniqueConstraint("output_id", "number"),
+        UniqueConstraint("output_id", "result_id"),
+        Index("delivery_queue", "output_id", "state", "number"),
+    )
+
+    id: Mapped[Key]
+    output_id: Mapped[int] = mapped_column(ForeignKey("outputs.id"))
+    number: Mapped[Big]
+    result_id: Mapped[int] = mapped_column(ForeignKey("results.id"), index=True)
+    key: Mapped[str] = mapped_column(String(36))
+    state: Mapped[str] = mapped_column(String(16), default=PENDING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    first_tried: Mapped[Time | None]
+    last_tried: Mapped[Time | None]
+    last_error: Mapped[Name | None]
