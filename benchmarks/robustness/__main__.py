@@ -1,4 +1,6 @@
-"""`python -m benchmarks.robustness --parts decoding`: decode damaged files. `--parts watch`: kill watchers."""
+"""`python -m benchmarks.robustness --parts watch`: kill watchers. `--parts start`: start one with many results.
+`--parts decoding`: decode damaged files.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,21 @@ from pathlib import Path
 from benchmarks.provenance import append_row, read_rows, stamp
 from benchmarks.robustness.decoding import compare_fills
 from benchmarks.robustness.postgres import private_server
+from benchmarks.robustness.start import PRESENT, measure_start
 from benchmarks.robustness.watching import LAYOUTS, run_layout
 
 DECODING_RESULTS = Path(__file__).with_name("decoding.jsonl")
+START_RESULTS = Path(__file__).with_name("start.jsonl")
 WATCHING_RESULTS = Path(__file__).with_name("watching.jsonl")
+PARTS = ("watch", "start", "decoding")
 SHARE = 2500
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", nargs="+", choices=("watch", "decoding"), default=["watch", "decoding"])
+    parser.add_argument(
+        "--parts", nargs="+", choices=("watch", "start", "decoding"), default=["watch", "start", "decoding"]
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--count", type=int, default=12_000, help="of damaged files, with those that the rows hold"
@@ -28,6 +35,7 @@ def main() -> None:
     parser.add_argument("--watching-results", type=Path, default=WATCHING_RESULTS)
     parser.add_argument("--model", type=Path, help="for the layouts that run the program")
     parser.add_argument("--files", type=int, default=160, help="that arrive in each layout")
+    parser.add_argument("--num-results", type=int, default=1_000_000, help="in the database that starts")
     parser.add_argument("--kills", type=int, default=18, help="in each layout")
     arguments = parser.parse_args()
     if "decoding" in arguments.parts:
@@ -36,6 +44,17 @@ def main() -> None:
         run_watch(
             arguments.seed, arguments.files, arguments.kills, arguments.model, arguments.watching_results
         )
+    if "start" in arguments.parts:
+        run_start(arguments.num_results, arguments.model, START_RESULTS)
+
+
+def run_start(results: int, model: Path | None, rows: Path) -> None:
+    """Append a row for an empty database, and one for so many results."""
+    for count in (PRESENT, results):
+        times = measure_start(count, model=model)
+        row = {**asdict(times), **asdict(stamp(threads=1, packages=("energyad", "sqlalchemy")))}
+        append_row(rows, row)
+        print(json.dumps(row), flush=True)
 
 
 def run_decoding(seed: int, count: int, results: Path) -> None:

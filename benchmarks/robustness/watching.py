@@ -243,13 +243,13 @@ def _run_stub(spec: dict[str, Any]) -> None:
                 )
                 webhook.start()
             move_to = None if spec["move_to"] is None else Path(spec["move_to"])
-            watcher = Watcher(folder, store, _score, move_to=move_to, settle=0.1, warn=warn)
+            watcher = Watcher(folder, store, score_files, move_to=move_to, settle=0.1, warn=warn)
             watcher.run(stop, noted=lambda _: results.tell(), interval=0.02)
             if webhook is not None:
                 webhook.stop(seconds=1.0)
 
 
-def _score(paths: Sequence[Path], read: Callable[[Path], bytes]) -> Iterator[Any]:
+def score_files(paths: Sequence[Path], read: Callable[[Path], bytes]) -> Iterator[Any]:
     """Score a file by the sum of its bytes; one that begins with BROKEN cannot be read."""
     from energyad.detector.scored_image import ScoredImage, UnreadableImage
     from energyad.model.statistics import PartStatistics
