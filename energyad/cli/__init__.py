@@ -16,6 +16,7 @@ from energyad.cli.drift import drift
 from energyad.cli.evaluate import evaluate
 from energyad.cli.export import export
 from energyad.cli.fit import fit
+from energyad.cli.import_model import import_model
 from energyad.cli.models import models
 from energyad.cli.options import Debug, Quiet
 from energyad.cli.report import report
@@ -35,6 +36,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "drift": drift,
     "report": report,
     "export": export,
+    "import": import_model,
     "models": models,
     "demo": demo,
 }

@@ -56,7 +56,7 @@ def _describe(folder: Path) -> dict[str, Any]:
     return {
         **model,
         "created": manifest.created,
-        "backbone": manifest.backbone.name,
+        "backbone": manifest.source,
         "image_size": manifest.input.image_size,
         "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
         "num_images": manifest.provenance.num_images,

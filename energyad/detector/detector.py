@@ -21,7 +21,14 @@ from energyad.extras import require
 from energyad.images import reading
 from energyad.images.prefetch import batches, ordered_map
 from energyad.images.reading import DEFAULT_MAX_PIXELS, ImageLike
-from energyad.model.folder import GRAPH_FILE, open_model, save_model
+from energyad.model.folder import (
+    GRAPH_FILE,
+    IMPORTED_GRAPH_FILE,
+    IMPORTED_WEIGHTS_FILE,
+    graph_file,
+    open_model,
+    save_model,
+)
 from energyad.model.manifest import Manifest
 from energyad.model.statistics import measure_batch
 from energyad.runtimes import RUNTIMES, Runtime, open_runtime, tuning
@@ -161,8 +168,10 @@ class AnomalyDetector:
             ModelError: A file is missing, damaged or not the one that was saved.
         """
         manifest, contents = open_model(Path(folder))
-        if GRAPH_FILE not in contents:
-            raise ModelError(f"{Path(folder) / GRAPH_FILE}: not in the manifest; fit the model again")
+        if graph_file(manifest) not in contents:
+            raise ModelError(
+                f"{Path(folder) / graph_file(manifest)}: not in the manifest; fit the model again"
+            )
         return cls(manifest, contents, _open(runtime, manifest, contents, threads=threads))
 
     def save(self, folder: str | Path) -> None:
@@ -177,7 +186,8 @@ class AnomalyDetector:
     @cached_property
     def reference(self) -> ModelReference:
         """How results name the model."""
-        graph = self.manifest.files.get(GRAPH_FILE) or hashlib.sha256(self.contents[GRAPH_FILE]).hexdigest()
+        name = graph_file(self.manifest)
+        graph = self.manifest.files.get(name) or hashlib.sha256(self.contents[name]).hexdigest()
         calibrated = self.manifest.calibration.created or self.manifest.created
         return ModelReference(name=self.name, sha256=graph, calibrated=calibrated)
 
@@ -234,7 +244,8 @@ class AnomalyDetector:
             count: Number of images to score; nothing is measured where they are too few to save that second.
         """
         if self.manifest.input.tiles.count == 1 and (count is None or count >= tuning.MIN_IMAGES_TO_TUNE):
-            self.runtime = tuning.tuned(self.runtime, self.contents[GRAPH_FILE], shape=self.input_shape)
+            graph = self.contents[graph_file(self.manifest)]
+            self.runtime = tuning.tuned(self.runtime, graph, shape=self.input_shape)
 
     def score(self, image: ImageLike) -> Prediction:
         """Score one image.
@@ -401,7 +412,28 @@ def _open(
 
         return assemble_scorer(manifest, contents)
 
+    if manifest.imported is not None:
+        return _open_imported(runtime, manifest, contents, threads=threads, plan=plan)
     if manifest.is_quantised:
         runtime = _runtime_of_quantised(runtime, manifest.name)
     tiles = manifest.input.tiles.count
     return open_runtime(runtime, contents[GRAPH_FILE], assemble, threads=threads, tiles=tiles, plan=plan)
+
+
+def _open_imported(
+    runtime: str,
+    manifest: Manifest,
+    contents: Mapping[str, bytes],
+    *,
+    threads: int | None,
+    plan: Plan | None,
+) -> Runtime:
+    from energyad.runtimes.openvino import IntermediateModel, OpenVinoRuntime
+
+    if runtime not in ("auto", "openvino"):
+        manifest.networks()  # says why not
+    graph = contents[IMPORTED_GRAPH_FILE]
+    return OpenVinoRuntime(
+        IntermediateModel(graph, contents.get(IMPORTED_WEIGHTS_FILE, b"")),
+        plan=plan or tuning.plan_for("openvino", graph, threads=threads),
+    )

@@ -72,6 +72,7 @@ def export_model(detector: AnomalyDetector, kind: str, place: Path) -> Exported:
         raise SettingsError(f"format '{kind}': choose among {', '.join(SUFFIXES)}")
     if place.suffix != SUFFIXES[kind]:
         raise SettingsError(f"{place}: a file of format {kind} ends in {SUFFIXES[kind]}")
+    detector.manifest.networks()  # of an imported model there are none
     if detector.manifest.is_quantised and kind != "onnx":
         raise SettingsError(
             f"format '{kind}': model '{detector.name}' has its backbone in 8-bit integers; export it as onnx"

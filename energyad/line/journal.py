@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from energyad.errors import DataError, first_validation_error, os_reason
 from energyad.line.drift import WINDOW, Drift, compare
-from energyad.model.folder import GRAPH_FILE
+from energyad.model.folder import graph_file
 from energyad.model.manifest import Manifest
 from energyad.model.statistics import PartStatistics
 from energyad.scoring.results import ImageResult
@@ -159,5 +159,5 @@ def latest_parts(
 
 
 def _own(lines: Sequence[JournalLine], manifest: Manifest) -> list[JournalLine]:
-    graph = manifest.files.get(GRAPH_FILE)
+    graph = manifest.files.get(graph_file(manifest))
     return [line for line in lines if line.model.sha256 == graph]

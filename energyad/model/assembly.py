@@ -40,7 +40,7 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
         contents: of the folder's files, by name.
 
     Raises:
-        ModelError: where the tensors do not fit the architecture, and for a quantised backbone.
+        ModelError: where the tensors do not fit the architecture, for a quantised backbone and for an imported model.
     """
     if manifest.is_quantised:
         raise ModelError(
@@ -48,7 +48,7 @@ def assemble_scorer(manifest: Manifest, contents: Mapping[str, bytes]) -> Scorer
             "fit it in float32"
         )
     extractor = _load_extractor(manifest, contents)
-    architecture, tiles = manifest.architecture, manifest.input.tiles
+    (_, architecture), tiles = manifest.networks(), manifest.input.tiles
     head = EnergyHead(
         _empty_energy(manifest, extractor),
         grid=extractor.grid,
@@ -114,9 +114,9 @@ def _scale_architecture(patch_energy: PatchEnergy) -> ScaleArchitecture:
 
 
 def _load_extractor(manifest: Manifest, contents: Mapping[str, bytes]) -> FeatureExtractor:
-    architecture = manifest.architecture
+    backbone, architecture = manifest.networks()
     extractor = empty_extractor(
-        manifest.backbone,
+        backbone,
         image_size=manifest.input.image_size,
         strides=architecture.strides,
         coarse_strides=architecture.coarse_strides,
@@ -145,10 +145,11 @@ def _backbone_tensors(contents: Mapping[str, bytes]) -> dict[str, Tensor]:
 
 def _empty_energy(manifest: Manifest, extractor: FeatureExtractor) -> ImageEnergy:
     """The energy of one category, or those of several, with weights yet to fill in."""
+    _, architecture = manifest.networks()
     if not manifest.categories:
-        return _empty_multiscale_energy(manifest.architecture, extractor)
+        return _empty_multiscale_energy(architecture, extractor)
     count = len(manifest.categories)
-    energies = [_empty_multiscale_energy(manifest.architecture, extractor) for _ in range(count)]
+    energies = [_empty_multiscale_energy(architecture, extractor) for _ in range(count)]
     channels = extractor.scales[-1].stop
     classifier = CategoryClassifier(torch.zeros(channels), torch.zeros(channels, count), torch.zeros(count))
     return CategoryMixture(energies, classifier)

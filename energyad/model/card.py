@@ -23,7 +23,7 @@ High energy = abnormal.
 |---|---|
 | fitted | {manifest.created}, {made.fit_seconds:.0f} s, seed {made.seed} |
 | data | {data}; no defects were seen |
-{_categories(manifest)}| backbone | {manifest.backbone.name} ({manifest.backbone.source}) |
+{_categories(manifest)}| backbone | {_backbone(manifest)} |
 | input | {_input(manifest)} |
 | threshold | {calibration.threshold:.6g} for {calibration.false_reject_rate:.2%} false rejects{review} |
 | false rejects | {calibration.guarantee()} |
@@ -35,6 +35,12 @@ only. Fit again when the part, the lighting or the camera changes.
 `model.json` holds the settings, the provenance and the SHA-256 of every file; `*.safetensors` the weights;
 `scorer.onnx` the same weights as one graph from pixels to score and heatmap.
 """
+
+
+def _backbone(manifest: Manifest) -> str:
+    if manifest.backbone is None:
+        return f"in the imported graph: {manifest.source}"
+    return f"{manifest.backbone.name} ({manifest.backbone.source})"
 
 
 def _categories(manifest: Manifest) -> str:

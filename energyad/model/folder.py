@@ -233,6 +233,11 @@ def find_model(name: str | Path | None, *, root: Path = DEFAULT_FOLDER) -> Path:
     return present[0]
 
 
+def graph_file(manifest: Manifest) -> str:
+    """Return the name of the file that holds a model's graph."""
+    return GRAPH_FILE if manifest.imported is None else IMPORTED_GRAPH_FILE
+
+
 def list_models(root: Path = DEFAULT_FOLDER) -> list[Path]:
     """Model folders under `root`, by name."""
     return sorted(path.parent for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
@@ -362,6 +367,12 @@ HEAD_FILE = "detector.safetensors"
 
 
 GRAPH_FILE = "scorer.onnx"
+
+
+IMPORTED_GRAPH_FILE = "scorer.xml"
+"""The graph of an imported model, in OpenVINO's format; the hash of its weights is in its name."""
+
+IMPORTED_WEIGHTS_FILE = "scorer.bin"
 
 
 CARD_FILE = "README.md"

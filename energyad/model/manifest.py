@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from energyad.dxmi.health import TrainingHealth
+from energyad.errors import ModelError
 from energyad.features.backbone_spec import BackboneSpec
 from energyad.images.tiling import Tiles
 from energyad.model.architecture import Architecture
@@ -84,6 +85,22 @@ class PartStatistics:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+class ImportedModel(_Frozen):
+    """Another library's model, whose graph is scored as it is.
+
+    Attributes:
+        library: that made it.
+        file: its name before it was imported.
+        sha256: of that file.
+        heatmap_floor: of its own anomaly maps; energies are what lies above it.
+    """
+
+    library: Literal["anomalib"]
+    file: str
+    sha256: str
+    heatmap_floor: float
+
+
 class Provenance(_Frozen):
     """How a model came to be.
 
@@ -122,8 +139,9 @@ class Manifest(_Frozen):
         name: of the model.
         created: when it was fitted, ISO 8601.
         input: what the graph takes.
-        backbone: the frozen network.
-        architecture: shapes of the networks behind it.
+        backbone: the frozen network; None of an imported model.
+        architecture: shapes of the networks behind it; None of an imported model.
+        imported: where the graph comes from, if not from a fit.
         categories: that have an energy each, in its order; empty for a model of one.
         roi: the region of interest; None where all of the image counts.
         calibration: the thresholds.
@@ -140,8 +158,9 @@ class Manifest(_Frozen):
     name: str
     created: str
     input: InputSpec
-    backbone: BackboneSpec
-    architecture: Architecture
+    backbone: BackboneSpec | None = None
+    architecture: Architecture | None = None
+    imported: ImportedModel | None = None
     categories: tuple[str, ...] = ()
     roi: RoiSpec | None = None
     calibration: Calibration
@@ -167,7 +186,30 @@ class Manifest(_Frozen):
     @property
     def is_quantised(self) -> bool:
         """Whether the graph's backbone is in 8-bit integers, which PyTorch does not run."""
-        return self.architecture.precision == "int8"
+        return self.architecture is not None and self.architecture.precision == "int8"
+
+    @property
+    def source(self) -> str:
+        """What the graph is made of, in a few words: the backbone, or the file that was imported."""
+        if self.backbone is not None:
+            return self.backbone.name
+        return "" if self.imported is None else f"{self.imported.file} of {self.imported.library}"
+
+    def networks(self) -> tuple[BackboneSpec, Architecture]:
+        """Return what the networks of a fitted model are assembled from. Raises ModelError for an imported one."""
+        if self.backbone is None or self.architecture is None:
+            raise ModelError(
+                f"model '{self.name}' is {self.source}, whose networks are not known here: it scores on OpenVINO "
+                "alone, and is exported by the library that made it"
+            )
+        return self.backbone, self.architecture
+
+    @model_validator(mode="after")
+    def _fitted_or_imported(self) -> Self:
+        fitted = self.backbone is not None and self.architecture is not None
+        if fitted == (self.imported is not None):
+            raise ValueError("a model has a backbone and an architecture, or it is imported")
+        return self
 
     @field_validator("files")
     @classmethod

@@ -99,7 +99,7 @@ def _described(report: Report) -> str:
     speed = "" if evaluation is None else f", {evaluation.milliseconds_per_image:.0f} ms each"
     return (
         f"model {manifest.name}, fitted {manifest.created[:10]} on {manifest.provenance.num_images} good images · "
-        f"{manifest.backbone.name}, {manifest.input.image_size} px, seed {manifest.provenance.seed} · "
+        f"{manifest.source}, {manifest.input.image_size} px, seed {manifest.provenance.seed} · "
         f"{len(report.images)} images{speed}"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,17 +19,34 @@ if TYPE_CHECKING:
     from jaxtyping import UInt8
 
 
+class IntermediateModel(NamedTuple):
+    """OpenVINO's own format, as bytes: the graph as XML, and its weights."""
+
+    graph: bytes
+    weights: bytes
+
+
 class OpenVinoRuntime:
     """The whole scorer, in float32: the plugin's own choice on newer processors is bfloat16, which moves scores."""
 
     name = "openvino"
 
-    def __init__(self, graph: Path | bytes, *, threads: int | None = None, plan: Plan | None = None) -> None:
+    def __init__(
+        self, graph: Path | bytes | IntermediateModel, *, threads: int | None = None, plan: Plan | None = None
+    ) -> None:
         self.plan = plan or default_plan(threads)
         self._graph = graph
         self._compiled = compile_graph(graph, self.plan)
+        batch = self._compiled.input(0).partial_shape[0]
+        self._fixed_batch = batch.get_length() if batch.is_static else None
         keep_in_forks(self)
         self._calls = ConcurrentCalls(self._infer, self.plan)
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Height and width of the images that the graph takes."""
+        shape = self._compiled.input(0).partial_shape
+        return shape[1].get_length(), shape[2].get_length()
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         """Score a batch."""
@@ -40,6 +57,17 @@ class OpenVinoRuntime:
         return OpenVinoRuntime(self._graph, plan=plan)
 
     def _infer(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
+        size = self._fixed_batch
+        if size is None or len(pixels) == size:
+            return self._infer_call(pixels)
+        calls = [
+            self._infer_call(pixels[np.arange(start, start + size).clip(max=len(pixels) - 1)])
+            for start in range(0, len(pixels), size)
+        ]
+        score, heatmap = (np.concatenate([call[at] for call in calls])[: len(pixels)] for at in (0, 1))
+        return RawScores(score, heatmap)
+
+    def _infer_call(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         results = self._compiled.create_infer_request().infer({"pixels": pixels}, share_inputs=True)
         return RawScores(**{output.any_name: results[output] for output in self._compiled.outputs})
 
@@ -62,7 +90,7 @@ def _package() -> Any:
     return openvino
 
 
-def compile_graph(graph: Path | bytes, plan: Plan) -> Any:
+def compile_graph(graph: Path | bytes | IntermediateModel, plan: Plan) -> Any:
     """OpenVINO's compiled model, in float32, with a stream for each lane."""
     openvino = _package()
     options = {
@@ -75,6 +103,8 @@ def compile_graph(graph: Path | bytes, plan: Plan) -> Any:
         core = openvino.Core()
         if isinstance(graph, bytes):  # an exported .xml is OpenVINO's own format
             check_graph(graph, name="the exported graph")
+        if isinstance(graph, IntermediateModel):
+            return core.compile_model(core.read_model(graph.graph, graph.weights), "CPU", options)
         return core.compile_model(core.read_model(graph), "CPU", options)
     except RuntimeError as error:
         where = graph if isinstance(graph, Path) else "the exported graph"
