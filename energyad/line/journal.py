@@ -130,7 +130,7 @@ def drift_of_results(place: str | Path, manifest: Manifest, *, window: int = WIN
     from energyad.line.store import latest_parts_of
 
     with Database(place, create=False) as database, database.read() as session:
-        parts = latest_parts_of(session, manifest.files.get(GRAPH_FILE), window=window)
+        parts = latest_parts_of(session, manifest.files.get(graph_file(manifest)), window=window)
     if not parts:
         raise DataError(f"{database.name}: no results of this {manifest.name}; give another --model")
     return compare(manifest.good_parts, parts, model=manifest.name)
