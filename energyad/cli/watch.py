@@ -241,9 +241,9 @@ class _WatchMessages:
 
     def _start_monitor(self, detector: AnomalyDetector) -> None:
         from energyad.line.drift import WINDOW, DriftMonitor
-        from energyad.model.folder import GRAPH_FILE
+        from energyad.model.folder import graph_file
 
         manifest = detector.manifest
-        latest = self._store.latest_parts(manifest.files.get(GRAPH_FILE), window=WINDOW)
+        latest = self._store.latest_parts(manifest.files.get(graph_file(manifest)), window=WINDOW)
         self._monitor = DriftMonitor.resumed(manifest.good_parts, latest, model=detector.name)
         self._state, self._num_parts = self._monitor.check().state, 0

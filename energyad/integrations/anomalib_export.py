@@ -103,17 +103,12 @@ def _wrap(path: Path, model: Any, *, floor: float | None) -> IntermediateModel:
     from openvino.preprocess import PrePostProcessor
 
     outputs = {output.any_name: _unclamped(output.node.input_value(0)) for output in model.outputs}
-    anomaly_map = outputs.get("anomaly_map")
-    shape = None if anomaly_map is None else anomaly_map.partial_shape
-    if (
-        anomaly_map is None
-        or shape.rank.get_length() < 3
-        or not (shape[-1].is_static and shape[-2].is_static)
-    ):
+    anomaly_map: Any = outputs.get("anomaly_map")
+    if anomaly_map is None or not all(side.is_static for side in list(anomaly_map.partial_shape)[-2:]):
         raise ModelError(
             f"{path}: no output anomaly_map of a known size; export a model that localises defects"
         )
-    height, width = shape[-2].get_length(), shape[-1].get_length()
+    height, width = (side.get_length() for side in list(anomaly_map.partial_shape)[-2:])
     heatmap = ops.reshape(anomaly_map, np.array([-1, height, width]), special_zero=False)
     peak = ops.reduce_max(heatmap, np.array([1, 2]), keep_dims=True)
     if "pred_score" in outputs:
