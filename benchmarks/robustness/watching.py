@@ -687,10 +687,8 @@ class _Run:
 
     def _num_open(self) -> int:
         with self.database.read() as session:
-            private = (Arrival.state == SCORED) & Arrival.claim.is_not(None)
-            unfiled = session.scalar(
-                select(func.count(Arrival.id)).where((Arrival.state == CLAIMED) | private)
-            )
+            open_states = Arrival.state.in_((CLAIMED, SCORED))
+            unfiled = session.scalar(select(func.count(Arrival.id)).where(open_states))
             pending = session.scalar(select(func.count(Delivery.id)).where(Delivery.state == PENDING))
         return (unfiled or 0) + (pending or 0)
 

@@ -27,7 +27,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 CHECK_SECONDS: Final = 1.0
-_LINES: Final = 500
+_LINES: Final = 5_000
 """Lines written between two waits for the disk."""
 
 

@@ -23,6 +23,7 @@ from energyad.line.journal import JournalLine
 from energyad.line.tables import (
     CLAIMED,
     FILED,
+    KEPT,
     PENDING,
     SCORED,
     Arrival,
@@ -183,7 +184,7 @@ class LineStore:
         with self.database.read() as session:
             for claim, state in claims.items():
                 query = select(Arrival.id).where(
-                    *self._identity(claim.path, state), Arrival.claim.is_(None), Arrival.state == SCORED
+                    *self._identity(claim.path, state), Arrival.claim.is_(None), Arrival.state == KEPT
                 )
                 earlier = session.scalar(query)
                 if earlier is not None:
@@ -195,7 +196,7 @@ class LineStore:
             session.delete(session.get_one(Arrival, claim.arrival))
             session.flush()
             arrival = session.get_one(Arrival, earlier)
-            arrival.claim, arrival.watcher_id = claim.token, self.watcher_id
+            arrival.claim, arrival.watcher_id, arrival.state = claim.token, self.watcher_id, SCORED
             return _claim_of(session, arrival)
 
     def adopt(self, tokens: Collection[str]) -> list[Claim]:
@@ -282,7 +283,7 @@ class LineStore:
         same = (Arrival.size == arrival.size, Arrival.mtime_ns == arrival.mtime_ns)
         taken = select(Arrival.id).where(*place, *same, Arrival.sha256 == arrival.sha256)
         if session.scalar(taken) is None:
-            arrival.claim, arrival.filed_as = None, None
+            arrival.claim, arrival.filed_as, arrival.state = None, None, KEPT
         else:
             arrival.state = FILED
 
@@ -320,7 +321,8 @@ class LineStore:
     ) -> None:
         line, state = scored.line, scored.state
         arrival.size, arrival.mtime_ns, arrival.sha256 = state.size, state.mtime_ns, state.sha256
-        arrival.state, arrival.filed_as = SCORED, scored.filed_as
+        arrival.state = KEPT if arrival.claim is None else SCORED
+        arrival.filed_as = scored.filed_as
         stream.last_number += 1
         seen = line.statistics.model_dump() if line.statistics is not None else {}
         result = Result(
@@ -386,14 +388,14 @@ class LineStore:
         )
 
     def _abandoned(self) -> Select[Arrival]:
-        """Arrivals of ended watchers that are not done with, those in place only while they are claimed."""
+        """Arrivals of ended watchers that are not done with."""
         return (
             select(Arrival)
             .join(WatcherProcess)
             .where(
                 Arrival.source_id == self._source_id,
                 WatcherProcess.ended,
-                (Arrival.state == CLAIMED) | ((Arrival.state == SCORED) & Arrival.claim.is_not(None)),
+                Arrival.state.in_((CLAIMED, SCORED)),
             )
             .order_by(Arrival.id)
         )

@@ -30,7 +30,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 CLAIMED: Final = "claimed"
 """Of an arrival: a watcher works on it."""
 SCORED: Final = "scored"
-"""Of an arrival: its result is stored. A file that was claimed by a private name is still to be filed."""
+"""Of an arrival: its result is stored, and the file, which has a private name, is still to be filed."""
+KEPT: Final = "kept"
+"""Of an arrival: its result is stored, and the file stays where it came."""
 FILED: Final = "filed"
 """Of an arrival: its result is stored, and the file lies in the folder of its verdict."""
 
@@ -126,7 +128,7 @@ class Arrival(Base):
 
     __tablename__ = "arrivals"
     __table_args__ = (
-        CheckConstraint(f"state IN ('{CLAIMED}', '{SCORED}', '{FILED}')", name="arrival_state"),
+        CheckConstraint(f"state IN ('{CLAIMED}', '{SCORED}', '{KEPT}', '{FILED}')", name="arrival_state"),
         Index(
             "arrival_identity",
             *("source_id", "path", "size", "mtime_ns", "sha256"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import Connection, event, inspect, select, text
 
 from energyad.errors import DataError, SettingsError
 from energyad.line import database as module
@@ -159,6 +160,34 @@ def test_a_watcher_whose_files_were_taken_over_stores_nothing_of_them(any_line: 
     any_line.stub.meanwhile = taken_over
     assert look(paused) == []
     assert len(any_line.rows()) == 1
+
+
+def test_no_query_of_a_watcher_reads_all_arrivals_or_results(line: Line) -> None:
+    store = line.store()
+    statements: list[tuple[str, object]] = []
+
+    def note(_: object, __: object, statement: str, parameters: object, *___: object) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            statements.append((statement, parameters))
+
+    event.listen(store.database._engine, "before_cursor_execute", note)
+    watchers = [line.watcher(store=store), line.watcher(store=store, move_to=line.root / "sorted")]
+    for number, watcher in enumerate(watchers):
+        renamed(line.folder / f"{number}.png", "x")
+        look(watcher)
+    (line.folder / f".energyad-{'0' * 32}").write_text("x")
+    look(watchers[0])
+    store.latest_parts("0", window=20)
+    event.remove(store.database._engine, "before_cursor_execute", note)
+    assert len(statements) > 10
+    with store.database.read() as session:
+        connection = session.connection()
+        for statement, parameters in statements:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+            details = " ".join(row[3] for row in plan)
+            assert not re.search("SCAN (arrivals|results|deliveries)", details), (statement, details)
+            by_state = "arrival_state_of_source" in details
+            assert not by_state or set(parameters) & {"claimed", "scored"}, statement  # few at any time
 
 
 def test_stations_of_one_server_have_memories_of_their_own(any_line: Line) -> None:
