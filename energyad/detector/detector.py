@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage
+from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage, name_of
 from energyad.errors import EnergyadError, ImageError, ModelError, SettingsError
 from energyad.extras import require
 from energyad.images import reading
@@ -33,7 +33,7 @@ from energyad.model.manifest import Manifest
 from energyad.model.statistics import measure_batch
 from energyad.runtimes import RUNTIMES, Runtime, open_runtime, tuning
 from energyad.runtimes.plan import Plan, available_threads
-from energyad.scoring.prediction import Prediction, predict
+from energyad.scoring.prediction import NOT_FINITE, Prediction, predict
 from energyad.scoring.results import ModelReference
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ class AnomalyDetector:
 
     def score_pixels(self, batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Prediction]:
         """Score RGB bytes of any sizes, which are not checked again."""
-        return [image.prediction for image in self._score_pixels(batch, batch)]
+        return [image.require().prediction for image in self._score_pixels(batch, batch)]
 
     def score_images(
         self,
@@ -356,21 +356,24 @@ class AnomalyDetector:
 
     def _score_pixels(
         self, sources: Sequence[ImageLike], batch: Sequence[UInt8[np.ndarray, "h w 3"]]
-    ) -> list[ScoredImage]:
+    ) -> list[ScoringOutcome]:
         resized = np.stack([reading.resize(pixels, self.input_shape) for pixels in batch])
         raw = self.runtime.run(resized)
         statistics = measure_batch(resized, raw, self.manifest.categories)
-        return [
-            ScoredImage(
-                source=source,
-                model=self.reference,
-                pixels=pixels,
-                prediction=predict(heatmap, self.calibration, shape=pixels.shape[:2], category=part.category),
-                network_heatmap=heatmap,
-                statistics=part,
-            )
-            for source, pixels, heatmap, part in zip(sources, batch, raw.heatmap, statistics, strict=True)
-        ]
+        outcomes: list[ScoringOutcome] = []
+        for source, image, heatmap, part in zip(sources, batch, raw.heatmap, statistics, strict=True):
+            try:
+                if not np.isfinite(part.score):
+                    raise ImageError("image", NOT_FINITE)
+                prediction = predict(
+                    heatmap, self.calibration, shape=image.shape[:2], category=part.category
+                )
+            except ImageError as error:
+                named = ImageError(name_of(source) or "image", error.reason)
+                outcomes.append(UnreadableImage(source, self.reference, self.calibration, named))
+            else:
+                outcomes.append(ScoredImage(source, self.reference, image, prediction, heatmap, part))
+        return outcomes
 
 
 _REMEDY = "fit the model again or restore it"

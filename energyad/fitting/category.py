@@ -20,6 +20,7 @@ from energyad.fitting.context import FitContext
 from energyad.fitting.energies import fit_multiscale_energy
 from energyad.fitting.extraction import GoodFeatures, extract
 from energyad.fitting.memory_banks import extend_memory_banks
+from energyad.fitting.near_copies import warn_of_near_copies
 from energyad.fitting.patches import TrainingPatches, gather_scales, mean_patches
 from energyad.fitting.synthetic import synthetic_patches
 from energyad.fitting.training import TrainedEnergy
@@ -126,6 +127,8 @@ def fit_category(name: str, good_images: Sequence[ImageLike], context: FitContex
     good = extract(good_images, context)
     require_enough(len(good.indices), of=name)
     warn_of_few(len(good.indices), of=name)
+    if context.settings.input.tiling.count == 1:  # of tiles, some are drawn for each image
+        warn_of_near_copies(good.features[..., : context.scales[0].stop], of=name)
     images = [good_images[index] for index in good.indices]
     split = split_images(
         len(images), holdout=context.settings.threshold.holdout_fraction, generator=generator

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32
 
+from energyad.errors import ImageError
 from energyad.images import reading
 from energyad.scoring.calibration import Calibration, Verdict
 from energyad.scoring.regions import Region, find_regions
+
+NOT_FINITE = "the model gives no finite score for it; look at the image, and fit the model again or restore it"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,12 @@ def predict(
         calibration: The model's thresholds.
         shape: Height and width of the image.
         category: The category that the image was classified as, by a model for several.
+
+    Raises:
+        ImageError: An energy is not finite, which no threshold would reject.
     """
+    if not np.isfinite(heatmap).all():
+        raise ImageError("image", NOT_FINITE)
     score, full = float(heatmap.max()), reading.resize_map(heatmap, *shape)
     # Resizing averages, and would lose the peak that is the score: the pixel at its centre keeps it.
     peak = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
