@@ -11,7 +11,7 @@ import typer
 
 from energyad.cli import console
 from energyad.cli.calibrate import ReviewRate, TargetRate
-from energyad.cli.options import DataRoot, Debug, Download, Quiet, SkipBad, Threads
+from energyad.cli.options import DataRoot, Debug, Download, MaxMegapixels, Quiet, SkipBad, Threads
 from energyad.cli.settings_options import (
     Backbone,
     Config,
@@ -94,6 +94,7 @@ def fit(
     dry_run: DryRun = False,
     threads: Threads = None,
     skip_bad: SkipBad = False,
+    max_megapixels: MaxMegapixels = 200.0,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -134,8 +135,18 @@ def fit(
     label = name or data.name
     folder = output or Path("models") / label
     started = time.perf_counter()
-    weights = backbone_weights
-    detector = _fit(data, label, folder, settings, roi, ignore, weights, threads=threads, skip_bad=skip_bad)
+    detector = _fit(
+        data,
+        label,
+        folder,
+        settings,
+        roi,
+        ignore,
+        backbone_weights,
+        threads=threads,
+        skip_bad=skip_bad,
+        max_pixels=round(max_megapixels * 1e6),
+    )
     seconds = time.perf_counter() - started
     _print_next_steps(detector, data, folder, seconds=seconds, data_root=data_root)
 
@@ -177,6 +188,7 @@ def _fit(
     *,
     threads: int | None,
     skip_bad: bool,
+    max_pixels: int,
 ) -> AnomalyDetector:
     from energyad.model.folder import require_place
 
@@ -196,6 +208,7 @@ def _fit(
             backbone_weights=backbone_weights,
             threads=threads,
             skip_bad=skip_bad,
+            max_pixels=max_pixels,
             progress=bar,
         )
     detector.save(folder)

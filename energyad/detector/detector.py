@@ -109,6 +109,7 @@ class AnomalyDetector:
         roi: RoiSource | None = None,
         ignore: RoiSource | None = None,
         skip_bad: bool = False,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
         progress: Progress | None = None,
     ) -> Self:
         """Fit on images of good parts alone.
@@ -126,6 +127,7 @@ class AnomalyDetector:
             roi: The only area that counts: polygons or a mask, see `energyad.fitting.roi`.
             ignore: An area that does not count.
             skip_bad: Leave out images that cannot be read, with a warning.
+            max_pixels: Width times height of the largest image file that is decoded.
             progress: Told of each stage and step.
 
         Raises:
@@ -151,6 +153,7 @@ class AnomalyDetector:
             roi=roi,
             ignore=ignore,
             skip_bad=skip_bad,
+            max_pixels=max_pixels,
             progress=progress,
         )
         return cls(manifest, contents, _open(runtime, manifest, contents, threads=threads))
@@ -365,9 +368,7 @@ class AnomalyDetector:
             try:
                 if not np.isfinite(part.score):
                     raise ImageError("image", NOT_FINITE)
-                prediction = predict(
-                    heatmap, self.calibration, shape=image.shape[:2], category=part.category
-                )
+                prediction = predict(heatmap, self.calibration, shape=image.shape[:2], category=part.category)
             except ImageError as error:
                 named = ImageError(name_of(source) or "image", error.reason)
                 outcomes.append(UnreadableImage(source, self.reference, self.calibration, named))

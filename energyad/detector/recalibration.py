@@ -48,7 +48,7 @@ def recalibrate(
     """
     manifest = detector.manifest
     parts, kept = _measure(detector, good_images, skip_bad=skip_bad, progress=progress or NullProgress())
-    digest = provenance.data_hash(kept)
+    digest = provenance.data_hash(kept, white_level=manifest.input.white_level)
     rates = rates_for(manifest, false_reject_rate=false_reject_rate, review_rate=review_rate)
     calibration = calibrate([part.score for part in parts], **rates)
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

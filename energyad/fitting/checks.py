@@ -14,7 +14,7 @@ from energyad.errors import ImageError
 from energyad.images import reading
 from energyad.images.identity import pixel_digest
 from energyad.images.prefetch import ordered_map
-from energyad.images.reading import ImageLike
+from energyad.images.reading import DEFAULT_MAX_PIXELS, ImageLike
 
 DARK, BRIGHT = 4, 251
 """Grey levels, of 255, up to which and from which a pixel is taken for black and for white."""
@@ -57,7 +57,12 @@ class DistinctImages:
 
 
 def distinct_images(
-    good_images: Sequence[ImageLike], *, of: str, white_level: int | None, workers: int
+    good_images: Sequence[ImageLike],
+    *,
+    of: str,
+    white_level: int | None,
+    workers: int,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> DistinctImages:
     """Leave out copies, and warn of copies and of images that show nothing.
 
@@ -68,8 +73,9 @@ def distinct_images(
         of: The category's name, for messages.
         white_level: Of 16-bit images; see `energyad.images.reading.read_image`.
         workers: Images that are read at once.
+        max_pixels: Files with more pixels are not decoded.
     """
-    check = functools.partial(check_image, white_level=white_level)
+    check = functools.partial(check_image, white_level=white_level, max_pixels=max_pixels)
     with warnings.catch_warnings():  # said once, when features are extracted; threads share the filters
         warnings.simplefilter("ignore")
         facts = list(ordered_map(check, good_images, workers=workers))
@@ -88,10 +94,12 @@ def distinct_images(
     return DistinctImages([good_images[index] for index in kept], tuple(first))
 
 
-def check_image(image: ImageLike, *, white_level: int | None) -> ImageFacts:
+def check_image(
+    image: ImageLike, *, white_level: int | None, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> ImageFacts:
     """Read an image and check it. One that cannot be read has no digest."""
     try:
-        pixels = reading.as_rgb(image, white_level=white_level)
+        pixels = reading.as_rgb(image, max_pixels=max_pixels, white_level=white_level)
     except ImageError:
         return ImageFacts(None)
     return facts_of(pixels)

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from energyad.features.grids import Grid, Scale
+from energyad.images.reading import DEFAULT_MAX_PIXELS
 from energyad.progress import NullProgress, Progress
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scoring.heatmaps import patches_in_roi, upsampling_axes
@@ -30,6 +31,7 @@ class FitContext:
             learned: it would take points of the memory bank from the part, and capacity of the network.
         skip_bad: Leave out images that cannot be read, with a warning, instead of raising ImageError.
         progress: Told of each stage.
+        max_pixels: Width times height of the largest image file that is decoded.
     """
 
     settings: FitSettings
@@ -39,6 +41,7 @@ class FitContext:
     roi_mask: Bool[np.ndarray, "h w"] | None = None
     skip_bad: bool = False
     progress: Progress = field(default_factory=NullProgress)
+    max_pixels: int = DEFAULT_MAX_PIXELS
 
     @cached_property
     def patches_in_roi(self) -> Bool[Tensor, " p"] | None:

@@ -16,7 +16,7 @@ from energyad.fitting.feature_store import FeatureStore, MemoryFeatureStore, ope
 from energyad.images import reading
 from energyad.images.augmentation import photometric_jitter, random_rotation
 from energyad.images.prefetch import batches, prefetch_map, readable
-from energyad.images.reading import ImageLike
+from energyad.images.reading import DEFAULT_MAX_PIXELS, ImageLike
 from energyad.images.tiling import cut_pixels
 from energyad.settings import FitSettings
 
@@ -79,7 +79,7 @@ def extract(
     store = open_feature_store(good_images, key=key)
     progress.advance(store.next_index)
     extracted = process_images(
-        image_reader(good_images, settings, augmentation),
+        image_reader(good_images, settings, augmentation, max_pixels=context.max_pixels),
         _backbone_pass(context, max_tiles=max(1, MAX_TRAINING_TILES // max(1, len(good_images)))),
         range(store.next_index, len(good_images)),
         skip_bad=context.skip_bad and augmentation is None,
@@ -95,7 +95,11 @@ def extract(
 
 
 def image_reader(
-    images: Sequence[ImageLike], settings: FitSettings, augmentation: Augmentation | None = None
+    images: Sequence[ImageLike],
+    settings: FitSettings,
+    augmentation: Augmentation | None = None,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Callable[[int], UInt8[np.ndarray, "h w 3"]]:
     """Return a function that reads, alters and resizes the image of an index.
 
@@ -103,11 +107,12 @@ def image_reader(
         images: The images that indices are of.
         settings: The size to resize to, and the strength of photometric jitter.
         augmentation: How to alter each image, drawn from the settings' seed and its index; None for not at all.
+        max_pixels: Files with more pixels are not decoded.
     """
     strength = settings.augmentation.photometric_jitter
 
     def read(index: int) -> UInt8[np.ndarray, "h w 3"]:
-        pixels = reading.as_rgb(images[index], white_level=settings.input.white_level)
+        pixels = reading.as_rgb(images[index], max_pixels=max_pixels, white_level=settings.input.white_level)
         rng = np.random.default_rng((settings.seed, index))
         if augmentation == "rotated":  # before resizing, at its own aspect
             pixels = random_rotation(pixels, rng=rng)

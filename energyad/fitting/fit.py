@@ -21,7 +21,7 @@ from energyad.fitting.context import FitContext
 from energyad.fitting.packaging import FinishedFit, package
 from energyad.fitting.roi import RoiSource, load_roi
 from energyad.fitting.threshold import calibrate_on
-from energyad.images.reading import ImageLike
+from energyad.images.reading import DEFAULT_MAX_PIXELS, ImageLike
 from energyad.model.manifest import Manifest
 from energyad.progress import NullProgress, PrefixedProgress, Progress
 from energyad.runtimes.plan import available_threads
@@ -40,6 +40,7 @@ def fit_model(
     roi: RoiSource | None = None,
     ignore: RoiSource | None = None,
     skip_bad: bool = False,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: Progress | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Fit a model on images of good parts.
@@ -54,6 +55,7 @@ def fit_model(
         roi: The only part of the image that counts; None for all of it.
         ignore: A part of the image that does not count.
         skip_bad: Leave out images that cannot be read, with a warning.
+        max_pixels: Width times height of the largest image file that is decoded.
         progress: Told of each stage.
 
     Returns:
@@ -69,11 +71,16 @@ def fit_model(
     settings, progress = settings or FitSettings(), progress or NullProgress()
     roi_mask = load_roi(settings.input.shape, roi=roi, ignore=ignore)
     groups, digests = leave_out_copies(
-        group_by_category(good_images, categories, name=name), settings, threads
+        group_by_category(good_images, categories, name=name), settings, threads, max_pixels=max_pixels
     )
     progress.stage("backbone", 1)
     open_with = functools.partial(
-        open_backbone, good_images, weights_file=backbone_weights, threads=threads, skip_bad=skip_bad
+        open_backbone,
+        good_images,
+        weights_file=backbone_weights,
+        threads=threads,
+        skip_bad=skip_bad,
+        max_pixels=max_pixels,
     )
     backbone = open_with(settings)
     context = FitContext(
@@ -84,6 +91,7 @@ def fit_model(
         roi_mask=roi_mask.mask,
         skip_bad=skip_bad,
         progress=progress,
+        max_pixels=max_pixels,
     )
     fits = fit_categories(groups, context)
     backbone, context = drop_unused_scales(fits, backbone, context, open_with)
@@ -128,7 +136,11 @@ def group_by_category(
 
 
 def leave_out_copies(
-    groups: dict[str, list[ImageLike]], settings: FitSettings, threads: int | None
+    groups: dict[str, list[ImageLike]],
+    settings: FitSettings,
+    threads: int | None,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> tuple[dict[str, list[ImageLike]], tuple[str, ...]]:
     """Leave out copies of images within each category.
 
@@ -136,6 +148,7 @@ def leave_out_copies(
         groups: Images by category.
         settings: Of the fit.
         threads: That read images; None for all cores.
+        max_pixels: Files with more pixels are not decoded.
 
     Returns:
         The images by category, and the digests of all of them.
@@ -149,6 +162,7 @@ def leave_out_copies(
             of=category,
             white_level=settings.input.white_level,
             workers=threads or available_threads(),
+            max_pixels=max_pixels,
         )
         for category, images in groups.items()
     }

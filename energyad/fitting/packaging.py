@@ -72,6 +72,7 @@ def package(
         seed=finished.settings.seed,
         threads=threads,
         fit_seconds=time.perf_counter() - started,
+        white_level=finished.settings.input.white_level,
     )
     manifest = describe(finished, record)
     return manifest, files | {CARD_FILE: model_card(manifest).encode()}

@@ -129,7 +129,9 @@ def _defect_drawer(
 
     def copies(index: int) -> Iterator[SyntheticCopy]:
         rng = np.random.default_rng((settings.seed, index))
-        pixels = reading.as_rgb(fitted_images[index], white_level=settings.input.white_level)
+        pixels = reading.as_rgb(
+            fitted_images[index], max_pixels=context.max_pixels, white_level=settings.input.white_level
+        )
         fields = drawing_fields(pixels, settings=settings, max_tiles=max_tiles)
         rounds = -(-MIN_COPIES // (num_images * len(fields)))
         for field in fields:

@@ -77,7 +77,7 @@ def measure(
         batch = np.stack(pixels)
         return statistics.measure_batch(batch, runtime.run(batch), categories)
 
-    read = image_reader(held_out, context.settings)
+    read = image_reader(held_out, context.settings, max_pixels=context.max_pixels)
     indices = range(len(held_out))
     parts: list[PartStatistics] = []
     for batch, measured in process_images(read, score, indices, skip_bad=False, workers=runtime.plan.workers):

@@ -28,6 +28,7 @@ def collect(
     seed: int,
     threads: int | None,
     fit_seconds: float,
+    white_level: int | None = None,
 ) -> Provenance:
     """Describe a fit on these images and rotated copies of them, here and now."""
     return Provenance(
@@ -38,14 +39,14 @@ def collect(
         image_digests=tuple(image_digests),
         num_held_out=num_held_out,
         num_rotated=num_rotated,
-        data_sha256=data_hash(good_images),
+        data_sha256=data_hash(good_images, white_level=white_level),
         commit=source_commit(),
         versions={"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     )
 
 
-def data_hash(good_images: Iterable[ImageLike]) -> str:
+def data_hash(good_images: Iterable[ImageLike], *, white_level: int | None = None) -> str:
     """SHA-256 over the images' bytes (of files) or pixels (of arrays), whatever their order."""
     digests = []
     for image in good_images:
@@ -54,7 +55,9 @@ def data_hash(good_images: Iterable[ImageLike]) -> str:
         elif isinstance(image, bytes):
             digests.append(hashlib.sha256(image).hexdigest())
         else:
-            digests.append(hashlib.sha256(reading.as_rgb(image).tobytes()).hexdigest())
+            digests.append(
+                hashlib.sha256(reading.as_rgb(image, white_level=white_level).tobytes()).hexdigest()
+            )
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 

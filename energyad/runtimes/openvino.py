@@ -11,6 +11,7 @@ import numpy as np
 from energyad.errors import ModelError
 from energyad.extras import require
 from energyad.graphs.inspection import check_graph
+from energyad.graphs.intermediate import check_intermediate, check_intermediate_file
 from energyad.runtimes.forks import keep_in_forks
 from energyad.runtimes.interface import RawScores
 from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
@@ -101,10 +102,13 @@ def compile_graph(graph: Path | bytes | IntermediateModel, plan: Plan) -> Any:
     }
     try:
         core = openvino.Core()
-        if isinstance(graph, bytes):  # an exported .xml is OpenVINO's own format
+        if isinstance(graph, bytes):
             check_graph(graph, name="the exported graph")
-        if isinstance(graph, IntermediateModel):
+        elif isinstance(graph, IntermediateModel):
+            check_intermediate(graph.graph, num_weights=len(graph.weights), name="the exported graph")
             return core.compile_model(core.read_model(graph.graph, graph.weights), "CPU", options)
+        elif graph.suffix == ".xml":
+            check_intermediate_file(graph)
         return core.compile_model(core.read_model(graph), "CPU", options)
     except RuntimeError as error:
         where = graph if isinstance(graph, Path) else "the exported graph"

@@ -12,7 +12,9 @@ from energyad.images import reading
 from energyad.scoring.calibration import Calibration, Verdict
 from energyad.scoring.regions import Region, find_regions
 
-NOT_FINITE = "the model gives no finite score for it; look at the image, and fit the model again or restore it"
+NOT_FINITE = (
+    "the model gives no finite score for it; look at the image, and fit the model again or restore it"
+)
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from energyad.data.datasets import Category
 from energyad.data.demo import render_good
 from energyad.detector import AnomalyDetector
 from energyad.detector.recalibration import recalibrate
-from energyad.errors import DataError
+from energyad.errors import DataError, ImageError
 from energyad.evaluation.evaluate import evaluate
-from energyad.fitting.checks import distinct_images, facts_of
+from energyad.fitting.checks import check_image, distinct_images, facts_of
+from energyad.fitting.fit import fit_model
 from energyad.images.identity import pixel_digest
 from energyad.images.reading import write_png
 
@@ -100,3 +102,12 @@ def test_test_images_that_were_fitted_on_are_counted(
     category = Category(demo_category.name, demo_category.root, (), (*items, *seen))
     with pytest.warns(UserWarning, match=f"3 of {len(items) + 3} test images .* were in the fit"):
         evaluate(fitted_detector, category)
+
+
+def test_images_beyond_the_limit_are_not_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.new("RGB", (50, 40)).save(path)
+    assert check_image(path, white_level=None, max_pixels=2000).digest is not None
+    assert check_image(path, white_level=None, max_pixels=1999).digest is None
+    with pytest.raises(ImageError, match="above the limit of 1,999"):
+        fit_model([path, path, path], name="part", max_pixels=1999)
