@@ -1,4 +1,4 @@
-"""Images of a fit that are hardly more than copies of one another, as a burst of one part is: known by their features."""
+"""Images that are hardly more than copies of one another, as a burst of one part is: known by their features."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def warn_of_near_copies(features: Float16[np.ndarray, "n g g2 c"], *, of: str) -
     count = len(near_copies(features))
     if count:
         warnings.warn(
-            f"{count} of {len(features)} good images of '{of}' are hardly different from another one, as shots of one part "
-            "are; keep one of each part, or the threshold is too low",
+            f"{count} of {len(features)} good images of '{of}' are hardly different from another one, as shots of "
+            "one part are; keep one of each part, or the threshold is too low",
             stacklevel=2,
         )
 
