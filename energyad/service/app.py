@@ -28,7 +28,7 @@ from energyad.service.scoring import ModelSession
 from energyad.service.security import HEADERS, BrowserGuard, require_key
 from energyad.service.settings import ServiceSettings
 from energyad.service.state import Loader, ServiceState
-from energyad.service.worker import Worker
+from energyad.service.worker import DECODERS, Worker
 
 _log = logging.getLogger(__name__)
 _PAGE: Final = {
@@ -89,7 +89,7 @@ def _create_state(
     detectors: Sequence[AnomalyDetector], settings: ServiceSettings, load: Loader | None
 ) -> ServiceState:
     seconds = settings.decode_seconds
-    decoder = IsolatedDecoder(timeout=seconds) if seconds is not None else None
+    decoder = IsolatedDecoder(workers=DECODERS, timeout=seconds) if seconds is not None else None
     sessions = {
         detector.name: ModelSession(detector, max_pixels=settings.max_pixels, decoder=decoder)
         for detector in detectors

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 from urllib.parse import quote
 
+import numpy as np
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
+from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
 from energyad.detector.scored_image import UnreadableImage
@@ -88,15 +90,24 @@ async def score(
     (upload,) = await read_uploads(request, state.bodies, most=1)
     with _place(state):
         wants_overlay = overlay or request.headers.get("accept", "").split(";")[0].strip() == "image/png"
-        return await state.worker.run(
-            _score_one, state, session, upload, overlay=wants_overlay, pictures=pictures
+        return await state.worker.decode_and_run(
+            lambda: session.decode(upload),
+            lambda pixels: _score_one(
+                state, session, upload, pixels, overlay=wants_overlay, pictures=pictures
+            ),
         )
 
 
 def _score_one(
-    state: ServiceState, session: ModelSession, upload: Upload, *, overlay: bool, pictures: bool
+    state: ServiceState,
+    session: ModelSession,
+    upload: Upload,
+    pixels: UInt8[np.ndarray, "h w 3"] | UnreadableImage,
+    *,
+    overlay: bool,
+    pictures: bool,
 ) -> Response:
-    image = session.score(upload)
+    image = session.score_pixels(pixels)
     result = state.record(session, image.result(name=upload.label))
     if isinstance(image, UnreadableImage):
         raise RequestError(status_of(image.error), image.error.reason)
@@ -138,9 +149,15 @@ async def score_batch(
     with _place(state):
         results = []
         for upload in uploads:  # a turn each, so that a batch does not hold up single images
-            results.append(state.record(session, await state.worker.run(session.result, upload)))
+            results.append(await _result(state, session, upload))
     answers = with_q_values(results) if q_values else results
     return Response(Batch(results=answers).model_dump_json(), media_type="application/json")
+
+
+async def _result(state: ServiceState, session: ModelSession, upload: Upload) -> ImageResult:
+    """Score one image of several."""
+    image = await state.worker.decode_and_run(lambda: session.decode(upload), session.score_pixels)
+    return state.record(session, image.result(name=upload.label))
 
 
 @contextlib.contextmanager

@@ -41,7 +41,9 @@ class PicturedResult(ImageResult):
 
 
 class ModelSession:
-    """One model of the service, and the drift of the images that it scored. Used by the worker's thread alone.
+    """One model of the service, and the drift of the images that it scored.
+
+    Used by the worker's thread alone, but for `decode`.
 
     Attributes:
         detector: The model.
@@ -64,28 +66,30 @@ class ModelSession:
 
     def score(self, upload: Upload) -> ScoringOutcome:
         """Decode and score one image. What is too large is refused before it is decoded."""
-        image = self._decode_and_score(upload.data)
+        return self.score_pixels(self.decode(upload))
+
+    def decode(self, upload: Upload) -> UInt8[np.ndarray, "h w 3"] | UnreadableImage:
+        """Decode one image, or say why that is not possible. For any thread."""
+        detector = self.detector
+        white = detector.manifest.input.white_level
+        try:
+            if self.decoder is None:
+                return detector.read(upload.data, max_pixels=self.max_pixels)
+            return self.decoder.decode(upload.data, max_pixels=self.max_pixels, white_level=white)
+        except ImageError as error:
+            return UnreadableImage(upload.data, detector.reference, detector.calibration, error)
+
+    def score_pixels(self, pixels: UInt8[np.ndarray, "h w 3"] | UnreadableImage) -> ScoringOutcome:
+        """Score what `decode` returned. Of the worker's thread alone."""
+        if isinstance(pixels, UnreadableImage):
+            return pixels
+        image = self.detector.score_image(pixels, max_pixels=self.max_pixels)
         if isinstance(image, ScoredImage):
             self._monitor.add(image.statistics)
             self._num_scored += 1
             if self._num_scored % CHECK_EVERY == 0:
                 self.drift = self._monitor.check()
         return image
-
-    def _decode_and_score(self, data: bytes) -> ScoringOutcome:
-        detector = self.detector
-        if self.decoder is None:
-            return detector.score_image(data, max_pixels=self.max_pixels)
-        white = detector.manifest.input.white_level
-        try:
-            pixels = self.decoder.decode(data, max_pixels=self.max_pixels, white_level=white)
-        except ImageError as error:
-            return UnreadableImage(data, detector.reference, detector.calibration, error)
-        return detector.score_image(pixels, max_pixels=self.max_pixels)
-
-    def result(self, upload: Upload) -> ImageResult:
-        """Score one image and return its result, also where it could not be read."""
-        return self.score(upload).result(name=upload.label)
 
     def with_pictures(self, image: ScoredImage, result: ImageResult) -> PicturedResult:
         """Add pictures of the image and its heatmap to its result."""

@@ -1,4 +1,4 @@
-"""One thread that scores, and a bounded number of requests in the queue."""
+"""One thread that scores, a few that decode, and a bounded number of requests in the queue."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from energyad.service.errors import RequestError
 
+DECODERS: Final = 4
+"""Images decoded at a time; decoded ones wait in these places until they are scored, which bounds their memory."""
+
 _P = ParamSpec("_P")
+_D = TypeVar("_D")
 _T = TypeVar("_T")
 
 
@@ -31,6 +35,8 @@ class Worker:
         self.taken = 0  # of the event loop's thread alone
         self._usual_seconds = 0.1
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="energyad-score")
+        self._decoding = ThreadPoolExecutor(DECODERS, thread_name_prefix="energyad-decode")
+        self._decoders = asyncio.Semaphore(DECODERS)
 
     def enter(self) -> None:
         """Take a place.
@@ -62,6 +68,16 @@ class Worker:
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, timed)
 
+    async def decode_and_run(self, decode: Callable[[], _D], work: Callable[[_D], _T]) -> _T:
+        """Call `decode` in a thread of its own, and then `work` with its result in the one that scores.
+
+        An image that is slow to decode holds one of `DECODERS` places, and nobody's scoring.
+        """
+        async with self._decoders:
+            decoded = await asyncio.get_running_loop().run_in_executor(self._decoding, decode)
+            return await self.run(work, decoded)
+
     def close(self) -> None:
         """Finish the call that runs, drop those that nobody waits for any more, and end the thread."""
+        self._decoding.shutdown(wait=True, cancel_futures=True)
         self._pool.shutdown(wait=True, cancel_futures=True)

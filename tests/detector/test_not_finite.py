@@ -57,7 +57,7 @@ def test_a_score_that_is_not_finite_is_an_error_of_its_image(detector: AnomalyDe
 
 def test_the_service_answers_no_verdict(detector: AnomalyDetector, tmp_path: Path) -> None:
     data = write_png(tmp_path / "dark.png", DARK).read_bytes()
-    result = ModelSession(detector, max_pixels=10**6).result(Upload("dark.png", data))
+    result = ModelSession(detector, max_pixels=10**6).score(Upload("dark.png", data)).result()
     assert result.verdict is None and "no finite score" in (result.error or "")
 
 

@@ -128,7 +128,7 @@ def test_a_fault_is_a_counted_500_without_its_inside_and_gives_its_place_back(
 ) -> None:
     app = create_app([fitted_detector])
     with client_of(app, raise_server_exceptions=False) as client, monkeypatch.context() as broken:
-        broken.setattr(ModelSession, "score", lambda *_: 1 / 0)
+        broken.setattr(ModelSession, "score_pixels", lambda *_: 1 / 0)
         answer = client.post("/v1/score", files={"file": defective.read_bytes()})
         assert (answer.status_code, list(answer.json())) == (500, ["error"])
         assert "division" not in answer.text and app.state.service.worker.taken == 0
