@@ -11,7 +11,7 @@ import numpy as np
 from energyad.errors import ModelError
 from energyad.extras import require
 from energyad.graphs.inspection import check_graph
-from energyad.graphs.intermediate import check_intermediate, check_intermediate_file
+from energyad.graphs.intermediate import check_intermediate_file
 from energyad.runtimes.forks import keep_in_forks
 from energyad.runtimes.interface import RawScores
 from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
@@ -105,7 +105,6 @@ def compile_graph(graph: Path | bytes | IntermediateModel, plan: Plan) -> Any:
         if isinstance(graph, bytes):
             check_graph(graph, name="the exported graph")
         elif isinstance(graph, IntermediateModel):
-            check_intermediate(graph.graph, num_weights=len(graph.weights), name="the exported graph")
             return core.compile_model(core.read_model(graph.graph, graph.weights), "CPU", options)
         elif graph.suffix == ".xml":
             check_intermediate_file(graph)
