@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 from energyad.errors import MissingExtraError
 
 Extra: TypeAlias = Literal[
-    "fit", "serve", "openvino", "anomalib", "pandas", "postgres", "pyod", "supervision"
+    "fit", "serve", "openvino", "anomalib", "pandas", "postgres", "pyod", "ray", "storage", "supervision"
 ]
 
 PACKAGES: Final[dict[Extra, dict[str, str]]] = {
@@ -34,6 +34,8 @@ PACKAGES: Final[dict[Extra, dict[str, str]]] = {
     "anomalib": {"anomalib": "anomalib"},
     "pandas": {"pandas": "pandas"},
     "pyod": {"pyod": "PyOD"},
+    "ray": {"ray": "Ray", "pyarrow": "pyarrow", "pandas": "pandas", "fsspec": "fsspec"},
+    "storage": {"fsspec": "fsspec"},
     "supervision": {"supervision": "supervision"},
     "postgres": {"psycopg": "Psycopg"},
 }

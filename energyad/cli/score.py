@@ -12,6 +12,7 @@ import typer
 
 from energyad.cli import console
 from energyad.cli.options import Debug, Json, MaxMegapixels, Model, Quiet, Runtime, Threads
+from energyad.cli.score_ray import score_with_ray
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
@@ -45,6 +46,17 @@ def score(
     max_megapixels: MaxMegapixels = 200.0,
     threads: Threads = None,
     runtime: Runtime = "auto",
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help="local, or ray for archives and many machines.")
+    ] = "local",
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Where ray's results go, a path or URL."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="ADDRESS", help="Ray's cluster; default this machine alone."),
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -54,6 +66,7 @@ def score(
       energyad score new/ --heatmaps
       energyad score 'line3/*.png' --model gasket --json | jq .verdict
       find . -name '*.bmp' | energyad score - --quiet || echo look at it
+      energyad score s3://archive/2026 --engine ray --output scores/
 
     Verdicts: ng above the threshold, review above the review threshold, else ok; the p-value says how rarely a good
     part scores as high. An image that cannot be read gets a row with the reason, and the others are scored.
@@ -69,6 +82,21 @@ def score(
     from energyad.scoring.results import by_score, results_csv, with_q_values
 
     check_fdr(fdr)
+    if engine != "local":
+        unfit = {"--json": as_json, "--heatmaps": heatmaps or heatmaps_dir is not None}
+        raise typer.Exit(
+            score_with_ray(
+                sources,
+                engine=engine,
+                unfit=[name for name, is_given in unfit.items() if is_given],
+                model=find_model(model),
+                output=output,
+                address=address,
+                workers=threads,
+                fdr=fdr,
+                max_pixels=round(max_megapixels * 1e6),
+            )
+        )
     check_csv(None if no_csv else csv)
     overlays = heatmaps_dir or Path("heatmaps")
     folder = find_model(model)

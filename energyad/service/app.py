@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from energyad.detector import AnomalyDetector
 from energyad.errors import SettingsError, first_validation_error
 from energyad.images.isolated import IsolatedDecoder
+from energyad.service import kserve
 from energyad.service.bodies import PendingBodies
 from energyad.service.errors import RequestError, error_response
 from energyad.service.metrics import Metrics
@@ -77,6 +78,8 @@ def create_app(
     )
     app.state.service, app.state.ready = state, False
     app.include_router(router)
+    app.include_router(kserve.router)
+    app.include_router(kserve.health)
     _add_health_routes(app)
     _add_page(app)
     _add_error_handlers(app)

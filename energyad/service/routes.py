@@ -88,7 +88,7 @@ async def score(
     """Send the image as the body, or as the one file of a multipart form. The answer is the result as JSON."""
     session = state.session(model)
     (upload,) = await read_uploads(request, state.bodies, most=1)
-    with _place(state):
+    with place_in_queue(state):
         wants_overlay = overlay or request.headers.get("accept", "").split(";")[0].strip() == "image/png"
         return await state.worker.decode_and_run(
             lambda: session.decode(upload),
@@ -146,7 +146,7 @@ async def score_batch(
     """Send a multipart form of several files. An image that cannot be scored costs its own result and no other."""
     session = state.session(model)
     uploads = await read_uploads(request, state.bodies, most=state.settings.max_batch)
-    with _place(state):
+    with place_in_queue(state):
         results = []
         for upload in uploads:  # a turn each, so that a batch does not hold up single images
             results.append(await _result(state, session, upload))
@@ -161,7 +161,7 @@ async def _result(state: ServiceState, session: ModelSession, upload: Upload) ->
 
 
 @contextlib.contextmanager
-def _place(state: ServiceState) -> Iterator[None]:
+def place_in_queue(state: ServiceState) -> Iterator[None]:
     """A place in the queue, for a request whose body has arrived. Raises RequestError 429."""
     state.worker.enter()
     try:

@@ -1,0 +1,180 @@
+"""Models in a registry: a folder or URL with a version for each model that was pushed. Needs the extra `storage`.
+
+A registry holds `NAME/DIGEST/` with the files of a model folder, and `NAME/latest`, which names the digest of the model
+that was pushed last. A version is written before `latest` names it and never changes. So whoever pulls gets a whole
+model, also while somebody pushes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from energyad.errors import DataError, ModelError, SettingsError
+from energyad.integrations.storage import StorageFolder
+from energyad.model.folder import (
+    DIGEST,
+    MANIFEST,
+    MAX_FILE_BYTES,
+    MAX_MANIFEST_BYTES,
+    open_model,
+    read_regular_file,
+    replace_folder,
+    require_place,
+)
+
+LATEST: Final = "latest"
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+Read = Callable[[str, int], bytes]
+"""Reads a file of a stored model, by its name, of at most so many bytes."""
+
+
+def push_model(folder: Path, registry: str) -> str:
+    """Check a model folder and store it as the latest version of its name.
+
+    Args:
+        folder: The model folder.
+        registry: A folder, or a URL that fsspec knows.
+
+    Returns:
+        The model's digest, the SHA-256 over its manifest, which holds those of all other files.
+
+    Raises:
+        ModelError: The model is damaged.
+        DataError: The registry cannot be written.
+
+    Example:
+        >>> push_model(Path("models/gasket"), "s3://plant/models")
+    """
+    name, digest, files = read_model_files(folder)
+    if name.startswith(".") or not name.isprintable() or set(name) & set("/\\@"):
+        raise SettingsError(f"model '{name}': a registry takes no name with / or @ or a dot in front")
+    versions = StorageFolder.open(registry).folder(name)
+    write_model_files(versions.folder(digest), files)
+    versions.write(LATEST, digest.encode())
+    return digest
+
+
+def pull_model(source: str, folder: Path) -> str:
+    """Fetch a model from a registry, check it, and put it in place as a whole.
+
+    Args:
+        source: `REGISTRY/NAME`, or `REGISTRY/NAME@DIGEST` for a certain version.
+        folder: Where the model goes; a model that is there is replaced.
+
+    Returns:
+        The model's digest.
+
+    Raises:
+        ModelError: There is no such model, or what arrived is not what was pushed; what was there stays.
+    """
+    place, separator, wanted = source.rpartition("@")
+    if not separator or "/" in wanted:
+        place, wanted = source, ""
+    if wanted and not _DIGEST.fullmatch(wanted):
+        raise SettingsError(f"{source}: a version is the 64 digits that `energyad models push` printed")
+    versions = StorageFolder.open(place.rstrip("/"))
+    digest = wanted or _latest(versions)
+    version = versions.folder(digest)
+
+    def read(name: str, limit: int) -> bytes:
+        if version.size(name) > limit:
+            raise ModelError(f"{version.url}/{name}: refused: larger than {limit:,} bytes; push it again")
+        return version.read(name)
+
+    return install_model(read, folder, source=version.url, digest=digest)
+
+
+def read_model_files(folder: Path) -> tuple[str, str, dict[str, bytes]]:
+    """Read a model folder.
+
+    Returns:
+        The model's name, its digest, and its files by name, the manifest last.
+
+    Raises:
+        ModelError: A file is missing or damaged, or the model is saved anew meanwhile.
+    """
+    manifest, contents = open_model(folder)
+    text = read_regular_file(folder, MANIFEST, limit=MAX_MANIFEST_BYTES)
+    values = json.loads(text)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    if values["files"] != hashes:
+        raise ModelError(f"{folder}: was saved anew meanwhile; try again")
+    return manifest.name, values[DIGEST], {**contents, MANIFEST: text}
+
+
+def write_model_files(place: StorageFolder, files: Mapping[str, bytes]) -> None:
+    """Write the files of a model in their order, so that the manifest comes last."""
+    for name, content in files.items():
+        place.write(name, content)
+
+
+def install_model(read: Read, folder: Path, *, source: str, digest: str | None = None) -> str:
+    """Fetch the files of a model to a temporary folder, check them, and put the folder in place.
+
+    Args:
+        read: Reads a file of the stored model.
+        folder: Where the model goes.
+        source: What errors call the stored model.
+        digest: That the model must have; None for any.
+
+    Returns:
+        The model's digest.
+
+    Raises:
+        ModelError: A file is missing, or not the one that was stored.
+    """
+    folder = folder.absolute()
+    require_place(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        found = _fetch(read, temporary, source)
+        if digest is not None and found != digest:
+            raise ModelError(f"{source}: holds the model {found[:12]} instead; push it again")
+        open_model(temporary)
+        temporary.chmod(0o755)
+        replace_folder(temporary, folder)
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(temporary), source)) from None
+    except (DataError, OSError) as error:
+        raise ModelError(f"{source}: cannot be fetched ({error}); {folder} stays as it was") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return found
+
+
+def _fetch(read: Read, folder: Path, source: str) -> str:
+    try:
+        text = read(MANIFEST, MAX_MANIFEST_BYTES)
+    except FileNotFoundError:
+        raise ModelError(f"{source}: no model here ({MANIFEST} is missing); check the address") from None
+    try:
+        values = json.loads(text)
+        names, digest = list(values["files"]), str(values[DIGEST])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{source}/{MANIFEST}: not a valid manifest; push it again") from error
+    (folder / MANIFEST).write_bytes(text)
+    for name in names:
+        if not _FILE_NAME.fullmatch(name):
+            raise ModelError(f"{source}/{MANIFEST}: refused: a file name that no model has; push it again")
+        (folder / name).write_bytes(read(name, MAX_FILE_BYTES))
+    return digest
+
+
+def _latest(versions: StorageFolder) -> str:
+    try:
+        digest = versions.read(LATEST).decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        raise ModelError(f"{versions.url}: no model here ({LATEST} is missing); check the name") from None
+    if not _DIGEST.fullmatch(digest):
+        raise ModelError(f"{versions.url}/{LATEST}: names no version; push the model again")
+    return digest
