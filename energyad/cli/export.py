@@ -14,7 +14,7 @@ from energyad.cli.options import Debug, Model, Quiet
 def export(
     model: Model = None,
     kind: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="onnx, openvino or pt2 (torch.export).")
+        str, typer.Option("--format", metavar="NAME", help="onnx, openvino, pt2 (torch.export) or triton.")
     ] = "onnx",
     output: Annotated[
         Path | None,

@@ -11,10 +11,16 @@ import typer
 
 from energyad.cli import console
 from energyad.cli.options import Debug, Json, Quiet
+from energyad.errors import SettingsError
 
 
 def models(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the models lie.")] = Path("models"),
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DIR] | push MODEL REGISTRY | pull REGISTRY/NAME [DIR]", help="Where the models lie."
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also the health of each energy's training by DxMI.")
     ] = False,
@@ -22,12 +28,27 @@ def models(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """List the models and check their files.
+    """List the models and check their files; push one to a registry, or pull one from there.
+
+    \b
+      energyad models
+      energyad models push gasket s3://plant/models
+      energyad models pull s3://plant/models/gasket
+
+    A registry is a folder or a URL. It keeps each version that was pushed; `pull REGISTRY/NAME@DIGEST` fetches an
+    earlier one. A model is checked on arrival and put in place as a whole, under models/NAME or at DIR.
 
     Exit status: 0, or 2 where a model is damaged.
     """
-    from energyad.model.folder import list_models
+    from energyad.model.folder import DEFAULT_FOLDER, list_models
 
+    words = words or [str(DEFAULT_FOLDER)]
+    if words[0] in ("push", "pull") and len(words) > 1:
+        _exchange(words)
+        return
+    if len(words) > 1:
+        raise SettingsError(f"{words[1]}: give one folder of models, or push or pull")
+    folder = Path(words[0])
     found = [_describe(place) for place in list_models(folder)]
     if as_json:
         for model in found:
@@ -42,6 +63,28 @@ def models(
     if any(model["problem"] is not None for model in found):
         console.fail("damaged models; the column 'files' says what is wrong with them")
         raise typer.Exit(console.ERROR_STATUS)
+
+
+def _exchange(words: list[str]) -> None:
+    """Push or pull a model."""
+    from energyad.extras import require
+    from energyad.model.folder import DEFAULT_FOLDER, find_model
+
+    require("storage", f"energyad models {words[0]}")
+    from energyad.integrations.registry import pull_model, push_model
+
+    if words[0] == "push":
+        if len(words) != 3:
+            raise SettingsError("push: give a model and a registry, such as push gasket s3://plant/models")
+        typer.echo(push_model(find_model(words[1]), words[2]))
+        console.say(f"pushed    {words[1]} to {words[2]}")
+        return
+    if len(words) > 3:
+        raise SettingsError("pull: give REGISTRY/NAME, and the folder that it goes to")
+    name = words[1].rstrip("/").rsplit("/", 1)[-1].split("@")[0]
+    folder = Path(words[2]) if len(words) == 3 else DEFAULT_FOLDER / name
+    typer.echo(pull_model(words[1], folder))
+    console.say(f"pulled    {folder}")
 
 
 def _describe(folder: Path) -> dict[str, Any]:

@@ -63,13 +63,15 @@ class Agreement:
 
 
 def export_model(detector: AnomalyDetector, kind: str, place: Path) -> Exported:
-    """Write the scorer, pixels uint8 [batch h w 3] → score, heatmap, in a format of `SUFFIXES`.
+    """Write the scorer, pixels uint8 [batch h w 3] → score, heatmap, in a format of `SUFFIXES` or for Triton.
 
     Raises SettingsError for an unknown format and for one that cannot hold a quantised model, MissingExtraError,
     DataError where a file cannot be written.
     """
+    if kind == "triton":
+        return export_triton(detector, place)
     if kind not in SUFFIXES:
-        raise SettingsError(f"format '{kind}': choose among {', '.join(SUFFIXES)}")
+        raise SettingsError(f"format '{kind}': choose among {', '.join(SUFFIXES)}, triton")
     if place.suffix != SUFFIXES[kind]:
         raise SettingsError(f"{place}: a file of format {kind} ends in {SUFFIXES[kind]}")
     detector.manifest.networks()  # of an imported model there are none
@@ -85,6 +87,52 @@ def export_model(detector: AnomalyDetector, kind: str, place: Path) -> Exported:
     facts = describe(detector, kind, place, content)
     atomic_write(beside, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return Exported(place, tuple(others), beside)
+
+
+def export_triton(detector: AnomalyDetector, place: Path, *, max_batch: int = 16) -> Exported:
+    """Write a folder for the model repository of NVIDIA Triton: `config.pbtxt`, `1/model.onnx`, and the metadata.
+
+    Triton gathers requests of single images into batches. The configuration comes last, so that a server that watches
+    the repository sees a whole model.
+
+    Args:
+        detector: The model.
+        place: The folder, whose name is the model's name on the server.
+        max_batch: Images of a batch.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    content = detector.contents[GRAPH_FILE]
+    graph, config = place / "1" / "model.onnx", place / "config.pbtxt"
+    atomic_write(graph, content)
+    facts = describe(detector, "triton", graph, content)
+    beside = atomic_write(place / "energyad.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    atomic_write(config, _triton_config(place.name, facts, max_batch=max_batch))
+    return Exported(graph, (config,), beside)
+
+
+def _triton_config(name: str, facts: dict[str, Any], *, max_batch: int) -> str:
+    """Triton's configuration; shapes leave the batch out."""
+    kinds = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "int64": "TYPE_INT64"}
+
+    def tensor(name: str, spec: dict[str, Any]) -> str:
+        shape = spec["shape"][1:]
+        dims = f"dims: {shape}" if shape else "dims: [1] reshape: { shape: [] }"
+        return f'  {{ name: "{name}" data_type: {kinds[spec["dtype"]]} {dims} }}'
+
+    outputs = ",\n".join(tensor(output, spec) for output, spec in facts["outputs"].items())
+    return f"""name: {json.dumps(name)}
+backend: "onnxruntime"
+max_batch_size: {max_batch}
+input [
+{tensor(facts["input"]["name"], facts["input"])}
+]
+output [
+{outputs}
+]
+dynamic_batching {{ max_queue_delay_microseconds: 2000 }}
+"""
 
 
 def describe(detector: AnomalyDetector, kind: str, place: Path, content: bytes) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 from energyad.data.datasets import Category
@@ -35,6 +37,23 @@ def test_a_graph_that_differs_is_an_error_of_one_line(
         lambda graph: lambda pixels: RawScores(*(2 * each for each in real(graph)(pixels)[:2])),
     )
     assert is_one_line_error(program("export", "--verify", demo_category.test[0].path), "tolerance")
+
+
+def test_export_for_triton_writes_a_folder_of_its_model_repository(
+    program: Program, house: Path, demo_category: Category, model_folder: Path
+) -> None:
+    outcome = program(
+        "export", "--format", "triton", "-o", "repository/part", "--verify", demo_category.test[0].path
+    )
+    folder = house / "repository" / "part"
+    config = (folder / "config.pbtxt").read_text(encoding="utf-8")
+    assert outcome.status == 0 and "1 image against PyTorch" in outcome.out
+    assert (folder / "1" / "model.onnx").read_bytes() == (model_folder / "scorer.onnx").read_bytes()
+    assert 'name: "part"' in config and "dynamic_batching" in config
+    session = onnxruntime.InferenceSession(folder / "1" / "model.onnx")
+    for tensor in (*session.get_inputs(), *session.get_outputs()):
+        dims = tensor.shape[1:] or "[1] reshape: { shape: [] }"
+        assert re.search(rf'name: "{tensor.name}" data_type: TYPE_\w+ dims: {re.escape(str(dims))}', config)
 
 
 def test_an_unknown_format_names_the_known_ones(program: Program) -> None:

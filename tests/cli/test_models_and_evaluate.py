@@ -77,3 +77,20 @@ def test_evaluate_without_masks_has_null_pixel_figures(
     table = program(*arguments).out
     assert all(name in table for name in demo_category.defect_types)
     assert "image AUROC" in table
+
+
+def test_a_model_is_pushed_to_a_registry_and_pulled(
+    program: Program, house: Path, model_folder: Path
+) -> None:
+    pushed = program("models", "push", model_folder.name, "registry")
+    pulled = program("models", "pull", f"registry/{model_folder.name}", "models/copy")
+    assert pushed.status == pulled.status == 0
+    assert pushed.out == pulled.out and len(pushed.out.strip()) == 64
+    for path in model_folder.iterdir():
+        assert (house / "models" / "copy" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_what_is_missing_in_push_and_pull_is_named(program: Program) -> None:
+    assert is_one_line_error(program("models", "push", "part"), "registry")
+    assert is_one_line_error(program("models", "pull", "registry/part"), "no model here")
+    assert is_one_line_error(program("models", "one", "two"), "one folder")

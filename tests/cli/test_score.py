@@ -222,3 +222,15 @@ def test_json_stays_json_on_a_terminal_of_another_encoding(
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         done = subprocess.run(command, cwd=house, env=environment, capture_output=True, check=True)
         assert json.loads(done.stdout.decode(encoding))["image"] == "café.png"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--engine", "spark"), "choose local or ray"),
+        (("--engine", "ray"), "--output"),
+        (("--engine", "ray", "--output", "out", "--heatmaps"), "--heatmaps"),
+    ],
+)
+def test_what_an_engine_does_not_know_is_named(words: tuple[str, ...], named: str, program: Program) -> None:
+    assert is_one_line_error(program("score", "images", *words), named)

@@ -74,8 +74,8 @@ def test_an_archive_is_scored_as_the_detector_scores_its_images(
         found = ImageResult.model_validate(json.loads(json.dumps(by_image[result.image])))
         if result.score is not None:
             assert found.score == pytest.approx(result.score, rel=1e-5)
-        assert found.verdict == result.verdict and found.error == result.error
             assert found.q_value == pytest.approx(result.q_value)
+        assert found.verdict == result.verdict and found.error == result.error
         assert len(found.regions) == len(result.regions)
     assert sum(summary.verdicts.values()) == summary.num_images == 9
     assert summary.verdicts["unreadable"] == 1
