@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from energyad.data.datasets import Category  # noqa: E402
 from energyad.detector import AnomalyDetector  # noqa: E402
+from energyad.detector.scored_image import ScoringOutcome  # noqa: E402
 from energyad.errors import DataError  # noqa: E402
 from energyad.integrations.parquet import RESULT_SCHEMA, results_table  # noqa: E402
 from energyad.integrations.scoring_job import (  # noqa: E402
@@ -98,7 +100,17 @@ def test_a_job_killed_at_any_write_goes_on_and_holds_each_image_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write = StorageFolder.write
+    write, score_images = StorageFolder.write, AnomalyDetector.score_images
+    known: dict[object, ScoringOutcome] = {}
+
+    def score_once(
+        detector: AnomalyDetector, sources: list[object], **limits: int
+    ) -> Iterator[ScoringOutcome]:
+        new = [source for source in sources if source not in known]
+        known.update(zip(new, score_images(detector, new, **limits), strict=True))
+        return iter([known[source] for source in sources])
+
+    monkeypatch.setattr(AnomalyDetector, "score_images", score_once)
     kills, output = 0, ""
     for allowed in range(100):
         left = allowed
