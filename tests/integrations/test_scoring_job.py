@@ -93,6 +93,7 @@ class Killed(BaseException):
     """What a kill looks like from inside."""
 
 
+@pytest.mark.slow
 def test_a_job_killed_at_any_write_goes_on_and_holds_each_image_once(
     archive: Path,
     model_folder: Path,
