@@ -56,7 +56,7 @@ def no_head_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """For fits of which tensors, manifest or backbone are looked at: a head's graph is half of a small fit's time."""
 
     def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:
-        features = torch.zeros(2, num_channels, *[head.upsampling.shape[1]] * 2)
+        features = torch.zeros(2, num_channels, *head.grid.inner)
         return export._export(_Highest(), features, "features", ["score", "heatmap"])
 
     monkeypatch.setattr(export, "export_head", export_head)

@@ -13,6 +13,7 @@ import torch
 from benchmarks.detection import rows, scores, sheet
 from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.measure import Cell, Scored, measure
+from benchmarks.detection.method import side_of
 from benchmarks.detection.methods import open_method
 from benchmarks.detection.ours import SHARED, Energyad
 from benchmarks.detection.rows import Row
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--categories", nargs="+", required=True, metavar="NAME")
     p.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME")
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    p.add_argument("--image-size", type=int, default=FitSettings().input.image_size)
+    p.add_argument("--image-size", type=int, default=side_of(FitSettings()))
     p.add_argument("--few-shot", nargs="+", type=int, metavar="N", help="fit on so many good images each")
     p.add_argument("--unified", action="store_true", help="one model for all the categories; energyad only")
     p.add_argument("--threads", type=int, default=1)

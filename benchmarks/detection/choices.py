@@ -19,6 +19,7 @@ import torch
 
 from benchmarks import provenance
 from benchmarks.detection.data import open_anywhere
+from benchmarks.detection.method import side_of
 from benchmarks.detection.rows import settings_hash
 from benchmarks.detection.same_features import RULES, FeatureRule, settings_for
 from benchmarks.detection.synthetic_validation import (
@@ -151,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--categories", nargs="+", required=True, metavar="NAME")
     p.add_argument("--changes", nargs="+", default=list(CHANGES), metavar="CHANGE")
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    p.add_argument("--image-size", type=int, default=FitSettings().input.image_size)
+    p.add_argument("--image-size", type=int, default=side_of(FitSettings()))
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--results", type=Path, default=RESULTS)
     return p
@@ -188,7 +189,7 @@ def run(category: Category, seed: int, options: argparse.Namespace) -> None:
             "change": change,
             "category": category.name,
             "seed": seed,
-            "image_size": base.input.image_size,
+            "image_size": options.image_size,
             "settings_hash": hashed(settings),
         }
         stamp = vars(provenance.stamp(threads=options.threads))

@@ -83,7 +83,7 @@ def measure(cell: Cell, *, threads: int) -> list[tuple[Row, Scored]]:
     fit_time = Clock.now() - started
     results = []
     for category in cell.categories:
-        scored = score_category(fitted, category, cell.method.image_size)
+        scored = score_category(fitted, category)
         quality = measure_quality(category, scored.scores, scored.heatmaps)
         cost = Cost(len(good), fitted.num_bytes, fit_time)
         results.append((make_row(cell, scored, quality, cost, stamp), scored))
@@ -115,13 +115,13 @@ def make_row(cell: Cell, scored: Scored, quality: Quality, cost: Cost, stamp: pr
     )
 
 
-def score_category(fitted: Fitted, category: Category, image_size: int) -> Scored:
+def score_category(fitted: Fitted, category: Category) -> Scored:
     """Score all test images, in batches. The time is end to end: read, decode, resize, score, heatmap."""
     paths = [item.path for item in category.test]
-    for pixels in read_batches(paths[:1], image_size):
+    for pixels in read_batches(paths[:1], fitted.shape):
         fitted.score(pixels)  # the first call allocates
     started = Clock.now()
-    raw = [fitted.score(pixels) for pixels in read_batches(paths, image_size)]
+    raw = [fitted.score(pixels) for pixels in read_batches(paths, fitted.shape)]
     elapsed = Clock.now() - started
     return Scored(
         category,

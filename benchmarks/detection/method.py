@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,17 @@ from jaxtyping import UInt8
 
 from energyad.images import reading
 from energyad.runtimes import RawScores
+from energyad.settings import FitSettings
 
 BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted method. num_bytes: of all that was fitted, the backbone left out."""
+    """A fitted method. shape: height and width of what it scores. num_bytes: of the fit, the backbone left out."""
 
     score: Callable[[UInt8[np.ndarray, "b h w 3"]], RawScores]
+    shape: tuple[int, int]
     num_bytes: int
 
 
@@ -29,7 +32,7 @@ class Method(Protocol):
 
     @property
     def image_size(self) -> int:
-        """Pixels a side of what it scores."""
+        """Pixels a side of a square as large as what it scores."""
         ...
 
     @property
@@ -42,8 +45,18 @@ class Method(Protocol):
         ...
 
 
-def read_batches(paths: Sequence[Path], image_size: int) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
+def side_of(settings: FitSettings) -> int:
+    """Pixels a side of a square as large as the network's input."""
+    return round(math.sqrt(math.prod(settings.input.network_shape)))
+
+
+def input_shape(good: Sequence[Path], image_size: int) -> tuple[int, int]:
+    """Height and width that every method is given images in."""
+    return image_size, image_size
+
+
+def read_batches(paths: Sequence[Path], shape: tuple[int, int]) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
     """The pixels that every method is given: decoded and resized as energyad does. Raises ImageError."""
     for start in range(0, len(paths), BATCH_SIZE):
         batch = [reading.read_image(path) for path in paths[start : start + BATCH_SIZE]]
-        yield np.stack([reading.resize(pixels, image_size) for pixels in batch])
+        yield np.stack([reading.resize(pixels, shape) for pixels in batch])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from benchmarks.detection.method import Fitted
+from benchmarks.detection.method import Fitted, side_of
 from energyad.detector import AnomalyDetector
 from energyad.model.folder import HEAD_FILE
 from energyad.runtimes import RawScores
@@ -72,8 +72,8 @@ class Energyad:
 
     @property
     def image_size(self) -> int:
-        """Pixels a side."""
-        return self.fit_settings.input.image_size
+        """Pixels a side of a square as large as what it scores."""
+        return side_of(self.fit_settings)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class Energyad:
         def score(pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
             return detector.runtime.run(pixels)
 
-        return Fitted(score, len(detector.contents[HEAD_FILE]))
+        return Fitted(score, detector.input_shape, len(detector.contents[HEAD_FILE]))
 
 
 def energyad_method(name: str, *, image_size: int) -> Energyad:

@@ -26,7 +26,7 @@ from anomalib.models.image.patchcore import torch_model as patchcore_model
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from benchmarks.detection.method import Fitted, read_batches
+from benchmarks.detection.method import Fitted, input_shape, read_batches
 from energyad.features import backbones
 from energyad.features.backbone_spec import BackboneSpec
 from energyad.runtimes import RawScores
@@ -70,12 +70,13 @@ class Peer:
             pruned_coreset(),
         ):
             torch.manual_seed(seed)  # anomalib draws from the global generators
-            weights = write_timm_folder(Path(folder), self.image_size)
+            shape = input_shape(good, self.image_size)
+            weights = write_timm_folder(Path(folder))
             model, finish = self._create(f"local-dir:{folder}")
             normalise = _normaliser(weights)
             model.train()
             with torch.no_grad():
-                for pixels in read_batches(good, self.image_size):
+                for pixels in read_batches(good, shape):
                     model(normalise(pixels))
                 finish()
         model.eval()
@@ -85,7 +86,7 @@ class Peer:
             output = model(normalise(pixels))
             return RawScores(output.pred_score.flatten().numpy(), output.anomaly_map[:, 0].numpy())
 
-        return Fitted(score, num_fitted_bytes(model))
+        return Fitted(score, shape, num_fitted_bytes(model))
 
     def _create(self, backbone: str) -> tuple[nn.Module, Callable[[], None]]:
         """The model, and what ends its fit."""
@@ -99,12 +100,12 @@ class Peer:
         return patchcore, lambda: patchcore.subsample_embedding(ratio)
 
 
-def write_timm_folder(folder: Path, image_size: int) -> BackboneSpec:
+def write_timm_folder(folder: Path) -> BackboneSpec:
     """timm's folder of the default backbone (`local-dir:`), with the weights that energyad uses."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     name = backbones.DEFAULT_BACKBONE
     stages = (0, 1, 2, 3)  # of all, the last stack of blocks would be left out
-    extractor, weights = backbones.load_backbone(name, out_indices=stages, image_size=image_size)
+    extractor, weights = backbones.load_backbone(name, out_indices=stages, image_size=(256, 256))
     model = timm.create_model(name, pretrained=False)
     model.load_state_dict(extractor.state_dict(), strict=False)
     safetensors.torch.save_file(model.state_dict(), folder / "model.safetensors")

@@ -32,12 +32,12 @@ class Quality:
 
 
 def measure_quality(
-    category: Category, scores: Float32[np.ndarray, " n"], heatmaps: Float32[np.ndarray, "n h h"]
+    category: Category, scores: Float32[np.ndarray, " n"], heatmaps: Float32[np.ndarray, "n h w"]
 ) -> Quality:
     """All figures. Pixels are compared at the size of the heatmaps, masks brought there by nearest neighbour."""
     defective, listed = [item.is_defective for item in category.test], [float(score) for score in scores]
     interval = metrics.image_auroc_interval(defective, listed, generator=np.random.default_rng(0))
-    tally = tally_pixels(heatmaps, read_masks(category, heatmaps.shape[1])) if category.has_masks else None
+    tally = tally_pixels(heatmaps, read_masks(category, heatmaps.shape[1:])) if category.has_masks else None
     return Quality(
         image_auroc=_present(metrics.image_auroc(defective, listed), category),
         image_auroc_low=_present(interval, category)[0],
@@ -58,13 +58,14 @@ def tally_pixels(
     return tally
 
 
-def read_masks(category: Category, size: int) -> Sequence[Bool[np.ndarray, "size size"]]:
-    """The test images' masks, empty for good ones."""
+def read_masks(category: Category, shape: tuple[int, ...]) -> Sequence[Bool[np.ndarray, "h w"]]:
+    """The test images' masks in that height and width, empty for good ones."""
+    height, width = shape
     shapes = [
-        (size, size) if item.mask is None else reading.read_image(item.path).shape[:2]
+        (height, width) if item.mask is None else reading.read_image(item.path).shape[:2]
         for item in category.test
     ]
-    return [mask_at(item, (size, size), of=shape) for item, shape in zip(category.test, shapes, strict=True)]
+    return [mask_at(item, (height, width), of=own) for item, own in zip(category.test, shapes, strict=True)]
 
 
 def _present(figure: T | None, category: Category) -> T:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Float16, UInt8
 from torch import Tensor
 
-from benchmarks.detection.method import Fitted, read_batches
+from benchmarks.detection.method import Fitted, input_shape, read_batches, side_of
 from energyad.energy.coreset import greedy_coreset
 from energyad.energy.whitening import fit_whitening
 from energyad.features.extractor import load_extractor
@@ -74,8 +74,8 @@ class FeatureRule:
 
     @property
     def image_size(self) -> int:
-        """Pixels a side."""
-        return self.fit_settings.input.image_size
+        """Pixels a side of a square as large as what it scores."""
+        return side_of(self.fit_settings)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class FeatureRule:
         settings = self.fit_settings
         return traced(
             settings.features.backbone,
-            settings.input.image_size,
+            settings.input.network_shape,
             strides=settings.features.strides,
             coarse_strides=settings.features.coarse_strides,
             border=settings.features.border_margin,
@@ -110,9 +110,16 @@ class FeatureRule:
 
     def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
         """Fit the rule on all patches of the good images."""
+        shape = input_shape(good, self.image_size)
+        shaped = self.fit_settings.with_values({"input.image_size": shape})
+        return replace(self, fit_settings=shaped)._fit(good, seed=seed, threads=threads)
+
+    def _fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
+        """The same, at the settings' own shape."""
         grid, scales, graph = self.backbone()
+        shape = grid.image_size
         session = OnnxFeatures(graph, threads=threads)
-        batches = [_channel_last(session.run(p)).half() for p in read_batches(good, self.image_size)]
+        batches = [_channel_last(session.run(p)).half() for p in read_batches(good, shape)]
         if self.rule.endswith(JITTERED):
             batches += self._jittered(good, session, seed=seed)
         own = torch.cat(batches)
@@ -127,43 +134,45 @@ class FeatureRule:
             scores = score_features(torch.from_numpy(session.run(pixels)))
             return RawScores(scores.score.numpy(), scores.heatmap.numpy())
 
-        return Fitted(score, num_bytes)
+        return Fitted(score, shape, num_bytes)
 
-    def head(self, rule: Rule, grid: Grid) -> Callable[[Float[Tensor, "b c g g"]], Scores]:
+    def head(self, rule: Rule, grid: Grid) -> Callable[[Float[Tensor, "b c g1 g2"]], Scores]:
         """Feature grids to scores, by a fitted rule."""
         scales = self.backbone().scales
-        upsampling = upsampling_matrix(grid, smoothing=self.smoothing)
+        down, across = (
+            upsampling_matrix(axis, smoothing=self.smoothing) for axis in (grid.rows, grid.columns)
+        )
 
         @torch.inference_mode()
-        def score_features(features: Float[Tensor, "b c g g"]) -> Scores:
+        def score_features(features: Float[Tensor, "b c g1 g2"]) -> Scores:
             patches = side_by_side(features.permute(0, 2, 3, 1), scales)
             distances = rule(patches.flatten(0, 2)).view(patches.shape[:3])
-            heatmap = upsampling @ distances @ upsampling.T
+            heatmap = down @ distances @ across.T
             return Scores(heatmap.amax(dim=(1, 2)), heatmap)
 
         return score_features
 
     def _jittered(
         self, good: Sequence[Path], session: OnnxFeatures, *, seed: int
-    ) -> list[Float[Tensor, "b g g c"]]:
+    ) -> list[Float[Tensor, "b g1 g2 c"]]:
         """The same images as often again, under the light that energyad's training sees."""
         rng = np.random.default_rng(seed)
         strength = self.fit_settings.augmentation.photometric_jitter
         lit = (
             np.stack([photometric_jitter(image, strength=strength, rng=rng) for image in batch])
-            for batch in read_batches(good, self.image_size)
+            for batch in read_batches(good, self.fit_settings.input.network_shape)
         )
         return [_channel_last(session.run(batch)).half() for batch in lit]
 
     def _rotated(
-        self, good: Sequence[Path], own: Float16[Tensor, "b g g c"], session: OnnxFeatures, *, seed: int
+        self, good: Sequence[Path], own: Float16[Tensor, "b g1 g2 c"], session: OnnxFeatures, *, seed: int
     ) -> Float16[Tensor, "n c"]:
         """Patches of rotated copies, where energyad's fit would make some, and as many."""
         grid, scales, _ = self.backbone()
         context = FitContext(
             settings=self.fit_settings.with_values({"seed": seed}), session=session, grid=grid, scales=scales
         )
-        features = GoodFeatures(own.numpy(), tuple(range(len(good))), MemoryFeatureStore())
+        features = GoodFeatures(own.numpy()[:, None], tuple(range(len(good))), MemoryFeatureStore())
         rotated = rotated_copies(features, good, context, num_fitted=len(good))
         return rotated.patches.flatten(0, 1)
 
@@ -184,13 +193,13 @@ def settings_for(name: str, settings: FitSettings) -> FitSettings:
 
 
 @functools.cache
-def traced(name: str, image_size: int, **options: Any) -> Traced:
+def traced(name: str, image_size: tuple[int, int], **options: Any) -> Traced:
     """Tracing takes seconds and is no part of the rules."""
     extractor = load_extractor(name, image_size=image_size, **options)
     return Traced(extractor.grid, extractor.scales, extractor_graph(extractor).SerializeToString())
 
 
-def side_by_side(grids: Float[Tensor, "b g g c"], scales: Sequence[Scale]) -> Float[Tensor, "b g g k"]:
+def side_by_side(grids: Float[Tensor, "b g1 g2 c"], scales: Sequence[Scale]) -> Float[Tensor, "b g1 g2 k"]:
     """Features of all scales of each patch; a coarser one's are those of the patch that it lies in."""
     own = (
         scale.of(grids).repeat_interleave(scale.factor, 1).repeat_interleave(scale.factor, 2)
@@ -199,7 +208,7 @@ def side_by_side(grids: Float[Tensor, "b g g c"], scales: Sequence[Scale]) -> Fl
     return torch.cat([*own], dim=-1)
 
 
-def _channel_last(features: np.ndarray) -> Float[Tensor, "b g g c"]:
+def _channel_last(features: np.ndarray) -> Float[Tensor, "b g1 g2 c"]:
     return torch.from_numpy(features.transpose(0, 2, 3, 1))
 
 

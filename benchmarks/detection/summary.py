@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.detection import rows, standing
+from benchmarks.detection.method import side_of
 from benchmarks.detection.rows import Row
 from benchmarks.detection.table import FIGURES, NOTHING, Figure
 from benchmarks.markdown import Place, mean_and_deviation, table, tabulate
@@ -27,7 +28,7 @@ NAMES = ("image AUROC", "pixel AUROC", "AUPRO")
 
 def measured(results: Path, methods: Sequence[str] = METHODS) -> list[Row]:
     """The rows of these methods: default image size, all good images, one model a category, real images."""
-    size = FitSettings().input.image_size
+    size = side_of(FitSettings())
     return [
         row
         for row in standing.read(results)

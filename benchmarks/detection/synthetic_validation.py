@@ -48,7 +48,7 @@ BATCH_SIZE = 8
 class ValidationImages:
     """Held-out images, first as they are and then with defects. masks: of the defects, empty for the others."""
 
-    features: Float[Tensor, "n c g g"]
+    features: Float[Tensor, "n c g1 g2"]
     defective: Bool[np.ndarray, " n"]
     masks: Bool[np.ndarray, "n h w"]
 
@@ -62,7 +62,7 @@ class SyntheticValidation:
     images: ValidationImages
 
 
-ScoreFunction: TypeAlias = Callable[[Float[Tensor, "b c g g"]], Scores]
+ScoreFunction: TypeAlias = Callable[[Float[Tensor, "b c g1 g2"]], Scores]
 """Feature grids to scores, as a fitted head has it."""
 
 
@@ -107,13 +107,13 @@ def with_defects(
     """Every held-out image as it is, and several times with one defect of these kinds, textured by another image."""
     rng = np.random.default_rng(settings.seed)
     good = [drawing_fields(reading.read_image(path), settings=settings, max_tiles=1)[0] for path in paths]
-    pixels = [reading.resize(image, settings.input.image_size) for image in good]
+    pixels = [reading.resize(image, settings.input.network_shape) for image in good]
     masks = [np.zeros(image.shape[:2], dtype=bool) for image in pixels]
     for copy in range(-(-NUM_DEFECTIVE // len(good))):
         for place, image in enumerate(good):
             source = good[(place + 1 + copy) % len(good)]
             defect = draw_defect(image, rng=rng, source=source, kind=str(rng.choice(kinds)))
-            pixels.append(reading.resize(defect.image, settings.input.image_size))
+            pixels.append(reading.resize(defect.image, settings.input.network_shape))
             masks.append(reading.resize_map(defect.mask.astype(np.float32), *pixels[-1].shape[:2]) >= 0.5)
     areas = np.array([mask.sum() for mask in masks])
     defective = np.arange(len(pixels)) >= len(good)
@@ -126,7 +126,7 @@ def with_defects(
 
 def run_backbone(
     session: OnnxFeatures, pixels: Sequence[UInt8[np.ndarray, "h w 3"]]
-) -> Float[Tensor, "n c g g"]:
+) -> Float[Tensor, "n c g1 g2"]:
     """Features of resized images."""
     starts = range(0, len(pixels), BATCH_SIZE)
     return torch.from_numpy(

@@ -67,7 +67,7 @@ def many(paths: Sequence[Path], folder: Path, *, count: int) -> Path:
     for index in range(count):
         place, first = folder / f"{index:06}.png", folder / f"{index % len(paths):06}.png"
         if place == first:
-            write_png(place, resize(read_image(paths[index]), FitSettings().input.image_size))
+            write_png(place, resize(read_image(paths[index]), FitSettings().input.network_shape))
         else:
             os.link(first, place)
     return folder

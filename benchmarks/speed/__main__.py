@@ -80,7 +80,7 @@ def throughput_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     detectors = throughput.engines(bench.model, bench.int8_model, threads=bench.threads)
     for detector in detectors.values():
         detector.prepare()  # its second of measuring belongs to no figure
-    size = detectors["onnxruntime"].image_size
+    size, _ = detectors["onnxruntime"].image_size  # of square images
     good = bench.category.train_good
     peers = {
         name: fit_peer(name, good, image_size=size, few=bench.plan.few_good, threads=bench.threads)

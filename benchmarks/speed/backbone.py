@@ -40,7 +40,7 @@ def stages_of(detector: AnomalyDetector) -> Stages:
     """The detector's own backbone."""
     settings = FitSettings.from_dict(detector.manifest.settings)
     extractor = load_extractor(
-        settings.features.backbone, image_size=settings.input.image_size, strides=settings.features.strides
+        settings.features.backbone, image_size=settings.input.network_shape, strides=settings.features.strides
     )
     return Stages(extractor).eval().requires_grad_(False)
 
@@ -49,7 +49,7 @@ def graph_of(stages: Stages) -> onnx.ModelProto:
     """As energyad exports its own, folded input included."""
     size = stages.extractor.grid.image_size
     names = [f"stage_{index}" for index in range(3)]
-    pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    pixels = torch.zeros(2, *size, 3, dtype=torch.uint8)
     return layout.fold_scale(export._export(stages, pixels, "pixels", names))
 
 

@@ -26,9 +26,9 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.speed.peers import fit_peer
 
     good = find_images([arguments.good])
-    size = AnomalyDetector.load(arguments.model).image_size
+    size, _ = AnomalyDetector.load(arguments.model).image_size  # of square images
     fitted = fit_peer(arguments.subject, good, image_size=size, few=arguments.few, threads=arguments.threads)
-    for pixels in read_batches(find_images([arguments.images]), size):
+    for pixels in read_batches(find_images([arguments.images]), fitted.shape):
         fitted.score(pixels)
     return {"peak_mb": round(peak_mb(), 1), "fitted_bytes": fitted.num_bytes}
 

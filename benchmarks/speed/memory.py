@@ -45,7 +45,7 @@ def flat(detector: AnomalyDetector, paths: list[Path], *, count: int) -> dict[st
         "part": "flat",
         "subject": "energyad",
         "count": count,
-        "network_size": detector.image_size,
+        "network_size": detector.image_size[0],
         "peak_mb": round(peak_mb(), 1),
         "growth_after_1000_mb": round(most - settled, 1),
         "images_seconds_mb": found,

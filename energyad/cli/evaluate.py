@@ -166,7 +166,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     if evaluation.recognised is not None:
         typer.echo(f"recognised   {evaluation.recognised} of them as {evaluation.category}")
     typer.echo(f"image AUROC  {_figure(evaluation.image_auroc)}{between}")
-    typer.echo(f"pixel AUROC  {_figure(evaluation.pixel_auroc)}  (at {evaluation.resolution} px)")
+    height, width = evaluation.resolution
+    typer.echo(f"pixel AUROC  {_figure(evaluation.pixel_auroc)}  (at {width} × {height} px)")
     typer.echo(f"AUPRO        {_figure(evaluation.aupro)}")
     typer.echo(f"best F1      {_figure(evaluation.f1_max)}\n")
     columns = ("type", "images", "above threshold", "image AUROC", "pixel AUROC", "AUPRO")

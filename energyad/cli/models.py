@@ -136,7 +136,7 @@ def _cells(model: dict[str, Any]) -> tuple[str, ...]:
         model["name"],
         model["created"][:16].replace("T", " "),
         model["backbone"],
-        f"{model['image_size']} px",
+        "{1} × {0} px".format(*model["image_size"]),
         f"{model['bytes'] / 1e6:.1f} MB",
         str(model["num_images"]),
         f"{model['threshold']:.4g}",

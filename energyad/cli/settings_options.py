@@ -29,9 +29,11 @@ Backbone: TypeAlias = Annotated[
     typer.Option("--backbone", metavar="NAME", help="Any timm model; default tf_efficientnet_lite0."),
 ]
 ImageSize: TypeAlias = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        "--image-size", metavar="N", help="Pixels a side, a multiple of 32 or of a ViT's patch; default 256."
+        "--image-size",
+        metavar="N|HxW",
+        help="Pixels a side, or height and width: multiples of 32 or of a ViT's patch; default 256.",
     ),
 ]
 Precision: TypeAlias = Annotated[
@@ -98,6 +100,7 @@ def settings_from(config: Path | None, overrides: Sequence[str] | None, **option
     Raises:
         SettingsError: for an unknown name or an illegal value.
     """
+    from energyad.images.input_shape import parse_image_size
     from energyad.images.tiling import parse_tiles
     from energyad.settings import FitSettings
     from energyad.settings.text import overridden, read_toml
@@ -106,6 +109,8 @@ def settings_from(config: Path | None, overrides: Sequence[str] | None, **option
     if config is not None:
         settings = read_toml(config, settings)
     given = {SETTING_NAMES[name]: value for name, value in options.items() if value is not None}
+    if "input.image_size" in given:
+        given["input.image_size"] = parse_image_size(given["input.image_size"])
     if "input.tiles" in given:
         given["input.tiles"] = parse_tiles(given["input.tiles"])
     review_rate = settings.threshold.review_rate

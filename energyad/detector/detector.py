@@ -200,13 +200,13 @@ class AnomalyDetector:
         return self.manifest.calibration.threshold
 
     @property
-    def image_size(self) -> int:
-        """Pixels a side of the network's square."""
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the network's input."""
         return self.manifest.input.image_size
 
     @property
     def input_shape(self) -> tuple[int, int]:
-        """Height and width that images are squeezed to: the network's square, or what its tiles cover together."""
+        """Height and width that images are resized to: the network's input, or what its tiles cover together."""
         return self.manifest.input.shape
 
     def check(self) -> None:

@@ -70,7 +70,7 @@ class CategoryMixture(ImageEnergy):
 
     def predict(
         self,
-        features: Float[Tensor, "b*tiles g g c"],
+        features: Float[Tensor, "b*tiles g1 g2 c"],
         patches_per_image: int,
         in_roi: Bool[Tensor, " p"] | None = None,
     ) -> PatchPrediction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -28,7 +29,7 @@ class PatchPrediction(NamedTuple):
         category: The category that each image was taken for, as a number; None for a model of one category.
     """
 
-    energies: Float[Tensor, "b*tiles g g"]
+    energies: Float[Tensor, "b*tiles g1 g2"]
     category: Int[Tensor, " b"] | None
 
 
@@ -41,7 +42,7 @@ class ImageEnergy(nn.Module, ABC):
     @abstractmethod
     def predict(
         self,
-        features: Float[Tensor, "b*tiles g g c"],
+        features: Float[Tensor, "b*tiles g1 g2 c"],
         patches_per_image: int,
         in_roi: Bool[Tensor, " p"] | None = None,
     ) -> PatchPrediction:
@@ -80,7 +81,7 @@ class CategoryEnergy(ImageEnergy):
 
     def predict(
         self,
-        features: Float[Tensor, "b*tiles g g c"],
+        features: Float[Tensor, "b*tiles g1 g2 c"],
         patches_per_image: int,
         in_roi: Bool[Tensor, " p"] | None = None,
     ) -> PatchPrediction:
@@ -171,7 +172,7 @@ class MultiScaleEnergy(CategoryEnergy):
     Args:
         scale_energies: E_s, one for each scale.
         scales: Where each scale's features lie.
-        side: Patches a side of the grid.
+        shape: Rows and columns of patches of the grid.
         weights: w_s, one for each scale.
     """
 
@@ -182,12 +183,12 @@ class MultiScaleEnergy(CategoryEnergy):
         scale_energies: Sequence[PatchEnergy],
         scales: Sequence[Scale],
         *,
-        side: int,
+        shape: tuple[int, int],
         weights: Sequence[float],
     ) -> None:
         super().__init__()
         self.scale_energies = nn.ModuleList(scale_energies)
-        self.scales, self.side = tuple(scales), side
+        self.scales, self.shape = tuple(scales), shape
         self.register_buffer("weights", torch.tensor(weights))
 
     def forward(
@@ -213,7 +214,7 @@ class MultiScaleEnergy(CategoryEnergy):
 
     def with_scales(self, energies: Sequence[PatchEnergy]) -> CategoryEnergy:
         """Return the product of other energies, with the same weights."""
-        return MultiScaleEnergy(energies, self.scales, side=self.side, weights=self.weights.tolist()).eval()
+        return MultiScaleEnergy(energies, self.scales, shape=self.shape, weights=self.weights.tolist()).eval()
 
     def pad_scales(self, other: CategoryEnergy) -> CategoryEnergy:
         """Give an energy of the finest scale alone the coarser scales of this one, at weight 0."""
@@ -222,7 +223,7 @@ class MultiScaleEnergy(CategoryEnergy):
             return other
         missing = self.by_scale()[len(energies) :]
         weights = (1.0, *[0.0] * len(missing))
-        return MultiScaleEnergy([*energies, *missing], self.scales, side=self.side, weights=weights).eval()
+        return MultiScaleEnergy([*energies, *missing], self.scales, shape=self.shape, weights=weights).eval()
 
     def _energies(self) -> Iterable[PatchEnergy]:
         return self.scale_energies  # type: ignore[return-value]  # a ModuleList holds what it was given
@@ -236,15 +237,18 @@ class MultiScaleEnergy(CategoryEnergy):
         in_roi: Bool[Tensor, " p"] | None,
     ) -> Float[Tensor, "b *g"]:
         """Return one coarser scale's log-energies, interpolated to each patch of the grid."""
-        grids = features.reshape(-1, self.side, self.side, features.shape[-1])
-        side = scale.side(self.side)
-        coarse_per_image = patches_per_image // self.side**2 * side**2
-        coarse_in_roi = None if in_roi is None else scale.any_of(in_roi.view(-1, *grids.shape[1:3])).flatten()
+        grids = features.reshape(-1, *self.shape, features.shape[-1])
+        shape = scale.shape(self.shape)
+        coarse_per_image = patches_per_image // math.prod(self.shape) * math.prod(shape)
+        coarse_in_roi = None if in_roi is None else scale.any_of(in_roi.view(-1, *self.shape)).flatten()
         # One row of patches for each row of weights, where each image has its category's weights.
         coarse_features = scale.of(grids).reshape(features.shape[0], -1, scale.num_channels)
-        coarse = energy(coarse_features, coarse_per_image, coarse_in_roi).reshape(-1, side, side)
-        matrix = interpolation_matrix(side, self.side, margin=scale.margin).to(coarse)  # no weight of its own
-        log_energies = matrix @ coarse.clamp_min(ENERGY_EPS).log() @ matrix.T
+        coarse = energy(coarse_features, coarse_per_image, coarse_in_roi).reshape(-1, *shape)
+        down, across = (  # no weights of its own
+            interpolation_matrix(size, target, margin=scale.margin).to(coarse)
+            for size, target in zip(shape, self.shape, strict=True)
+        )
+        log_energies = down @ coarse.clamp_min(ENERGY_EPS).log() @ across.T
         return log_energies.reshape(features.shape[:-1])
 
 
@@ -265,5 +269,5 @@ def combine_scales(
     if len(energies) == 1:
         return energies[0]
     return MultiScaleEnergy(
-        energies, scales, side=grid.inner, weights=(1 - coarse_weight, coarse_weight)
+        energies, scales, shape=grid.inner, weights=(1 - coarse_weight, coarse_weight)
     ).eval()

@@ -69,7 +69,7 @@ class Evaluation:
         aupro: The same, up to a false positive rate of 0.3.
         f1_max: Over images, at the best threshold, not the model's.
         threshold: The model's.
-        resolution: The longer side of the network's input, pixels.
+        resolution: Height and width in pixels that images are resized to.
         milliseconds_per_image: Reading, scoring and counting.
         recognised: Images classified as this category, by a model for several.
         types: One row for each folder of test images.
@@ -84,7 +84,7 @@ class Evaluation:
     aupro: float | None
     f1_max: float | None
     threshold: float
-    resolution: int
+    resolution: tuple[int, int]
     milliseconds_per_image: float
     recognised: int | None
     types: tuple[TypeRow, ...]
@@ -133,7 +133,7 @@ def evaluate(
         aupro=metrics.aupro(tallies.values()) if tallies else None,
         f1_max=metrics.best_f1(defective, scores),
         threshold=detector.threshold,
-        resolution=max(detector.input_shape),
+        resolution=detector.input_shape,
         milliseconds_per_image=round(1000 * elapsed / len(items), 2),
         recognised=recognised if detector.manifest.categories else None,
         types=_type_rows(category.defect_types, items, tallies, detector.threshold),

@@ -65,7 +65,7 @@ def check_name(name: str) -> None:
 
 
 def load_backbone(
-    name: str, *, out_indices: tuple[int, ...], image_size: int, weights_file: Path | None = None
+    name: str, *, out_indices: tuple[int, ...], image_size: tuple[int, int], weights_file: Path | None = None
 ) -> tuple[nn.Module, BackboneSpec]:
     """Create timm's feature extractor with pretrained weights, in evaluation mode and frozen.
 
@@ -83,14 +83,16 @@ def load_backbone(
     return freeze(without_last_stack(model)), weights
 
 
-def empty_backbone(name: str, *, out_indices: tuple[int, ...], image_size: int) -> nn.Module:
+def empty_backbone(name: str, *, out_indices: tuple[int, ...], image_size: tuple[int, int]) -> nn.Module:
     """The same network without pretrained weights, for a saved model to fill."""
     check_name(name)
     options = features_options(name, out_indices=out_indices, image_size=image_size)
     return freeze(without_last_stack(timm.create_model(name, pretrained=False, **options)))
 
 
-def features_options(name: str, *, out_indices: tuple[int, ...], image_size: int) -> dict[str, Any]:
+def features_options(
+    name: str, *, out_indices: tuple[int, ...], image_size: tuple[int, int]
+) -> dict[str, Any]:
     """What timm must be told for feature maps; transformers with position tables also want the image size."""
     options: dict[str, Any] = {"features_only": True, "out_indices": out_indices}
     if takes_one_size(name):

@@ -18,6 +18,8 @@ from energyad.features.backbone_spec import BackboneSpec
 from energyad.features.defaults import DEFAULT_BORDER_MARGIN, DEFAULT_STRIDES
 from energyad.features.grids import MULTIPLE, Grid, Scale, make_grid, resampling_matrix
 
+AXES = ("rows", "columns")
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -62,23 +64,26 @@ class FeatureExtractor(nn.Module):
         )
         offset = (torch.tensor(weights.mean) / torch.tensor(weights.std)).view(1, 3, 1, 1)
         self.register_buffer("offset", offset, persistent=False)
-        pixels = torch.zeros(1, 3, grid.image_size, grid.image_size)
+        pixels = torch.zeros(1, 3, *grid.image_size)
         half_grid = grid.coarser()
         with torch.no_grad():
             whole, half = self._maps(pixels)
         for name, maps, common in (("whole", whole, grid), ("half", half, half_grid)):
             for index, each in enumerate(maps):
-                matrix = resampling_matrix(each.shape[-1], common, mean=name == "whole")
-                self.register_buffer(f"{name}_{index}", matrix, persistent=False)
+                for axis, size, along in zip(
+                    AXES, each.shape[-2:], (common.rows, common.columns), strict=True
+                ):
+                    matrix = resampling_matrix(size, along, mean=name == "whole")
+                    self.register_buffer(f"{name}_{axis}_{index}", matrix, persistent=False)
         own, coarse = (sum(each.shape[1] for each in maps) for maps in (whole, half))
-        wider = grid.size // half_grid.size
-        beyond = wider * half_grid.margin - grid.margin
+        wider = grid.rows.patches // half_grid.rows.patches
+        beyond = wider * half_grid.rows.margin - grid.rows.margin
         self.scales: tuple[Scale, ...] = (Scale(0, own),)
         if half:
             self.scales += (Scale(own, coarse, wider, beyond),)
 
-    def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b c g g"]:
-        """Features of the inner patches, g = grid.inner. pixels: RGB bytes, h = w = grid.image_size."""
+    def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b c g1 g2"]:
+        """Features of the inner patches, (g1, g2) = grid.inner. pixels: RGB bytes, (h, w) = grid.image_size."""
         x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.offset
         whole, half = self._maps(x)
         features = self._resampled("whole", whole)
@@ -91,9 +96,12 @@ class FeatureExtractor(nn.Module):
         dealt = F.pixel_shuffle(padded, scale.factor)
         return torch.cat([features, F.pad(dealt, (beyond,) * 4) if beyond else dealt], dim=1)
 
-    def _resampled(self, name: str, maps: list[Float[Tensor, "b _ gh gw"]]) -> Float[Tensor, "b c g g"]:
-        matrices = [self.get_buffer(f"{name}_{index}") for index in range(len(maps))]
-        return torch.cat([m @ (each @ m.T) for m, each in zip(matrices, maps, strict=True)], dim=1)
+    def _resampled(self, name: str, maps: list[Float[Tensor, "b _ gh gw"]]) -> Float[Tensor, "b c g1 g2"]:
+        resampled = []
+        for index, stage in enumerate(maps):
+            rows, columns = (self.get_buffer(f"{name}_{axis}_{index}") for axis in AXES)
+            resampled.append(rows @ (stage @ columns.T))
+        return torch.cat(resampled, dim=1)
 
     def _maps(
         self, x: Float[Tensor, "b 3 h w"]
@@ -150,7 +158,7 @@ def _reductions(name: str) -> list[int]:
 def load_extractor(
     name: str,
     *,
-    image_size: int,
+    image_size: tuple[int, int],
     strides: tuple[int, ...] = DEFAULT_STRIDES,
     coarse_strides: tuple[int, ...] = (),
     border: int = DEFAULT_BORDER_MARGIN,
@@ -158,7 +166,7 @@ def load_extractor(
 ) -> FeatureExtractor:
     """A frozen extractor with pretrained weights. border: pixels.
 
-    image_size: pixels a side, a multiple of 32, or of the patch size of a plain vision transformer.
+    image_size: height and width in pixels, multiples of 32, or of the patch size of a plain vision transformer.
     """
     stages = choose_stages(name, strides, coarse_strides)
     grid = make_grid(image_size, stages.stride, border=border, multiple=stages.multiple)
@@ -171,7 +179,7 @@ def load_extractor(
 def empty_extractor(
     weights: BackboneSpec,
     *,
-    image_size: int,
+    image_size: tuple[int, int],
     strides: tuple[int, ...],
     coarse_strides: tuple[int, ...] = (),
     border: int = DEFAULT_BORDER_MARGIN,

@@ -17,22 +17,72 @@ MIN_IMAGE_SIZE = 64
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where patches lie: `size` a side over `image_size` pixels, the outer `margin` of them unused."""
+class GridAxis:
+    """One axis of a grid.
 
-    image_size: int
-    size: int
+    Attributes:
+        pixels: Of the network's input along it.
+        patches: That lie over these pixels.
+        margin: Patches at each end that are not used.
+    """
+
+    pixels: int
+    patches: int
     margin: int
 
     @property
     def inner(self) -> int:
-        """Patches a side that are used."""
-        return self.size - 2 * self.margin
+        """Patches that are used."""
+        return self.patches - 2 * self.margin
+
+    @property
+    def can_halve(self) -> bool:
+        """Whether patches twice as wide fit in, some of them inside the margin."""
+        return self.patches % 2 == 0 and self.halved().inner > 0
+
+    def halved(self) -> GridAxis:
+        """The axis of patches twice as wide, none of them beyond this margin."""
+        return GridAxis(self.pixels, self.patches // 2, -(-self.margin // 2))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where patches lie over the network's input, whose height and width may differ.
+
+    Attributes:
+        rows: The axis from top to bottom.
+        columns: The axis from left to right.
+    """
+
+    rows: GridAxis
+    columns: GridAxis
+
+    @classmethod
+    def square(cls, image_size: int, size: int, margin: int) -> Grid:
+        """The grid of a square: `size` patches a side over `image_size` pixels, the outer `margin` of them unused."""
+        axis = GridAxis(image_size, size, margin)
+        return cls(axis, axis)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.rows.pixels, self.columns.pixels
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """Rows and columns of patches that are used."""
+        return self.rows.inner, self.columns.inner
+
+    @property
+    def num_patches(self) -> int:
+        """Patches that are used."""
+        return self.rows.inner * self.columns.inner
 
     def coarser(self) -> Grid:
         """The grid of patches twice as wide, none of them beyond this margin; the same where such do not fit in."""
-        coarse = Grid(self.image_size, self.size // 2, -(-self.margin // 2))
-        return coarse if self.size % 2 == 0 and coarse.inner > 0 else self
+        if not (self.rows.can_halve and self.columns.can_halve):
+            return self
+        return Grid(self.rows.halved(), self.columns.halved())
 
 
 @dataclass(frozen=True)
@@ -55,71 +105,81 @@ class Scale:
         """The first channel after it."""
         return self.start - (-self.num_channels // self.factor**2)
 
-    def of(self, features: Float[Tensor, "*b rows g c"]) -> Float[Tensor, "*b rows2 g2 k"]:
-        """This scale's patches of whole grids, which may lie below one another."""
+    def of(self, features: Float[Tensor, "*b g1 g2 c"]) -> Float[Tensor, "*b r1 r2 k"]:
+        """This scale's patches of whole grids."""
         own = self._inner(features[..., self.start : self.stop])
         if self.factor == 1:
             return own
         together = self._blocks(own).movedim((-4, -2), (-2, -1))
         return together.flatten(-3)[..., : self.num_channels]
 
-    def mean_of(self, values: Float[Tensor, "*b rows g"]) -> Float[Tensor, "*b rows2 g2"]:
+    def mean_of(self, values: Float[Tensor, "*b g1 g2"]) -> Float[Tensor, "*b r1 r2"]:
         """A value of each of the grid's patches as one of this scale's."""
         own = self._inner(values[..., None])
         return (own if self.factor == 1 else self._blocks(own).mean(dim=(-4, -2)))[..., 0]
 
-    def any_of(self, patches: Bool[Tensor, "*b rows g"]) -> Bool[Tensor, "*b rows2 g2"]:
+    def any_of(self, patches: Bool[Tensor, "*b g1 g2"]) -> Bool[Tensor, "*b r1 r2"]:
         """Which of this scale's patches hold one of these."""
         return self.mean_of(patches.float()) > 0
 
-    def side(self, g: int) -> int:
-        """Patches a side, of a grid that has g."""
-        return (g - 2 * self.margin) // self.factor
+    def shape(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of patches, of a grid that has so many rows and columns."""
+        rows, columns = ((patches - 2 * self.margin) // self.factor for patches in grid)
+        return rows, columns
 
-    def _inner(self, grids: Shaped[Tensor, "*b rows g c"]) -> Shaped[Tensor, "*b rows2 g2 c"]:
+    def _inner(self, grids: Shaped[Tensor, "*b g1 g2 c"]) -> Shaped[Tensor, "*b r1 r2 c"]:
         if self.margin == 0:
             return grids
-        inner = slice(self.margin, grids.shape[-2] - self.margin)
-        return grids.unflatten(-3, (-1, grids.shape[-2]))[..., inner, inner, :].flatten(-4, -3)
+        rows, columns = (slice(self.margin, side - self.margin) for side in grids.shape[-3:-1])
+        return grids[..., rows, columns, :]
 
-    def _blocks(self, grids: Shaped[Tensor, "*b rows g c"]) -> Shaped[Tensor, "*b rows2 f g2 f c"]:
+    def _blocks(self, grids: Shaped[Tensor, "*b g1 g2 c"]) -> Shaped[Tensor, "*b r1 f r2 f c"]:
         return grids.unflatten(-2, (-1, self.factor)).unflatten(-4, (-1, self.factor))
 
 
-def make_grid(image_size: int, stride: int, *, border: int, multiple: int = MULTIPLE) -> Grid:
-    """The grid of a backbone's chosen stride. border: pixels; patches that lie in it are left out.
+def make_grid(image_size: tuple[int, int], stride: int, *, border: int, multiple: int = MULTIPLE) -> Grid:
+    """The grid of a backbone's chosen stride.
 
-    multiple: what the image size must be a multiple of: the coarsest stride, or the patch size of a transformer.
+    Args:
+        image_size: Height and width of the network's input, pixels.
+        stride: Pixels a patch.
+        border: Pixels; patches that lie in it are left out.
+        multiple: What sides must be a multiple of: the coarsest stride, or the patch size of a transformer.
 
-    Raises SettingsError for a size that the strides do not divide, and a border that leaves no patch.
+    Raises:
+        SettingsError: For a size that the strides do not divide, and a border that leaves no patch.
     """
-    if image_size < MIN_IMAGE_SIZE or image_size % multiple != 0:
-        near = multiple * max(-(-MIN_IMAGE_SIZE // multiple), round(image_size / multiple))
+    return Grid(*(_make_axis(pixels, stride, border=border, multiple=multiple) for pixels in image_size))
+
+
+def _make_axis(pixels: int, stride: int, *, border: int, multiple: int) -> GridAxis:
+    if pixels < MIN_IMAGE_SIZE or pixels % multiple != 0:
+        near = multiple * max(-(-MIN_IMAGE_SIZE // multiple), round(pixels / multiple))
         raise SettingsError(
-            f"image size {image_size}: must be a multiple of {multiple}, at least {MIN_IMAGE_SIZE}; try {near}"
+            f"image size {pixels}: must be a multiple of {multiple}, at least {MIN_IMAGE_SIZE}; try {near}"
         )
     margin = border // stride
-    if 2 * margin >= image_size // stride:
-        raise SettingsError(f"border {border}: leaves nothing of {image_size} pixels; make it smaller")
-    return Grid(image_size, image_size // stride, margin)
+    if 2 * margin >= pixels // stride:
+        raise SettingsError(f"border {border}: leaves nothing of {pixels} pixels; make it smaller")
+    return GridAxis(pixels, pixels // stride, margin)
 
 
-def resampling_matrix(size: int, grid: Grid, *, mean: bool = True) -> Float[Tensor, "inner size"]:
+def resampling_matrix(size: int, axis: GridAxis, *, mean: bool = True) -> Float[Tensor, "inner size"]:
     """One axis of «3 × 3 mean, then resize to the common grid, then leave out the margin», as a matrix.
 
-    All three steps are linear and separable, so a stage becomes R · stage · Rᵀ: two small products instead of passes
+    All three steps are linear and separable, so a stage becomes R · stage · Cᵀ: two small products instead of passes
     over the whole map. Stages at least as fine as the grid: means, at the border over the neighbours that exist, then
     averaged down. Coarser ones: no mean, interpolated up with half-pixel centres. FeatureStore sum to one.
     """
     place = torch.arange(size, dtype=torch.float64)
-    if size % grid.size == 0:
+    if size % axis.patches == 0:
         near = ((place[:, None] - place).abs() <= (1 if mean else 0)).double()
         means = near / near.sum(1, keepdim=True)
-        share = size // grid.size
-        common = torch.eye(grid.size, dtype=torch.float64).repeat_interleave(share, dim=1) / share @ means
+        share = size // axis.patches
+        common = torch.eye(axis.patches, dtype=torch.float64).repeat_interleave(share, dim=1) / share @ means
     else:
-        common = interpolation_matrix(size, grid.size)
-    return common[grid.margin : grid.size - grid.margin].float()
+        common = interpolation_matrix(size, axis.patches)
+    return common[axis.margin : axis.patches - axis.margin].float()
 
 
 @functools.cache

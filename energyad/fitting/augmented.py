@@ -113,14 +113,16 @@ def rotated_copies(
     return RotatedCopies(patches, rounds * num_images)
 
 
-def inscribed(rows: int, columns: int) -> Bool[np.ndarray, " p"]:
+def inscribed(tiles: int, rows: int, columns: int) -> Bool[np.ndarray, "tiles rows columns"]:
     """Return which patches a rotated image shows in every rotation: the corners show what was beyond the border.
 
-    Of tiles below one another all patches count: where the tiles lay is not known.
+    Of several tiles all patches count: where the tiles lay is not known.
     """
+    if tiles > 1:
+        return np.ones((tiles, rows, columns), dtype=bool)
     y, x = np.mgrid[0:rows, 0:columns]
-    middle = (columns - 1) / 2
-    return ((np.hypot(y - middle, x - middle) <= columns / 2) | (rows != columns)).ravel()
+    from_centre = np.hypot(y - (rows - 1) / 2, x - (columns - 1) / 2)
+    return (from_centre <= min(rows, columns) / 2)[None]
 
 
 def comes_in_any_rotation(
@@ -151,12 +153,11 @@ def comes_in_any_rotation(
     return bool((torch.stack(nearer).mean(dim=0) >= MIN_NEARER).all())
 
 
-def _visible_patches(good: GoodFeatures, context: FitContext) -> Bool[Tensor, "rows g"]:
+def _visible_patches(good: GoodFeatures, context: FitContext) -> Bool[Tensor, "tiles g1 g2"]:
     """Return the patches that are seen in every rotation, those in the region of interest where there are any."""
-    shape = good.features.shape[1:3]
-    visible = inscribed(*shape)
+    visible = inscribed(*good.features.shape[1:4])
     in_both = visible & eligible_patches(good.features, context.patches_in_roi)
-    return torch.from_numpy(in_both if in_both.any() else visible).view(shape)
+    return torch.from_numpy(in_both if in_both.any() else visible)
 
 
 def _distance_quantiles(

@@ -62,7 +62,7 @@ def open_backbone(
     features = settings.features
     extractor = load_extractor(
         features.backbone,
-        image_size=settings.input.image_size,
+        image_size=settings.input.network_shape,
         strides=features.strides,
         coarse_strides=features.coarse_strides,
         border=features.border_margin,
@@ -81,7 +81,7 @@ def range_tiles(
     settings: FitSettings,
     skip_bad: bool,
     max_pixels: int = DEFAULT_MAX_PIXELS,
-) -> list[UInt8[np.ndarray, "side side 3"]]:
+) -> list[UInt8[np.ndarray, "th tw 3"]]:
     """Return one tile of each of `NUM_RANGE_IMAGES` images, spread evenly over the sequence."""
     step = max(1, len(good_images) // NUM_RANGE_IMAGES)
     indices = range(0, len(good_images), step)[:NUM_RANGE_IMAGES]

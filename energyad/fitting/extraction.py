@@ -35,19 +35,19 @@ class GoodFeatures:
     """Features of the images that could be read. Those of many images lie on the disk and are memory-mapped.
 
     Attributes:
-        features: Half precision, the channel last. Patches of an image's tiles lie below one another.
+        features: Half precision, the channel last. An image that is not cut is one tile.
         indices: Where the images stand in the sequence that was given.
         store: Where the features lie.
     """
 
-    features: Float16[np.ndarray, "n tiles*g g c"]
+    features: Float16[np.ndarray, "n tiles g1 g2 c"]
     indices: tuple[int, ...]
     store: FeatureStore
 
     @classmethod
     def empty(cls) -> GoodFeatures:
         """Return the features of no image."""
-        return cls(np.empty((0, 1, 1, 1), np.float16), (), MemoryFeatureStore())
+        return cls(np.empty((0, 1, 1, 1, 1), np.float16), (), MemoryFeatureStore())
 
     def discard(self) -> None:
         """Free the disk. Until then an interrupted fit of the same images resumes with what was extracted."""
@@ -154,33 +154,33 @@ def process_images(
 
 def sample_tiles(
     pixels: UInt8[np.ndarray, "h w 3"], *, settings: FitSettings, max_tiles: int
-) -> UInt8[np.ndarray, "tiles side side 3"]:
+) -> UInt8[np.ndarray, "tiles th tw 3"]:
     """Return an image's tiles, or a random choice of them in their order.
 
     The choice depends on the settings' seed and the image's content alone: batches come in any order, so no generator
     is shared.
     """
     tiles = settings.input.tiling
-    cut = cut_pixels(pixels, tiles, settings.input.image_size)
+    cut = cut_pixels(pixels, tiles, settings.input.network_shape)
     rng = np.random.default_rng([settings.seed, zlib.crc32(pixels.tobytes())])
     return cut[np.sort(rng.permutation(tiles.count)[:max_tiles])]
 
 
 def _backbone_pass(
     context: FitContext, *, max_tiles: int
-) -> Callable[[Sequence[UInt8[np.ndarray, "h w 3"]]], list[Float16[np.ndarray, "tiles*g g c"]]]:
+) -> Callable[[Sequence[UInt8[np.ndarray, "h w 3"]]], list[Float16[np.ndarray, "tiles g1 g2 c"]]]:
     """Return a function from a batch of images to their features. max_tiles: of each image."""
     session, settings = context.session, context.settings
 
-    def untiled(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float16[np.ndarray, "g g c"]]:
-        return list(_channel_last(session.run(np.stack(batch))))
+    def untiled(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float16[np.ndarray, "1 g1 g2 c"]]:
+        return list(_channel_last(session.run(np.stack(batch)))[:, None])
 
-    def tiled(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float16[np.ndarray, "tiles*g g c"]]:
+    def tiled(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float16[np.ndarray, "tiles g1 g2 c"]]:
         tiles = (sample_tiles(image, settings=settings, max_tiles=max_tiles) for image in batch)
-        return [np.concatenate(_channel_last(session.run(each))) for each in tiles]
+        return [_channel_last(session.run(each)) for each in tiles]
 
     return untiled if settings.input.tiling.count == 1 else tiled
 
 
-def _channel_last(features: Float32[np.ndarray, "b c g g"]) -> Float16[np.ndarray, "b g g c"]:
+def _channel_last(features: Float32[np.ndarray, "b c g1 g2"]) -> Float16[np.ndarray, "b g1 g2 c"]:
     return features.transpose(0, 2, 3, 1).astype(np.float16)

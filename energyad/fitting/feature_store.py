@@ -101,7 +101,7 @@ class MemoryFeatureStore:
 
     def finish(self) -> tuple[Float16[np.ndarray, "n *shape"], tuple[int, ...]]:
         """Return all features and their indices."""
-        features = np.stack(self._features) if self._features else np.empty((0, 0, 0, 0), np.float16)
+        features = np.stack(self._features) if self._features else np.empty((0, 0, 0, 0, 0), np.float16)
         self._features = []
         return features, tuple(self._indices)
 
@@ -150,7 +150,7 @@ class DiskFeatureStore:
     def finish(self) -> tuple[Float16[np.ndarray, "n *shape"], tuple[int, ...]]:
         """Return all features, mapped and read-only, and their indices."""
         if not self._indices:
-            return np.empty((0, 0, 0, 0), np.float16), ()
+            return np.empty((0, 0, 0, 0, 0), np.float16), ()
         shape = (len(self._indices), *self._shape)
         return np.memmap(self._file, np.float16, mode="r", shape=shape), tuple(self._indices)
 

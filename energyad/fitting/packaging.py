@@ -85,7 +85,7 @@ def model_files(finished: FinishedFit) -> dict[str, bytes]:
     """
     options, backbone = finished.settings.input, finished.backbone
     num_channels = max(fit.num_channels for fit in finished.fits)
-    tiled = export.with_tiles(backbone.graph, options.tiling, side=options.image_size)
+    tiled = export.with_tiles(backbone.graph, options.tiling, tile_size=options.network_shape)
     graph = export.join(tiled, export.export_head(finished.head, num_channels=num_channels))
     files = {
         HEAD_FILE: safetensors.torch.save(dict(finished.head.state_dict())),
@@ -109,7 +109,7 @@ def describe(finished: FinishedFit, record: Provenance) -> Manifest:
         name=finished.name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         input=InputSpec(
-            image_size=settings.input.image_size,
+            image_size=settings.input.network_shape,
             tiles=settings.input.tiling,
             white_level=settings.input.white_level,
         ),

@@ -39,7 +39,7 @@ class TrainingPatches:
 
 
 def gather_patches(
-    features: Float16[np.ndarray, "n rows g c"],
+    features: Float16[np.ndarray, "n tiles g1 g2 c"],
     indices: Sequence[int],
     *,
     scale: Scale,
@@ -62,13 +62,13 @@ def gather_patches(
     """
     if len(indices) == 0:
         return torch.empty(0, 1, scale.num_channels, dtype=torch.float16)
-    on_grid = torch.from_numpy(eligible_patches(features, in_roi)).view(features.shape[1:3])
+    on_grid = torch.from_numpy(eligible_patches(features, in_roi))
     eligible = scale.any_of(on_grid).flatten()
     places = eligible.nonzero()[:, 0]
     count = min(MAX_PATCHES // len(indices), len(places))
     gathered = torch.empty(len(indices), count, scale.num_channels, dtype=torch.float16)
     for row, index in enumerate(indices):
-        patches = scale.of(torch.from_numpy(features[index])).flatten(0, 1)
+        patches = scale.of(torch.from_numpy(features[index])).flatten(0, 2)
         if count < len(eligible):
             drawn = torch.randperm(len(places), generator=generator)[:count]
             patches = patches[places[drawn]]
@@ -79,7 +79,7 @@ def gather_patches(
 
 
 def gather_scales(
-    features: Float16[np.ndarray, "n rows g c"],
+    features: Float16[np.ndarray, "n tiles g1 g2 c"],
     indices: Sequence[int],
     scales: Sequence[Scale],
     *,
@@ -92,7 +92,9 @@ def gather_scales(
     ]
 
 
-def mean_patches(features: Float16[np.ndarray, "n rows g c"], indices: Sequence[int]) -> Float[Tensor, "n c"]:
+def mean_patches(
+    features: Float16[np.ndarray, "n tiles g1 g2 c"], indices: Sequence[int]
+) -> Float[Tensor, "n c"]:
     """Return the mean patch of each of these images. One is read at a time: they may lie on a disk."""
-    means = [features[index].mean(axis=(0, 1), dtype=np.float32) for index in indices]
+    means = [features[index].mean(axis=(0, 1, 2), dtype=np.float32) for index in indices]
     return torch.from_numpy(np.stack(means))

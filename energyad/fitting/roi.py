@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,8 +172,8 @@ def load_roi(
 
 
 def eligible_patches(
-    features: Float16[np.ndarray, "n rows g c"], in_roi: Bool[Tensor, " p"] | None
-) -> Bool[np.ndarray, " rows*g"]:
+    features: Float16[np.ndarray, "n tiles g1 g2 c"], in_roi: Bool[Tensor, " p"] | None
+) -> Bool[np.ndarray, "tiles g1 g2"]:
     """Return which patches of an image are learned from.
 
     Args:
@@ -183,5 +184,7 @@ def eligible_patches(
         The patches in the region of interest. All patches where only some tiles were chosen: where they lay is not
         known.
     """
-    count = int(np.prod(features.shape[1:3]))
-    return np.ones(count, dtype=bool) if in_roi is None or len(in_roi) != count else in_roi.numpy()
+    shape = features.shape[1:4]
+    if in_roi is None or len(in_roi) != math.prod(shape):
+        return np.ones(shape, dtype=bool)
+    return in_roi.numpy().reshape(shape)

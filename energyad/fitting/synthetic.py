@@ -27,7 +27,7 @@ MIN_COVERAGE = 0.25
 """Fraction of a patch's pixels that a defect covers, less for coarser patches. Patches that defects cover less of are
 neither good nor an example of a defect."""
 
-SyntheticCopy = tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "g g"]]
+SyntheticCopy = tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "g1 g2"]]
 """An image with defects, of the network's size, and the fraction of each patch that they cover."""
 
 
@@ -76,7 +76,9 @@ def drawing_fields(
     if settings.input.tiling.count == 1:
         return [reading.resize(pixels, size)]
     times = FINER if size == tuple(FINER * side for side in settings.input.shape) else 1
-    enlarged = settings.with_values({"input.image_size": times * settings.input.image_size})
+    enlarged = settings.with_values(
+        {"input.image_size": tuple(times * side for side in settings.input.network_shape)}
+    )
     resized = reading.resize(pixels, enlarged.input.shape)
     return list(sample_tiles(resized, settings=enlarged, max_tiles=max_tiles))
 
@@ -113,8 +115,10 @@ def draw_synthetic_copy(
         image, covered = defect.image, covered | defect.mask
     if within is not None:
         covered &= within
-    inner = slice(grid.margin, grid.size - grid.margin)
-    coverage = reading.resize_map(covered.astype(np.float32), grid.size, grid.size)[inner, inner]
+    axes = (grid.rows, grid.columns)
+    rows, columns = (slice(axis.margin, axis.patches - axis.margin) for axis in axes)
+    whole = reading.resize_map(covered.astype(np.float32), *(axis.patches for axis in axes))
+    coverage = whole[rows, columns]
     resized = reading.resize(image, grid.image_size)
     return photometric_jitter(resized, strength=settings.augmentation.photometric_jitter, rng=rng), coverage
 

@@ -71,7 +71,7 @@ def measure(
         context: Of the fit, whose session runs the backbone.
     """
     context.progress.stage("threshold", len(held_out))
-    runtime = HeadRuntime(context.session, head, side=context.settings.input.image_size)
+    runtime = HeadRuntime(context.session, head)
 
     def score(pixels: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[PartStatistics]:
         batch = np.stack(pixels)

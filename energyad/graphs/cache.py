@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def cache_key(extractor: FeatureExtractor) -> str:
     parts = [
         [metadata.version(name) for name in PACKAGES],
         vars(weights),
-        vars(grid),
+        asdict(grid),
         vars(extractor.stages),
         str(stages),
         str(tensors),

@@ -21,16 +21,15 @@ from energyad.scoring.scorer import EnergyHead, cut
 
 
 def export_extractor(extractor: FeatureExtractor) -> onnx.ModelProto:
-    """pixels uint8 [batch h w 3] → features [batch c g g]."""
-    size = extractor.grid.image_size
-    pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    """pixels uint8 [batch h w 3] → features [batch c g1 g2]."""
+    pixels = torch.zeros(2, *extractor.grid.image_size, 3, dtype=torch.uint8)
     return layout.fold_scale(_export(extractor, pixels, "pixels", ["features"]))
 
 
 def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:
-    """features [batch * tiles, c g g] → score [batch], heatmap [batch h w]; of several categories category [batch]."""
-    tiles, grid_size = head.tiles.count, head.upsampling.shape[1] // head.tiles.rows
-    features = torch.zeros(2 * tiles, num_channels, grid_size, grid_size)
+    """features [batch * tiles, c g1 g2] → score [batch], heatmap [batch h w]; of several category [batch]."""
+    tiles = head.tiles.count
+    features = torch.zeros(2 * tiles, num_channels, *head.grid.inner)
     names = ["score", "heatmap", *["category"] * head.patch_energy.classifies]
     exported = layout.channels_second(_export(_Outputs(head), features, "features", names, multiple=tiles))
     for output in exported.graph.output:  # the exporter knows no name for a tiles-th of the batch
@@ -48,25 +47,25 @@ class _Outputs(nn.Module):
 
 
 class _Cut(nn.Module):
-    def __init__(self, tiles: Tiles, side: int) -> None:
+    def __init__(self, tiles: Tiles, tile_size: tuple[int, int]) -> None:
         super().__init__()
-        self.tiles, self.side = tiles, side
+        self.tiles, self.tile_size = tiles, tile_size
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return cut(pixels, self.tiles, self.side)
+        return cut(pixels, self.tiles, self.tile_size)
 
 
-def with_tiles(extractor: onnx.ModelProto, tiles: Tiles, *, side: int) -> onnx.ModelProto:
+def with_tiles(extractor: onnx.ModelProto, tiles: Tiles, *, tile_size: tuple[int, int]) -> onnx.ModelProto:
     """The extractor behind the cut of each image into its tiles: pixels uint8 [batch h w 3] → features."""
     if tiles.count == 1:
         return extractor
-    whole = torch.zeros(2, *tiles.shape(side), 3, dtype=torch.uint8)
+    whole = torch.zeros(2, *tiles.shape(tile_size), 3, dtype=torch.uint8)
     behind = onnx.compose.add_prefix(extractor, "tile_", rename_outputs=False)
     for value in (*behind.graph.input, *behind.graph.output, *behind.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:  # there are more tiles than images
                 dim.dim_param = f"tiles_{dim.dim_param}"
-    front = _export(_Cut(tiles, side), whole, "pixels", ["tiles"])
+    front = _export(_Cut(tiles, tile_size), whole, "pixels", ["tiles"])
     return onnx.compose.merge_models(front, behind, io_map=[("tiles", "tile_pixels")])
 
 

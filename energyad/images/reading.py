@@ -195,7 +195,7 @@ def _warn_of_range(brightest: int, white: int) -> None:
 def resize(
     image: UInt8[np.ndarray, "h w 3"], size: int | tuple[int, int]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Squeeze the whole image into a square of `size` pixels, or into height and width: nothing is cropped, the aspect
+    """Squeeze the whole image into height and width, or into a square of `size` pixels: nothing is cropped, the aspect
     is not kept.
     """
     height, width = (size, size) if isinstance(size, int) else size

@@ -1,8 +1,8 @@
 """Large images as overlapping tiles, so that small defects are not lost in one resize: where the tiles lie.
 
-The whole image is squeezed to a rectangle of several network inputs, cut into overlapping squares, and the tiles'
-energies are blended into one heatmap of that rectangle. Cutting and blending are part of the scorer's graph, so every
-runtime does the same; a model is fitted on tiles of the size it will see.
+The whole image is resized to a rectangle of several network inputs, cut into overlapping tiles of that input's shape,
+and the tiles' energies are blended into one heatmap of that rectangle. Cutting and blending are part of the scorer's
+graph, so every runtime does the same; a model is fitted on tiles of the size it will see.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Tiles:
         SettingsError: for less than one tile a side, more than `MAX_TILES` in all, or an illegal overlap.
 
     Example:
-        >>> Tiles(rows=1, columns=3).shape(256)
+        >>> Tiles(rows=1, columns=3).shape((256, 256))
         (256, 640)
     """
 
@@ -54,9 +54,10 @@ class Tiles:
         """Number of tiles of an image."""
         return self.rows * self.columns
 
-    def shape(self, side: int) -> tuple[int, int]:
-        """Return height and width, in pixels, of what tiles of `side` pixels a side cover together."""
-        return length(self.rows, side, self.overlap), length(self.columns, side, self.overlap)
+    def shape(self, tile_size: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width, in pixels, of what tiles of this height and width cover together."""
+        height, width = tile_size
+        return length(self.rows, height, self.overlap), length(self.columns, width, self.overlap)
 
 
 def parse_tiles(text: str) -> tuple[int, int]:
@@ -108,17 +109,19 @@ def cut_indices(count: int, side: int, overlap: float) -> Int64[np.ndarray, "cou
 
 
 def cut_pixels(
-    pixels: UInt8[np.ndarray, "h w 3"], tiles: Tiles, side: int
-) -> UInt8[np.ndarray, "tiles side side 3"]:
+    pixels: UInt8[np.ndarray, "h w 3"], tiles: Tiles, tile_size: tuple[int, int]
+) -> UInt8[np.ndarray, "tiles th tw 3"]:
     """Cut one image into its tiles, row by row.
 
     Args:
         pixels: of an image of the shape that the tiles cover together, see `Tiles.shape`.
         tiles: how many, and how far they overlap.
-        side: pixels of a tile's side.
+        tile_size: height and width of a tile, pixels.
     """
-    rows, columns = (cut_indices(count, side, tiles.overlap) for count in (tiles.rows, tiles.columns))
-    return pixels[rows][:, :, columns].transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)
+    height, width = tile_size
+    rows = cut_indices(tiles.rows, height, tiles.overlap)
+    columns = cut_indices(tiles.columns, width, tiles.overlap)
+    return pixels[rows][:, :, columns].transpose(0, 2, 1, 3, 4).reshape(-1, height, width, 3)
 
 
 def blending_weights(

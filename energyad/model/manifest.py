@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -16,6 +16,7 @@ from energyad.model.architecture import Architecture
 from energyad.scoring.calibration import Calibration, Energy
 
 SCHEMA_VERSION: Final = 1
+Side: TypeAlias = Annotated[int, Field(ge=32, le=8192)]
 
 
 class _Frozen(BaseModel):
@@ -41,25 +42,31 @@ class InputSpec(_Frozen):
     """What the graph takes, and how images become that.
 
     Attributes:
-        image_size: pixels a side of the network's square.
-        tiles: how the graph cuts an image into such squares.
+        image_size: height and width in pixels of the network's input.
+        tiles: how the graph cuts an image into pieces of that shape.
         colour_order: of the three channels.
         dtype: of the pixels.
         resize: how an image of another size is resized, for people.
         white_level: of 16-bit images whose camera has fewer bits; None for the full range.
     """
 
-    image_size: int = Field(ge=32, le=8192)
+    image_size: tuple[Side, Side]
     tiles: Tiles = Tiles()
     colour_order: str = "RGB"
     dtype: str = "uint8"
-    resize: str = "the whole image, squeezed to a square"
+    resize: str = "the whole image, to this height and width"
     white_level: int | None = Field(default=None, ge=1, le=65535)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width that images are squeezed to: the network's square, or what its tiles cover together."""
+        """Height and width that images are resized to: the network's input, or what its tiles cover together."""
         return self.tiles.shape(self.image_size)
+
+    @property
+    def described(self) -> str:
+        """The network's input for people, width first: "320 × 192 px"."""
+        height, width = self.image_size
+        return f"{width} × {height} px"
 
 
 @dataclass(frozen=True)

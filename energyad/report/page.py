@@ -99,7 +99,7 @@ def _described(report: Report) -> str:
     speed = "" if evaluation is None else f", {evaluation.milliseconds_per_image:.0f} ms each"
     return (
         f"model {manifest.name}, fitted {manifest.created[:10]} on {manifest.provenance.num_images} good images · "
-        f"{manifest.source}, {manifest.input.image_size} px, seed {manifest.provenance.seed} · "
+        f"{manifest.source}, {manifest.input.described}, seed {manifest.provenance.seed} · "
         f"{len(report.images)} images{speed}"
     )
 
@@ -107,7 +107,7 @@ def _described(report: Report) -> str:
 def _by_type(evaluation: Evaluation | None) -> Iterator[str]:
     if evaluation is None:
         return
-    pixels = f"pixels at {evaluation.resolution} × {evaluation.resolution}"
+    pixels = "pixels at {1} × {0}".format(*evaluation.resolution)
     yield "<h2>By type of defect</h2>"
     yield f'<div class="scroll">{plots.strip_plot(evaluation)}</div>'
     yield f'<div class="scroll">{tables.types_table(evaluation)}</div>'

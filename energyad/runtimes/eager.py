@@ -63,21 +63,20 @@ class HeadRuntime:
     Tracing a head takes seconds, more than scoring the parts that set a threshold.
     """
 
-    def __init__(self, session: OnnxFeatures, head: EnergyHead, *, side: int) -> None:
-        """side: of the backbone's input, in pixels."""
+    def __init__(self, session: OnnxFeatures, head: EnergyHead) -> None:
         self.plan = session.plan
-        self.session, self.head, self.side = session, head, side
+        self.session, self.head = session, head
         self._free = Lock()  # a head of several experts lends its modules one image's weights at a time
 
     @torch.inference_mode()
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         """Score a batch, image by image where each has many tiles."""
-        tiles = self.head.tiles
+        tiles, tile_size = self.head.tiles, self.head.grid.image_size
         if tiles.count == 1:
             features = self.session.run(pixels)
         else:
             features = np.concatenate(
-                [self.session.run(cut_pixels(each, tiles, self.side)) for each in pixels]
+                [self.session.run(cut_pixels(each, tiles, tile_size)) for each in pixels]
             )
         with self._free:
             return _raw(self.head(torch.from_numpy(features)))

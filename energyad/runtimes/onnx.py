@@ -55,7 +55,7 @@ class OnnxFeatures:
         keep_in_forks(self)
         self._free = BoundedSemaphore(self.plan.concurrency)
 
-    def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, "b c g g"]:
+    def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, "b c g1 g2"]:
         """Patch features of a batch, on one thread; as many calls as `plan.concurrency` run side by side."""
         with self._free:
             return self._session.run(["features"], {"pixels": pixels})[0]

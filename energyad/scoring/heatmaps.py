@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from energyad.features.grids import Grid
+from energyad.features.grids import Grid, GridAxis
 from energyad.images.tiling import Tiles, blending_weights, length, starts
 
 SMOOTHING_TRUNCATE = 6
@@ -29,12 +29,15 @@ def upsampling_axes(
         tiles: How an image is cut.
         smoothing: Standard deviation of the Gaussian, pixels.
     """
-    matrix = upsampling_matrix(grid, smoothing=smoothing)
-    first = math.ceil((grid.margin + 0.5) * grid.image_size / grid.size)  # centre of the first inner patch
-    down, across = (
-        blended(matrix, count, tiles.overlap, margin=first) for count in (tiles.rows, tiles.columns)
-    )
-    return down, across
+    down = _blended_axis(grid.rows, tiles.rows, tiles.overlap, smoothing=smoothing)
+    return down, _blended_axis(grid.columns, tiles.columns, tiles.overlap, smoothing=smoothing)
+
+
+def _blended_axis(
+    axis: GridAxis, count: int, overlap: float, *, smoothing: float
+) -> Float[Tensor, "length count*inner"]:
+    first = math.ceil((axis.margin + 0.5) * axis.pixels / axis.patches)  # centre of the first inner patch
+    return blended(upsampling_matrix(axis, smoothing=smoothing), count, overlap, margin=first)
 
 
 def border_weights(
@@ -50,14 +53,17 @@ def border_weights(
         grid: The grid of patches in one tile.
         smoothing: Standard deviation of the Gaussian, pixels.
     """
-    usual = upsampling_matrix(grid, smoothing=smoothing)[:, grid.inner // 2].max()
-    down, across = ((usual / axis.amax(dim=1)).clamp_max(1.0) for axis in axes)
+    weights = []
+    for matrix, axis in zip(axes, (grid.rows, grid.columns), strict=True):
+        usual = upsampling_matrix(axis, smoothing=smoothing)[:, axis.inner // 2].max()
+        weights.append((usual / matrix.amax(dim=1)).clamp_max(1.0))
+    down, across = weights
     return down[:, None] * across
 
 
 def patches_in_roi(
     mask: Bool[Tensor, "h w"], axes: tuple[Float[Tensor, "h p"], Float[Tensor, "w q"]], tiles: Tiles
-) -> Bool[Tensor, " tiles*g*g"]:
+) -> Bool[Tensor, " tiles*g1*g2"]:
     """Find the patches that weigh in the mask's pixels, tile by tile. `axes` are the matrices of `upsampling_axes`."""
     weights = axes[0].T @ mask.to(axes[0].dtype) @ axes[1]
     by_tile = weights.unflatten(1, (tiles.columns, -1)).unflatten(0, (tiles.rows, -1)).transpose(1, 2)
@@ -77,15 +83,15 @@ def blended(
     return matrix.float()
 
 
-def upsampling_matrix(grid: Grid, *, smoothing: float) -> Float[Tensor, "image_size inner"]:
-    """Return one axis of: interpolate linearly to image_size, then smooth by a Gaussian; its rows sum to one.
+def upsampling_matrix(axis: GridAxis, *, smoothing: float) -> Float[Tensor, "pixels inner"]:
+    """Return one axis of: interpolate linearly to all pixels, then smooth by a Gaussian; its rows sum to one.
 
-    Both steps are linear and separable, so heatmap = U · energies · Uᵀ: two small products instead of two passes
+    Both steps are linear and separable, so heatmap = U · energies · Vᵀ: two small products instead of two passes
     over all pixels. Half-pixel centres; towards the border the outermost inner patch is continued.
     """
-    pixel = torch.arange(grid.image_size, dtype=torch.float64)
-    centres = ((pixel + 0.5) * grid.size / grid.image_size - 0.5 - grid.margin).clamp(0, grid.inner - 1)
-    interpolation = (1 - (centres[:, None] - torch.arange(grid.inner)).abs()).clamp_min(0)
+    pixel = torch.arange(axis.pixels, dtype=torch.float64)
+    centres = ((pixel + 0.5) * axis.patches / axis.pixels - 0.5 - axis.margin).clamp(0, axis.inner - 1)
+    interpolation = (1 - (centres[:, None] - torch.arange(axis.inner)).abs()).clamp_min(0)
     if smoothing <= 0:
         return interpolation.float()
     away = (pixel[:, None] - pixel).abs() / smoothing

@@ -63,7 +63,7 @@ class EnergyHead(nn.Module):
         super().__init__()
         self.patch_energy = patch_energy
         self.contrast = contrast
-        self.tiles = tiles or Tiles()
+        self.grid, self.tiles = grid, tiles or Tiles()
         axes = upsampling_axes(grid, self.tiles, smoothing=smoothing)
         border = border_weights(axes, grid, smoothing=smoothing)
         for name, each in zip(("upsampling", "widening", "border"), (*axes, border), strict=True):
@@ -72,21 +72,25 @@ class EnergyHead(nn.Module):
         in_roi = None if mask is None else patches_in_roi(mask, axes, self.tiles)
         self.register_buffer("in_roi", in_roi, persistent=False)
 
-    def forward(self, features: Float[Tensor, "b*tiles c g g"]) -> Scores:
+    def forward(self, features: Float[Tensor, "b*tiles c g1 g2"]) -> Scores:
         """Score feature grids, those of an image's tiles row by row."""
         patches = features.permute(0, 2, 3, 1)
-        patches_per_image = self.tiles.count * patches.shape[1] ** 2
+        patches_per_image = self.tiles.count * self.grid.num_patches
         energies, category = self.patch_energy.predict(patches, patches_per_image, self.in_roi)
         smoothed = self.upsampling @ self._side_by_side(energies) @ self.widening.T
         if self.mask is not None:
             smoothed = torch.where(self.mask, smoothed, 0.0)
         return to_scores(smoothed, self.border, category, contrast=self.contrast)
 
-    def _side_by_side(self, energies: Float[Tensor, "b*tiles g g"]) -> Float[Tensor, "b rows*g columns*g"]:
+    def _side_by_side(
+        self, energies: Float[Tensor, "b*tiles g1 g2"]
+    ) -> Float[Tensor, "b rows*g1 columns*g2"]:
         if self.tiles.count == 1:
             return energies
-        g, rows, columns = energies.shape[1], self.tiles.rows, self.tiles.columns
-        return energies.reshape(-1, rows, columns, g, g).transpose(2, 3).reshape(-1, rows * g, columns * g)
+        (g1, g2), rows, columns = self.grid.inner, self.tiles.rows, self.tiles.columns
+        return (
+            energies.reshape(-1, rows, columns, g1, g2).transpose(2, 3).reshape(-1, rows * g1, columns * g2)
+        )
 
 
 def to_scores(
@@ -123,16 +127,18 @@ class Scorer(nn.Module):
         self.head = head
 
     def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> Scores:
-        """Score RGB bytes, h = w = the grid's image_size, or the shape of its tiles together."""
+        """Score RGB bytes, (h, w) = the grid's image_size, or the shape of its tiles together."""
         return self.head(self.extractor(cut(pixels, self.head.tiles, self.extractor.grid.image_size)))
 
 
-def cut(pixels: UInt8[Tensor, "b h w 3"], tiles: Tiles, side: int) -> UInt8[Tensor, "b*tiles side side 3"]:
-    """Cut each image into its tiles, row by row."""
+def cut(
+    pixels: UInt8[Tensor, "b h w 3"], tiles: Tiles, tile_size: tuple[int, int]
+) -> UInt8[Tensor, "b*tiles th tw 3"]:
+    """Cut each image into its tiles, row by row. tile_size: height and width, pixels."""
     if tiles.count == 1:
         return pixels
     rows, columns = (
         torch.from_numpy(cut_indices(count, side, tiles.overlap)).to(pixels.device)
-        for count in (tiles.rows, tiles.columns)
+        for count, side in zip((tiles.rows, tiles.columns), tile_size, strict=True)
     )
-    return pixels[:, rows][:, :, :, columns].transpose(2, 3).reshape(-1, side, side, 3)
+    return pixels[:, rows][:, :, :, columns].transpose(2, 3).reshape(-1, *tile_size, 3)

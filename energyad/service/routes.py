@@ -38,7 +38,7 @@ class ModelEntry(BaseModel):
     method: Method
     review_threshold: float | None
     good_parts: int = Field(description="held-out good parts that the thresholds rest on")
-    image_size: int
+    image_size: tuple[int, int] = Field(description="height and width of the network's input, pixels")
     drift: Literal["too few", "stable", "shifted"]
     advice: str = Field(description="what the drift asks for, in one line")
 

@@ -37,10 +37,10 @@ class InputSettings(SettingsGroup):
 
     PREFIX: ClassVar[str] = "input."
 
-    image_size: PositiveInt = setting(
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = setting(
         256,
-        "Side in pixels of the square that an image, or each of its tiles, is resized to.",
-        legal="a multiple of 32, or of the patch size of a plain vision transformer; at least 64",
+        "Pixels that an image, or each of its tiles, is resized to: the side of a square, or height and width.",
+        legal="a multiple of 32 (of the patch size for a plain vision transformer), at least 64, or a list of two",
     )
     white_level: Annotated[int, Ge(1), Le(65535)] | None = setting(
         None, "White of 16-bit images: 4095 for a camera of 12 bits; none for the full range."
@@ -65,9 +65,15 @@ class InputSettings(SettingsGroup):
         return Tiles(rows=self.tiles[0], columns=self.tiles[1], overlap=self.tile_overlap)
 
     @property
+    def network_shape(self) -> tuple[int, int]:
+        """Height and width in pixels of the network's input: of an image, or of each of its tiles."""
+        size = self.image_size
+        return size if isinstance(size, tuple) else (size, size)
+
+    @property
     def shape(self) -> tuple[int, int]:
-        """Height and width in pixels that an image is resized to: `image_size`, or what the tiles cover together."""
-        return self.tiling.shape(self.image_size)
+        """Height and width in pixels that an image is resized to: the network's input, or all its tiles together."""
+        return self.tiling.shape(self.network_shape)
 
 
 @dataclass(frozen=True, kw_only=True)

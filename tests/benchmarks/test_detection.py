@@ -132,7 +132,7 @@ def test_energyad_has_the_same_sign(category: Category) -> None:
 
 def check_planted_outlier(method: Method, category: Category) -> None:
     fitted = method.fit(category.train_good[:6], seed=0, threads=1)
-    (good,) = read_batches(category.train_good[6:8], SIZE)
+    (good,) = read_batches(category.train_good[6:8], fitted.shape)
     planted = good[:1].copy()
     planted[:, 40:60, 30:50] = (255, 0, 255)
     raw = fitted.score(np.concatenate([good, planted]))
@@ -145,7 +145,7 @@ def check_planted_outlier(method: Method, category: Category) -> None:
 
 @pytest.mark.slow
 def test_a_seed_gives_the_same_peer_whatever_was_drawn_before(category: Category) -> None:
-    (pixels,) = read_batches(category.train_good[4:5], SIZE)
+    (pixels,) = read_batches(category.train_good[4:5], (SIZE, SIZE))
     heatmaps = []
     for seed in (5, 5, 6):
         fitted = open_method("patchcore-0.1", image_size=SIZE).fit(
@@ -191,7 +191,7 @@ class CountingMethod:
 
     def fit(self, good: list[Path], *, seed: int, threads: int) -> Fitted:
         self.fitted_on.append(len(good))
-        return Fitted(lambda p: RawScores(p.mean((1, 2, 3)), p.mean(3).astype(np.float32)), 1)
+        return Fitted(lambda p: RawScores(p.mean((1, 2, 3)), p.mean(3).astype(np.float32)), (SIZE, SIZE), 1)
 
 
 def counting_cell(*categories: Category, method: Method | None = None) -> Cell:
@@ -219,7 +219,7 @@ def test_few_shots_are_drawn_by_the_seed(category: Category) -> None:
 
 
 def test_figures_of_a_perfect_and_of_an_inverted_detector(category: Category) -> None:
-    masks = np.stack(read_masks(category, SIZE))
+    masks = np.stack(read_masks(category, (SIZE, SIZE)))
     assert [bool(mask.any()) for mask in masks] == [item.is_defective for item in category.test]
     heatmaps = (masks + np.random.default_rng(0).uniform(0, 0.5, masks.shape)).astype(np.float32)
     best = measure_quality(category, heatmaps.max((1, 2)), heatmaps)

@@ -24,7 +24,7 @@ SIZE = 96
 def test_peers_get_the_weights_that_energyad_has(tmp_path: Path) -> None:
     weights = write_timm_folder(tmp_path, SIZE)
     written = safetensors.torch.load_file(tmp_path / "model.safetensors")
-    own = load_extractor("tf_efficientnet_lite0", image_size=SIZE).backbone.state_dict()
+    own = load_extractor("tf_efficientnet_lite0", image_size=(SIZE, SIZE)).backbone.state_dict()
     assert weights.mean == (0.5, 0.5, 0.5)
     for key, value in own.items():
         torch.testing.assert_close(written[key], value, rtol=0, atol=0)

@@ -79,7 +79,7 @@ def parts(demo_category: Category) -> list[np.ndarray]:
 
 def test_the_model_says_what_it_was_fitted_for(detector: AnomalyDetector) -> None:
     manifest = detector.manifest
-    assert (manifest.input.image_size, manifest.input.shape) == (64, (64, 160))
+    assert (manifest.input.image_size, manifest.input.shape) == ((64, 64), (64, 160))
     assert (manifest.input.tiles.columns, manifest.input.tiles.rows) == (3, 1)
     assert manifest.roi is not None and manifest.roi.coverage == pytest.approx(0.75 * 0.8, abs=0.02)
     assert manifest.roi.inside is not None and manifest.roi.inside[0] == "roi.json"
@@ -113,7 +113,7 @@ def test_the_exported_graph_and_the_module_agree(detector: AnomalyDetector, part
 def test_before_it_is_exported_the_head_scores_as_the_graph(detector: AnomalyDetector) -> None:
     scorer = assemble_scorer(detector.manifest, detector.contents)
     session = OnnxFeatures(extractor_graph(scorer.extractor).SerializeToString(), threads=1)
-    runtime = HeadRuntime(session, scorer.head, side=64)
+    runtime = HeadRuntime(session, scorer.head)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 160, 3), dtype=np.uint8)
     expected, found = detector.runtime.run(pixels), runtime.run(pixels)
     np.testing.assert_allclose(found.score, expected.score, rtol=1e-4)

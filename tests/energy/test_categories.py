@@ -95,7 +95,7 @@ def test_each_image_is_judged_by_its_expert_alone_in_any_batch(energies: int, ti
         experts.predict(features[:tiles], tiles * SIDE**2)[0], expected[:tiles], rtol=1e-4, atol=1e-5
     )
 
-    grid = Grid(image_size=32, size=SIDE, margin=0)
+    grid = Grid.square(image_size=32, size=SIDE, margin=0)
     head = EnergyHead(experts, grid=grid, smoothing=1.0, tiles=Tiles(rows=tiles)).eval()
     graph = export.export_head(head, num_channels=CHANNELS).SerializeToString()
     given = features.permute(0, 3, 1, 2).contiguous()
@@ -232,7 +232,7 @@ def test_before_it_is_exported_a_model_for_several_scores_as_its_graph_from_any_
 ) -> None:
     scorer = assemble_scorer(united.manifest, united.contents)
     session = OnnxFeatures(extractor_graph(scorer.extractor).SerializeToString(), threads=4)
-    runtime = HeadRuntime(session, scorer.head, side=scorer.extractor.grid.image_size)
+    runtime = HeadRuntime(session, scorer.head)
     pixels = [resize(as_rgb(image), united.manifest.input.shape)[None] for image in two_categories[0]]
     expected = [united.runtime.run(each) for each in pixels]
     for own, found in zip(expected, ordered_map(runtime.run, pixels, workers=4), strict=True):

@@ -126,8 +126,8 @@ def test_tiles_share_the_reranked_patches_of_their_image() -> None:
 
 def test_patches_in_the_region_of_interest_are_listed_tile_by_tile() -> None:
     whitening = Whitening(1, 1)
-    tiles, grid = Tiles(rows=2, columns=2, overlap=0.25), Grid(image_size=64, size=8, margin=1)
-    mask = torch.zeros(tiles.shape(64), dtype=torch.bool)
+    tiles, grid = Tiles(rows=2, columns=2, overlap=0.25), Grid.square(image_size=64, size=8, margin=1)
+    mask = torch.zeros(tiles.shape((64, 64)), dtype=torch.bool)
     mask[:16, -16:] = True
     head = EnergyHead(PatchEnergy(whitening, _First()), grid=grid, smoothing=0.0, tiles=tiles, mask=mask)
     assert head.in_roi is not None

@@ -43,7 +43,7 @@ def save(model: nn.Module, path: Path, **others: object) -> Path:
 
 
 def load(name: str, path: Path, image_size: int) -> FeatureExtractor:
-    return load_extractor(name, image_size=image_size, weights_file=path, border=0)
+    return load_extractor(name, image_size=(image_size, image_size), weights_file=path, border=0)
 
 
 def reference(model: nn.Module, x: Tensor, indices: tuple[int, ...]) -> list[Tensor]:
@@ -118,7 +118,7 @@ def test_a_model_trained_for_other_classes_or_none_is_read(
     name: str, num_classes: int, tmp_path: Path
 ) -> None:
     path = save(plain_model(name, num_classes=num_classes), tmp_path / "model.safetensors")
-    assert load(name, path, 64 if name != "vit_tiny_patch16_224" else 80).grid.inner > 0
+    assert load(name, path, 64 if name != "vit_tiny_patch16_224" else 80).grid.num_patches > 0
 
 
 def test_a_file_that_lacks_a_tensor_or_is_of_another_network_is_refused(tmp_path: Path) -> None:

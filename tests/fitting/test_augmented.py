@@ -42,7 +42,7 @@ def images(count: int) -> list[np.ndarray]:
 
 def a_context(session: Any = None, *, scale: Scale = ONE, **values: Any) -> FitContext:
     settings = FitSettings().with_values({"input.image_size": 64, **values})
-    grid = Grid(image_size=64, size=1, margin=0)
+    grid = Grid.square(image_size=64, size=1, margin=0)
     return FitContext(settings=settings, session=session or MeanGrey(), grid=grid, scales=(scale,))
 
 
@@ -110,11 +110,17 @@ def test_parts_come_in_any_rotation_where_rotated_ones_are_as_near_to_others(cou
 
 
 def test_corners_of_a_rotated_image_are_left_out() -> None:
-    shown = inscribed(28, 28).reshape(28, 28)
+    shown = inscribed(1, 28, 28)[0]
     assert shown[14, 0] and shown[0, 14] and not shown[[0, 0, -1, -1], [0, -1, 0, -1]].any()
     assert (shown == shown.T).all() and (shown == shown[::-1]).all()
     assert 0.7 < shown.mean() < 0.8
-    assert inscribed(56, 28).all()  # two tiles
+    assert inscribed(2, 28, 28).all()
+
+
+def test_of_a_rotated_strip_its_middle_is_shown_in_every_rotation() -> None:
+    wide, tall = inscribed(1, 12, 40)[0], inscribed(1, 40, 12)[0]
+    assert (wide == tall.T).all() and wide[:, 20].all()
+    assert not wide[:, :13].any() and not wide[:, -13:].any()
 
 
 def test_rotation_is_found_out_from_the_images_themselves() -> None:

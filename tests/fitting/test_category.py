@@ -17,7 +17,7 @@ from energyad.fitting.patches import gather_patches
 from energyad.runtimes.plan import Plan
 from energyad.settings import FitSettings
 
-GRID = Grid(image_size=64, size=8, margin=2)
+GRID = Grid.square(image_size=64, size=8, margin=2)
 SETTINGS = FitSettings().with_values(
     {
         "input.image_size": 64,
@@ -89,7 +89,7 @@ def test_what_lies_outside_the_region_of_interest_is_not_learned(
 
 def test_tiles_that_were_drawn_are_learned_as_a_whole() -> None:
     """Where they lay is not known."""
-    features = np.arange(3 * 8, dtype=np.float16).reshape(3, 8, 1, 1)
+    features = np.arange(3 * 8, dtype=np.float16).reshape(3, 8, 1, 1, 1)
     of_all = torch.tensor([True, False] * 8)
     assert gather_patches(features, [1], scale=WHOLE, generator=torch.Generator(), in_roi=of_all).numel() == 8
     of_these = torch.tensor([True, False] * 4)

@@ -19,7 +19,7 @@ from energyad.fitting.training import TrainedEnergy
 from energyad.settings import FitSettings
 
 CHANNELS = 6
-GRID = Grid(image_size=32, size=4, margin=0)
+GRID = Grid.square(image_size=32, size=4, margin=0)
 SETTINGS = FitSettings().with_values(
     {
         "energy.latent_dim": CHANNELS,
@@ -37,7 +37,7 @@ NO_DEFECTS = torch.empty(0, 1, dtype=torch.float16)
 
 def patches(images: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(images, GRID.inner**2, CHANNELS, generator=generator).half()
+    return torch.randn(images, GRID.num_patches, CHANNELS, generator=generator).half()
 
 
 def fit(
@@ -70,7 +70,7 @@ def test_added_parts_are_known_to_the_reranker_and_no_energy_grows() -> None:
     larger = extend_memory_bank(expert, added, num_fitted=5, seed=settings.seed)
     assert float(closer(larger, torch.cat([fitted, added])).max()) < 1e-2
     assert float(closer(expert, added).min()) > 1e-2  # the first one is left as it was
-    one, two = (each(others.float(), patches_per_image=GRID.inner**2) for each in (expert, larger))
+    one, two = (each(others.float(), patches_per_image=GRID.num_patches) for each in (expert, larger))
     assert bool((two <= one).all()) and float((one - two).max()) > 1e-3
     assert larger.latent_energy is expert.latent_energy
 
@@ -111,7 +111,7 @@ def test_reranked_patches_keep_their_energy_at_the_median(
     unseen = expert.whitening(patches(2, 2).float())
     first, strange = expert.latent_energy(unseen), unseen.shape[1] // 4
     seen, places = (
-        expert(patches(2, 2).float(), patches_per_image=GRID.inner**2),
+        expert(patches(2, 2).float(), patches_per_image=GRID.num_patches),
         first.topk(strange).indices,
     )
     ratios = (seen / first).gather(1, places)
@@ -157,7 +157,7 @@ def test_patches_like_synthetic_defects_have_more_energy_and_training_is_as_it_w
         each[..., 0] = 2 + each[..., 0] / 4
     with_it, without = fit(settings, planted)[0], fit(settings)[0]
     raised = [
-        float((with_it(images.float(), GRID.inner**2) / without(images.float(), GRID.inner**2)).mean())
+        float((with_it(images.float(), GRID.num_patches) / without(images.float(), GRID.num_patches)).mean())
         for images in (like_good, like_planted)
     ]
     assert raised[1] > 1.1 * raised[0] and 0.8 < raised[0] < 1.2

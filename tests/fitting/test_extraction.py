@@ -52,7 +52,7 @@ def good_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def features_of(files: list[Path], session: Blocks, *, skip_bad: bool = False) -> GoodFeatures:
     running: Any = session
-    grid = Grid(image_size=32, size=4, margin=0)
+    grid = Grid.square(image_size=32, size=4, margin=0)
     return extract(
         files,
         FitContext(settings=SETTINGS, session=running, grid=grid, scales=(Scale(0, 3),), skip_bad=skip_bad),

@@ -12,7 +12,7 @@ WHOLE = Scale(0, 1)
 
 
 def test_patches_beyond_the_limit_are_thinned_alike_in_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    features = np.arange(5 * 4 * 4, dtype=np.float16).reshape(5, 4, 4, 1)
+    features = np.arange(5 * 4 * 4, dtype=np.float16).reshape(5, 1, 4, 4, 1)
     generator = torch.Generator().manual_seed(0)
     everything = gather_patches(features, [1, 3], scale=WHOLE, generator=generator)
     assert everything.flatten().tolist() == [*range(16, 32), *range(48, 64)]

@@ -65,7 +65,7 @@ def test_energies_outside_have_no_say_in_the_score() -> None:
     whitening.projection.fill_(1.0)
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[:, :32] = True
-    grid = Grid(image_size=64, size=8, margin=1)
+    grid = Grid.square(image_size=64, size=8, margin=1)
     head = EnergyHead(PatchEnergy(whitening, Given()), grid=grid, smoothing=0.0, mask=mask)
     energies = torch.full((1, 1, 6, 6), 0.2)
     quiet = head(energies)

@@ -64,30 +64,30 @@ def an_expert(channels: int, seed: int = 0) -> PatchEnergy:
 
 def a_product(seed: int = 0) -> MultiScaleEnergy:
     experts, shares = [an_expert(2, seed), an_expert(7, seed)], ((0.75, 0.25), (1.0, 0.0))[seed]
-    return MultiScaleEnergy(experts, [FINE, COARSE], side=SIDE, weights=shares)
+    return MultiScaleEnergy(experts, [FINE, COARSE], shape=(SIDE, SIDE), weights=shares)
 
 
 def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_coarse_patch_has_its_features_from_the_patches_that_it_covers_tile_by_tile() -> None:
-    coarse = drawn(3, 7, SIDE, SIDE // 2)  # two tiles below one another
+def test_a_coarse_patch_has_its_features_from_the_patches_that_it_covers() -> None:
+    coarse = drawn(3, 7, 2, 5)
     dealt = F.pixel_shuffle(F.pad(coarse, (0, 0, 0, 0, 0, 1)), 2).permute(0, 2, 3, 1)
-    grids = torch.cat([drawn(3, 2 * SIDE, SIDE, 2), dealt], dim=-1)
+    grids = torch.cat([drawn(3, 4, 10, 2), dealt], dim=-1)
     assert grids.shape[-1] == COARSE.stop == CHANNELS
     assert torch.equal(COARSE.of(grids), coarse.permute(0, 2, 3, 1))
+    assert torch.equal(COARSE.of(grids[:, None]), coarse.permute(0, 2, 3, 1)[:, None])
     assert torch.equal(FINE.of(grids), grids[..., :2])
 
 
-def test_beyond_its_margin_a_scale_has_no_patches_tile_by_tile() -> None:
-    grids = drawn(3, 2 * (SIDE + 2), SIDE + 2, CHANNELS)
-    inner = torch.cat([grids[:, 1:5, 1:-1], grids[:, 7:11, 1:-1]], dim=1)
-    assert torch.equal(INNER.of(grids), COARSE.of(inner))
+def test_beyond_its_margin_a_scale_has_no_patches() -> None:
+    grids = drawn(3, 2, SIDE + 4, SIDE + 2, CHANNELS)
+    assert torch.equal(INNER.of(grids), COARSE.of(grids[:, :, 1:-1, 1:-1]))
     marked = torch.zeros(SIDE + 2, SIDE + 2, dtype=torch.bool)
     marked[0] = marked[:, -1] = marked[2, 1] = True
     assert INNER.any_of(marked).tolist() == [[True, False], [False, False]]
-    assert INNER.side(SIDE + 2) == COARSE.side(SIDE) == 2
+    assert INNER.shape((SIDE + 4, SIDE + 2)) == COARSE.shape((SIDE + 2, SIDE)) == (3, 2)
 
 
 def test_a_coarse_patch_counts_where_any_of_its_own_does() -> None:
@@ -106,6 +106,16 @@ def test_log_energies_of_scales_are_interpolated_and_averaged_by_their_shares() 
     torch.testing.assert_close(product(features, SIDE**2), fine**0.75 * upsampled**0.25)
 
 
+def test_scales_of_a_wide_grid_are_interpolated_along_both_axes() -> None:
+    experts, shape = [an_expert(2), an_expert(7)], (4, 10)
+    product = MultiScaleEnergy(experts, [FINE, COARSE], shape=shape, weights=(0.75, 0.25))
+    features = drawn(2, *shape, CHANNELS)
+    fine = product.scale_energies[0](features[..., :2], 40)
+    coarse = product.scale_energies[1](COARSE.of(features), 10).log()
+    upsampled = F.interpolate(coarse[:, None], scale_factor=2, mode="bilinear")[:, 0].exp()
+    torch.testing.assert_close(product(features, 40), fine**0.75 * upsampled**0.25)
+
+
 @pytest.mark.parametrize("tiles", [1, 2])
 def test_beyond_its_margin_a_scale_has_its_outermost_patch_s_energy(tiles: int) -> None:
     side = SIDE + 2
@@ -117,7 +127,7 @@ def test_beyond_its_margin_a_scale_has_its_outermost_patch_s_energy(tiles: int) 
         return energies
 
     experts[1].reranker = look  # type: ignore[assignment]
-    product = MultiScaleEnergy(experts, [FINE, INNER], side=side, weights=(0.75, 0.25))
+    product = MultiScaleEnergy(experts, [FINE, INNER], shape=(side, side), weights=(0.75, 0.25))
     features = drawn(2 * tiles, side, side, CHANNELS)
     fine = product.scale_energies[0](features[..., :2], tiles * side**2)
     coarse = product.scale_energies[1](INNER.of(features), tiles * 4).log()
@@ -139,8 +149,8 @@ def test_of_next_to_no_energy_rounding_is_not_told() -> None:
 
 
 def test_of_the_image_at_half_its_size_stages_are_dealt_out_as_they_are() -> None:
-    plain = load_extractor(NAME, image_size=64)
-    both = load_extractor(NAME, image_size=64, coarse_strides=(8, 32))
+    plain = load_extractor(NAME, image_size=(64, 64))
+    both = load_extractor(NAME, image_size=(64, 64), coarse_strides=(8, 32))
     assert plain.scales == (Scale(0, 176),)
     assert both.scales == (Scale(0, 176), Scale(176, 40 + 192, factor=2))
     pixels = torch.randint(0, 256, (2, 64, 64, 3), generator=torch.Generator().manual_seed(0)).byte()
@@ -152,7 +162,7 @@ def test_of_the_image_at_half_its_size_stages_are_dealt_out_as_they_are() -> Non
     wide = F.interpolate(stages[-1], size=(4, 4), mode="bilinear")
     expected = torch.cat([stages[1], wide], dim=1)[:, :, 1:-1, 1:-1].permute(0, 2, 3, 1)
     torch.testing.assert_close(both.scales[1].of(found.permute(0, 2, 3, 1)), expected, rtol=1e-4, atol=1e-4)
-    narrow = load_extractor(NAME, image_size=64, coarse_strides=(8, 32), border=8)
+    narrow = load_extractor(NAME, image_size=(64, 64), coarse_strides=(8, 32), border=8)
     assert narrow.scales[1] == Scale(176, 40 + 192, factor=2, margin=1)
     with torch.no_grad():
         torch.testing.assert_close(narrow(pixels)[:, :, 1:-1, 1:-1], found)
@@ -189,7 +199,7 @@ def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototy
     small = SETTINGS.with_values(
         {"dxmi.iterations": 8, "dxmi.pretrain_iterations": 10, "synthetic_defects.per_image": 0}
     )
-    grid = Grid(image_size=32, size=4, margin=0)
+    grid = Grid.square(image_size=32, size=4, margin=0)
     session: Any = None  # patches are given
     context = FitContext(settings=small, session=session, grid=grid, scales=(FINE, COARSE))
     fit_multiscale_energy(

@@ -26,7 +26,7 @@ from energyad.fitting.synthetic import (
 from energyad.runtimes.plan import Plan
 from energyad.settings import FitSettings
 
-GRID = Grid(image_size=64, size=8, margin=2)
+GRID = Grid.square(image_size=64, size=8, margin=2)
 
 
 class Brightness:

@@ -22,7 +22,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint
 @pytest.fixture(scope="module")
 def graph() -> onnx.ModelProto:
     """A backbone's real trace."""
-    return export.export_extractor(load_extractor("tf_efficientnet_lite0", image_size=64, strides=(4,)))
+    return export.export_extractor(load_extractor("tf_efficientnet_lite0", image_size=(64, 64), strides=(4,)))
 
 
 @pytest.fixture
@@ -42,20 +42,20 @@ def test_a_backbone_is_traced_once(
     traced: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    extractor = load_extractor("tf_efficientnet_lite0", image_size=64, strides=(4,))
+    extractor = load_extractor("tf_efficientnet_lite0", image_size=(64, 64), strides=(4,))
     first, second = (
         OnnxFeatures(extractor_graph(extractor).SerializeToString()).run(PIXELS) for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)
     assert len(traced) == 1
 
-    extractor.grid = Grid(64, 16, 5)
+    extractor.grid = Grid.square(64, 16, 5)
     extractor_graph(extractor)
-    other = load_extractor("tf_efficientnet_lite0", image_size=64, strides=(8,))
+    other = load_extractor("tf_efficientnet_lite0", image_size=(64, 64), strides=(8,))
     extractor_graph(other)
     for coarse_strides in ((8,), (4, 8)):
         both = load_extractor(
-            "tf_efficientnet_lite0", image_size=64, strides=(4, 8), coarse_strides=coarse_strides
+            "tf_efficientnet_lite0", image_size=(64, 64), strides=(4, 8), coarse_strides=coarse_strides
         )
         extractor_graph(both)
     assert len(traced) == 5, "another grid or another stage is another graph, of the image or of its half"
@@ -65,7 +65,7 @@ def test_a_broken_or_unwritable_cache_costs_time_only(
     traced: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
-    extractor = load_extractor("tf_efficientnet_lite0", image_size=64, strides=(4,))
+    extractor = load_extractor("tf_efficientnet_lite0", image_size=(64, 64), strides=(4,))
     extractor_graph(extractor)
     (kept,) = tmp_path.iterdir()
     kept.write_bytes(b"half a graph")
@@ -82,15 +82,17 @@ def test_the_key_changes_with_whatever_shapes_the_graph(
     for room in cache.ROOMS:
         shutil.copytree(room, tmp_path / room.name)
     monkeypatch.setattr(cache, "ROOMS", tuple(tmp_path / room.name for room in cache.ROOMS))
-    extractor = load_extractor("tf_efficientnet_lite0", image_size=64, strides=(4,))
+    extractor = load_extractor("tf_efficientnet_lite0", image_size=(64, 64), strides=(4,))
     keys = [cache.cache_key(extractor)]
-    assert cache.cache_key(load_extractor("tf_efficientnet_lite0", image_size=64, strides=(4,))) == keys[0]
+    assert (
+        cache.cache_key(load_extractor("tf_efficientnet_lite0", image_size=(64, 64), strides=(4,))) == keys[0]
+    )
 
     extractor.weights = replace(extractor.weights, sha256="0" * 64)
     keys.append(cache.cache_key(extractor))
     extractor.weights = replace(extractor.weights, mean=(0.4, 0.5, 0.5))
     keys.append(cache.cache_key(extractor))
-    extractor.grid = Grid(64, 16, 5)
+    extractor.grid = Grid.square(64, 16, 5)
     keys.append(cache.cache_key(extractor))
     for source in sorted(tmp_path.rglob("*.py")):
         source.write_text(source.read_text() + "\n")

@@ -86,7 +86,7 @@ def heads(name: str) -> tuple[EnergyHead, onnx.ModelProto]:
     for parameter in energy.parameters():
         nn.init.normal_(parameter, generator=generator)
     whitening = fit_whitening(torch.rand(400, CHANNELS, generator=generator), latent_dim=LATENTS)
-    head = EnergyHead(PatchEnergy(whitening, energy), grid=Grid(64, 8, 1), smoothing=2.0)
+    head = EnergyHead(PatchEnergy(whitening, energy), grid=Grid.square(64, 8, 1), smoothing=2.0)
     head = head.eval().requires_grad_(False)
     return head, export.export_head(head, num_channels=CHANNELS)
 

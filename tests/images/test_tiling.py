@@ -14,12 +14,12 @@ from energyad.energy.whitening import Whitening
 from energyad.errors import SettingsError
 from energyad.features.grids import Grid
 from energyad.fitting.extraction import sample_tiles
-from energyad.images.tiling import Tiles, blending_weights, length, parse_tiles, starts
+from energyad.images.tiling import Tiles, blending_weights, cut_pixels, length, parse_tiles, starts
 from energyad.scoring.heatmaps import blended, upsampling_matrix
 from energyad.scoring.scorer import EnergyHead, cut
 from energyad.settings import FitSettings
 
-GRID = Grid(image_size=64, size=16, margin=4)
+GRID = Grid.square(image_size=64, size=16, margin=4)
 
 
 class FirstLatent(LatentEnergy):
@@ -54,16 +54,16 @@ def test_weights_of_overlapping_tiles_add_up_to_one(
 
 def test_a_single_tile_is_the_image_itself() -> None:
     pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-    assert cut(pixels, Tiles(), 64) is pixels
-    plain = upsampling_matrix(GRID, smoothing=2.0)
+    assert cut(pixels, Tiles(), (64, 64)) is pixels
+    plain = upsampling_matrix(GRID.rows, smoothing=2.0)
     assert torch.equal(blended(plain, 1, 0.25), plain)
 
 
 @pytest.mark.parametrize("tiles", [Tiles(rows=2, columns=3), Tiles(rows=1, columns=4, overlap=0.5)])
 def test_every_pixel_is_in_a_tile_at_its_own_place(tiles: Tiles) -> None:
-    height, width = tiles.shape(64)
+    height, width = tiles.shape((64, 64))
     places = torch.arange(height * width).reshape(1, height, width, 1).expand(2, -1, -1, 3)
-    found = cut(places, tiles, 64).reshape(2, tiles.rows, tiles.columns, 64, 64, 3)
+    found = cut(places, tiles, (64, 64)).reshape(2, tiles.rows, tiles.columns, 64, 64, 3)
     step = 64 - round(tiles.overlap * 64)
     for row in range(tiles.rows):
         for column in range(tiles.columns):
@@ -71,15 +71,24 @@ def test_every_pixel_is_in_a_tile_at_its_own_place(tiles: Tiles) -> None:
             assert torch.equal(found[:, row, column], window)
 
 
+def test_tiles_may_be_wider_than_high() -> None:
+    tiles = Tiles(rows=2, columns=2, overlap=0.25)
+    assert tiles.shape((64, 128)) == (112, 224)
+    pixels = torch.arange(112 * 224 * 3).reshape(1, 112, 224, 3)
+    found = cut(pixels, tiles, (64, 128))
+    assert torch.equal(found[3], pixels[0, 48:, 96:])
+    np.testing.assert_array_equal(cut_pixels(pixels[0].numpy(), tiles, (64, 128)), found.numpy())
+
+
 def test_a_constant_energy_stays_constant_over_all_tiles() -> None:
     tiles = Tiles(rows=2, columns=3)
     heatmap = head(tiles)(torch.full((2 * 6, 1, 8, 8), 0.7)).heatmap
-    assert heatmap.shape == (2, *tiles.shape(64))
+    assert heatmap.shape == (2, *tiles.shape((64, 64)))
     torch.testing.assert_close(heatmap, torch.full_like(heatmap, 0.7))
 
 
 def test_a_ramp_across_the_tiles_has_no_seam() -> None:
-    tiles, grid = Tiles(rows=1, columns=3), Grid(image_size=256, size=32, margin=2)
+    tiles, grid = Tiles(rows=1, columns=3), Grid.square(image_size=256, size=32, margin=2)
     centres = 8 * (torch.arange(28) + 2.5)  # of a tile's inner patches, in pixels
     ramp = torch.stack([start + centres for start in starts(3, 256, 0.25)])
     heatmap = head(tiles, grid)(ramp[:, None, None, :].expand(3, 1, 28, 28)).heatmap

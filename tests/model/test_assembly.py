@@ -139,7 +139,7 @@ def test_reranking_is_of_the_stated_fraction(whole: AnomalyDetector) -> None:
 
 def test_the_backbone_is_stored_once_and_comes_back_bit_for_bit(whole: AnomalyDetector) -> None:
     original = load_extractor(
-        "tf_efficientnet_lite0", image_size=64, coarse_strides=WHOLE.features.coarse_strides
+        "tf_efficientnet_lite0", image_size=(64, 64), coarse_strides=WHOLE.features.coarse_strides
     )
     tensors = original.backbone.state_dict()
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

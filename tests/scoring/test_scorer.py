@@ -11,17 +11,17 @@ from energyad.energy.networks import AutoencoderEnergy
 from energyad.energy.patch_energy import PatchEnergy
 from energyad.energy.whitening import Whitening, fit_whitening
 from energyad.features.extractor import load_extractor
-from energyad.features.grids import Grid
+from energyad.features.grids import Grid, GridAxis
 from energyad.scoring.heatmaps import upsampling_matrix
 from energyad.scoring.scorer import EnergyHead, Scorer
 
-GRID = Grid(image_size=64, size=8, margin=1)
+GRID = Grid.square(image_size=64, size=8, margin=1)
 
 
 @pytest.fixture(scope="module")
 def scorer() -> Scorer:
     generator = torch.Generator().manual_seed(0)
-    extractor = load_extractor("tf_efficientnet_lite0", image_size=64)
+    extractor = load_extractor("tf_efficientnet_lite0", image_size=(64, 64))
     whitening = fit_whitening(torch.randn(500, 176, generator=generator), latent_dim=16)
     energy = AutoencoderEnergy(16, width=8, bottleneck=4, generator=generator)
     return Scorer(
@@ -31,36 +31,56 @@ def scorer() -> Scorer:
 
 @pytest.mark.parametrize("smoothing", [0.0, 4.0])
 def test_a_constant_energy_map_stays_constant(smoothing: float) -> None:
-    matrix = upsampling_matrix(GRID, smoothing=smoothing)
+    matrix = upsampling_matrix(GRID.rows, smoothing=smoothing)
     torch.testing.assert_close(matrix.sum(1), torch.ones(64))
 
 
 def test_upsampling_without_smoothing_is_linear_interpolation() -> None:
-    grid = Grid(image_size=64, size=8, margin=0)
+    grid = Grid.square(image_size=64, size=8, margin=0)
     energies = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    matrix = upsampling_matrix(grid, smoothing=0.0)
+    matrix = upsampling_matrix(grid.rows, smoothing=0.0)
     expected = F.interpolate(energies, size=(64, 64), mode="bilinear", align_corners=False)
     torch.testing.assert_close(matrix @ energies @ matrix.T, expected)
 
 
 def test_smoothing_is_the_gaussian_of_the_stated_deviation() -> None:
-    grid = Grid(image_size=128, size=128, margin=0)
-    row = upsampling_matrix(grid, smoothing=5.0)[64]
+    grid = Grid.square(image_size=128, size=128, margin=0)
+    row = upsampling_matrix(grid.rows, smoothing=5.0)[64]
     distance = torch.arange(128) - 64
     assert float((row * distance.square()).sum().sqrt()) == pytest.approx(5.0, rel=1e-3)
 
 
 def test_the_border_continues_the_outermost_inner_patch() -> None:
-    matrix = upsampling_matrix(GRID, smoothing=0.0)
+    matrix = upsampling_matrix(GRID.rows, smoothing=0.0)
     assert bool((matrix[:8, 0] == 1).all()) and bool((matrix[-8:, -1] == 1).all())
 
 
 def test_one_hot_patch_peaks_at_its_own_pixels() -> None:
     energies = torch.zeros(6, 6)
     energies[4, 1] = 1.0  # inner (4, 1) is patch (5, 2): rows 40 to 47, columns 16 to 23
-    matrix = upsampling_matrix(GRID, smoothing=2.0)
+    matrix = upsampling_matrix(GRID.rows, smoothing=2.0)
     row, column = divmod(int((matrix @ energies @ matrix.T).argmax()), 64)
     assert 40 <= row < 48 and 16 <= column < 24
+
+
+@pytest.mark.parametrize("rows", [4, 12])
+def test_a_hot_patch_of_a_wide_or_tall_input_counts_as_in_a_square_and_at_its_own_pixels(rows: int) -> None:
+    grid = Grid(GridAxis(8 * (rows + 2), rows + 2, 1), GridAxis(64, 8, 1))
+    whitening = Whitening(1, 1)
+    whitening.projection.fill_(1.0)
+    heads = [EnergyHead(PatchEnergy(whitening, First()), grid=each, smoothing=4.0) for each in (grid, GRID)]
+    shaped, square = torch.zeros(1, 1, rows, 6), torch.zeros(1, 1, 6, 6)
+    shaped[..., 2, 3] = square[..., 2, 3] = 1.0
+    found, expected = (head(energies) for head, energies in zip(heads, (shaped, square), strict=True))
+    assert found.heatmap.shape == (1, 8 * (rows + 2), 64)
+    torch.testing.assert_close(found.score, expected.score)
+    row, column = divmod(int(found.heatmap[0].argmax()), 64)
+    assert 24 <= row < 32 and 32 <= column < 40
+
+
+class First(LatentEnergy):
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return z[..., 0]
 
 
 def test_the_score_is_the_heatmaps_peak(scorer: Scorer) -> None:
@@ -144,6 +164,6 @@ def test_contrast_moves_neither_scores_nor_what_is_stranger_in_an_image(contrast
 def test_no_weight_of_the_upsampling_is_subnormal() -> None:
     """Processors take a hundred times as long for such a product."""
     for smoothing in (0.0, 1.0, 4.0, 9.0):
-        matrix = upsampling_matrix(Grid(256, 32, 2), smoothing=smoothing)
+        matrix = upsampling_matrix(GridAxis(256, 32, 2), smoothing=smoothing)
         assert float(matrix[matrix != 0].min()) > 1e-12
         torch.testing.assert_close(matrix.sum(dim=1), torch.ones(256))

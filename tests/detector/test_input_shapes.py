@@ -1,0 +1,96 @@
+"""Laws of models whose input is wider than high or higher than wide: every path through them agrees."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from energyad import AnomalyDetector
+from energyad.data.datasets import Category, TestItem
+from energyad.detector import export
+from energyad.evaluation.evaluate import evaluate
+from energyad.images.reading import read_image, resize, write_png
+from energyad.settings import FitSettings
+
+pytestmark = pytest.mark.slow  # fits several models
+
+SHAPES = {"tall": (192, 96)}
+TILED = {"input.image_size": (64, 96), "input.tiles": (1, 2)}
+TILED_SHAPE = (64, 168)
+
+
+@pytest.fixture(scope="module")
+def quick(quick_settings: FitSettings) -> FitSettings:
+    return quick_settings.with_values(
+        {"dxmi.iterations": 0, "energy.pretrain_steps": 100, "energy.latent_dim": 24}
+    )
+
+
+@pytest.fixture(scope="module", params=[*SHAPES, "tiled"])
+def detector(request: pytest.FixtureRequest, quick: FitSettings, demo_category: Category) -> AnomalyDetector:
+    shape = SHAPES.get(request.param, TILED_SHAPE)
+    values = TILED if request.param == "tiled" else {"input.image_size": shape}
+    roi = np.ones(shape, dtype=bool)
+    roi[-8:] = False
+    return AnomalyDetector.fit(
+        [resize(read_image(path), shape) for path in demo_category.train_good[:8]],
+        name=request.param,
+        settings=quick.with_values(values),
+        roi=roi,
+        threads=1,
+    )
+
+
+def test_heatmaps_have_the_image_s_own_shape_and_stay_in_the_region(
+    detector: AnomalyDetector, demo_category: Category, tmp_path: Path
+) -> None:
+    height, width = detector.input_shape
+    image = resize(read_image(demo_category.test[0].path), (2 * height, 2 * width))
+    prediction = detector.score(image)
+    assert prediction.heatmap.shape == (2 * height, 2 * width)
+    assert prediction.heatmap[: 2 * height - 20].min() > 0 and not prediction.heatmap[-14:].any()
+    card = detector.contents["README.md"].decode()
+    assert f"{width} × {height} px" in card
+    detector.save(tmp_path / "model")
+    assert AnomalyDetector.load(tmp_path / "model", threads=1).score(image).score == prediction.score
+
+
+@pytest.mark.parametrize("kind", sorted(export.SUFFIXES))
+def test_exports_score_as_pytorch_does(
+    kind: str, detector: AnomalyDetector, demo_category: Category, tmp_path: Path
+) -> None:
+    if kind == "openvino" and importlib.util.find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
+    written = export.export_model(detector, kind, tmp_path / f"part{export.SUFFIXES[kind]}")
+    agreement = export.verify(detector, written, [item.path for item in demo_category.test[:3]])
+    assert agreement.within(export.TOLERANCE)
+
+
+def test_a_defect_is_hottest_where_it_is_and_masks_are_compared_at_the_input_s_shape(
+    detector: AnomalyDetector, demo_category: Category, tmp_path: Path
+) -> None:
+    height, width = detector.input_shape
+    good = resize(read_image(demo_category.test[0].path), (height, width))
+    row, column = height // 3, 2 * width // 3
+    mask = np.zeros((height, width), dtype=bool)
+    mask[row - 8 : row + 8, column - 8 : column + 8] = True
+    bad = np.where(mask[:, :, None], np.array([255, 0, 255], np.uint8), good)
+    paths = [write_png(tmp_path / f"{name}.png", each) for name, each in (("good", good), ("bad", bad))]
+    items = (
+        TestItem(paths[0], "good", None),
+        TestItem(paths[1], "bad", write_png(tmp_path / "mask.png", mask)),
+    )
+    evaluation = evaluate(detector, Category("part", tmp_path, (), items))
+    assert evaluation.resolution == (height, width)
+    assert evaluation.pixel_auroc is not None and evaluation.pixel_auroc > 0.9
+
+
+def test_int8_keeps_the_shape(quick: FitSettings, demo_category: Category) -> None:
+    settings = quick.with_values({"input.image_size": (64, 128), "features.precision": "int8"})
+    detector = AnomalyDetector.fit(demo_category.train_good[:8], settings=settings, threads=1)
+    raw = detector.runtime.run(np.zeros((2, 64, 128, 3), np.uint8))
+    assert raw.heatmap.shape == (2, 64, 128) and torch.from_numpy(raw.heatmap).isfinite().all()
