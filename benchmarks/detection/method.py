@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from energyad.images import reading
+from energyad.images.input_shape import find_input_shape
 from energyad.runtimes import RawScores
 from energyad.settings import FitSettings
 
@@ -51,8 +53,14 @@ def side_of(settings: FitSettings) -> int:
 
 
 def input_shape(good: Sequence[Path], image_size: int) -> tuple[int, int]:
-    """Height and width that every method is given images in."""
-    return image_size, image_size
+    """Height and width that every method is given images in: those that a fit of energyad chooses, without tiles."""
+    sizes = []
+    for path in good:
+        with Image.open(path) as image:
+            sizes.append((image.height, image.width))
+    found = find_input_shape(sizes, image_size, tile_overlap=FitSettings().input.tile_overlap)
+    (height, width), (rows, columns) = found.image_size, found.tiles
+    return height * rows, width * columns
 
 
 def read_batches(paths: Sequence[Path], shape: tuple[int, int]) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:

@@ -225,6 +225,7 @@ def _print_next_steps(
     console.say(
         f"\nmodel      {folder}  ({size:.0f} MB, {detector.manifest.provenance.num_images} images, {took})"
     )
+    console.say(f"input      {detector.manifest.input.described}")
     rule = detector.calibration
     review = "" if rule.review_threshold is None else f", review from {rule.review_threshold:.4g}"
     console.say(f"threshold  {rule.threshold:.4g}{review}")

@@ -33,7 +33,7 @@ ImageSize: TypeAlias = Annotated[
     typer.Option(
         "--image-size",
         metavar="N|HxW",
-        help="Pixels a side, or height and width: multiples of 32 or of a ViT's patch; default 256.",
+        help="Side of a square of as many pixels, in the images' aspect, or height and width; default 256.",
     ),
 ]
 Precision: TypeAlias = Annotated[

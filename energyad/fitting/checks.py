@@ -32,12 +32,14 @@ class ImageFacts:
 
     Attributes:
         digest: See `pixel_digest`; None where the image cannot be read, which the fit itself will say.
+        shape: Height and width in pixels; None likewise.
         is_constant: Whether all pixels are alike.
         is_empty: Whether nearly all pixels are black.
         is_saturated: Whether most pixels are white.
     """
 
     digest: str | None
+    shape: tuple[int, int] | None = None
     is_constant: bool = False
     is_empty: bool = False
     is_saturated: bool = False
@@ -50,10 +52,12 @@ class DistinctImages:
     Attributes:
         images: The first of each.
         digests: Of those that can be read.
+        shapes: Height and width of those that can be read.
     """
 
     images: list[ImageLike]
     digests: tuple[str, ...]
+    shapes: tuple[tuple[int, int], ...]
 
 
 def distinct_images(
@@ -91,7 +95,8 @@ def distinct_images(
             stacklevel=2,
         )
     _warn_of_suspicious([facts[index] for index in kept], of=of)
-    return DistinctImages([good_images[index] for index in kept], tuple(first))
+    shapes = tuple(shape for index in kept if (shape := facts[index].shape) is not None)
+    return DistinctImages([good_images[index] for index in kept], tuple(first), shapes)
 
 
 def check_image(
@@ -110,6 +115,7 @@ def facts_of(pixels: UInt8[np.ndarray, "h w 3"]) -> ImageFacts:
     darkest, brightest = pixels.min(axis=2), pixels.max(axis=2)
     return ImageFacts(
         pixel_digest(pixels),
+        shape=(pixels.shape[0], pixels.shape[1]),
         is_constant=int(brightest.max()) == int(darkest.min()),
         is_empty=float((brightest <= DARK).mean()) > MAX_BLACK,
         is_saturated=float((darkest >= BRIGHT).mean()) > MAX_SATURATED,

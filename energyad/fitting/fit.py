@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,16 @@ import torch
 from energyad.energy.categories import stack_categories
 from energyad.energy.patch_energy import ImageEnergy
 from energyad.errors import DataError
+from energyad.features import backbones
 from energyad.fitting.backbone import Backbone, open_backbone
 from energyad.fitting.category import CategoryFit, fit_category, require_enough, single_thread
-from energyad.fitting.checks import distinct_images
+from energyad.fitting.checks import DistinctImages, distinct_images
 from energyad.fitting.classifier import fit_category_classifier
 from energyad.fitting.context import FitContext
 from energyad.fitting.packaging import FinishedFit, package
 from energyad.fitting.roi import RoiSource, load_roi
 from energyad.fitting.threshold import calibrate_on
+from energyad.images.input_shape import find_input_shape
 from energyad.images.reading import DEFAULT_MAX_PIXELS, ImageLike
 from energyad.model.manifest import Manifest
 from energyad.progress import NullProgress, PrefixedProgress, Progress
@@ -69,10 +72,12 @@ def fit_model(
     """
     started = time.perf_counter()
     settings, progress = settings or FitSettings(), progress or NullProgress()
+    groups = group_by_category(good_images, categories, name=name)
+    distinct = leave_out_copies(groups, settings, threads)
+    groups = {category: found.images for category, found in distinct.items()}
+    digests = tuple(digest for found in distinct.values() for digest in found.digests)
+    settings = shape_input(settings, [shape for found in distinct.values() for shape in found.shapes])
     roi_mask = load_roi(settings.input.shape, roi=roi, ignore=ignore)
-    groups, digests = leave_out_copies(
-        group_by_category(good_images, categories, name=name), settings, threads, max_pixels=max_pixels
-    )
     progress.stage("backbone", 1)
     open_with = functools.partial(
         open_backbone,
@@ -141,7 +146,7 @@ def leave_out_copies(
     threads: int | None,
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
-) -> tuple[dict[str, list[ImageLike]], tuple[str, ...]]:
+) -> dict[str, DistinctImages]:
     """Leave out copies of images within each category.
 
     Args:
@@ -149,9 +154,6 @@ def leave_out_copies(
         settings: Of the fit.
         threads: That read images; None for all cores.
         max_pixels: Files with more pixels are not decoded.
-
-    Returns:
-        The images by category, and the digests of all of them.
 
     Raises:
         DataError: For fewer than two different images of a category.
@@ -168,8 +170,32 @@ def leave_out_copies(
     }
     for category, found in distinct.items():
         require_enough(len(found.images), of=category)
-    digests = tuple(digest for found in distinct.values() for digest in found.digests)
-    return {category: found.images for category, found in distinct.items()}, digests
+    return distinct
+
+
+def shape_input(settings: FitSettings, image_shapes: Sequence[tuple[int, int]]) -> FitSettings:
+    """Give a network's input whose settings state a side the images' aspect, and long images tiles.
+
+    Height and width that the settings state stay as they are, as do tiles and the square of a backbone that takes no
+    other shape.
+
+    Args:
+        settings: Of the fit.
+        image_shapes: Height and width of the good images that can be read.
+    """
+    options = settings.input
+    if isinstance(options.image_size, tuple) or options.tiling.count > 1 or not image_shapes:
+        return settings
+    if backbones.takes_one_size(settings.features.backbone):
+        return settings
+    shape = find_input_shape(image_shapes, options.image_size, tile_overlap=options.tile_overlap)
+    if shape.is_mixed:
+        warnings.warn(
+            f"the good images differ in aspect, so all are resized to a square of {options.image_size} pixels; "
+            "a fit for each shape of part, or --image-size HxW, may find more",
+            stacklevel=2,
+        )
+    return settings.with_values({"input.image_size": shape.image_size, "input.tiles": shape.tiles})
 
 
 def fit_categories(groups: dict[str, list[ImageLike]], context: FitContext) -> tuple[CategoryFit, ...]:

@@ -54,7 +54,7 @@ def _input(manifest: Manifest) -> str:
     taken, (height, width) = manifest.input, manifest.input.shape
     text = f"{width} × {height} px, {taken.colour_order}; the whole image, resized to that"
     if taken.tiles.count > 1:
-        text += f" and cut into {taken.tiles.columns} × {taken.tiles.rows} tiles of {taken.described}"
+        text += f" and cut into {taken.described}"
     if (roi := manifest.roi) is not None:
         sources = {"inside": roi.inside, "not in": roi.ignored}
         where = ", ".join(f"{side} {source[0]}" for side, source in sources.items() if source is not None)

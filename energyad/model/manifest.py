@@ -64,9 +64,10 @@ class InputSpec(_Frozen):
 
     @property
     def described(self) -> str:
-        """The network's input for people, width first: "320 × 192 px"."""
+        """The network's input for people, width first: "320 × 192 px", or "4 × 1 tiles of 480 × 128 px"."""
         height, width = self.image_size
-        return f"{width} × {height} px"
+        tiles = f"{self.tiles.columns} × {self.tiles.rows} tiles of " if self.tiles.count > 1 else ""
+        return f"{tiles}{width} × {height} px"
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class InputSettings(SettingsGroup):
 
     image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = setting(
         256,
-        "Pixels that an image, or each of its tiles, is resized to: the side of a square, or height and width.",
+        "Input of an image or tile: a side, for so many pixels in the good images' aspect, or height and width.",
         legal="a multiple of 32 (of the patch size for a plain vision transformer), at least 64, or a list of two",
     )
     white_level: Annotated[int, Ge(1), Le(65535)] | None = setting(
