@@ -171,13 +171,10 @@ def _files(model: Any) -> IntermediateModel:
 def _detector(path: Path, files: IntermediateModel, *, name: str, floor: float) -> AnomalyDetector:
     """A detector whose thresholds are yet to be set."""
     runtime = OpenVinoRuntime(files)
-    height, width = runtime.input_shape
-    if height != width:
-        raise ModelError(f"{path}: its input is {height} × {width} pixels; only square ones can be imported")
     manifest = Manifest(
         name=name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        input=InputSpec(image_size=height),
+        input=InputSpec(image_size=runtime.input_shape),
         imported=ImportedModel(
             library="anomalib",
             file=path.name,
