@@ -73,7 +73,7 @@ def fit_model(
     started = time.perf_counter()
     settings, progress = settings or FitSettings(), progress or NullProgress()
     groups = group_by_category(good_images, categories, name=name)
-    distinct = leave_out_copies(groups, settings, threads)
+    distinct = leave_out_copies(groups, settings, threads, max_pixels=max_pixels)
     groups = {category: found.images for category, found in distinct.items()}
     digests = tuple(digest for found in distinct.values() for digest in found.digests)
     settings = shape_input(settings, [shape for found in distinct.values() for shape in found.shapes])
