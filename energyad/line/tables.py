@@ -136,6 +136,13 @@ class Arrival(Base):
             sqlite_where=text("claim IS NULL"),
             postgresql_where=text("claim IS NULL"),
         ),
+        Index(  # of files that have one: else SQLite takes it to find the many that have none
+            "arrival_claim",
+            "claim",
+            unique=True,
+            sqlite_where=text("claim IS NOT NULL"),
+            postgresql_where=text("claim IS NOT NULL"),
+        ),
         Index("arrival_fingerprint", "source_id", "fingerprint"),
         Index("arrival_state_of_source", "source_id", "state"),
     )
@@ -147,7 +154,7 @@ class Arrival(Base):
     mtime_ns: Mapped[Big | None]
     sha256: Mapped[str | None] = mapped_column(String(64))
     fingerprint: Mapped[Name | None]
-    claim: Mapped[str | None] = mapped_column(String(32), unique=True)
+    claim: Mapped[str | None] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(16))
     watcher_id: Mapped[str] = mapped_column(ForeignKey("watchers.id"))
     attempts: Mapped[int] = mapped_column(default=0)

@@ -186,6 +186,7 @@ def test_no_query_of_a_watcher_reads_all_arrivals_or_results(line: Line) -> None
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
             details = " ".join(row[3] for row in plan)
             assert not re.search("SCAN (arrivals|results|deliveries)", details), (statement, details)
+            assert "claim IS NULL" not in statement or "(claim=?)" not in details, (statement, details)
             by_state = "arrival_state_of_source" in details
             assert not by_state or set(parameters) & {"claimed", "scored"}, statement  # few at any time
 
