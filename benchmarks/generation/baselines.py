@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -53,24 +54,64 @@ def _scheduler(schedule: NoiseSchedule, solver: Solver) -> Any:
     return DPMSolverMultistepScheduler(**options, lambda_min_clipped=-5.1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SigmaRange:
+    """Deviations of EDM's noise, from that nearest the data to that of the start."""
+
+    low: float
+    high: float
+
+    def schedule(self, steps: int) -> NoiseSchedule:
+        """EDM's levels between them."""
+        return NoiseSchedule.karras(steps, sigma_min=self.low, sigma_max=self.high)
+
+    def levels(self, steps: int) -> Float[Tensor, " levels"]:
+        """The same as deviations, 0 at the end."""
+        alpha_bars = torch.tensor(self.schedule(steps).alpha_bars, dtype=torch.float64)
+        return (1 / alpha_bars - 1).sqrt().float()
+
+
 @torch.no_grad()
-def heun(denoiser: EDMVelocity, start: Float[Tensor, "n d"], *, evaluations: int) -> Float[Tensor, "n d"]:
+def euler(
+    denoiser: EDMVelocity, start: Float[Tensor, "n d"], *, evaluations: int, sigmas: SigmaRange
+) -> Float[Tensor, "n d"]:
+    """The first-order deterministic sampler, an evaluation a step; DDIM's steps at EDM's noise levels.
+
+    Args:
+        denoiser: Pretrained.
+        start: Draws of N(0, I).
+        evaluations: Of the network.
+        sigmas: Noise levels.
+    """
+    levels = sigmas.levels(evaluations)
+    y = start * levels[0]
+    for now, later in itertools.pairwise(levels):
+        y = y + (later - now) * _slope(denoiser, y, now)
+    return y
+
+
+@torch.no_grad()
+def heun(
+    denoiser: EDMVelocity, start: Float[Tensor, "n d"], *, evaluations: int, sigmas: SigmaRange
+) -> Float[Tensor, "n d"]:
     """EDM's second-order deterministic sampler (arXiv 2206.00364, algorithm 1 without churn).
 
     Args:
         denoiser: Pretrained.
         start: Draws of N(0, I).
         evaluations: Of the network, at most; an odd number is used whole, since the last step needs but one.
+        sigmas: Noise levels.
     """
-    steps = max(1, (evaluations + 1) // 2)
-    alpha_bars = torch.tensor(NoiseSchedule.karras(steps).alpha_bars, dtype=torch.float64)
-    sigmas = (1 / alpha_bars - 1).sqrt().float()
-    y = start * sigmas[0]
-    for now, later in itertools.pairwise(sigmas):
-        slope = (y - denoiser.denoised(y, now.view(1, 1).expand(len(y), 1))) / now
+    levels = sigmas.levels(max(1, (evaluations + 1) // 2))
+    y = start * levels[0]
+    for now, later in itertools.pairwise(levels):
+        slope = _slope(denoiser, y, now)
         predicted = y + (later - now) * slope
         if later > 0:
-            data = denoiser.denoised(predicted, later.view(1, 1).expand(len(y), 1))
-            predicted = y + (later - now) * 0.5 * (slope + (predicted - data) / later)
+            predicted = y + (later - now) * 0.5 * (slope + _slope(denoiser, predicted, later))
         y = predicted
     return y
+
+
+def _slope(denoiser: EDMVelocity, y: Float[Tensor, "n d"], sigma: Float[Tensor, ""]) -> Float[Tensor, "n d"]:
+    return (y - denoiser.denoised(y, sigma.view(1, 1).expand(len(y), 1))) / sigma

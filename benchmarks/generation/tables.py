@@ -15,6 +15,7 @@ SOLVERS = {
     "ancestral": "DDPM's own steps",
     "ddim": "DDIM",
     "dpm_solver": "DPM-Solver++",
+    "euler": "Euler",
     "heun": "Heun",
 }
 MEASURES = ("frechet", "precision", "recall", "sliced_wasserstein", "nearest")

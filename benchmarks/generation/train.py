@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.generation.baselines import heun, solve
+from benchmarks.generation.baselines import SigmaRange, euler, heun, solve
 from benchmarks.generation.digits import Ruler, measure_samples
 from energyad.dxmi import DxMISettings, DxMITrainer, GaussianSampler, MLPEnergy, NoiseSchedule
 from energyad.dxmi.networks import TimeMLP
@@ -26,6 +26,10 @@ Row = dict[str, Any]
 PRETRAIN_STEPS = 100  # T of the pretrained sampler
 NUM_SAMPLES = 1400  # as many as training digits
 WIDTHS = (256, 256, 256)
+# Noise of deviation 0.1 is below the step of 1/8 between grey levels, and 20 is 27 times the data's deviation.
+PRETRAIN_SIGMAS = SigmaRange(low=0.1, high=20.0)
+# With few steps, each that the ends of a wide range take is missing in the middle. Chosen by the fixed solvers.
+FEW_SIGMAS = SigmaRange(low=0.2, high=5.0)
 CHECKS = 5  # of the curve
 
 SETTINGS = DxMISettings(
@@ -66,20 +70,30 @@ class Run:
         return replace(SETTINGS, num_steps=self.steps, **self.changes)
 
 
+# The deviations start at DDPM's larger choice, far too large for a few long steps.
+OWN_SIGMA_RATE = {"sigma_lr": 1e-3}
+
 RUNS: dict[str, Run] = {
     "ddpm_T5": Run(pretraining="ddpm", steps=5),
     "ddpm_T5_tau_0": Run(pretraining="ddpm", steps=5, changes={"temperature": 0.0}),
     "ddpm_T4": Run(pretraining="ddpm", steps=4),
     "ddpm_T10": Run(pretraining="ddpm", steps=10),
-    "edm_T5": Run(pretraining="edm", steps=5),
-    "edm_T4": Run(pretraining="edm", steps=4),
-    "edm_T10": Run(pretraining="edm", steps=10),
+    "edm_T4": Run(pretraining="edm", steps=4, changes=OWN_SIGMA_RATE),
+    "edm_T5": Run(pretraining="edm", steps=5, changes=OWN_SIGMA_RATE),
+    "edm_T10": Run(pretraining="edm", steps=10, changes=OWN_SIGMA_RATE),
 }
 
 
 def schedule_of(pretraining: Pretraining, steps: int) -> NoiseSchedule:
     """The noise levels that a kind of pretraining goes with."""
-    return NoiseSchedule.cosine(steps) if pretraining == "ddpm" else NoiseSchedule.karras(steps)
+    if pretraining == "ddpm":
+        return NoiseSchedule.cosine(steps)
+    return sigma_range(steps).schedule(steps)
+
+
+def sigma_range(steps: int) -> SigmaRange:
+    """EDM's noise levels for so many steps."""
+    return PRETRAIN_SIGMAS if steps == PRETRAIN_STEPS else FEW_SIGMAS
 
 
 def sampler_on(
@@ -130,7 +144,9 @@ def baselines(
         yield "ddim", solve(long, start, solver="ddim", steps=steps)
         yield "dpm_solver", solve(long, start, solver="dpm_solver", steps=steps)
     elif isinstance(long.network, EDMVelocity):
-        yield "heun", heun(long.network, start, evaluations=steps)
+        sigmas = sigma_range(steps)
+        yield "euler", euler(long.network, start, evaluations=steps, sigmas=sigmas)
+        yield "heun", heun(long.network, start, evaluations=steps, sigmas=sigmas)
 
 
 def fine_tune(run: Run, network: TimeMLP, ruler: Ruler, *, seed: int) -> tuple[Row, DxMITrainer]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from benchmarks.generation.baselines import heun, solve
+from benchmarks.generation.baselines import SigmaRange, euler, heun, solve
 from benchmarks.generation.digits import covered, frechet_distance, sliced_wasserstein
 from energyad.dxmi import GaussianSampler, NoiseSchedule
 from energyad.dxmi.parametrisations import EDMVelocity
@@ -44,12 +46,23 @@ def test_solvers_of_diffusers_reach_the_data_of_an_exact_velocity(solver: str, s
     assert samples.std().item() == pytest.approx(DEVIATION, rel=0.1)
 
 
-@pytest.mark.parametrize("evaluations", [39, 80])
-def test_heun_reaches_the_data_of_an_exact_denoiser(evaluations: int):
+@pytest.mark.parametrize(("solver", "evaluations"), [(euler, 80), (heun, 39), (heun, 80)])
+def test_solvers_of_edm_reach_the_data_of_an_exact_denoiser(solver: Callable[..., Tensor], evaluations: int):
     # Without a network, EDM's preconditioning is the exact denoiser of such data.
     denoiser = EDMVelocity(Nothing(), NoiseSchedule.karras(5), data_deviation=DEVIATION)
-    samples = heun(denoiser, torch.randn(4000, 2, generator=seeded()), evaluations=evaluations)
+    start = torch.randn(4000, 2, generator=seeded())
+    samples = solver(denoiser, start, evaluations=evaluations, sigmas=SigmaRange(low=0.02, high=80.0))
     assert samples.std().item() == pytest.approx(DEVIATION, rel=0.1)
+
+
+def test_heun_is_nearer_to_the_data_than_euler_with_as_many_evaluations():
+    denoiser = EDMVelocity(Nothing(), NoiseSchedule.karras(5), data_deviation=DEVIATION)
+    start, sigmas = torch.randn(4000, 2, generator=seeded()), SigmaRange(low=0.1, high=5.0)
+    errors = [
+        abs(solver(denoiser, start, evaluations=19, sigmas=sigmas).std().item() - DEVIATION)
+        for solver in (euler, heun)
+    ]
+    assert errors[1] < errors[0]
 
 
 def test_distances_of_a_set_to_itself_are_nothing_and_grow_with_a_shift():
