@@ -24,8 +24,12 @@ COLUMNS, LINES = 20, 3
 def draw_figures(rows: Sequence[Row], pictures: Path, folder: Path) -> None:
     """Write all figures that there are rows and samples for."""
     draw_sheet(pictures, folder / "samples.png")
-    if rows:
-        draw_curves(rows, folder / "curves.png")
+    fine_tunings = [row for row in rows if row["run"] != "any_steps"]
+    if fine_tunings:
+        draw_curves(fine_tunings, folder / "curves.png")
+    any_steps = [row for row in rows if row["run"] == "any_steps"]
+    if any_steps:
+        draw_any_steps(any_steps, fine_tunings, folder / "any_steps.png")
 
 
 def draw_sheet(pictures: Path, path: Path) -> None:
@@ -73,6 +77,31 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
     right.set_xlabel("iteration")
     right.set_yscale("log")
     right.set_title("blue DDPM, orange EDM, green τ = 0", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def draw_any_steps(rows: Sequence[Row], fixed: Sequence[Row], path: Path) -> None:
+    """Frechet distance of one sampler at each number of steps, before and after, beside those of fixed ones."""
+    figure, axis = plt.subplots(figsize=(5, 3.4))
+    for row in rows:
+        for name, colour in (("before", "grey"), ("after", "tab:blue")):
+            steps = [int(step) for step in row[name]]
+            distances = [quality["frechet"] for quality in row[name].values()]
+            axis.plot(steps, distances, color=colour, label=f"one sampler, {name}")
+        axis.plot(1, row["single_step"]["frechet"], "*", color="tab:red", label="single-step generator")
+    seeds = {row["seed"] for row in rows}
+    for row in fixed:
+        if row["seed"] in seeds and row["run"] == f"ddpm_T{row['steps']}":
+            distance = row["dxmi"]["averaged"]["frechet"]
+            axis.plot(row["steps"], distance, "o", color="tab:green", label="trained for these steps alone")
+    axis.set_xlabel("steps")
+    axis.set_ylabel("Fréchet distance")
+    axis.set_yscale("log")
+    handles, labels = axis.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    axis.legend(unique.values(), unique.keys(), fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=90)
     plt.close(figure)

@@ -24,11 +24,15 @@ HEAD = ("Fréchet", "precision", "recall", "sliced Wasserstein", "nearest traini
 
 def tables(rows: Sequence[Row]) -> str:
     """All tables that there are rows for."""
+    any_steps = [row for row in rows if row["run"] == "any_steps"]
+    rows = [row for row in rows if row["run"] in RUNS]
     parts = [_floor(rows)]
     for name in RUNS:
         some = [row for row in rows if row["run"] == name]
         if some:
             parts.append(_run(name, some))
+    if any_steps:
+        parts.append(_any_steps(any_steps, rows))
     parts.append(_seeds(rows))
     return "\n\n".join(parts)
 
@@ -68,6 +72,50 @@ def _run(name: str, rows: Sequence[Row]) -> str:
     return (
         f"### {name}\n\n{table(('sampler', 'seeds', *HEAD), lines)}\n\n"
         f"Processor time: {before} s of pretraining, {seconds} s of DxMI ({rows[0]['iterations']} iterations)."
+    )
+
+
+def _any_steps(rows: Sequence[Row], fixed: Sequence[Row]) -> str:
+    """One sampler for all numbers of steps beside those trained for one, of the same seeds."""
+    seeds = {row["seed"] for row in rows}
+
+    def frechet(qualities: Sequence[Row]) -> str:
+        return mean_and_deviation([quality["frechet"] for quality in qualities], 1) if qualities else ""
+
+    lines = []
+    for steps in rows[0]["after"]:
+        beside = [row for row in fixed if row["run"] == f"ddpm_T{steps}" and row["seed"] in seeds]
+        after = [row["after"][steps] for row in rows]
+        lines.append(
+            [
+                steps,
+                str(len(rows)),
+                frechet([row["before"][steps] for row in rows]),
+                frechet(after),
+                frechet([row["dxmi"]["averaged"] for row in beside]),
+                *(mean_and_deviation([quality[name] for quality in after], 3) for name in MEASURES[1:3]),
+            ]
+        )
+    single = [row["single_step"] for row in rows]
+    quality = ", ".join(
+        f"{name} {mean_and_deviation([q[name] for q in single], 3)}" for name in MEASURES[1:3]
+    )
+    head = (
+        "steps",
+        "seeds",
+        "Fréchet before",
+        "one sampler",
+        "trained for these steps alone",
+        "precision",
+        "recall",
+    )
+    return (
+        f"### One sampler for 1 to 10 steps\n\n{table(head, lines)}\n\n"
+        f"The single-step generator made from it: Fréchet {frechet(single)}, {quality}.\n\n"
+        f"Processor time: {mean_and_deviation([row['seconds'] for row in rows], 0)} s "
+        f"({rows[0]['iterations']} iterations), then "
+        f"{mean_and_deviation([row['single_step_seconds'] for row in rows], 0)} s "
+        f"({rows[0]['single_step_iterations']} of single steps)."
     )
 
 

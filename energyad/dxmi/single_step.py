@@ -37,7 +37,11 @@ def single_step_trainer(trainer: DxMITrainer, *, iterations: int) -> DxMITrainer
     trainer's own and change with it: save a checkpoint first if they shall be kept.
     """
     settings = replace(
-        trainer.settings, trained_steps=(1,), pretrain_iterations=0, decay_iterations=iterations
+        trainer.settings,
+        trained_steps=(1,),
+        pretrain_iterations=0,
+        frozen_sampler_iterations=0,
+        decay_iterations=iterations,
     )
     return DxMITrainer(
         energy=trainer.energy,

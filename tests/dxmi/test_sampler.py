@@ -71,3 +71,11 @@ def test_a_single_step_generator_is_the_sampler_in_one_step():
     start = follower.start(9, generator=generator)
     with torch.no_grad():
         assert torch.equal(SingleStepGenerator(follower.sampler)(start, generator), expected)
+
+
+def test_a_single_step_generator_trains_at_once_where_the_sampler_was_frozen_first():
+    trainer = small_trainer(trained_steps=(1, 2, 3), frozen_sampler_iterations=4)
+    list(trainer.run(5))
+    before = trainer.sampler.log_sigmas.detach().clone()
+    list(single_step_trainer(trainer, iterations=2).run(2))
+    assert not torch.equal(trainer.sampler.log_sigmas.detach(), before)

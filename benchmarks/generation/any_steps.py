@@ -1,0 +1,93 @@
+"""One sampler for every number of steps from 1 to 10, and the single-step generator that is made from it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from benchmarks.generation.digits import Ruler, measure_samples
+from benchmarks.generation.train import NUM_SAMPLES, PRETRAIN_STEPS, SETTINGS, WIDTHS
+from energyad.dxmi import DxMITrainer, GaussianSampler, MLPEnergy, NoiseSchedule
+from energyad.dxmi.networks import TimeMLP
+from energyad.dxmi.pretrain import pretrain_denoiser
+from energyad.dxmi.single_step import single_step_trainer
+
+Row = dict[str, Any]
+
+MAX_STEPS = 10
+# One update in three is of single steps, one in 29 of ten: the mean is 3.4 steps.
+ITERATIONS, SINGLE_STEP_ITERATIONS = 3000, 600
+ANY_STEPS_SETTINGS = replace(SETTINGS, num_steps=MAX_STEPS, trained_steps=tuple(range(1, MAX_STEPS + 1)))
+
+
+def any_steps_row(ruler: Ruler, *, seed: int, pretrain_iterations: int) -> Row:
+    """Pretrain, fine-tune for all numbers of steps at once, then for one step alone; measure at each number."""
+    data = ruler.data.train
+    generator = torch.Generator().manual_seed(seed)
+    mark = time.process_time()
+    sampler = _pretrained(data, generator, pretrain_iterations)
+    before, pretrained = _curve(sampler, ruler, seed=seed, noisy_end=False), time.process_time()
+    trainer = DxMITrainer(
+        energy=MLPEnergy(64, (256, 256), generator=generator),
+        data=data,
+        settings=ANY_STEPS_SETTINGS,
+        generator=generator,
+        sampler=sampler,
+    )
+    for record in trainer.run(ITERATIONS, record_every=ITERATIONS // 5):
+        print(record.iteration, round(record.energy_data, 2), round(record.energy_samples, 2), flush=True)
+    after, tuned = _curve(trainer.averaged_sampler, ruler, seed=seed), time.process_time()
+    single = single_step_trainer(trainer, iterations=SINGLE_STEP_ITERATIONS)
+    list(single.run(SINGLE_STEP_ITERATIONS, record_every=SINGLE_STEP_ITERATIONS))
+    return {
+        "run": "any_steps",
+        "seed": seed,
+        "pretrain_iterations": pretrain_iterations,
+        "iterations": ITERATIONS,
+        "single_step_iterations": SINGLE_STEP_ITERATIONS,
+        "settings": ANY_STEPS_SETTINGS.to_dict(),
+        "pretrain_seconds": pretrained - mark,
+        "seconds": tuned - pretrained,
+        "single_step_seconds": time.process_time() - tuned,
+        "before": before,
+        "after": after,
+        "single_step": _quality(single.averaged_sampler, ruler, steps=1, seed=seed, noisy_end=True),
+    }
+
+
+def _pretrained(data: Float[Tensor, "n 64"], generator: torch.Generator, iterations: int) -> GaussianSampler:
+    # At 100 noise levels; with cosine schedules t / T is the same level for any T. The network is given both ends of
+    # a step, since fine-tuned means depend on both.
+    network = TimeMLP(64, WIDTHS, out=64, num_times=2, generator=generator)
+    pretrain_denoiser(
+        GaussianSampler(network, NoiseSchedule.cosine(PRETRAIN_STEPS)),
+        data,
+        iterations=iterations,
+        batch_size=128,
+        learning_rate=2e-3,
+        generator=generator,
+        any_steps=True,
+    )
+    return GaussianSampler(network, NoiseSchedule.cosine(MAX_STEPS))
+
+
+def _curve(sampler: GaussianSampler, ruler: Ruler, *, seed: int, noisy_end: bool = True) -> dict[str, Row]:
+    return {
+        str(steps): _quality(sampler, ruler, steps=steps, seed=seed, noisy_end=noisy_end)
+        for steps in range(1, MAX_STEPS + 1)
+    }
+
+
+@torch.no_grad()
+def _quality(sampler: GaussianSampler, ruler: Ruler, *, steps: int, seed: int, noisy_end: bool) -> Row:
+    generator = torch.Generator().manual_seed(1_000_000 + seed)
+    start = torch.randn(NUM_SAMPLES, 64, generator=generator)
+    chains = sampler.rollout(
+        start, generator=generator, route=sampler.schedule.route(steps), noisy_end=noisy_end
+    )
+    return asdict(measure_samples(chains.samples, ruler))
