@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.dxdp import gaussians, latents, resources
+from benchmarks.dxdp import gaussians, health, latents, resources
 from benchmarks.dxdp.tables import PLACE, tables
 from benchmarks.provenance import append_row, read_rows, stamp
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.jsonl"
-PARTS = ("gaussians", "latents", "resources", "tables")
+PARTS = ("gaussians", "latents", "resources", "health", "tables")
 
 
 def main() -> None:
@@ -46,6 +46,8 @@ def rows(arguments: argparse.Namespace, found: list[dict[str, Any]]) -> Iterator
         yield from latents.rows(arguments.images, arguments.seeds)
     elif arguments.part == "resources":
         yield from resources.rows()
+    elif arguments.part == "health":
+        yield from health.rows(arguments.images)
 
 
 if __name__ == "__main__":

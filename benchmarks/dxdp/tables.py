@@ -116,8 +116,37 @@ def resources(rows: Sequence[Row]) -> str:
     return "### Memory and time against T\n\n" + table(["T", *head], lines)
 
 
+def health(rows: Sequence[Row]) -> str:
+    """One line an energy."""
+    lines = [
+        [
+            row["data"],
+            str(row["energy"]),
+            f"{row['energy_ratio']:.2f}",
+            f"{row['bound_share']:.0%}",
+            f"{row['mean_square_ratio']:.2f}",
+            f"{row['classifier_auroc']:.3f}",
+            f"{row['objective_before']:.3f} → {row['objective_after']:.3f}",
+            row["verdict"],
+        ]
+        for row in rows
+    ]
+    head = (
+        "data",
+        "energy",
+        "energy of samples / data",
+        "at the bound",
+        "mean square of samples / data",
+        "classifier AUROC",
+        "objective before → after",
+        "verdict",
+    )
+    return "### Health of DxMI in a default fit\n\n" + table(head, lines)
+
+
 RENDER: dict[str, Callable[[Sequence[Row]], str]] = {
     "gaussians": gaussians,
     "latents": latents,
     "resources": resources,
+    "health": health,
 }
