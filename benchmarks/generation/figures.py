@@ -33,11 +33,12 @@ def draw_figures(rows: Sequence[Row], pictures: Path, folder: Path) -> None:
 
 
 def draw_sheet(pictures: Path, path: Path) -> None:
-    """Samples of the first seed, a block a sampler; the first of each, none picked."""
+    """Samples of the first seed, a block a sampler; the first of each, none picked. Baselines with four steps alone."""
     blocks = {"training digits": digits().train}
     for file in sorted(pictures.glob("*.safetensors")):
         for name, samples in load_file(file).items():
-            blocks[f"{file.stem}: {name}"] = samples
+            if name == "dxmi" or file.stem.endswith("_T4"):
+                blocks[f"{file.stem}: {name}"] = samples
     figure, axes = plt.subplots(len(blocks), 1, figsize=(8, 1.4 * len(blocks)), squeeze=False)
     for axis, (name, samples) in zip(axes[:, 0], blocks.items(), strict=True):
         axis.imshow(tiled(samples), cmap="gray", vmin=-1, vmax=1)
