@@ -19,7 +19,7 @@ def rows(images: Path | None) -> Iterator[dict[str, Any]]:
         if images is None:
             paths, data = render_demo(Path(folder) / "demo", seed=0).train_good, "rendered bottles"
         else:
-            paths, data = find_images([images]), images.resolve().parents[1].name
+            paths, data = tuple(find_images([images])), images.resolve().parents[1].name
         trainings = AnomalyDetector.fit(paths, threads=1).manifest.training_health
     for energy, health in enumerate(trainings, start=1):
         yield {
