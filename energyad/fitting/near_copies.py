@@ -23,7 +23,7 @@ MAX_IMAGES: Final = 2000
 _SIDE: Final = 7
 
 
-def warn_of_near_copies(features: Float16[np.ndarray, "n g g2 c"], *, of: str) -> None:
+def warn_of_near_copies(features: Float16[np.ndarray, "n tiles g1 g2 c"], *, of: str) -> None:
     """Warn of images that are nearly copies of others, with their number.
 
     A shot that is fitted on while another of the same part is held out makes the threshold too low. They are not left
@@ -42,7 +42,7 @@ def warn_of_near_copies(features: Float16[np.ndarray, "n g g2 c"], *, of: str) -
         )
 
 
-def near_copies(features: Float16[np.ndarray, "n g g2 c"]) -> Int64[np.ndarray, " k"]:
+def near_copies(features: Float16[np.ndarray, "n tiles g1 g2 c"]) -> Int64[np.ndarray, " k"]:
     """Return the indices of images that are nearly copies of an earlier one, as features show it.
 
     Args:
@@ -59,12 +59,12 @@ def near_copies(features: Float16[np.ndarray, "n g g2 c"]) -> Int64[np.ndarray, 
     return near.any(dim=1).nonzero()[:, 0].numpy()
 
 
-def _standardised(features: Float16[np.ndarray, "n g g2 c"]) -> Float[Tensor, "n d"]:
+def _standardised(features: Float16[np.ndarray, "n tiles g1 g2 c"]) -> Float[Tensor, "n d"]:
     """Mean features of a few places of each image, each channel by its own standard deviation."""
-    pooled = [
-        F.adaptive_avg_pool2d(torch.from_numpy(np.array(grid, np.float32)).permute(2, 0, 1), _SIDE)
-        for grid in features
-    ]
+    pooled = []
+    for tiles in features:
+        below_one_another = np.array(tiles, np.float32).reshape(-1, *tiles.shape[-2:])
+        pooled.append(F.adaptive_avg_pool2d(torch.from_numpy(below_one_another).permute(2, 0, 1), _SIDE))
     places = torch.stack(pooled).flatten(2)
     deviation = places.std(dim=(0, 2), keepdim=True)
     return ((places - places.mean(dim=(0, 2), keepdim=True)) / (deviation + 1e-6)).flatten(1)

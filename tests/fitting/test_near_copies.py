@@ -22,12 +22,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def session() -> OnnxFeatures:
-    extractor = load_extractor("tf_efficientnet_lite0", image_size=128)
+    extractor = load_extractor("tf_efficientnet_lite0", image_size=(128, 128))
     return OnnxFeatures(extractor_graph(extractor).SerializeToString(), threads=1)
 
 
 def features(session: OnnxFeatures, images: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([session.run(image[None]) for image in images]).transpose(0, 2, 3, 1).astype("f2")
+    grids = np.concatenate([session.run(image[None]) for image in images])
+    return grids.transpose(0, 2, 3, 1)[:, None].astype("f2")
 
 
 def another_shot(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
