@@ -127,7 +127,7 @@ def drift_of_results(place: str | Path, manifest: Manifest, *, window: int = WIN
     if not is_database(place):
         return drift_of(read_journal(place), manifest, window=window, source=str(place))
     from energyad.line.database import Database
-    from energyad.line.store import latest_parts_of
+    from energyad.line.latest import latest_parts_of
 
     with Database(place, create=False) as database, database.read() as session:
         parts = latest_parts_of(session, manifest.files.get(graph_file(manifest)), window=window)

@@ -22,7 +22,7 @@ SIZE = 96
 
 
 def test_peers_get_the_weights_that_energyad_has(tmp_path: Path) -> None:
-    weights = write_timm_folder(tmp_path, SIZE)
+    weights = write_timm_folder(tmp_path)
     written = safetensors.torch.load_file(tmp_path / "model.safetensors")
     own = load_extractor("tf_efficientnet_lite0", image_size=(SIZE, SIZE)).backbone.state_dict()
     assert weights.mean == (0.5, 0.5, 0.5)

@@ -94,7 +94,7 @@ def test_sizes_are_in_pixels_of_the_images_as_they_were_taken(
     ]
     found = evaluate_synthetic(fitted_detector, large, tmp_path / "planted", per_image=2)
     drawn = read_image(next((tmp_path / "planted" / "test" / "good").iterdir())).shape[0]
-    assert drawn == 2 * fitted_detector.image_size == read_image(large[0]).shape[0] // 2
+    assert drawn == 2 * fitted_detector.image_size[0] == read_image(large[0]).shape[0] // 2
     diameters = [
         2 * math.sqrt(4 / math.pi * read_mask(path).sum())
         for path in (tmp_path / "planted" / "ground_truth").rglob("*.png")

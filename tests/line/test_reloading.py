@@ -75,7 +75,7 @@ def test_a_manifest_that_does_not_fit_its_graph_replaces_no_model(
     followed = ReloadingDetector(folder, AnomalyDetector.load, on_error=said.append)
     first = followed()
     manifest = fitted_detector.manifest
-    wrong = manifest.replace(input=manifest.input.model_copy(update={"image_size": side}))
+    wrong = manifest.replace(input=manifest.input.model_copy(update={"image_size": (side, side)}))
     AnomalyDetector(wrong, fitted_detector.contents, fitted_detector.runtime).save(folder)
     assert followed() is first and len(said) == 1
     assert followed().score(demo_category.test[0].path).score > 0

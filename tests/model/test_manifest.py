@@ -23,7 +23,7 @@ def manifest(**changes: object) -> Manifest:
     values: dict[str, object] = {
         "name": "gasket",
         "created": "2026-01-01T00:00:00+00:00",
-        "input": {"image_size": 64},
+        "input": {"image_size": [64, 64]},
         "backbone": {"name": "n", "mean": (0, 0, 0), "std": (1, 1, 1), "source": "s", "sha256": "0"},
         "architecture": {
             "strides": (4,),
