@@ -36,7 +36,7 @@ def test_what_was_accepted_is_answered_before_the_end(
         release.set()
         half.sendall(whole[-1:])
         assert [answer_of(connection)[9:12] for connection in (*asked, half)] == [b"200"] * 5
-        service.thread.join(5)
+        service.thread.join(20)
         assert not service.thread.is_alive()
 
 
@@ -48,7 +48,7 @@ def test_connections_that_wait_to_be_accepted_are_answered_too(fitted_detector: 
         asked = [stack.enter_context(service.connect(HEALTH)) for _ in range(20)]
         service.server.should_exit = True
         assert [answer_of(connection)[9:12] for connection in asked] == [b"200"] * 20
-        service.thread.join(5)
+        service.thread.join(20)
         assert not service.thread.is_alive()
 
 
@@ -59,5 +59,5 @@ def test_the_end_does_not_wait_longer_than_stated(fitted_detector: AnomalyDetect
         service.server.should_exit = True
         answer = answer_of(half)
         assert b" 503 " in answer[:20] and b"ending" in answer
-        service.thread.join(5)
+        service.thread.join(20)
         assert not service.thread.is_alive()
