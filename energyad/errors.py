@@ -24,6 +24,11 @@ def first_validation_error(error: _Faults) -> tuple[str, str]:
     return ".".join(str(part) for part in first["loc"]), str(first["msg"])
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, at most 200 characters, for the middle of a message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 class EnergyadError(Exception):
     """Base of all errors raised on purpose. The command line prints it as one line and exits with status 2."""
 

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from energyad.cli import console
+from energyad.cli.calibrate import ReviewRate, TargetRate
+from energyad.cli.fit import Output
 from energyad.cli.options import Debug, Quiet, SkipBad
 
 
@@ -21,18 +23,9 @@ def import_model(
         typer.Option("--images", metavar="GOOD", help="Good parts that the model was not trained on."),
     ],
     name: Annotated[str, typer.Option("--name", help="The model's name.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="FOLDER", help="models/NAME by default.")
-    ] = None,
-    target_frr: Annotated[
-        float, typer.Option("--target-frr", metavar="RATE", help="Share of good parts that may be called ng.")
-    ] = 0.01,
-    review_frr: Annotated[
-        float | None,
-        typer.Option(
-            "--review-frr", metavar="RATE", help="Share of good parts that may be called ng or review."
-        ),
-    ] = None,
+    output: Output = None,
+    target_frr: TargetRate = None,
+    review_frr: ReviewRate = None,
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -43,8 +36,8 @@ def import_model(
       energyad import weights/openvino/model.xml --images good_of_today/ --name gasket
       energyad score new/ --model gasket
 
-    `score`, `serve`, `watch`, `calibrate`, `evaluate`, `drift` and `report` work as with a fitted model. OpenVINO runs
-    it: pip install "energyad[openvino]".
+    Without rates, 1 % of good parts may be called ng, and there is no review. `score`, `serve`, `watch`, `calibrate`,
+    `evaluate`, `drift` and `report` work as with a fitted model. OpenVINO runs it: pip install "energyad[openvino]".
     """
     from energyad.cli.progress import RichProgress
     from energyad.data.datasets import check_category_name
@@ -53,14 +46,14 @@ def import_model(
     from energyad.model.folder import DEFAULT_FOLDER, require_place
 
     check_category_name(name)
-    folder = DEFAULT_FOLDER / name if output is None else output
+    folder = output or DEFAULT_FOLDER / name
     require_place(folder)
     with RichProgress() as progress:
         detector = import_export(
             export,
             find_images(images),
             name=name,
-            false_reject_rate=target_frr,
+            false_reject_rate=0.01 if target_frr is None else target_frr,
             review_rate=review_frr,
             skip_bad=skip_bad,
             progress=progress,

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage, name_of
-from energyad.errors import EnergyadError, ImageError, ModelError, SettingsError
+from energyad.errors import EnergyadError, ImageError, ModelError, SettingsError, first_line
 from energyad.extras import require
 from energyad.images import reading
 from energyad.images.prefetch import batches, ordered_map
@@ -225,7 +225,7 @@ class AnomalyDetector:
             raise
         except Exception as error:  # engines derive theirs from nothing more precise
             raise ModelError(
-                f"model '{self.name}': cannot score an image ({_first_line(error)}); {_REMEDY}"
+                f"model '{self.name}': cannot score an image ({first_line(error)}); {_REMEDY}"
             ) from error
         if raw.score.shape != (1,) or raw.heatmap.shape != (1, height, width):
             raise ModelError(
@@ -378,10 +378,6 @@ class AnomalyDetector:
 
 
 _REMEDY = "fit the model again or restore it"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _runtime_of_quantised(runtime: str, name: str) -> str:

@@ -81,16 +81,27 @@ def image_batch(images: Sequence[ScoredImage]) -> ImageBatch:
         raise DataError("no images were scored; give one or more")
     shape = images[0].network_heatmap.shape
     pixels = np.stack([reading.resize(image.pixels, shape) for image in images])
-    maps = torch.from_numpy(np.stack([image.network_heatmap for image in images]))
-    thresholds = torch.tensor([image.prediction.threshold for image in images])
+    maps = np.stack([image.network_heatmap for image in images])
     return ImageBatch(
         image=torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255,
         image_path=[str(image.source) if isinstance(image.source, str | Path) else "" for image in images],
-        anomaly_map=maps[:, None],
-        pred_mask=(maps > thresholds[:, None, None])[:, None],
-        pred_score=torch.tensor([image.prediction.score for image in images]),
-        pred_label=torch.tensor([image.prediction.is_anomalous for image in images]),
+        **_predicted(images, maps),
     )
+
+
+def _predicted(
+    images: Sequence[ScoredImage], maps: Float[np.ndarray, "b h w"], device: torch.device | None = None
+) -> dict[str, torch.Tensor]:
+    """What anomalib's batches hold of predictions, by its names. maps: the heatmaps, at the size of the batch."""
+    predictions = [image.prediction for image in images]
+    anomaly_map = torch.from_numpy(maps).to(device)[:, None]
+    thresholds = torch.tensor([prediction.threshold for prediction in predictions], device=device)
+    return {
+        "anomaly_map": anomaly_map,
+        "pred_mask": anomaly_map > thresholds[:, None, None, None],
+        "pred_score": torch.tensor([prediction.score for prediction in predictions], device=device),
+        "pred_label": torch.tensor([prediction.is_anomalous for prediction in predictions], device=device),
+    }
 
 
 class EnergyAD(AnomalibModule):
@@ -206,19 +217,8 @@ class EnergyAD(AnomalibModule):
     def _score(self, batch: Batch) -> Batch:
         outcomes = [image.require() for image in self.detector.score_images(list(batch.image_path))]
         height, width = batch.image.shape[-2:]
-        maps = torch.from_numpy(
-            np.stack([reading.resize_map(image.prediction.heatmap, height, width) for image in outcomes])
-        ).to(batch.image.device)
-        scores = torch.tensor([image.prediction.score for image in outcomes], device=maps.device)
-        thresholds = torch.tensor([image.prediction.threshold for image in outcomes], device=maps.device)
-        return batch.update(
-            anomaly_map=maps[:, None],
-            pred_mask=(maps > thresholds[:, None, None])[:, None],
-            pred_score=scores,
-            pred_label=torch.tensor(
-                [image.prediction.is_anomalous for image in outcomes], device=maps.device
-            ),
-        )
+        maps = np.stack([reading.resize_map(image.prediction.heatmap, height, width) for image in outcomes])
+        return batch.update(**_predicted(outcomes, maps, batch.image.device))
 
 
 def _test_item(row: Any) -> TestItem:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ import numpy as np
 
 from energyad.detector import AnomalyDetector
 from energyad.detector.recalibration import recalibrate
+from energyad.detector.scored_image import ScoredImage
 from energyad.errors import ModelError
 from energyad.extras import require
 from energyad.images.reading import ImageLike
@@ -20,7 +20,7 @@ from energyad.model import provenance
 from energyad.model.folder import IMPORTED_GRAPH_FILE, IMPORTED_WEIGHTS_FILE
 from energyad.model.manifest import ImportedModel, InputSpec, Manifest, PartStatistics
 from energyad.progress import Progress
-from energyad.runtimes.openvino import IntermediateModel, OpenVinoRuntime
+from energyad.runtimes.openvino import IntermediateModel, OpenVinoRuntime, intermediate_of
 from energyad.scoring.calibration import Calibration
 
 SUFFIXES: Final = (".xml", ".onnx")
@@ -64,8 +64,8 @@ def import_export(
     path = Path(path)
     model = _read(path)
     raw = _detector(path, _wrap(path, model, floor=None), name=name, floor=0.0)
-    maps = [image.network_heatmap.min() for image in _readable(raw, good_images)]
-    floor = float(min(maps, default=0.0))
+    scored = (image for image in raw.score_images(good_images) if isinstance(image, ScoredImage))
+    floor = float(min((image.network_heatmap.min() for image in scored), default=0.0))
     new = recalibrate(
         _detector(path, _wrap(path, _read(path), floor=floor), name=name, floor=floor),
         good_images,
@@ -75,10 +75,6 @@ def import_export(
         progress=progress,
     )
     return AnomalyDetector(new.manifest.replace(previous_calibrations=()), new.contents, new.runtime)
-
-
-def _readable(detector: AnomalyDetector, images: Sequence[ImageLike]) -> list[Any]:
-    return [image for image in detector.score_images(images) if hasattr(image, "network_heatmap")]
 
 
 def _read(path: Path) -> Any:
@@ -156,16 +152,9 @@ def _constant(output: Any) -> float | None:
 
 
 def _files(model: Any) -> IntermediateModel:
-    """OpenVINO's files of a model, in full precision; the graph's name holds the hash of the weights."""
-    import openvino
-
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "model.xml"
-        openvino.save_model(model, place, compress_to_fp16=False)
-        weights = place.with_suffix(".bin").read_bytes()
-        model.set_friendly_name(hashlib.sha256(weights).hexdigest())
-        openvino.save_model(model, place, compress_to_fp16=False)
-        return IntermediateModel(place.read_bytes(), weights)
+    """OpenVINO's files of a model. Its graph is named by the hash of the weights, so its own hash covers both."""
+    model.set_friendly_name(hashlib.sha256(intermediate_of(model).weights).hexdigest())
+    return intermediate_of(model)
 
 
 def _detector(path: Path, files: IntermediateModel, *, name: str, floor: float) -> AnomalyDetector:

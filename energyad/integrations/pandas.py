@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas
 
-from energyad.scoring.results import CSV_COLUMNS, ImageResult
+from energyad.scoring.results import CSV_COLUMNS, ImageResult, table_row
 
 
 def results_frame(results: Iterable[ImageResult]) -> pandas.DataFrame:
@@ -19,15 +19,7 @@ def results_frame(results: Iterable[ImageResult]) -> pandas.DataFrame:
         >>> frame = results_frame(image.result() for image in detector.score_images(paths))
         >>> frame.groupby("verdict").score.describe()
     """
-    rows = [
-        {
-            **{name: getattr(result, name, None) for name in CSV_COLUMNS},
-            "regions": None if result.score is None else len(result.regions),
-            "area_percent": None if result.score is None else sum(r.area_percent for r in result.regions),
-        }
-        for result in results
-    ]
-    frame = pandas.DataFrame(rows, columns=list(CSV_COLUMNS))
+    frame = pandas.DataFrame(map(table_row, results), columns=list(CSV_COLUMNS))
     whole = {"regions": "Int64", "width": "Int64", "height": "Int64"}
     numbers = dict.fromkeys(
         ("score", "p_value", "q_value", "threshold", "review_threshold", "area_percent"), "float64"

@@ -19,7 +19,7 @@ import ray
 import ray.data
 
 from energyad.detector import AnomalyDetector
-from energyad.errors import DataError, EnergyadError
+from energyad.errors import DataError, EnergyadError, first_line
 from energyad.images.reading import DEFAULT_MAX_PIXELS
 from energyad.integrations.registry import install_model
 from energyad.integrations.scoring_job import (
@@ -30,7 +30,6 @@ from energyad.integrations.scoring_job import (
     open_job,
     score_shard,
 )
-from energyad.integrations.storage import first_line
 from energyad.progress import NullProgress, Progress
 from energyad.runtimes.plan import available_threads
 

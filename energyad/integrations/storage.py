@@ -9,7 +9,7 @@ from typing import Any, Self
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from energyad.errors import DataError, MissingExtraError
+from energyad.errors import DataError, MissingExtraError, first_line
 from energyad.files import atomic_write
 
 
@@ -111,8 +111,3 @@ def file_system_of(url: str) -> tuple[Any, str]:
     except (ValueError, TypeError) as error:
         raise DataError(f"{url}: {first_line(error)}; give a path, s3://, gs:// or az://") from error
     return file_system, str(path)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, for the middle of a message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

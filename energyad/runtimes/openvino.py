@@ -11,7 +11,7 @@ import numpy as np
 from energyad.errors import ModelError
 from energyad.extras import require
 from energyad.graphs.inspection import check_graph
-from energyad.graphs.intermediate import check_intermediate_file
+from energyad.graphs.intermediate import check_intermediate, check_intermediate_file
 from energyad.runtimes.forks import keep_in_forks
 from energyad.runtimes.interface import RawScores
 from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
@@ -73,13 +73,17 @@ class OpenVinoRuntime:
         return RawScores(**{output.any_name: results[output] for output in self._compiled.outputs})
 
 
-def as_intermediate(graph: bytes) -> tuple[bytes, bytes]:
-    """OpenVINO's own files of an ONNX graph, .xml and .bin, weights in full precision."""
-    openvino = _package()
+def as_intermediate(graph: bytes) -> IntermediateModel:
+    """OpenVINO's own files of an ONNX graph, weights in full precision."""
+    return intermediate_of(_package().Core().read_model(graph))
+
+
+def intermediate_of(model: Any) -> IntermediateModel:
+    """OpenVINO's own files of one of its models, weights in full precision."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "model.xml"
-        openvino.save_model(openvino.Core().read_model(graph), place, compress_to_fp16=False)
-        return place.read_bytes(), place.with_suffix(".bin").read_bytes()
+        _package().save_model(model, place, compress_to_fp16=False)
+        return IntermediateModel(place.read_bytes(), place.with_suffix(".bin").read_bytes())
 
 
 def _package() -> Any:
@@ -105,6 +109,7 @@ def compile_graph(graph: Path | bytes | IntermediateModel, plan: Plan) -> Any:
         if isinstance(graph, bytes):
             check_graph(graph, name="the exported graph")
         elif isinstance(graph, IntermediateModel):
+            check_intermediate(graph.graph, num_weights=len(graph.weights), name="the imported graph")
             return core.compile_model(core.read_model(graph.graph, graph.weights), "CPU", options)
         elif graph.suffix == ".xml":
             check_intermediate_file(graph)

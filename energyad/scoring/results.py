@@ -186,12 +186,18 @@ def results_csv(results: Iterable[ImageResult]) -> str:
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for result in results:
-        area = None if result.score is None else sum(region.area_percent for region in result.regions)
-        count = None if result.score is None else len(result.regions)
-        cells = {name: getattr(result, name, None) for name in CSV_COLUMNS}
-        row = {**cells, "regions": count, "area_percent": area}
-        writer.writerow({name: as_csv_text(value) for name, value in row.items()})
+        writer.writerow({name: as_csv_text(value) for name, value in table_row(result).items()})
     return text.getvalue()
+
+
+def table_row(result: ImageResult) -> dict[str, Any]:
+    """Return a result as a row of `CSV_COLUMNS`: of regions their number and total area; None where unknown."""
+    scored = result.score is not None
+    return {
+        **{name: getattr(result, name, None) for name in CSV_COLUMNS},
+        "regions": len(result.regions) if scored else None,
+        "area_percent": sum(region.area_percent for region in result.regions) if scored else None,
+    }
 
 
 def as_csv_text(value: object) -> object:

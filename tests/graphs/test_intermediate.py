@@ -46,15 +46,19 @@ CHANGES: list[tuple[str, Callable[[str], str], str]] = [
 
 
 @pytest.mark.parametrize(("change", "reason"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
-def test_a_changed_file_is_refused(change: Callable[[str], str], reason: str, exported: Path) -> None:
-    from energyad.runtimes.openvino import OpenVinoRuntime
+def test_a_changed_file_is_refused_by_path_and_as_bytes(
+    change: Callable[[str], str], reason: str, exported: Path
+) -> None:
+    from energyad.runtimes.openvino import IntermediateModel, OpenVinoRuntime
 
     text = exported.read_text()
     assert change(text) != text
     exported.write_text(change(text))
-    with pytest.raises(ModelError, match=reason) as caught:
-        OpenVinoRuntime(exported, threads=1)
-    assert "\n" not in str(caught.value)
+    files = IntermediateModel(exported.read_bytes(), exported.with_suffix(".bin").read_bytes())
+    for model in (exported, files):
+        with pytest.raises(ModelError, match=reason) as caught:
+            OpenVinoRuntime(model, threads=1)
+        assert "\n" not in str(caught.value)
 
 
 def test_weights_that_were_cut_off_are_refused(exported: Path) -> None:

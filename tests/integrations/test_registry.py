@@ -14,7 +14,8 @@ pytest.importorskip("fsspec")
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError, MissingExtraError, ModelError, SettingsError
 from energyad.integrations.registry import pull_model, push_model
-from energyad.integrations.storage import StorageFolder
+
+from .writes import dying_after
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -111,19 +112,9 @@ def test_a_push_killed_before_its_end_leaves_the_version_before(
 ) -> None:
     registry, name = str(tmp_path / "registry"), model_folder.name
     first = push_model(model_folder, registry)
-    new, write = recalibrated(model_folder, tmp_path / "new" / name), StorageFolder.write
+    new = recalibrated(model_folder, tmp_path / "new" / name)
     for allowed in range(len(list(new.iterdir())) + 1):
-        left = allowed
-
-        def write_or_die(folder: StorageFolder, name: str, content: bytes) -> None:
-            nonlocal left
-            if left == 0:
-                raise KeyboardInterrupt
-            left -= 1
-            write(folder, name, content)
-
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(StorageFolder, "write", write_or_die)
+        with pytest.raises(KeyboardInterrupt), dying_after(allowed, KeyboardInterrupt, monkeypatch):
             push_model(new, registry)
         assert pull_model(f"{registry}/{name}", tmp_path / "pulled") == first
 

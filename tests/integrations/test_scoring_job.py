@@ -32,6 +32,8 @@ from energyad.integrations.storage import StorageFolder  # noqa: E402
 from energyad.scoring.calibration import benjamini_hochberg  # noqa: E402
 from energyad.scoring.results import ImageResult, with_q_values  # noqa: E402
 
+from .writes import dying_after  # noqa: E402
+
 
 @pytest.fixture
 def archive(tmp_path: Path, demo_category: Category) -> Path:
@@ -101,7 +103,7 @@ def test_a_job_killed_at_any_write_goes_on_and_holds_each_image_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write, score_images = StorageFolder.write, AnomalyDetector.score_images
+    score_images = AnomalyDetector.score_images
     known: dict[object, ScoringOutcome] = {}
 
     def score_once(
@@ -114,24 +116,14 @@ def test_a_job_killed_at_any_write_goes_on_and_holds_each_image_once(
     monkeypatch.setattr(AnomalyDetector, "score_images", score_once)
     kills, output = 0, ""
     for allowed in range(100):
-        left = allowed
-
-        def write_or_die(folder: StorageFolder, name: str, content: bytes) -> None:
-            nonlocal left
-            if left == 0:
-                raise Killed
-            left -= 1
-            write(folder, name, content)
-
         output = str(tmp_path / f"out{allowed}")
-        with monkeypatch.context() as patch:
-            patch.setattr(StorageFolder, "write", write_or_die)
-            try:
+        try:
+            with dying_after(allowed, Killed, monkeypatch):
                 run([str(archive)], model_folder, output, fitted_detector)
-            except Killed:
-                kills += 1
-            else:
-                break
+        except Killed:
+            kills += 1
+        else:
+            break
         run([str(archive)], model_folder, output, fitted_detector)
         counted = Counter(row["image"] for row in read_results(output))
         assert len(counted) == 9 and set(counted.values()) == {1}, allowed
