@@ -18,7 +18,7 @@ images of seven categories lie at 0.21, two photographs of one casting; shots of
 NUM_NEIGHBOURS: Final = 10
 MIN_IMAGES: Final = 8
 MAX_IMAGES: Final = 2000
-"""Images that are compared with one another, spread evenly over larger sets' first ones."""
+"""Images that are compared with one another, the first of a larger set."""
 
 _SIDE: Final = 7
 
@@ -35,8 +35,9 @@ def warn_of_near_copies(features: Float16[np.ndarray, "n tiles g1 g2 c"], *, of:
     """
     count = len(near_copies(features))
     if count:
+        compared = f"the first {MAX_IMAGES}" if len(features) > MAX_IMAGES else len(features)
         warnings.warn(
-            f"{count} of {len(features)} good images of '{of}' are hardly different from another one, as shots of "
+            f"{count} of {compared} good images of '{of}' are hardly different from another one, as shots of "
             "one part are; keep one of each part, or the threshold is too low",
             stacklevel=2,
         )
@@ -44,6 +45,8 @@ def warn_of_near_copies(features: Float16[np.ndarray, "n tiles g1 g2 c"], *, of:
 
 def near_copies(features: Float16[np.ndarray, "n tiles g1 g2 c"]) -> Int64[np.ndarray, " k"]:
     """Return the indices of images that are nearly copies of an earlier one, as features show it.
+
+    Of more than `MAX_IMAGES`, the first ones are looked at.
 
     Args:
         features: Of the good images.
