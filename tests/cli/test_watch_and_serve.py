@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,41 @@ def test_deliveries_that_wait_are_listed_and_none_is_where_there_is_no_webhook(
     assert is_one_line_error(program("deliveries", "--retry", "77"), "77", "not set aside")
 
 
+@contextlib.contextmanager
+def beside(work: Callable[[Callable[[int], bool]], None]) -> Iterator[None]:
+    """Let a thread work beside a watcher of this process, and end that with SIGTERM when the work is done.
+
+    A watcher that ended by itself meanwhile fails its test alone: the signal finds a handler, and the thread is joined.
+
+    Args:
+        work: Gets what waits until the results file has so many lines; False where the watcher has ended before, or a
+            minute has passed.
+    """
+    ended = threading.Event()
+
+    def wait_for(count: int) -> bool:
+        deadline = time.monotonic() + 60
+        while not ended.wait(0.01) and time.monotonic() < deadline:
+            if Path("results.jsonl").exists() and len(read_journal("results.jsonl")) == count:
+                return True
+        return False
+
+    def run() -> None:
+        work(wait_for)
+        if not ended.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_watch_ends_with_status_0_when_told_and_says_where_the_line_drifts(
     program: Program, house: Path, fitted_detector: AnomalyDetector, demo_category: Category
 ) -> None:
@@ -98,17 +135,8 @@ def test_watch_ends_with_status_0_when_told_and_says_where_the_line_drifts(
     for copy in range(2):
         shutil.copytree(demo_category.root / "train" / "good", house / "incoming" / str(copy))
 
-    def end_it() -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if Path("results.jsonl").exists() and len(read_journal("results.jsonl")) == 32:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=end_it, daemon=True)
-    thread.start()
-    outcome = program("watch", "incoming", "--interval", "0.01")
+    with beside(lambda wait_for: wait_for(32)):
+        outcome = program("watch", "incoming", "--interval", "0.01")
     assert (outcome.status, outcome.err.splitlines()[-1]) == (0, "stopped")
     (said,) = [line for line in outcome.err.splitlines() if "drift" in line]
     assert said.startswith("warning: drift: scores have shifted") and "brightness" in said
@@ -121,27 +149,19 @@ def test_a_calibration_counts_for_the_next_file_that_is_watched(
     new = recalibrate(fitted_detector, [item.path for item in demo_category.test[:5]])
     (house / "incoming").mkdir()
 
-    def wait_for(count: int) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if Path("results.jsonl").exists() and len(read_journal("results.jsonl")) == count:
-                return
-            time.sleep(0.01)
-
     def add(image: Path, name: str) -> None:
         shutil.copy(image, house / name)
         (house / name).rename(house / "incoming" / name)  # whole at once: a half file would be scored twice
 
-    def calibrate() -> None:
+    def calibrate(wait_for: Callable[[int], bool]) -> None:
         add(good, "before.png")
-        wait_for(1)
-        new.save(house / "models" / fitted_detector.name)
-        add(bad, "after.png")
-        wait_for(2)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if wait_for(1):
+            new.save(house / "models" / fitted_detector.name)
+            add(bad, "after.png")
+            wait_for(2)
 
-    threading.Thread(target=calibrate, daemon=True).start()
-    outcome = program("watch", "incoming", "--interval", "0.01")
+    with beside(calibrate):
+        outcome = program("watch", "incoming", "--interval", "0.01")
     lines = {Path(line.image or "").name: line for line in read_journal("results.jsonl")}
     assert lines["before.png"].threshold == fitted_detector.threshold != new.threshold
     assert lines["after.png"].threshold == new.threshold
