@@ -33,6 +33,7 @@ from sqlalchemy import func, select
 from benchmarks.robustness.postgres import new_database
 from energyad.errors import DataError, ImageError
 from energyad.line.database import Database
+from energyad.line.store import place_of
 from energyad.line.tables import CLAIMED, DELIVERED, PENDING, SCORED, Arrival, Delivery, Result
 
 SIZE: Final = 400
@@ -117,6 +118,7 @@ class KillCounts:
     unlike: lines of results files that differ from the database. unfiled: files that should have been moved and lie
     elsewhere, or twice. without_row: files that were moved, of which the database knows no result. undelivered: results
     that the receiver did not accept. disordered: that it accepted before an earlier one. repeated: accepted again.
+    quarantined: files that were being scored in three kills, so that the line takes them for the cause.
     at_work: kills that came while files were still to be scored.
     """
 
@@ -133,6 +135,7 @@ class KillCounts:
     undelivered: int
     disordered: int
     repeated: int
+    quarantined: int
     seconds: float
 
     @property
@@ -617,7 +620,14 @@ class _Run:
         """Count what is wrong."""
         with self.database.read() as session:
             rows = session.execute(
-                select(Arrival.sha256, Result.verdict, Result.score, Result.stream_id, Result.line)
+                select(
+                    Arrival.sha256,
+                    Result.verdict,
+                    Result.score,
+                    Result.stream_id,
+                    Result.line,
+                    Result.quarantined,
+                )
                 .join(Result, Result.arrival_id == Arrival.id)
                 .order_by(Result.stream_id, Result.number)
             ).all()
@@ -630,7 +640,7 @@ class _Run:
         found = Counter(row[0] or "" for row in rows)
         hashes = [hashlib.sha256(data).hexdigest() for data in self.contents]
         expected = dict(zip(hashes, self.contents, strict=True))
-        verdicts = {row[0] or "": row[1] for row in rows}
+        places = {row[0] or "": place_of(row[1], quarantined=row[5]) for row in rows}
         wrong = (
             0 if self.layout.program else sum(not _is_right(expected.get(row[0] or ""), row) for row in rows)
         )
@@ -639,7 +649,8 @@ class _Run:
             "doubled": sum(count - 1 for count in found.values()),
             "wrong": wrong + sum(name not in expected for name in found),
             "unlike": self._num_unlike([(row[3], row[4]) for row in rows]),
-            **self._filed(verdicts, hashes),
+            "quarantined": sum(row[5] for row in rows),
+            **self._filed(places, hashes),
             **_delivered(receiver, [(row[0], row[1]) for row in delivered], len(rows)),
         }
 
@@ -711,7 +722,7 @@ class _Run:
         missing = [lines for lines in kept if lines not in present]
         return sum(map(len, missing))
 
-    def _filed(self, verdicts: dict[str, str | None], hashes: list[str]) -> dict[str, int]:
+    def _filed(self, wanted: dict[str, str], hashes: list[str]) -> dict[str, int]:
         target = self.place.sorted(self.layout)
         if target is None:
             return {"unfiled": 0, "without_row": 0}
@@ -721,18 +732,18 @@ class _Run:
             for path in files
             if not path.name.startswith(".")
         )
-        expected = Counter((name, verdicts.get(name) or "unreadable") for name in hashes)
+        expected = Counter((name, wanted[name]) for name in hashes if name in wanted)
         left = [path for path in self.place.incoming.rglob("*") if path.is_file()]
         return {
             "unfiled": sum(((expected - places) + (places - expected)).values()) + len(left),
-            "without_row": sum(name not in verdicts for name, _ in places),
+            "without_row": sum(name not in wanted for name, _ in places),
         }
 
 
 def _is_right(content: bytes | None, row: Any) -> bool:
     if content is None:
         return False
-    if content.startswith(BROKEN):
+    if row[5] or content.startswith(BROKEN):
         return row[1] is None and row[2] is None
     return row[2] == _value(content)
 

@@ -358,6 +358,7 @@ class Watcher:
             for work in ready:
                 self._hold(work)
             raise
+        self._forgive(ready)
         stored = self._patiently(lambda: self._store.record(results)) if results else []
         by_claim = {work.claim: work for work in ready}
         for scored in results:
@@ -371,6 +372,13 @@ class Watcher:
         self._file(done)
         for scored in stored:
             yield scored.line
+
+    def _forgive(self, works: Sequence[_Work]) -> None:
+        """Take back attempts that ended nothing: a watcher killed while its file waits is not that file's fault."""
+        waiting = [self._held.get(work.claim.arrival) for work in works if work.claim.attempts]
+        attempts = {work.claim.arrival: work.claim.attempts for work in waiting if work is not None}
+        if attempts:
+            self._patiently(lambda: self._store.set_attempts(attempts))
 
     def _ready(self, work: _Work) -> list[_Work]:
         """The file with its present state, if it can be worked on now."""

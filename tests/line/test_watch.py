@@ -277,6 +277,23 @@ def test_a_file_that_ends_its_watcher_is_put_in_quarantine_with_a_reason_and_its
     assert "begun 3 times" in (errors.pop("evil.png") or "") and set(errors.values()) == {None}
 
 
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_file_that_waits_to_settle_while_its_watchers_are_killed_is_unreadable_and_not_quarantined(
+    line: Line, moves: bool
+) -> None:
+    renamed(line.folder / "part.png", "broken", mtime_ns=time.time_ns())
+    move_to = line.root / "sorted" if moves else None
+    line.settle = 60.0
+    for _ in range(MAX_ATTEMPTS + 1):
+        watcher = line.watcher(move_to=move_to)
+        assert look(watcher) == []
+        died(watcher)  # while the file waits, not while it is scored
+    line.settle = 0.0
+    assert look(line.watcher(move_to=move_to)) == ["part.png"]
+    assert [row.error for row in line.rows()] == ["damaged"]
+    assert files_below(line.root / "sorted") == (["unreadable/part.png"] if moves else [])
+
+
 def test_a_file_that_ends_the_decoder_is_tried_again_and_then_quarantined(line: Line) -> None:
     line.stub.error = DecoderEnded
     renamed(line.folder / "bomb.png", "broken")
