@@ -17,6 +17,7 @@ from energyad.cli.evaluate import evaluate
 from energyad.cli.export import export
 from energyad.cli.fit import fit
 from energyad.cli.import_model import import_model
+from energyad.cli.label import label
 from energyad.cli.models import models
 from energyad.cli.options import Debug, Quiet
 from energyad.cli.report import report
@@ -33,6 +34,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "watch": watch,
     "deliveries": deliveries,
     "serve": serve,
+    "label": label,
     "drift": drift,
     "report": report,
     "export": export,

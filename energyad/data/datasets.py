@@ -45,6 +45,9 @@ GOOD: Final = "good"
 GOOD_FOLDERS: Final = ("good", "ok", "normal")
 """Folder names that hold good parts, in any case."""
 
+DEFECT_FOLDERS: Final = ("defect", "defects", "ng")
+"""Folder names that hold defects, in any case, beside one of good parts."""
+
 MASK_FOLDERS: Final = ("ground_truth", "groundtruth", "masks", "mask", "gt")
 """Folder names that hold masks, in any case; the first one present is taken."""
 
@@ -166,6 +169,29 @@ def open_folder(path: str | Path, *, name: str) -> Category:
     if not folder.is_dir():
         raise DataError(f"{path}: no such folder; it should hold images of good parts")
     return Category(name, folder, tuple(find_images([folder])), ())
+
+
+def labelled_items(folder: Path) -> tuple[TestItem, ...]:
+    """List the images of a folder that people sorted: `test/` as MVTec AD has it, or `good/` and `defect/KIND/`.
+
+    Masks lie in `ground_truth/KIND/` or another of `MASK_FOLDERS`. Images in `defect/` itself are of type "defect".
+    """
+    if (folder / "test").is_dir():
+        return _test_items(folder)
+    masks, items = _MaskFinder(folder), []
+    for place in _good_folders(folder):
+        items += [TestItem(path, GOOD, None) for path in _images_below(place)]
+    for place in [place for place in _folders(folder) if place.name.lower() in DEFECT_FOLDERS]:
+        kinds = _folders(place)
+        items += [
+            TestItem(path, "defect", masks.of(path, place))
+            for path in sorted(place.iterdir())
+            if is_image(path)
+        ]
+        for kind in kinds:
+            items += [TestItem(path, kind.name, masks.of(path, kind)) for path in _images_below(kind)]
+    masks.warn_of_leftovers([])
+    return tuple(items)
 
 
 def download_category(name: str, *, data_root: str | Path | None = None) -> Category:

@@ -18,15 +18,21 @@ from sqlalchemy.orm import Session
 
 from energyad.errors import DataError, SettingsError, os_reason
 from energyad.extras import require
-from energyad.line.tables import Base, SchemaVersion
+from energyad.line.tables import Base, ImageLabel, SchemaVersion
 
 BUSY_SECONDS: Final = 30.0
 """How long one writer waits for another."""
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = ()
+
+
+def _add_labels(connection: Connection) -> None:
+    ImageLabel.__table__.create(connection)  # type: ignore[attr-defined]
+
+
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_add_labels,)
 """What makes version n + 2 of the tables from version n + 1: SQL for both kinds of database, in one transaction.
 
-A new database is made in the newest version at once. One table and one list do this: with a single version so far,
-Alembic would bring more files than it saves.
+A new database is made in the newest version at once. One table and one list do this: with so few versions, Alembic
+would bring more files than it saves.
 """
 _CREATION_LOCK: Final = 7_216_945_122
 

@@ -1,9 +1,9 @@
 """Tables of the line's database.
 
 A stream is one results file; its sources are the folders whose results it holds. An arrival is one file that came, a
-result what a model said of it, a delivery one result on its way to one output. Identifiers never change and rows of
-results are never deleted, so labels can refer to `results.id`; parts of several views can refer to arrivals, and
-outputs other than webhooks are further values of `outputs.kind`.
+result what a model said of it, a delivery one result on its way to one output, a label what a person said of an image.
+Identifiers never change, and rows of results and of labels are never deleted or changed. Parts of several views can
+refer to arrivals, and outputs other than webhooks are further values of `outputs.kind`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,13 @@ KEPT: Final = "kept"
 """Of an arrival: its result is stored, and the file stays where it came."""
 FILED: Final = "filed"
 """Of an arrival: its result is stored, and the file lies in the folder of its verdict."""
+
+FINE: Final = "fine"
+"""Of a label: a good part."""
+DEFECT: Final = "defect"
+UNSURE: Final = "unsure"
+WITHDRAWN: Final = "withdrawn"
+"""Of a label: the reviewer took back what he or she had said."""
 
 PENDING: Final = "pending"
 DELIVERED: Final = "delivered"
@@ -224,3 +231,33 @@ class Delivery(Base):
     first_tried: Mapped[Time | None]
     last_tried: Mapped[Time | None]
     last_error: Mapped[Name | None]
+
+
+class ImageLabel(Base):
+    """What a reviewer said of an image, and what a model had said of it by then.
+
+    sha256: of the image file's content, by which a label follows a file that moves. revision: counts what one reviewer
+    said of one image; the highest is what counts, the others are history. marks: polygons around the defects as JSON,
+    each a list of [x, y] in pixels of the image. sampling: why the image was looked at, see `energyad.feedback.labels`.
+    """
+
+    __tablename__ = "labels"
+    __table_args__ = (
+        CheckConstraint(f"label IN ('{FINE}', '{DEFECT}', '{UNSURE}', '{WITHDRAWN}')", name="label_value"),
+        UniqueConstraint("sha256", "reviewer", "revision"),
+    )
+
+    id: Mapped[Key]
+    sha256: Mapped[str] = mapped_column(String(64))
+    reviewer: Mapped[Name]
+    revision: Mapped[int]
+    label: Mapped[str] = mapped_column(String(16))
+    kind: Mapped[Name | None]
+    marks: Mapped[Name]
+    image: Mapped[Name]
+    labelled_at: Mapped[Time]
+    sampling: Mapped[str] = mapped_column(String(16))
+    model_name: Mapped[Name | None]
+    model_sha256: Mapped[str | None] = mapped_column(String(64))
+    model_verdict: Mapped[str | None] = mapped_column(String(16))
+    model_score: Mapped[float | None]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from energyad.data.datasets import Category
 from energyad.data.demo import render_demo
 from energyad.detector import AnomalyDetector
 from energyad.fitting.roi import RoiSource, load_roi
@@ -69,6 +70,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
         for index, path in enumerate(paths):
             shutil.copyfile(path, folder / name / f"{index:03d}.png")
+    write_labelled(folder / "checked", bottle)
     write_12_bit(folder / "camera_12bit", bottle.train_good)
     (folder / "part.json").write_text(
         '{"units": "relative", "polygons": [[[0, 0], [0.75, 0], [0.75, 1], [0, 1]]]}'
@@ -77,6 +79,18 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask[100:, 100:] = 255
     Image.fromarray(mask).save(folder / "label.png")
     return folder
+
+
+def write_labelled(folder: Path, category: Category) -> None:
+    """Good parts, and defects with their kinds and masks, as people sort them."""
+    for item in category.test:
+        place = folder / "good" if not item.is_defective else folder / "defect" / item.defect_type
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(item.path, place / item.path.name)
+        if item.mask is not None:
+            masks = folder / "ground_truth" / item.defect_type
+            masks.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(item.mask, masks / item.mask.name)
 
 
 def write_12_bit(folder: Path, paths: list[Path]) -> None:

@@ -1,0 +1,1 @@
+"""Learning from people: what reviewers say of images, and what a model learns from that."""

@@ -1,0 +1,229 @@
+"""Labels from files: folders by name, CSV, COCO and labelme."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+from energyad.data.datasets import TestItem, labelled_items
+from energyad.errors import DataError, os_reason
+from energyad.extras import require
+from energyad.feedback.labels import Label, LabelValue, Sampling
+from energyad.feedback.marks import Polygon, box, polygons_of
+from energyad.images.masks import read_mask
+from energyad.images.reading import as_rgb
+from energyad.model.folder import file_hash
+
+CSV_COLUMNS: Final = ("image", "label", "kind", "mask")
+VALUES: Final[Mapping[str, LabelValue]] = {
+    **dict.fromkeys(("fine", "good", "ok", "normal"), "fine"),
+    **dict.fromkeys(("defect", "ng", "bad", "anomaly", "anomalous"), "defect"),
+    "unsure": "unsure",
+}
+"""What a label may be called in a file, in any case. Any other name is the kind of a defect."""
+
+UNNAMED: Final = "defect"
+"""The type of an image that lies in the folder `defect/` itself: its kind was not named."""
+CIRCLE_CORNERS: Final = 32
+
+
+@dataclass(frozen=True)
+class ImportedLabel:
+    """A label as a file has it, without its reviewer.
+
+    Attributes:
+        image: The image file.
+        value: "fine", "defect" or "unsure".
+        kind: Of the defect; None where it has no name.
+        marks: Where the defects are.
+    """
+
+    image: Path
+    value: LabelValue
+    kind: str | None = None
+    marks: tuple[Polygon, ...] = ()
+
+    def by(self, reviewer: str, *, sampling: Sampling = "given") -> Label:
+        """Return the label of this reviewer.
+
+        Args:
+            reviewer: Who says so.
+            sampling: Why the image was looked at.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
+        try:
+            digest = file_hash(self.image)
+        except OSError as error:
+            raise DataError(
+                f"{self.image}: cannot be read ({os_reason(error)}); put the image back, or leave out its label"
+            ) from error
+        return Label(
+            image=self.image.absolute(),
+            sha256=digest,
+            value=self.value,
+            kind=self.kind,
+            marks=self.marks,
+            reviewer=reviewer,
+            sampling=sampling,
+        )
+
+
+def read_labels(source: Path) -> list[ImportedLabel]:
+    """Read the labels that a file or a folder holds.
+
+    Args:
+        source: A folder with `good/` and `defect/KIND/`, or in the layout of MVTec AD, in both cases with masks where
+            there are any; a CSV file with the columns `image`, `label` and, optionally, `kind` and `mask`; a COCO
+            file; or a labelme file, or a folder of those. Paths in a file are below the file's folder.
+
+    Raises:
+        DataError: It holds no labels, or one of them is wrong.
+        ImageError: A mask cannot be read.
+    """
+    if source.is_dir():
+        found = list(_of_folder(source))
+    elif source.suffix.lower() == ".csv":
+        found = list(_of_csv(source))
+    elif source.suffix.lower() == ".json":
+        found = list(_of_json(source))
+    else:
+        raise DataError(f"{source}: no folder, .csv or .json of labels; see `energyad label --help`")
+    if not found:
+        raise DataError(f"{source}: holds no labels; see `energyad label --help` for what is read")
+    return found
+
+
+def _of_folder(folder: Path) -> Iterator[ImportedLabel]:
+    items = labelled_items(folder)
+    for item in items:
+        yield ImportedLabel(
+            item.path,
+            "defect" if item.is_defective else "fine",
+            item.defect_type if item.is_defective and item.defect_type != UNNAMED else None,
+            _marks_of_item(item),
+        )
+    if not items:
+        for path in sorted(folder.glob("*.json")):
+            yield from _of_json(path)
+
+
+def _marks_of_item(item: TestItem) -> tuple[Polygon, ...]:
+    if item.mask is None:
+        return ()
+    return polygons_of(item.read_mask(as_rgb(item.path).shape[:2]))
+
+
+def _value_and_kind(text: str) -> tuple[LabelValue, str | None]:
+    value = VALUES.get(text.lower())
+    return ("defect", text) if value is None else (value, None)
+
+
+def _of_csv(path: Path) -> Iterator[ImportedLabel]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({type(error).__name__}); give a CSV file in UTF-8"
+        ) from error
+    reader = csv.DictReader(lines)
+    missing = [name for name in CSV_COLUMNS[:2] if name not in (reader.fieldnames or ())]
+    if missing:
+        raise DataError(f"{path}: no column '{missing[0]}'; the columns are {', '.join(CSV_COLUMNS)}")
+    for row in reader:
+        text = (row["label"] or "").strip()
+        if not text or not (row["image"] or "").strip():
+            raise DataError(f"{path}, line {reader.line_num}: image or label is empty; fill it in")
+        image, mask = path.parent / row["image"].strip(), (row.get("mask") or "").strip()
+        value, kind = _value_and_kind(text)
+        marks = polygons_of(read_mask(path.parent / mask, shape=as_rgb(image).shape[:2])) if mask else ()
+        yield ImportedLabel(image, value, (row.get("kind") or "").strip() or kind, marks)
+
+
+def _of_json(path: Path) -> Iterator[ImportedLabel]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: no JSON file ({type(error).__name__}); give COCO or labelme") from error
+    try:
+        if isinstance(content, dict) and "shapes" in content:
+            yield _of_labelme(path, content)
+        elif isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+            yield from _of_coco(path, content)
+        else:
+            raise DataError(f"{path}: neither COCO (images, annotations) nor labelme (shapes)")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise DataError(
+            f"{path}: not as COCO or labelme write it ({type(error).__name__}: {error}); export it again"
+        ) from error
+
+
+def _of_labelme(path: Path, content: Mapping[str, Any]) -> ImportedLabel:
+    """Return the label of a labelme file: no shapes are a good part."""
+    shapes = content["shapes"]
+    marks = [polygon for shape in shapes for polygon in _labelme_polygons(shape)]
+    kinds = {str(shape["label"]) for shape in shapes}
+    value, kind = _value_and_kind(kinds.pop()) if len(kinds) == 1 else ("defect", None)
+    value = value if shapes else "fine"
+    return ImportedLabel(path.parent / content["imagePath"], value, kind, tuple(marks))
+
+
+def _labelme_polygons(shape: Mapping[str, Any]) -> Sequence[Polygon]:
+    points = np.array(shape["points"], dtype=float).reshape(-1, 2)
+    form = shape.get("shape_type", "polygon")
+    if form == "mask":
+        data = np.frombuffer(base64.b64decode(shape["mask"]), np.uint8)
+        mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) > 0
+        (left, top), *_ = points.round().astype(int).tolist()
+        return [tuple((x + left, y + top) for x, y in polygon) for polygon in polygons_of(mask)]
+    if form == "circle":
+        angles = np.linspace(0, 2 * np.pi, CIRCLE_CORNERS, endpoint=False)
+        radius = np.linalg.norm(points[1] - points[0])
+        points = points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    elif form == "rectangle":
+        (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        return [box(left, top, right - left, bottom - top)]
+    return [tuple((round(x), round(y)) for x, y in points.tolist())]
+
+
+def _of_coco(path: Path, content: Mapping[str, Any]) -> Iterator[ImportedLabel]:
+    """Yield the label of each image of a COCO file: an image without annotations is a good part."""
+    names = {category["id"]: str(category["name"]) for category in content.get("categories", ())}
+    by_image: dict[Any, list[Mapping[str, Any]]] = {}
+    for annotation in content["annotations"]:
+        by_image.setdefault(annotation["image_id"], []).append(annotation)
+    for image in content["images"]:
+        annotations = by_image.get(image["id"], [])
+        shape = int(image["height"]), int(image["width"])
+        found = [
+            _value_and_kind(names.get(annotation.get("category_id"), "defect")) for annotation in annotations
+        ]
+        values = {value for value, _ in found}
+        kinds = {kind for _, kind in found if kind is not None}
+        marks = tuple(polygon for annotation in annotations for polygon in _coco_polygons(annotation, shape))
+        value: LabelValue = "fine" if values <= {"fine"} else "defect"
+        kind = kinds.pop() if len(kinds) == 1 and value == "defect" else None
+        yield ImportedLabel(path.parent / image["file_name"], value, kind, marks if value == "defect" else ())
+
+
+def _coco_polygons(annotation: Mapping[str, Any], shape: tuple[int, int]) -> Sequence[Polygon]:
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        require("supervision", "masks of COCO in run lengths")
+        import supervision
+
+        height, width = shape
+        return polygons_of(supervision.rle_to_mask(segmentation["counts"], (width, height)))
+    if segmentation:
+        points = [np.array(ring, dtype=float).reshape(-1, 2) for ring in segmentation]
+        return [tuple((round(x), round(y)) for x, y in ring.tolist()) for ring in points]
+    return [box(*annotation["bbox"])] if annotation.get("bbox") else []

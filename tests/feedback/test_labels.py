@@ -1,0 +1,208 @@
+"""Laws of labels: stored once, replaced with their history, read from what labelling tools write."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from energyad.cli import app
+from energyad.errors import DataError
+from energyad.feedback.importing import read_labels
+from energyad.feedback.labels import Added, Label, LabelStore, agreed
+from energyad.feedback.marks import box, mask_of, polygons_of
+from energyad.line.database import Database
+
+
+def image(path: Path, *, value: int = 0, shape: tuple[int, int] = (20, 30)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full(shape, value, np.uint8))
+    return path
+
+
+def label(name: str = "a", **values: object) -> Label:
+    defaults = {"image": Path(name), "sha256": name, "value": "fine", "reviewer": "anna"}
+    return Label(**{**defaults, **values})  # type: ignore[arg-type]
+
+
+def test_a_label_given_twice_is_stored_once_and_a_changed_one_keeps_its_history(place: str | Path) -> None:
+    with Database(place) as database:
+        store = LabelStore(database)
+        assert store.add([label(), label()]) == Added(new=1, unchanged=1)
+        changed = label(value="defect", kind="scratch", marks=(box(1, 2, 3, 4),))
+        assert store.add([changed]) == Added(changed=1)
+        assert store.add([changed]) == Added(unchanged=1)
+        assert store.add([label(reviewer="bert")]) == Added(new=1)
+        assert [(one.reviewer, one.value) for one in store.current()] == [
+            ("anna", "defect"),
+            ("bert", "fine"),
+        ]
+        assert store.current()[0] == changed
+        assert store.withdraw("a", "anna") and not store.withdraw("a", "anna")
+        assert [one.reviewer for one in store.current()] == ["bert"]
+        said = [(who, None if what is None else what.value) for who, what in store.history("a")]
+        assert said == [("anna", "fine"), ("anna", "defect"), ("bert", "fine"), ("anna", None)]
+        assert store.add([changed]) == Added(changed=1)
+        assert len(store.current()) == 2
+
+
+def test_labels_are_stored_all_or_none(place: str | Path) -> None:
+    with Database(place) as database:
+        store = LabelStore(database)
+        with pytest.raises(Exception, match="label_value"):
+            store.add([label("a"), label("b", value="perhaps")])
+        assert store.current() == []
+
+
+def test_reviewers_at_once_lose_nothing_and_double_nothing(place: str | Path) -> None:
+    names = [f"image{number}" for number in range(12)]
+
+    def work(reviewer: str) -> None:
+        with Database(place) as database:
+            for name in names:
+                LabelStore(database).add([label(name, reviewer=reviewer)])
+
+    with Database(place) as database:
+        threads = [threading.Thread(target=work, args=(who,)) for who in ("anna", "anna", "bert")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        current = LabelStore(database).current()
+        with database.read() as session:
+            rows = session.execute(text("SELECT count(*) FROM labels")).scalar()
+    assert len(current) == rows == 2 * len(names)
+
+
+def test_reviewers_who_differ_teach_nothing_of_that_image() -> None:
+    marked = label("a", value="defect", reviewer="bert", marks=(box(0, 0, 2, 2),))
+    labels = [marked, label("a", value="defect"), label("b"), label("b", value="defect", reviewer="bert")]
+    chosen, differing = agreed([*labels, label("c", value="unsure"), label("d")])
+    assert (chosen, differing) == ([marked, label("d", time=chosen[1].time)], 1)
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (7, 5), (64, 128)])
+def test_polygons_give_a_mask_back(shape: tuple[int, int]) -> None:
+    mask = np.zeros(shape, bool)
+    mask[2:5, 1:4] = mask[0, 0] = True
+    mask[-2:, -1] = True
+    assert np.array_equal(mask_of(polygons_of(mask), shape), mask)
+    assert mask_of([box(1, 2, 3, 3)], shape).sum() == 9
+    assert polygons_of(np.zeros(shape, bool)) == ()
+
+
+def test_a_folder_says_what_is_good_which_kind_and_where(tmp_path: Path) -> None:
+    image(tmp_path / "good/1.png")
+    image(tmp_path / "defect/scratch/2.png", value=9)
+    image(tmp_path / "defect/3.png", value=8)
+    mask = np.zeros((20, 30), np.uint8)
+    mask[3:5, 6:9] = 255
+    (tmp_path / "ground_truth/scratch").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "ground_truth/scratch/2_mask.png"), mask)
+    found = {one.image.name: one for one in read_labels(tmp_path)}
+    assert (found["1.png"].value, found["1.png"].kind) == ("fine", None)
+    assert (found["2.png"].value, found["2.png"].kind) == ("defect", "scratch")
+    assert np.array_equal(mask_of(found["2.png"].marks, (20, 30)), mask > 0)
+    assert (found["3.png"].value, found["3.png"].kind, found["3.png"].marks) == ("defect", None, ())
+
+
+def test_csv_coco_and_labelme_say_the_same(tmp_path: Path) -> None:
+    for name, value in (("good.png", 1), ("bad.png", 2)):
+        image(tmp_path / name, value=value)
+    mask = np.zeros((20, 30), np.uint8)
+    mask[3:5, 6:9] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        rows = [
+            ("image", "label", "kind", "mask"),
+            ("good.png", "OK", "", ""),
+            ("bad.png", "ng", "dent", "mask.png"),
+        ]
+        csv.writer(file).writerows(rows)
+    coco = {
+        "images": [
+            {"id": 1, "file_name": "good.png", "height": 20, "width": 30},
+            {"id": 2, "file_name": "bad.png", "height": 20, "width": 30},
+        ],
+        "categories": [{"id": 5, "name": "dent"}],
+        "annotations": [{"id": 1, "image_id": 2, "category_id": 5, "bbox": [6, 3, 3, 2]}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    lengths = {"size": [20, 30], "counts": [123, 2, 18, 2, 18, 2, 435]}
+    coco["annotations"][0]["segmentation"] = lengths  # type: ignore[index]
+    (tmp_path / "lengths.json").write_text(json.dumps(coco))
+    coco["annotations"][0]["segmentation"] = [[6, 3, 8, 3, 8, 4, 6, 4]]  # type: ignore[index]
+    (tmp_path / "polygons.json").write_text(json.dumps(coco))
+    (tmp_path / "labelme").mkdir()
+    drawn = {"label": "dent", "shape_type": "rectangle", "points": [[6, 3], [9, 5]]}
+    for name, shapes in (("good", []), ("bad", [drawn])):
+        content = {"imagePath": f"../{name}.png", "shapes": shapes}
+        (tmp_path / "labelme" / f"{name}.json").write_text(json.dumps(content))
+    for source in ("labels.csv", "coco.json", "polygons.json", "lengths.json", "labelme"):
+        found = {one.image.stem: one for one in read_labels(tmp_path / source)}
+        assert (found["good"].value, found["good"].marks) == ("fine", ()), source
+        assert (found["bad"].value, found["bad"].kind) == ("defect", "dent"), source
+        assert np.array_equal(mask_of(found["bad"].marks, (20, 30)), mask > 0), source
+
+
+def test_a_labelme_mask_lies_where_its_corner_says(tmp_path: Path) -> None:
+    _, png = cv2.imencode(".png", np.full((2, 3), 255, np.uint8))
+    shape = {
+        "label": "x",
+        "shape_type": "mask",
+        "points": [[6, 3], [9, 5]],
+        "mask": base64.b64encode(png).decode(),
+    }
+    (tmp_path / "a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": [shape]}))
+    (found,) = read_labels(tmp_path / "a.json")
+    expected = np.zeros((20, 30), bool)
+    expected[3:5, 6:9] = True
+    assert np.array_equal(mask_of(found.marks, (20, 30)), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "picture,label\nx,ok\n", "no column 'image'"),
+        ("a.csv", "image,label\nx,\n", "line 2: image or label is empty"),
+        ("a.csv", "image,label\n", "holds no labels"),
+        ("a.json", "{", "no JSON file"),
+        ("a.json", "{}", "neither COCO"),
+        ("a.json", '{"images": [{}], "annotations": []}', "not as COCO or labelme write it"),
+        ("a.txt", "", "no folder, .csv or .json"),
+    ],
+)
+def test_what_holds_no_labels_is_named_in_one_line(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_labels(tmp_path / name)
+
+
+def test_the_command_stores_and_lists_labels(tmp_path: Path) -> None:
+    image(tmp_path / "checked/good/1.png")
+    image(tmp_path / "checked/defect/dent/2.png", value=9)
+    run = CliRunner()
+    database = ["--database", str(tmp_path / "line.db")]
+    for _ in range(2):
+        done = run.invoke(
+            app, ["label", str(tmp_path / "checked"), "--reviewer", "anna", "--json", *database]
+        )
+        assert done.exit_code == 0, done.output
+    assert '{"new": 0, "changed": 0, "unchanged": 2}' in done.output
+    listed = run.invoke(app, ["label", "--json", *database])
+    rows = [json.loads(line) for line in listed.output.splitlines() if line.startswith("{")]
+    assert [(row["label"], row["kind"], row["reviewer"]) for row in rows] == [
+        ("fine", None, "anna"),
+        ("defect", "dent", "anna"),
+    ]
+    assert "dent" in run.invoke(app, ["label", *database]).output
