@@ -182,7 +182,7 @@ def _labelme_polygons(shape: Mapping[str, Any]) -> Sequence[Polygon]:
     form = shape.get("shape_type", "polygon")
     if form == "mask":
         data = np.frombuffer(base64.b64decode(shape["mask"]), np.uint8)
-        mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) > 0
+        mask = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)) > 0
         (left, top), *_ = points.round().astype(int).tolist()
         return [tuple((x + left, y + top) for x, y in polygon) for polygon in polygons_of(mask)]
     if form == "circle":
