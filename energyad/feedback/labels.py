@@ -220,9 +220,7 @@ def _opinions(session: Session, digests: set[str]) -> Mapping[str, ModelOpinion]
             .order_by(Result.id)
         )
         for digest, name, model_sha256, verdict, score in session.execute(query):
-            opinions[str(digest)] = ModelOpinion(
-                name=name, sha256=model_sha256, verdict=verdict, score=score
-            )
+            opinions[str(digest)] = ModelOpinion(name=name, sha256=model_sha256, verdict=verdict, score=score)
     return opinions
 
 
