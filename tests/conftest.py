@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import onnx
 import pytest
 import torch
 from filelock import FileLock
@@ -16,8 +15,9 @@ from energyad.data.demo import render_demo
 from energyad.detector import AnomalyDetector
 from energyad.evaluation.evaluate import Evaluation, evaluate
 from energyad.graphs import export
-from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
+from tests.head_graphs import TracedHeads
+from tests.quick import QUICK
 
 # Scores of the processor are the same to the last digit in any batch, and many tests say so; a card's are not. Before
 # torch asks, and for the programs that tests start.
@@ -45,42 +45,18 @@ def graph_cache(shared: Path) -> Iterator[None]:
         yield
 
 
-class _Highest(torch.nn.Module):
-    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        heatmap = features.amax(dim=1)
-        return heatmap.amax(dim=(1, 2)), heatmap
-
-
-@pytest.fixture
-def no_head_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For fits of which tensors, manifest or backbone are looked at: a head's graph is half of a small fit's time."""
-
-    def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:
-        features = torch.zeros(2, num_channels, *head.grid.inner)
-        return export._export(_Highest(), features, "features", ["score", "heatmap"])
-
-    monkeypatch.setattr(export, "export_head", export_head)
+@pytest.fixture(scope="session", autouse=True)
+def traced_heads(shared: Path) -> Iterator[None]:
+    """Heads of one structure are traced once for all processes, which takes longer than the rest of a small fit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_export", TracedHeads(shared / "heads"))
+        yield
 
 
 @pytest.fixture(scope="session")
 def quick_settings() -> FitSettings:
-    """A fit of seconds: small images, small networks, few iterations."""
-    return FitSettings().with_values(
-        {
-            "input.image_size": 128,
-            "augmentation.rotation": "off",
-            "energy.latent_dim": 48,
-            "energy.width": 64,
-            "energy.bottleneck": 16,
-            "memory_bank.size": 128,
-            "memory_bank.rerank_bank_size": 512,
-            "synthetic_defects.per_image": 1,
-            "synthetic_defects.discriminator_iterations": 100,
-            "energy.pretrain_steps": 300,
-            "dxmi.iterations": 10,
-            "dxmi.pretrain_iterations": 10,
-        }
-    )
+    """`QUICK`, for tests that take settings as a fixture."""
+    return QUICK
 
 
 @pytest.fixture(scope="session")

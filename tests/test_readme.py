@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from energyad.data.demo import render_demo
-from energyad.settings import FitSettings
 from tests import ROOT
 from tests.docs.blocks import blocks_of, session
+from tests.quick import TINY
 
 README = ROOT / "README.md"
-MAX_LINES = 150
 MAX_NOT_RUN = 1
 
 
@@ -38,29 +37,11 @@ def test_the_readme_opens_with_the_two_commands_that_set_everything_up() -> None
     assert blocks_of(README)[0].commands == ["make demo", "make test"]
 
 
-def test_the_readme_fits_on_a_few_screens() -> None:
-    assert len(README.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
-
-
 @pytest.mark.slow
 def test_every_command_and_the_python_example_of_the_readme_work(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = FitSettings().with_values(
-        {
-            "input.image_size": 64,
-            "features.coarse_strides": (),
-            "energy.width": 32,
-            "energy.pretrain_steps": 60,
-            "memory_bank.size": 64,
-            "memory_bank.rerank_bank_size": 128,
-            "synthetic_defects.per_image": 1,
-            "synthetic_defects.discriminator_iterations": 50,
-            "dxmi.iterations": 5,
-            "dxmi.pretrain_iterations": 10,
-        }
-    )
-    monkeypatch.setattr("energyad.settings.FitSettings", lambda: quick)
+    monkeypatch.setattr("energyad.settings.FitSettings", lambda: TINY)
     monkeypatch.chdir(workspace)
     monkeypatch.delenv("ENERGYAD_DATA_ROOT", raising=False)
     blocks = blocks_of(README)

@@ -16,18 +16,35 @@ from torch import Tensor, nn
 
 from energyad.features.extractor import FeatureExtractor
 from energyad.graphs import layout
+from energyad.graphs.simplification import simplify
 from energyad.images.tiling import Tiles
 from energyad.scoring.scorer import EnergyHead, cut
 
 
 def export_extractor(extractor: FeatureExtractor) -> onnx.ModelProto:
-    """pixels uint8 [batch h w 3] → features [batch c g1 g2]."""
+    """Export the frozen backbone: pixels uint8 [batch h w 3] → features [batch c g1 g2].
+
+    Args:
+        extractor: With its weights. Images have the size of its grid.
+
+    Returns:
+        A graph that holds the weights as the module does, but for those of the first convolution.
+    """
     pixels = torch.zeros(2, *extractor.grid.image_size, 3, dtype=torch.uint8)
-    return layout.fold_scale(_export(extractor, pixels, "pixels", ["features"]))
+    traced = _export(extractor, pixels, "pixels", ["features"], optimize=False)
+    return layout.fold_scale(simplify(traced))
 
 
 def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:
-    """features [batch * tiles, c g1 g2] → score [batch], heatmap [batch h w]; of several category [batch]."""
+    """Export a fitted head: features [batch * tiles, c g1 g2] → score [batch], heatmap [batch h w].
+
+    Args:
+        head: With its weights. Of several categories the graph has a third output, category [batch].
+        num_channels: c, of the features.
+
+    Returns:
+        A graph for any number of images, its channels second where `channels_second` can move them.
+    """
     tiles = head.tiles.count
     features = torch.zeros(2 * tiles, num_channels, *head.grid.inner)
     names = ["score", "heatmap", *["category"] * head.patch_energy.classifies]
@@ -56,7 +73,16 @@ class _Cut(nn.Module):
 
 
 def with_tiles(extractor: onnx.ModelProto, tiles: Tiles, *, tile_size: tuple[int, int]) -> onnx.ModelProto:
-    """The extractor behind the cut of each image into its tiles: pixels uint8 [batch h w 3] → features."""
+    """Put the cut of each image into its tiles before an extractor: pixels uint8 [batch h w 3] → features.
+
+    Args:
+        extractor: Graph of a backbone that takes tiles.
+        tiles: How an image is cut.
+        tile_size: Height and width of a tile, pixels.
+
+    Returns:
+        The graph of both; the extractor itself for a single tile.
+    """
     if tiles.count == 1:
         return extractor
     whole = torch.zeros(2, *tiles.shape(tile_size), 3, dtype=torch.uint8)
@@ -70,7 +96,15 @@ def with_tiles(extractor: onnx.ModelProto, tiles: Tiles, *, tile_size: tuple[int
 
 
 def join(extractor: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
-    """The scorer's graph, from its two halves (the backbone takes seconds to trace and is the same for every fit)."""
+    """Join the two halves of a scorer; the backbone takes seconds to trace and is the same for every fit.
+
+    Args:
+        extractor: pixels → features.
+        head: features → score, heatmap, and category of several.
+
+    Returns:
+        A checked graph without traces of source lines and folders.
+    """
     prefixed = onnx.compose.add_prefix(head, "head_", rename_inputs=False, rename_outputs=False)
     joined = onnx.compose.merge_models(
         extractor,
@@ -93,7 +127,13 @@ def join(extractor: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _export(
-    module: nn.Module, example: Tensor, input_name: str, output_names: list[str], *, multiple: int = 1
+    module: nn.Module,
+    example: Tensor,
+    input_name: str,
+    output_names: list[str],
+    *,
+    multiple: int = 1,
+    optimize: bool = True,
 ) -> onnx.ModelProto:
     batch = torch.export.Dim("batch")
     with silence_logging(), warnings.catch_warnings(), torch.no_grad():
@@ -106,6 +146,7 @@ def _export(
             dynamic_shapes=({0: batch if multiple == 1 else multiple * batch},),
             dynamo=True,
             verbose=False,
+            optimize=optimize,
         )
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")

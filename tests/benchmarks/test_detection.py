@@ -69,7 +69,6 @@ def run(category: Category, path: Path, *options: str) -> int:
 def tiny_energyad() -> Energyad:
     small = {
         "input.image_size": SIZE,
-        "features.coarse_strides": (),
         "energy.latent_dim": 24,
         "energy.width": 32,
         "energy.bottleneck": 8,
@@ -307,7 +306,6 @@ def test_a_change_is_judged_beside_the_default_once_and_without_test_images(
 ) -> None:
     small = tiny_energyad().fit_settings.with_values(
         {
-            "features.coarse_strides": FitSettings().features.coarse_strides,
             "energy.pretrain_steps": 60,
             "synthetic_defects.discriminator_iterations": 50,
         }

@@ -12,7 +12,7 @@ import pytest
 import energyad.cli
 from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.settings import FitSettings
+from tests.quick import TINY
 
 from .outcome import Outcome, Program
 
@@ -44,16 +44,9 @@ def program(house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 @pytest.fixture
-def quick_fit(quick_settings: FitSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits take a second."""
-    quick = quick_settings.with_values(
-        {
-            "energy.pretrain_steps": 20,
-            "dxmi.iterations": 2,
-            "dxmi.pretrain_iterations": 5,
-            "features.coarse_strides": (),
-        }
-    )
+    quick = TINY.with_values({"input.image_size": 128})
     monkeypatch.setattr("energyad.settings.FitSettings", lambda: quick)
 
 

@@ -75,7 +75,7 @@ def test_a_settings_file_that_cannot_be_used_is_named_in_one_line(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_fit", "no_head_graph")
+@pytest.mark.usefixtures("quick_fit")
 def test_rotation_is_found_out_or_given(program: Program, house: Path, demo_category: Category) -> None:
     images = demo_category.root / "train" / "good"
     flags_by_name = {"auto": [], "on": ["--rotation", "on"], "off": ["--rotation", "off"]}
@@ -87,7 +87,7 @@ def test_rotation_is_found_out_or_given(program: Program, house: Path, demo_cate
     assert f"{made['on']} rotated copies" in card
 
 
-@pytest.mark.usefixtures("quick_fit", "no_head_graph")
+@pytest.mark.usefixtures("quick_fit")
 def test_fit_warns_below_eight_images_and_stops_at_a_bad_one_unless_told_to_skip(
     program: Program, house: Path, demo_category: Category
 ) -> None:

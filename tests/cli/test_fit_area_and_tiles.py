@@ -23,27 +23,12 @@ from energyad.model.assembly import assemble_scorer
 from energyad.runtimes.eager import EagerRuntime, HeadRuntime
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scoring.prediction import Prediction
-from energyad.settings import FitSettings
+from tests.quick import TINY
 
 pytestmark = pytest.mark.slow  # fits several models
 
 LEFT = {"units": "relative", "polygons": [[[0, 0], [0.75, 0], [0.75, 1], [0, 1]]]}
 TOP = {"units": "pixels", "width": 400, "height": 100, "polygons": [[[0, 0], [400, 0], [400, 20], [0, 20]]]}
-
-
-QUICK = FitSettings().with_values(
-    {
-        "input.image_size": 64,
-        "energy.latent_dim": 16,
-        "energy.width": 16,
-        "energy.bottleneck": 4,
-        "energy.pretrain_steps": 20,
-        "synthetic_defects.per_image": 1,
-        "synthetic_defects.discriminator_iterations": 20,
-        "dxmi.iterations": 2,
-        "dxmi.pretrain_iterations": 10,
-    }
-)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, demo_category: Category) ->
     arguments += ["--roi", "roi.json", "--ignore", "ignore.json", "--threads", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr("energyad.settings.FitSettings", lambda: QUICK)
+        patch.setattr("energyad.settings.FitSettings", lambda: TINY)
         patch.setattr(sys, "argv", ["energyad", *arguments])
         with pytest.raises(SystemExit) as stopped:
             energyad.cli.main()

@@ -41,6 +41,7 @@ from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scoring.results import results_csv, scored_result
 from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
+from tests.quick import TINY
 
 CHANNELS, LATENTS, SIDE = 6, 5, 4
 
@@ -163,17 +164,9 @@ def negative(path: Path) -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def settings(quick_settings: FitSettings) -> FitSettings:
+def settings() -> FitSettings:
     """Of a rate that held-out parts of both categories certify together, and of neither alone."""
-    return quick_settings.with_values(
-        {
-            "features.coarse_strides": (),
-            "energy.pretrain_steps": 30,
-            "dxmi.iterations": 0,
-            "memory_bank.size": 50,
-            "threshold.review_rate": 0.2,
-        }
-    )
+    return TINY.with_values({"threshold.review_rate": 0.2})
 
 
 @pytest.fixture(scope="module")

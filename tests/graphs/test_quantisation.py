@@ -11,28 +11,16 @@ from energyad.data.demo import render_flawed, render_good
 from energyad.detector.export import export_model, open_exported, verify
 from energyad.errors import BackboneError, ImageError, ModelError, SettingsError
 from energyad.evaluation.metrics import image_auroc
+from energyad.features.extractor import load_extractor
+from energyad.graphs.cache import extractor_graph
 from energyad.graphs.quantisation import quantise
-from energyad.images.reading import write_png
+from energyad.images.reading import resize, write_png
 from energyad.model.assembly import assemble_scorer
 from energyad.model.folder import BACKBONE_FILE, GRAPH_FILE
-
-pytestmark = pytest.mark.slow  # fits several models
+from tests.quick import QUICK
 
 SIZE = 128
-SETTINGS = FitSettings().with_values(
-    {
-        "input.image_size": SIZE,
-        "augmentation.rotation": "off",
-        "energy.pretrain_steps": 400,
-        "dxmi.iterations": 20,
-        "dxmi.pretrain_iterations": 10,
-        "memory_bank.size": 128,
-        "memory_bank.rerank_bank_size": 512,
-        "features.precision": "int8",
-        "synthetic_defects.per_image": 1,
-        "synthetic_defects.discriminator_iterations": 100,
-    }
-)
+SETTINGS = QUICK.with_values({"features.precision": "int8"})
 GOOD = [render_good(0, "train", index, size=SIZE) for index in range(16)]
 UNSEEN = [render_good(0, "test", index, size=SIZE) for index in range(8)]
 FLAWED = [
@@ -67,25 +55,16 @@ def test_a_fit_on_quantised_features_still_tells_flaws_from_good_parts(quantised
     assert auroc > 0.9
 
 
-@pytest.mark.usefixtures("no_head_graph")
-def test_the_backbone_is_much_smaller_than_in_floats(quantised: AnomalyDetector) -> None:
-    settings = FitSettings().with_values(
-        {
-            "input.image_size": 64,
-            "augmentation.rotation": "off",
-            "dxmi.iterations": 0,
-            "energy.pretrain_steps": 1,
-            "synthetic_defects.per_image": 0,
-        }
-    )
-    floats = AnomalyDetector.fit(GOOD[:8], settings=settings, threads=1)
+def test_the_backbone_is_much_smaller_than_in_floats(
+    quantised: AnomalyDetector, fitted_detector: AnomalyDetector
+) -> None:
     small, large = (
         sum(
             len(each.raw_data)
             for each in onnx.load_from_string(model.contents[GRAPH_FILE]).graph.initializer
             if not each.name.startswith("head_")
         )
-        for model in (quantised, floats)
+        for model in (quantised, fitted_detector)
     )
     assert 5 * small < 2 * large
 
@@ -148,6 +127,9 @@ def test_a_graph_that_cannot_be_quantised_is_one_clear_error() -> None:
         quantise(onnx.ModelProto(), [], name="broken")
 
 
-def test_the_same_images_give_the_same_quantised_backbone(quantised: AnomalyDetector) -> None:
-    again = AnomalyDetector.fit(GOOD, name="part", settings=SETTINGS, threads=1)
-    assert again.contents[GRAPH_FILE] == quantised.contents[GRAPH_FILE]
+def test_the_same_images_give_the_same_quantised_backbone() -> None:
+    extractor = load_extractor(FitSettings().features.backbone, image_size=64, strides=(8, 16))
+    graph = extractor_graph(extractor)
+    pixels = [resize(image, (64, 64)) for image in GOOD[:4]]
+    first, second = (quantise(graph, pixels, name="same").SerializeToString() for _ in range(2))
+    assert first == second
