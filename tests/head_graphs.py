@@ -13,7 +13,6 @@ from filelock import FileLock
 from onnx import numpy_helper
 from torch import nn
 
-from energyad.features.extractor import FeatureExtractor
 from energyad.files import atomic_write
 from energyad.graphs import export
 
@@ -36,9 +35,12 @@ class TracedHeads:
         output_names: list[str],
         *,
         multiple: int = 1,
+        optimize: bool = True,
     ) -> onnx.ModelProto:
-        if isinstance(module, FeatureExtractor):  # kept by the package's own cache
-            return self.export(module, example, input_name, output_names, multiple=multiple)
+        if not optimize:  # a backbone, which the package's own cache keeps
+            return self.export(
+                module, example, input_name, output_names, multiple=multiple, optimize=optimize
+            )
         parts = [
             structure(module),
             str((example.shape, example.dtype)),

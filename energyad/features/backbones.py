@@ -101,13 +101,13 @@ def features_options(
 
 
 def takes_one_size(name: str) -> bool:
-    """Whether a network of that name is made for images of one size: transformers with position tables are."""
+    """Return whether a network is made for images of one size, as transformers with position tables are."""
     cfg = timm.get_pretrained_cfg(name)
     return cfg is not None and cfg.fixed_input_size
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """Evaluation mode, no gradients."""
+    """Set evaluation mode and take no gradients. Returns the same model."""
     return model.eval().requires_grad_(False)
 
 

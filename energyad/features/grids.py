@@ -89,10 +89,14 @@ class Grid:
 class Scale:
     """A part of the features with an energy of its own: so many channels from `start` on.
 
-    factor: patches of the grid, a side, that are one patch of this scale. Its features are dealt out among them, so
-    that scales of any grid lie side by side in one array: feature n of a coarse patch is channel ⌊n / factor²⌋ of the
-    (n mod factor²)-th of its patches, row by row.
-    margin: outermost patches of the grid, at each side, where this scale has none.
+    Features of a coarse patch are spread over the patches of the grid that it covers, so that scales of any grid lie
+    side by side in one array: feature n is channel ⌊n / factor²⌋ of the (n mod factor²)-th of its patches, row by row.
+
+    Attributes:
+        start: First channel.
+        num_channels: k, features of a patch of this scale.
+        factor: Patches of the grid, a side, that are one patch of this scale.
+        margin: Outermost patches of the grid, at each side, where this scale has none.
     """
 
     start: int
@@ -109,8 +113,8 @@ class Scale:
         """This scale's patches of whole grids."""
         own = self._inner(features[..., self.start : self.stop])
         if self.factor == 1:
-            return own
-        together = self._blocks(own).movedim((-4, -2), (-2, -1))
+            return inner
+        together = self._blocks(inner).movedim((-4, -2), (-2, -1))
         return together.flatten(-3)[..., : self.num_channels]
 
     def mean_of(self, values: Float[Tensor, "*b g1 g2"]) -> Float[Tensor, "*b r1 r2"]:
@@ -169,7 +173,12 @@ def resampling_matrix(size: int, axis: GridAxis, *, mean: bool = True) -> Float[
 
     All three steps are linear and separable, so a stage becomes R · stage · Cᵀ: two small products instead of passes
     over the whole map. Stages at least as fine as the grid: means, at the border over the neighbours that exist, then
-    averaged down. Coarser ones: no mean, interpolated up with half-pixel centres. FeatureStore sum to one.
+    averaged down. Coarser ones: no mean, interpolated up with half-pixel centres. Rows sum to one.
+
+    Args:
+        size: Patches a side of the stage.
+        grid: The common grid.
+        mean: Whether stages at least as fine as the grid are averaged over 3 × 3 patches first.
     """
     place = torch.arange(size, dtype=torch.float64)
     if size % axis.patches == 0:
@@ -186,7 +195,10 @@ def resampling_matrix(size: int, axis: GridAxis, *, mean: bool = True) -> Float[
 def interpolation_matrix(size: int, target: int, *, margin: int = 0) -> Float[Tensor, "target size"]:
     """One axis of a linear interpolation with half-pixel centres, as a matrix whose rows sum to one, in float64.
 
-    margin: places at each end of the target that lie beyond what is interpolated, and have what lies next to them.
+    Args:
+        size: Places before.
+        target: Places after.
+        margin: Places at each end of the target that lie beyond what is interpolated, and take the nearest value.
     """
     covered = target - 2 * margin
     centres = (torch.arange(-margin, target - margin, dtype=torch.float64) + 0.5) * size / covered - 0.5

@@ -20,8 +20,8 @@ class GraphEditor:
         self.constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
         for node in [node for node in self.nodes if node.op_type == "Transpose"]:
             if node.input[0] in self.constants:  # of a weight that several products take
-                turned = self.constants[node.input[0]].transpose(attribute(node, "perm"))
-                self.constants[node.output[0]] = np.ascontiguousarray(turned)
+                transposed = self.constants[node.input[0]].transpose(attribute(node, "perm"))
+                self.constants[node.output[0]] = np.ascontiguousarray(transposed)
                 self.nodes.remove(node)
 
     def constant(self, value: Shaped[np.ndarray, "..."], like: str) -> str:

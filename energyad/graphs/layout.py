@@ -1,7 +1,7 @@
 """The same graph, laid out so that engines need fewer passes over memory. No score changes beyond rounding.
 
 A head is written channel last, as the mathematics reads; convolutional engines keep channels second and fuse bias,
-activation and sums into their 1 × 1 convolutions. `channels_second` turns matrix products over the last axis into such
+activation and sums into their 1 × 1 convolutions. `channels_second` makes matrix products over the last axis such
 convolutions, for any energy made of products, elementwise functions and reductions; what it does not know, it leaves.
 """
 
@@ -32,7 +32,14 @@ class _UnknownLayoutError(Exception):
 
 
 def channels_second(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The head with its channels second, or as it is where a node is not known to allow that."""
+    """Move the channels of a head's values from the last axis to the second.
+
+    Args:
+        model: Graph of a head: features [batch c g g] → score, heatmap.
+
+    Returns:
+        The rewritten graph, its results equal up to rounding; the same graph where a node is not known to allow that.
+    """
     try:
         return _Mover(model).moved_model()
     except _UnknownLayoutError:
@@ -40,7 +47,14 @@ def channels_second(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def fold_scale(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Multiply the first convolution's weights where pixels are multiplied, x·s − o = s·(x − o/s), to save a pass."""
+    """Multiply the first convolution's weights where pixels are multiplied, x·s − o = s·(x − o/s), to save a pass.
+
+    Args:
+        model: Graph of a backbone: pixels → features.
+
+    Returns:
+        The graph without the product; unchanged where a shift and an ungrouped convolution do not follow it.
+    """
     graph = GraphEditor(model)
     for scale in [node for node in graph.nodes if node.op_type == "Mul"]:
         shift = graph.only_user(scale.output[0], "Sub")
@@ -70,12 +84,12 @@ class _Mover(GraphEditor):
         super().__init__(model)
         self.moved: dict[str, int] = {}
         self.aliases: dict[str, str] = {}
-        self.turned: set[str] = set()
+        self.transposed: set[str] = set()
 
     def moved_model(self) -> onnx.ModelProto:
         nodes = self.nodes
         self.nodes = [new for node in nodes for new in self._move(node)]
-        self._turn_differences_to_sums()
+        self._differences_to_sums()
         if any(output.name in self.moved for output in self.original.graph.output):
             raise _UnknownLayoutError
         return self.model()
@@ -93,7 +107,7 @@ class _Mover(GraphEditor):
             return [node]
         compared = node.op_type == "MatMul" and self.only_user(node.output[0], "ReduceMin") is not None
         if compared or node.op_type == "Reshape":
-            return self._turned_back(node)
+            return self._channel_last(node)
         if node.op_type in REDUCTIONS:
             return self._reduced(node)
         moves = {
@@ -106,16 +120,16 @@ class _Mover(GraphEditor):
             raise _UnknownLayoutError
         return [moves[node.op_type](node)]
 
-    def _turned_back(self, node: NodeProto) -> Iterable[NodeProto]:
+    def _channel_last(self, node: NodeProto) -> Iterable[NodeProto]:
         """Channel last again: to lay patches in a row, and where of products only the least is asked for."""
         if node.input[0] not in self.moved or node.input[1] in self.moved:
             raise _UnknownLayoutError
-        source, turned = node.input[0], f"{node.input[0]}.turned"
-        node.input[0] = turned
-        if source in self.turned:  # several such products may be of the same values
+        source, transposed = node.input[0], f"{node.input[0]}.transposed"
+        node.input[0] = transposed
+        if source in self.transposed:  # several such products may be of the same values
             return [node]
-        self.turned.add(source)
-        return [helper.make_node("Transpose", [source], [turned], perm=CHANNEL_LAST), node]
+        self.transposed.add(source)
+        return [helper.make_node("Transpose", [source], [transposed], perm=CHANNEL_LAST), node]
 
     def _as_convolution(self, node: NodeProto) -> NodeProto:
         source, weight = node.input[0], self.constants.get(node.input[1])
@@ -132,10 +146,10 @@ class _Mover(GraphEditor):
         return helper.make_node("Concat", list(node.input), list(node.output), node.name, axis=1)
 
     def _squeezed(self, node: NodeProto) -> NodeProto:
-        self._turn_axis(node)
+        self._move_axis(node)
         return node
 
-    def _turn_axis(self, node: NodeProto) -> None:
+    def _move_axis(self, node: NodeProto) -> None:
         """Let a node that worked along the last axis work along the second."""
         axes = self.constants.get(node.input[1]) if len(node.input) > 1 else None
         if axes is None or axes.tolist() not in ([-1], [3]):
@@ -168,7 +182,7 @@ class _Mover(GraphEditor):
         return node
 
     def _reduced(self, node: NodeProto) -> Iterable[NodeProto]:
-        self._turn_axis(node)
+        self._move_axis(node)
         source, keep = node.input[0], attribute(node, "keepdims", 1)
         # A convolution reads the channels where they are; a mean has them moved first, and a sum adds them in an order
         # that depends on the batch.
@@ -188,7 +202,7 @@ class _Mover(GraphEditor):
             self.moved[node.output[0]] = 1
         return new
 
-    def _turn_differences_to_sums(self) -> None:
+    def _differences_to_sums(self) -> None:
         """z − (W·h + b) = z + ((−W)·h − b): convolutions add what they are given as they write their results."""
         makers = {node.output[0]: node for node in self.nodes}
         for difference in [node for node in self.nodes if node.op_type == "Sub"]:

@@ -32,10 +32,18 @@ OP_TYPES = ("Conv", "Clip", "Add", "Relu")
 def quantise(
     backbone: onnx.ModelProto, pixels: Sequence[UInt8[np.ndarray, "h w 3"]], *, name: str
 ) -> onnx.ModelProto:
-    """The backbone's graph with quantisation and dequantisation written into it (static, weights per channel).
+    """Write static quantisation into a backbone's graph, weights per channel.
 
-    pixels: some images at the network's size, whose activations set the ranges. name: of the backbone, for the message.
-    Raises BackboneError where ONNX Runtime cannot quantise it.
+    Args:
+        backbone: pixels uint8 [batch h w 3] → features.
+        pixels: Some images at the network's size, whose activations set the ranges.
+        name: Of the backbone, for the message.
+
+    Returns:
+        The graph with quantisation and dequantisation nodes (QDQ).
+
+    Raises:
+        BackboneError: ONNX Runtime cannot quantise it.
     """
     with tempfile.TemporaryDirectory() as folder, silence_logging():
         source, ready, target = (Path(folder) / f"{stage}.onnx" for stage in ("float32", "ready", "int8"))

@@ -6,7 +6,14 @@ from energyad.model.manifest import Manifest
 
 
 def model_card(manifest: Manifest) -> str:
-    """Markdown for people: what the model is, what it was fitted on, what its threshold rests on."""
+    """Write the model card: what the model is, what it was fitted on, what its threshold rests on.
+
+    Args:
+        manifest: Of the model.
+
+    Returns:
+        Markdown.
+    """
     made, calibration = manifest.provenance, manifest.calibration
     review = ""
     if calibration.review_threshold is not None:
@@ -32,8 +39,9 @@ High energy = abnormal.
 Use it for parts and camera settings like those it was fitted on. Scores have no unit and compare within this model
 only. Fit again when the part, the lighting or the camera changes.
 
-`model.json` holds the settings, the provenance and the SHA-256 of every file; `*.safetensors` the weights;
-`scorer.onnx` the same weights as one graph from pixels to score and heatmap.
+`model.json` holds the settings, the provenance and the SHA-256 of every file; `scorer.onnx` is one graph from pixels to
+score and heatmap; `detector.safetensors` holds the fitted tensors, `backbone.safetensors` those of the backbone that
+the graph does not hold.
 """
 
 

@@ -44,7 +44,13 @@ LEFT_OVER_AFTER: Final = 3600.0
 def save_model(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
     """Write the contents and the manifest with their hashes to a temporary folder, and put that in place.
 
-    Raises ModelError where the folder cannot be written (no permission, no space left); the old model then stays.
+    Args:
+        folder: Of the model; its parents are made.
+        manifest: Its `files` are replaced by the hashes of `contents`.
+        contents: Bytes of each file by its name.
+
+    Raises:
+        ModelError: The folder cannot be written (no permission, no space left); the old model then stays.
     """
     folder = folder.absolute()
     require_place(folder)
@@ -71,7 +77,11 @@ def save_model(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) 
 
 
 def require_place(folder: Path) -> None:
-    """Refuse a place where `save_model` would fail, before a fit spends minutes. Raises ModelError."""
+    """Check a place before a fit spends minutes.
+
+    Raises:
+        ModelError: `save_model` would fail there.
+    """
     folder = folder.absolute()
     is_model = (folder / MANIFEST).exists()
     if folder.exists() and not is_model and (not folder.is_dir() or any(folder.iterdir())):
@@ -220,7 +230,15 @@ def read_regular_file(folder: Path, name: str, *, limit: int = MAX_FILE_BYTES) -
 
 
 def find_model(name: str | Path | None, *, root: Path = DEFAULT_FOLDER) -> Path:
-    """The folder of a model given by path or by name under `root`; the only one there where no name is given."""
+    """Find a model's folder.
+
+    Args:
+        name: A path, or a folder's name under `root`; None for the only model there.
+        root: Where models are looked for.
+
+    Raises:
+        ModelError: There is no such model, or no name was given and there are none or several.
+    """
     if name is not None:
         for folder in (Path(name), root / name):
             recover(folder)
@@ -239,12 +257,12 @@ def graph_file(manifest: Manifest) -> str:
 
 
 def list_models(root: Path = DEFAULT_FOLDER) -> list[Path]:
-    """Model folders under `root`, by name."""
+    """Return the model folders under `root`, by name."""
     return sorted(path.parent for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Return the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

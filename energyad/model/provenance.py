@@ -30,7 +30,17 @@ def collect(
     fit_seconds: float,
     white_level: int | None = None,
 ) -> Provenance:
-    """Describe a fit on these images and rotated copies of them, here and now."""
+    """Describe a fit, here and now.
+
+    Args:
+        good_images: What it was fitted on.
+        image_digests: Of these images, by which they are known again.
+        num_held_out: How many of them set the threshold.
+        num_rotated: Rotated copies that were fitted on beside them.
+        seed: Of the fit.
+        threads: Of the backbone; None for all cores.
+        fit_seconds: Wall time.
+    """
     return Provenance(
         seed=seed,
         threads=threads or os.cpu_count() or 1,
@@ -62,7 +72,7 @@ def data_hash(good_images: Iterable[ImageLike], *, white_level: int | None = Non
 
 
 def source_commit() -> str | None:
-    """The commit of the checkout that energyad runs from, or None for an installed package."""
+    """Return the commit of the checkout that energyad runs from, None for an installed package."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
