@@ -111,7 +111,7 @@ class Scale:
 
     def of(self, features: Float[Tensor, "*b g1 g2 c"]) -> Float[Tensor, "*b r1 r2 k"]:
         """This scale's patches of whole grids."""
-        own = self._inner(features[..., self.start : self.stop])
+        inner = self._inner(features[..., self.start : self.stop])
         if self.factor == 1:
             return inner
         together = self._blocks(inner).movedim((-4, -2), (-2, -1))
