@@ -20,10 +20,9 @@ from onnx import numpy_helper
 from torch import Tensor
 
 INITIALISERS: Final = "initialisers"
-"""Of the file's metadata: JSON, an initialiser's name by that of the tensor."""
-
-TRANSPOSED: Final = "transposed_initialisers"
-"""Likewise, for matrices that the graph holds with rows and columns exchanged."""
+"""Of the file's metadata: JSON, an initialiser's name by that of the tensor, for tensors as they are (`plain`) and for
+matrices that the graph holds with rows and columns exchanged (`transposed`). One entry, since safetensors writes
+several in any order and the same fit shall give the same bytes."""
 
 _HEADER_SIZE = 8  # bytes of a safetensors file that say how long its header is
 
@@ -50,7 +49,7 @@ def save_beside(graph: onnx.ModelProto, tensors: Mapping[str, Tensor]) -> bytes:
             transposed[name] = names[_key(array.T)]
         else:
             remaining[name] = tensor.contiguous()
-    metadata = {INITIALISERS: json.dumps(plain), TRANSPOSED: json.dumps(transposed)}
+    metadata = {INITIALISERS: json.dumps({"plain": plain, "transposed": transposed})}
     return safetensors.torch.save(remaining, metadata)
 
 
@@ -69,10 +68,10 @@ def load_beside(graph: onnx.ModelProto, content: bytes) -> dict[str, Tensor]:
     size = int.from_bytes(content[:_HEADER_SIZE], "little")
     metadata = json.loads(content[_HEADER_SIZE : _HEADER_SIZE + size]).get("__metadata__", {})
     entries = {entry.name: entry for entry in graph.graph.initializer}
-    for key in (INITIALISERS, TRANSPOSED):
-        for name, initialiser in json.loads(metadata.get(key, "{}")).items():
+    for key, names in json.loads(metadata.get(INITIALISERS, "{}")).items():
+        for name, initialiser in names.items():
             array = numpy_helper.to_array(entries[initialiser])
-            tensors[name] = torch.from_numpy((array.T if key == TRANSPOSED else array).copy())
+            tensors[name] = torch.from_numpy((array.T if key == "transposed" else array).copy())
     return tensors
 
 

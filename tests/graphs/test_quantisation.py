@@ -128,7 +128,7 @@ def test_a_graph_that_cannot_be_quantised_is_one_clear_error() -> None:
 
 
 def test_the_same_images_give_the_same_quantised_backbone() -> None:
-    extractor = load_extractor(FitSettings().features.backbone, image_size=64, strides=(8, 16))
+    extractor = load_extractor(FitSettings().features.backbone, image_size=(64, 64), strides=(8, 16))
     graph = extractor_graph(extractor)
     pixels = [resize(image, (64, 64)) for image in GOOD[:4]]
     first, second = (quantise(graph, pixels, name="same").SerializeToString() for _ in range(2))
