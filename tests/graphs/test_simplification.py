@@ -42,7 +42,12 @@ def features(graph: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:
         ("tf_efficientnet_lite0", (8, 16, 32), 0.02, set()),
         ("resnet18", (8, 16), 0.02, set()),
         ("convnext_atto", (8, 16), 0.02, set()),
-        ("vit_tiny_patch16_224", (8, 16), 0.15, {"Shape", "Expand", "CastLike"}),  # a class token for each image
+        (
+            "vit_tiny_patch16_224",
+            (8, 16),
+            0.15,
+            {"Shape", "Expand", "CastLike"},
+        ),  # a class token for each image
     ],
 )
 def test_a_backbone_keeps_its_features_and_its_weights(
