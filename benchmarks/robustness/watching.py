@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import json
 import os
 import random
 import signal
@@ -30,6 +29,7 @@ import cv2
 import numpy as np
 from sqlalchemy import func, select
 
+from benchmarks.robustness.launching import Launcher, fork_lives
 from benchmarks.robustness.postgres import new_database
 from energyad.errors import DataError, ImageError
 from energyad.line.database import Database
@@ -174,34 +174,12 @@ class Place:
 
 
 def launch() -> None:
-    """Fork a watcher for each line of JSON on standard input, and print its process number."""
+    """Fork a watcher for each line on standard input. See `launching.fork_lives`."""
     import energyad.cli.watch
     import energyad.detector
     import energyad.line.watch  # noqa: F401  (each life finds them imported)
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that end leave nothing behind
-    for text in sys.stdin:
-        process = os.fork()
-        if process == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            status = 1
-            try:
-                spec = json.loads(text)
-                with open(spec["log"], "a") as log:  # noqa: PTH123
-                    os.dup2(log.fileno(), 2)
-                    os.dup2(log.fileno(), 1)
-                (_run_program if spec["program"] else _run_stub)(spec)
-                status = 0
-            except SystemExit as stopped:
-                status = int(stopped.code or 0)
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        print(process, flush=True)
+    fork_lives(lambda spec: (_run_program if spec["program"] else _run_stub)(spec))
 
 
 def _run_program(spec: dict[str, Any]) -> None:
@@ -280,60 +258,6 @@ def score_files(paths: Sequence[Path], read: Callable[[Path], bytes]) -> Iterato
 
 def _value(data: bytes) -> float:
     return float(sum(data) % 251)
-
-
-class Launcher:
-    """Starts watchers and ends them."""
-
-    def __init__(self) -> None:
-        command = "from benchmarks.robustness.watching import launch; launch()"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.alive: set[int] = set()
-
-    def start(self, spec: dict[str, Any]) -> int:
-        """Start a watcher; returns its process number."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the launcher has no pipes")
-        self._process.stdin.write(json.dumps(spec) + "\n")
-        self._process.stdin.flush()
-        process = int(self._process.stdout.readline())
-        self.alive.add(process)
-        return process
-
-    def end(self, process: int, how: int) -> None:
-        """Send a signal, and wait until the process is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, how)
-        deadline = time.monotonic() + 60
-        while self.is_running(process):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"watcher {process} did not end")
-            time.sleep(0.002)
-        self.alive.discard(process)
-
-    def is_running(self, process: int) -> bool:
-        """Whether it has not ended."""
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return False
-        return True
-
-    def close(self) -> None:
-        """End everything."""
-        for process in list(self.alive):
-            self.end(process, signal.SIGKILL)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait(30)
-
-    def __enter__(self) -> Launcher:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 # What happens around them
@@ -567,7 +491,7 @@ class _Run:
             model,
         )
         self.database = Database(place.database)
-        self.launcher = Launcher()
+        self.launcher = Launcher(__name__)
         self.watchers: dict[int, int] = {}
         self.stop = threading.Event()
         self.threads: list[threading.Thread] = []
