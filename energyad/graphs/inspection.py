@@ -3,7 +3,7 @@
 Engines read tensors kept outside a graph from the working directory, some of them from anywhere, and no hash covers
 those files. The reader below walks the protobuf's wire format itself: scoring has no `onnx` package, and parsing a
 hostile file with one would already allocate what it asks for. Its work is bounded by `MAX_FIELDS`, and tensors' data
-are stepped over, not read.
+are looked at in place, for values that are no numbers: engines differ in what they make of those.
 
 Field numbers: onnx.proto3 of ONNX 1.17, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3.
 """
@@ -14,6 +14,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+import numpy as np
 
 from energyad.errors import ModelError
 
@@ -33,6 +35,7 @@ _GROWN_BY_INPUT: Final = {"Pad": (1,), "Resize": (3,), "Range": (0, 1, 2), "OneH
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _INT32, _INT64 = 6, 7
+_FLOATS: Final = {1: "<f4", 10: "<f2", 11: "<f8"}
 _MAX_SHAPE_RANK: Final = 16
 
 
@@ -40,8 +43,9 @@ def check_graph(graph: bytes, *, name: str = "the graph") -> None:
     """Refuse a graph that no export of this package looks like.
 
     Refused are tensors kept outside the file, sparse tensors, graphs inside operators (`If`, `Loop`, `Scan`),
-    functions, training graphs, tensors of more than `MAX_ELEMENTS` elements, whether stored or made from a constant
-    shape, and what is no ONNX at all. Sizes that an operator computes while it runs are not known here.
+    functions, training graphs, weights that are no numbers (NaN), tensors of more than `MAX_ELEMENTS` elements,
+    whether stored or made from a constant shape, and what is no ONNX at all. Sizes that an operator computes while it
+    runs are not known here.
 
     Args:
         graph: The bytes of an ONNX file.
@@ -143,7 +147,8 @@ class _Inspection:
 
     def _tensor(self, start: int, end: int) -> tuple[str, tuple[int, ...] | None]:
         """Return a tensor's name, and its values where they are few whole numbers."""
-        name, dims, kind_of_data, data, numbers = "", [], 0, b"", []
+        name, dims, kind_of_data, numbers = "", [], 0, []
+        places: list[tuple[int, int, int]] = []
         for number, kind, first, last in self._fields(start, end):
             if number == 13 or (number == 14 and (kind != _VARINT or self._number(first) != 0)):
                 raise _Refused("it keeps a tensor outside the file")
@@ -155,8 +160,11 @@ class _Inspection:
                 numbers += self._numbers(kind, first, last)
             elif number == 8 and kind == _BYTES:
                 name = self._text(first, last)
-            elif number == 9 and kind == _BYTES and last - first <= 8 * _MAX_SHAPE_RANK:
-                data = self._bytes[first:last]
+            elif number in (4, 9, 10) and kind == _BYTES:
+                places.append((number, first, last))
+        self._check_numbers(name, kind_of_data, places)
+        few = [place for place in places if place[2] - place[1] <= 8 * _MAX_SHAPE_RANK]
+        data = b"".join(self._bytes[first:last] for _, first, last in few)
         if any(size < 0 for size in dims) or math.prod(dims) > MAX_ELEMENTS:
             raise _Refused(f"tensor '{name[:80]}' has more than {MAX_ELEMENTS:,} elements")
         width = {_INT32: 4, _INT64: 8}.get(kind_of_data)
@@ -167,6 +175,14 @@ class _Inspection:
             for place in range(0, len(data), width)
         ]
         return name, tuple(numbers or stored)
+
+    def _check_numbers(self, name: str, kind_of_data: int, places: Sequence[tuple[int, int, int]]) -> None:
+        """Refuse a tensor that holds NaN, without a copy of it. places: fields, and where their values are."""
+        for number, start, end in places:
+            dtype = {4: "<f4", 10: "<f8"}.get(number) or _FLOATS.get(kind_of_data)
+            count = 0 if dtype is None else (end - start) // np.dtype(dtype).itemsize
+            if count and np.isnan(np.frombuffer(self._bytes, dtype, count, start).min()):
+                raise _Refused(f"tensor '{name[:80]}' holds what is no number")
 
     def _check_sizes(self, node: _Node) -> None:
         """Refuse an operator that a constant makes larger than `MAX_ELEMENTS`."""

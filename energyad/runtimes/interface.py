@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from energyad.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float32, Int64, UInt8
 
     from energyad.runtimes.plan import Plan
+
+
+INPUT: Final = "pixels"
+OUTPUTS: Final = ("score", "heatmap")
+CATEGORY: Final = "category"
 
 
 class RawScores(NamedTuple):
@@ -50,3 +57,22 @@ class Runtime(BatchScorer, Protocol):
     def with_plan(self, plan: Plan) -> Runtime:
         """The same model under another plan."""
         ...
+
+
+def check_names(inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Refuse a graph that does not take one batch of pixels and give scores and heatmaps, and maybe categories.
+
+    Args:
+        inputs: The names of the graph's inputs.
+        outputs: The names of its outputs.
+
+    Raises:
+        ModelError: They are others.
+    """
+    legal = (sorted(OUTPUTS), sorted((*OUTPUTS, CATEGORY)))
+    if list(inputs) != [INPUT] or sorted(outputs) not in legal:
+        present = f"{', '.join(inputs)[:80]} to {', '.join(outputs)[:80]}"
+        raise ModelError(
+            f"the exported graph: refused: it goes from {present}, not from {INPUT} to {' and '.join(OUTPUTS)}; "
+            "fit the model again or restore it"
+        )

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from energyad.errors import ModelError
+from energyad.errors import ModelError, first_line
 from energyad.graphs.inspection import check_graph
 from energyad.runtimes.forks import keep_in_forks
-from energyad.runtimes.interface import RawScores
+from energyad.runtimes.interface import RawScores, check_names
 from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def open_session(model: Path | bytes, *, threads: int = 0) -> onnxruntime.Infere
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions derive from nothing more precise
-        raise ModelError(f"{where}: ONNX Runtime cannot load it ({error}); fit the model again") from error
+        raise ModelError(
+            f"{where}: ONNX Runtime cannot load it ({first_line(error)}); fit the model again"
+        ) from error
 
 
 class OnnxFeatures:
@@ -70,6 +72,8 @@ class OnnxRuntime:
         self.plan = plan or default_plan(threads)
         self._model = model
         self._session = open_session(model, threads=self.plan.threads)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        check_names([tensor.name for tensor in inputs], [tensor.name for tensor in outputs])
         keep_in_forks(self)
         self._calls = ConcurrentCalls(self._infer, self.plan)
 

@@ -13,7 +13,7 @@ from energyad.extras import require
 from energyad.graphs.inspection import check_graph
 from energyad.graphs.intermediate import check_intermediate, check_intermediate_file
 from energyad.runtimes.forks import keep_in_forks
-from energyad.runtimes.interface import RawScores
+from energyad.runtimes.interface import CATEGORY, INPUT, OUTPUTS, RawScores, check_names
 from energyad.runtimes.plan import ConcurrentCalls, Plan, default_plan
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class OpenVinoRuntime:
         self.plan = plan or default_plan(threads)
         self._graph = graph
         self._compiled = compile_graph(graph, self.plan)
+        self._outputs = [_name_of(port) for port in self._compiled.outputs]
+        check_names([_name_of(port) for port in self._compiled.inputs], self._outputs)
         batch = self._compiled.input(0).partial_shape[0]
         self._fixed_batch = batch.get_length() if batch.is_static else None
         keep_in_forks(self)
@@ -70,7 +72,13 @@ class OpenVinoRuntime:
 
     def _infer_call(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         results = self._compiled.create_infer_request().infer({"pixels": pixels}, share_inputs=True)
-        return RawScores(**{output.any_name: results[output] for output in self._compiled.outputs})
+        return RawScores(**{name: results[place] for place, name in enumerate(self._outputs)})
+
+
+def _name_of(port: Any) -> str:
+    """One name of an input or output, which has several where the compiler left copies out: the one looked for."""
+    wanted = [name for name in (INPUT, *OUTPUTS, CATEGORY) if name in port.names]
+    return wanted[0] if wanted else min(port.names, default="nothing")
 
 
 def as_intermediate(graph: bytes) -> IntermediateModel:

@@ -6,18 +6,21 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from jaxtyping import UInt8
+from onnx import TensorProto, helper, numpy_helper
 
 import energyad.runtimes
 from energyad import AnomalyDetector
-from energyad.errors import MissingExtraError, SettingsError
+from energyad.errors import MissingExtraError, ModelError, SettingsError
 from energyad.files import CACHE_VARIABLE
 from energyad.model.folder import GRAPH_FILE
-from energyad.runtimes import RawScores, tuning
+from energyad.runtimes import RawScores, open_runtime, tuning
 from energyad.runtimes.onnx import OnnxRuntime
 from energyad.runtimes.plan import ConcurrentCalls, Plan, SerialExecutor, default_plan
+from energyad.scoring.scorer import Scorer
 
 ENGINES = ("onnxruntime", "openvino", "torch")
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 128, 128, 3), dtype=np.uint8)
@@ -186,3 +189,50 @@ def test_what_one_thread_is_for_runs_in_it_whoever_calls_and_errors_reach_the_ca
     assert len({thread for thread, _ in ran}) == 1 and threading.get_ident() not in dict(ran)
     with pytest.raises(ValueError, match="nothing to score"):
         call(np.empty((0, 2, 2, 3), dtype=np.uint8))
+
+
+def highest_grey(*, outputs: tuple[str, ...] = ("score", "heatmap"), extra_input: bool = False) -> bytes:
+    """A graph whose energies are the images' grey values."""
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["b", 8, 8, 3])
+    second = helper.make_tensor_value_info("second", TensorProto.FLOAT, [1])
+    axes = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in AXES.items()]
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["values", "channels"], ["heatmap"], keepdims=0),
+        helper.make_node("ReduceMax", ["heatmap", "places"], ["other"], keepdims=0),
+        helper.make_node("Max", ["other", "second"] if extra_input else ["other"], ["score"]),
+    ]
+    shapes = {"score": ["b"], "heatmap": ["b", 8, 8], "other": ["b"]}
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in outputs]
+    graph = helper.make_graph(nodes, "g", [pixels, second] if extra_input else [pixels], infos, axes)
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+
+
+AXES = {"channels": [3], "places": [1, 2]}
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_graph_with_other_inputs_or_outputs_is_refused_when_it_is_opened(engine: str) -> None:
+    require(engine)
+
+    def assemble() -> Scorer:
+        raise AssertionError
+
+    runtime = open_runtime(engine, highest_grey(), assemble, threads=1)
+    assert runtime.run(np.full((2, 8, 8, 3), 7, np.uint8)).score.tolist() == [7.0, 7.0]
+    for graph in (
+        highest_grey(outputs=("score",)),
+        highest_grey(outputs=("score", "heatmap", "other")),
+        highest_grey(extra_input=True),
+    ):
+        with pytest.raises(ModelError, match=r"^the exported graph: refused: .*restore it$"):
+            open_runtime(engine, graph, assemble, threads=1)
+
+
+def test_what_onnx_runtime_says_in_several_lines_is_one_line_here() -> None:
+    model = onnx.load_from_string(highest_grey())
+    model.opset_import[0].version = 9_999
+    with pytest.raises(ModelError) as caught:
+        OnnxRuntime(model.SerializeToString(), threads=1)
+    assert "\n" not in str(caught.value)
