@@ -17,12 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.robustness.writers import png, samples
 from energyad.errors import ImageError, ImageTooLarge, SettingsError
 from energyad.images import isolated
 from energyad.images.isolated import IsolatedDecoder
 from energyad.images.reading import decode_image
-
-from .writers import png, samples
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals")
 

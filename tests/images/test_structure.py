@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.robustness import writers
+from benchmarks.robustness.writers import png_chunk, samples
 from energyad.errors import ImageError
 from energyad.images.formats import jpeg, png, tiff, webp
 from energyad.images.reading import decode_image
-
-from . import writers
-from .writers import png_chunk, samples
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
