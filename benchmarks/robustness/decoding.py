@@ -61,6 +61,11 @@ class Counts:
     largest_mib: int
     examples: list[str]
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing that must not happen did."""
+        return not any((self.foreign, self.crashed, self.differing, self.slow, self.large))
+
 
 def compare_fills(seed: int, first: int, count: int) -> Counts:
     """Decode `count` damaged files under both fills."""

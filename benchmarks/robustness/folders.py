@@ -9,6 +9,7 @@ numbers. Of the last kind weights that were exchanged give other scores, which a
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 import os
@@ -42,7 +43,7 @@ from energyad.model.folder import (
 MAX_CPU_SECONDS: Final = 20.0
 MAX_MEMORY: Final = 2 << 30
 HUNG: Final = 60.0
-WRONG_VALUES: Final = (
+WRONG_VALUES: Final[tuple[Any, ...]] = (
     *(
         float("nan"),
         float("inf"),
@@ -134,9 +135,7 @@ def _flip_case(rng: random.Random) -> Case:
 def _file_cases() -> Iterator[Case]:
     for name in FILES:
         for what, change in _FILE_CHANGES.items():
-            yield Case(
-                "file", f"{name} {what}", lambda folder, name=name, change=change: change(folder / name)
-            )
+            yield Case("file", f"{name} {what}", functools.partial(_change_file, name, change))
     yield Case("file", "an extra file", lambda folder: _write(folder / "extra.py", b"raise SystemExit(9)"))
     yield Case("file", "an extra pipe", lambda folder: os.mkfifo(folder / "extra.bin"))
     yield Case(
@@ -145,6 +144,10 @@ def _file_cases() -> Iterator[Case]:
     yield Case("file", "head and card exchanged", lambda folder: _exchange(folder, HEAD_FILE, CARD_FILE))
     yield Case("file", "the folder is a file", _folder_is_file)
     yield Case("file", "the folder links to itself", _folder_is_loop)
+
+
+def _change_file(name: str, change: Callable[[Path], None], folder: Path) -> None:
+    change(folder / name)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -280,12 +283,10 @@ def _write_manifest(folder: Path, values: dict[str, Any]) -> None:
 def _graph_cases() -> Iterator[Case]:
     for change in _GRAPH_CHANGES:
         name = (change.__doc__ or "").split(".")[0].lower()
-        yield Case(
-            "graph", f"a graph that {name}", lambda folder, change=change: _change_graph(folder, change)
-        )
+        yield Case("graph", f"a graph that {name}", functools.partial(_change_graph, change))
 
 
-def _change_graph(folder: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+def _change_graph(change: Callable[[onnx.ModelProto], None], folder: Path) -> None:
     model = onnx.load(str(folder / GRAPH_FILE))
     change(model)
     data = model.SerializeToString()

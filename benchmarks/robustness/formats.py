@@ -34,10 +34,10 @@ TIFF_KINDS: Final[dict[str, tuple[int, dict[str, Any]]]] = {
     "cmyk": (4, {"photometric": "separated"}),
 }
 """Samples of a pixel, and how tifffile is told."""
-TIFF_LAYOUTS: Final = [
-    dict(layout, compression=compression, planarconfig=planes)
-    for layout, compression, planes in itertools.product(
-        ({"rowsperstrip": 8}, {"tile": (16, 32)}),
+TIFF_LAYOUTS: Final[list[dict[str, Any]]] = [
+    {layout: size, "compression": compression, "planarconfig": planes}
+    for (layout, size), compression, planes in itertools.product(
+        (("rowsperstrip", 8), ("tile", (16, 32))),
         (None, "lzw", "zlib", "packbits"),
         ("contig", "separate"),
     )
@@ -182,7 +182,9 @@ def tiff_cases(kind: str, bits: int, order: str, orientations: Iterable[int] = (
         is_separate = layout["planarconfig"] == "separate"
         if channels == 1 and is_separate:
             continue
-        tags = {"extratags": [(274, "H", 1, orientation, True)]} if orientation > 1 else {}
+        tags: dict[str, Any] = {}
+        if orientation > 1:
+            tags["extratags"] = [(274, "H", 1, orientation, True)]
         data = writers.tiff(values, order=order, **options, **layout, **tags)
         stored = np.moveaxis(values, 2, 0) if is_separate else values
         yield Case(

@@ -8,6 +8,7 @@ import random
 import signal
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -117,8 +118,8 @@ class Bench:
         images: Good parts that fits are made on.
         sources: Folders of the models that are saved.
         launcher: Starts lives.
-        fit_seconds: Of a whole fit.
-        expected: The tensors and the threshold of a fit that was never killed.
+        fit_seconds: Of a whole fit; 0 where none is killed.
+        expected: The tensors and the threshold of a fit that was never killed; None where none is killed.
     """
 
     root: Path
@@ -126,25 +127,34 @@ class Bench:
     sources: list[Path]
     launcher: Launcher
     fit_seconds: float
-    expected: tuple[bytes, float]
+    expected: tuple[bytes, float] | None
 
 
-def prepare(root: Path, launcher: Launcher) -> Bench:
-    """Fit once, twice timed, and make of it the two models that are saved in turn."""
-    images = good_parts(root / "images")
-    reference = root / "reference"
-    seconds = 0.0
-    for _ in range(2):  # the second finds the backbone's graph
-        started = time.perf_counter()
-        _require(_whole_life(launcher, _spec(root, "fit", reference, images=images)))
-        seconds = time.perf_counter() - started
+def prepare(root: Path, launcher: Launcher, *, model: Path | None) -> Bench:
+    """Make two models that are saved in turn: of the one that is given, or of one that is fitted here.
+
+    Args:
+        root: For all files.
+        launcher: Starts lives.
+        model: A model folder, for layouts without fits. None fits twice, and times the second, which finds the
+            backbone's graph.
+    """
+    images: list[Path] = []
+    seconds, expected = 0.0, None
+    reference = model or root / "reference"
+    if model is None:
+        images = good_parts(root / "images")
+        for _ in range(2):
+            started = time.perf_counter()
+            _require(_whole_life(launcher, _spec(root, "fit", reference, images=images)))
+            seconds = time.perf_counter() - started
     manifest, contents = open_model(reference)
+    if model is None:
+        expected = contents[HEAD_FILE], manifest.calibration.threshold
     sources = [root / "sources" / name for name in NAMES]
     for name, source in zip(NAMES, sources, strict=True):
         save_model(source, manifest.replace(name=name), contents)
-    return Bench(
-        root, images, sources, launcher, seconds, (contents[HEAD_FILE], manifest.calibration.threshold)
-    )
+    return Bench(root, images, sources, launcher, seconds, expected)
 
 
 def run_layout(bench: Bench, layout: Layout, *, kills: int, seed: int) -> SaveCounts:
@@ -280,10 +290,15 @@ def _require(ended_well: bool) -> None:
         raise RuntimeError("the first fit failed; see what it printed")
 
 
-def run_all(*, kills: int, seed: int, layouts: tuple[Layout, ...] = LAYOUTS) -> list[SaveCounts]:
-    """Run layouts, with so many kills in each."""
+def run_layouts(
+    layouts: Sequence[Layout], *, kills: int, seed: int, model: Path | None = None
+) -> Iterator[SaveCounts]:
+    """Run layouts, with so many kills in each. model: saved where no layout is a fit."""
+    if any(layout.work == "fit" for layout in layouts):
+        model = None
     with tempfile.TemporaryDirectory(prefix="energyad-saves-") as folder:
         root = Path(folder)
         with Launcher(__name__, {"ENERGYAD_CACHE": str(root / "cache")}) as launcher:
-            bench = prepare(root, launcher)
-            return [run_layout(bench, layout, kills=kills, seed=seed) for layout in layouts]
+            bench = prepare(root, launcher, model=model)
+            for layout in layouts:
+                yield run_layout(bench, layout, kills=kills, seed=seed)

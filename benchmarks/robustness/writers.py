@@ -102,7 +102,7 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.asarray(image.transpose(operations[orientation]) if orientation > 1 else image)
 
 
-def tiff(pixels: np.ndarray, *, order: str = "<", big: bool = False, **options: Any) -> bytes:
+def tiff(pixels: np.ndarray, *, order: Any = "<", big: bool = False, **options: Any) -> bytes:
     """Write samples `h w c` with tifffile; planes are moved where they are kept apart."""
     if options.get("planarconfig") == "separate":
         pixels = np.ascontiguousarray(np.moveaxis(pixels, 2, 0))

@@ -62,8 +62,7 @@ def save_model(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        prefix = f".{folder.name}.{os.getpid()}-{_host()}-"
-        temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=_prefix(folder), suffix=".tmp", dir=folder.parent))
         for name, content in {**contents, MANIFEST: text.encode()}.items():
             _write_through(temporary / name, content)
         temporary.chmod(0o755)
@@ -88,7 +87,7 @@ def require_place(folder: Path) -> None:
         raise ModelError(f"{folder}: exists and is no model; give another --output")
     present = next(parent for parent in folder.parents if parent.exists())
     try:  # permissions do not tell all: mounts are read-only, quotas full
-        tempfile.TemporaryDirectory(dir=present, prefix=f".{folder.name}.", suffix=".tmp").cleanup()
+        tempfile.TemporaryDirectory(dir=present, prefix=_prefix(folder), suffix=".tmp").cleanup()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ModelError(f"{folder}: cannot be written ({reason}); give another --output") from error
@@ -334,6 +333,11 @@ def _require_readable_sizes(folder: Path, contents: Mapping[str, bytes]) -> None
             raise ModelError(
                 f"{folder / name}: {len(content):,} bytes are more than a model may have ({limit:,})"
             )
+
+
+def _prefix(folder: Path) -> str:
+    """Of temporary folders: says whose they are, so that the next save can tell what a killed one left."""
+    return f".{folder.name}.{os.getpid()}-{_host()}-"
 
 
 def _host() -> str:

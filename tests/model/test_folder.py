@@ -214,3 +214,17 @@ def test_a_save_removes_what_killed_saves_left_and_nothing_else(
         os.utime(path, (time.time() - age,) * 2)
     model_folder.save_model(folder, manifest(), CONTENTS)
     assert left.exists() == stays
+
+
+def test_a_check_of_the_place_that_was_killed_leaves_what_the_next_save_removes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:  # killed before it cleans up; its number belongs to nobody then
+        patch.setattr("tempfile.TemporaryDirectory.cleanup", lambda _: None)
+        patch.setattr("os.getpid", lambda: 2**22 + 1)
+        patch.setattr("tempfile.TemporaryDirectory._cleanup", lambda *_, **__: None)
+        model_folder.require_place(folder)
+    (left,) = folder.parent.glob(".*.tmp")
+    os.utime(left, (time.time() - 120,) * 2)
+    model_folder.save_model(folder, manifest(), CONTENTS)
+    assert not left.exists()
