@@ -20,9 +20,11 @@ from energyad.cli.import_model import import_model
 from energyad.cli.label import label
 from energyad.cli.models import models
 from energyad.cli.options import Debug, Quiet
+from energyad.cli.promote import promote, rollback
 from energyad.cli.report import report
 from energyad.cli.score import score
 from energyad.cli.serve import serve
+from energyad.cli.teach import extend, teach
 from energyad.cli.watch import watch
 
 COMMANDS: Final[dict[str, Callable[..., None]]] = {
@@ -35,6 +37,10 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "deliveries": deliveries,
     "serve": serve,
     "label": label,
+    "teach": teach,
+    "extend": extend,
+    "promote": promote,
+    "rollback": rollback,
     "drift": drift,
     "report": report,
     "export": export,

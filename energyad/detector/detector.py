@@ -156,6 +156,25 @@ class AnomalyDetector:
             max_pixels=max_pixels,
             progress=progress,
         )
+        return cls.from_contents(manifest, contents, threads=threads, runtime=runtime)
+
+    @classmethod
+    def from_contents(
+        cls,
+        manifest: Manifest,
+        contents: Mapping[str, bytes],
+        *,
+        threads: int | None = None,
+        runtime: str = "auto",
+    ) -> Self:
+        """Return a detector of a model that is in memory.
+
+        Args:
+            manifest: Of the model.
+            contents: Of the folder's files, by name.
+            threads: All cores by default.
+            runtime: The engine; see `load`.
+        """
         return cls(manifest, contents, _open(runtime, manifest, contents, threads=threads))
 
     @classmethod
@@ -175,7 +194,7 @@ class AnomalyDetector:
             raise ModelError(
                 f"{Path(folder) / graph_file(manifest)}: not in the manifest; fit the model again"
             )
-        return cls(manifest, contents, _open(runtime, manifest, contents, threads=threads))
+        return cls.from_contents(manifest, contents, threads=threads, runtime=runtime)
 
     def save(self, folder: str | Path) -> None:
         """Write the model folder; a model that exists there is replaced as a whole or not at all."""

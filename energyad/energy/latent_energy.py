@@ -34,6 +34,7 @@ class LatentEnergySizes:
         memory_bank_size: Points of the memory bank.
         memory_bank_directions: Leading latents in which its distances are measured one by one.
         ensemble_size: Energies of these sizes whose mean is used.
+        is_taught: Whether people's marks raise the energy, see `TaughtEnergy`.
     """
 
     width: int
@@ -42,6 +43,7 @@ class LatentEnergySizes:
     memory_bank_size: int = 0
     memory_bank_directions: int = 0
     ensemble_size: int = 1
+    is_taught: bool = False
 
 
 class PaddableBank(Protocol):
@@ -107,22 +109,23 @@ class MeanEnergy(LatentEnergy):
 
     def terms(self, z: Float[Tensor, "*b k"]) -> EnergyTerms:
         """Return the members' mean energies and the mean of their learned parts. See `LatentEnergy.terms`."""
-        totals, learned = zip(*(member.terms(z) for member in self._members()), strict=True)
+        totals, learned = zip(*(member.terms(z) for member in self.energies()), strict=True)
         return EnergyTerms(torch.stack(totals).mean(dim=0), torch.stack(learned).mean(dim=0))
 
     def scale_distances(self, factor: float) -> None:
         """Multiply all squared distances of all members."""
-        for member in self._members():
+        for member in self.energies():
             member.scale_distances(factor)
 
     def memory_banks(self) -> list[PaddableBank]:
         """Return the memory banks of all members."""
-        return [bank for member in self._members() for bank in member.memory_banks()]
+        return [bank for member in self.energies() for bank in member.memory_banks()]
 
     def sizes(self) -> LatentEnergySizes:
         """Return the members' sizes, and how many they are."""
-        first, *_ = self._members()
+        first, *_ = self.energies()
         return replace(first.sizes(), ensemble_size=len(self.members))
 
-    def _members(self) -> Iterable[LatentEnergy]:
+    def energies(self) -> Iterable[LatentEnergy]:
+        """Return the members."""
         return self.members  # type: ignore[return-value]  # a ModuleList holds what it was given

@@ -148,21 +148,42 @@ class Reranker(nn.Module):
         """Return the points of each bank, in the units of the features."""
         return (self.points * self._step[:, None]).T.unflatten(0, (self.num_banks, self.size))
 
-    def extended(self, added: Sequence[Float[Tensor, "m k"]]) -> Reranker:
+    def extended(self, added: Sequence[Float[Tensor, "m k"]], *, behind: int = 0) -> Reranker:
         """Return a copy with more points in each bank. No distance grows.
 
         Args:
             added: Points for each bank, equally many, in the units of the features. Each gets the median local scale of
                 its bank.
+            behind: How many of each bank's points stay behind the added ones.
         """
-        banks = []
+        more = []
         for columns, points in zip(self._banks(), added, strict=True):
             local_scale = columns.inverse.rsqrt().median()
-            more = _to_columns(MemoryBank(points, local_scale.expand(len(points))), self._step)
-            banks.append(_side_by_side([columns, more]))
-        return Reranker(
-            self.num_banks, self.fraction, scale=self.scale, metric=self.metric, columns=_side_by_side(banks)
-        )
+            more.append(_to_columns(MemoryBank(points, local_scale.expand(len(points))), self._step))
+        return self._joined(self._split(behind, more))
+
+    def without(self, count: int, *, behind: int = 0) -> Reranker:
+        """Return a copy without `count` points of each bank: those in front of its last `behind` ones."""
+        start, stop = self.size - behind - count, self.size - behind
+        parts = [[_part(bank, 0, start), _part(bank, stop, self.size)] for bank in self._banks()]
+        return self._joined(parts)
+
+    def with_last_of(self, other: Reranker, count: int) -> Reranker:
+        """Return a copy with the last `count` points of each bank of another reranker of the same fit, at the end."""
+        theirs = [_part(bank, other.size - count, other.size) for bank in other._banks()]
+        return self._joined(self._split(0, theirs))
+
+    def _split(self, behind: int, between: Sequence[BankColumns]) -> list[list[BankColumns]]:
+        """Each bank in two, and something between the two."""
+        place = self.size - behind
+        return [
+            [_part(bank, 0, place), middle, _part(bank, place, self.size)]
+            for bank, middle in zip(self._banks(), between, strict=True)
+        ]
+
+    def _joined(self, parts: Sequence[Sequence[BankColumns]]) -> Reranker:
+        columns = _side_by_side([_side_by_side(of_bank) for of_bank in parts])
+        return Reranker(self.num_banks, self.fraction, scale=self.scale, metric=self.metric, columns=columns)
 
     def pad_to(self, size: int) -> None:
         """Repeat each bank's last point until there are `size` points. No distance changes."""
@@ -206,6 +227,10 @@ def _to_columns(bank: MemoryBank, step: Float[Tensor, " k"]) -> BankColumns:
     squares = (points * step).square().sum(dim=1)
     inverse = bank.local_scales.square().reciprocal()
     return BankColumns(points.to(torch.int8).T, inverse[None], (squares * inverse)[None])
+
+
+def _part(bank: BankColumns, start: int, stop: int) -> BankColumns:
+    return BankColumns(*(part[:, start:stop] for part in bank))
 
 
 def _side_by_side(banks: Sequence[BankColumns]) -> BankColumns:

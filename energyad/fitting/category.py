@@ -19,7 +19,7 @@ from energyad.fitting.augmented import RotatedCopies, photometric_features, rota
 from energyad.fitting.context import FitContext
 from energyad.fitting.energies import fit_multiscale_energy
 from energyad.fitting.extraction import GoodFeatures, extract
-from energyad.fitting.memory_banks import extend_memory_banks
+from energyad.fitting.memory_banks import added_points, extend_memory_banks
 from energyad.fitting.near_copies import warn_of_near_copies
 from energyad.fitting.patches import TrainingPatches, gather_scales, mean_patches
 from energyad.fitting.synthetic import synthetic_patches
@@ -55,6 +55,7 @@ class CategoryFit:
         good: Their features.
         jittered: Features of copies of the fitted images with photometric jitter.
         rotated: Patches of rotated copies.
+        held_out_points: Points that held-out images added to each rerank bank, for each scale.
     """
 
     name: str
@@ -66,6 +67,7 @@ class CategoryFit:
     good: GoodFeatures
     jittered: GoodFeatures
     rotated: RotatedCopies
+    held_out_points: tuple[int, ...] = ()
 
     @property
     def held_out_images(self) -> list[ImageLike]:
@@ -107,7 +109,8 @@ class CategoryFit:
                 num_fitted=len(self.split.fitted),
                 seed=context.settings.seed,
             )
-        return replace(self, energy=energy)
+        points = added_points(self.energy, energy)
+        return replace(self, energy=energy, held_out_points=points)
 
 
 def fit_category(name: str, good_images: Sequence[ImageLike], context: FitContext) -> CategoryFit:

@@ -99,7 +99,13 @@ def fit_reranker(
 
 
 def extend_memory_banks(
-    energy: CategoryEnergy, patches: Sequence[Float16[Tensor, "n p c"]], *, num_fitted: int, seed: int
+    energy: CategoryEnergy,
+    patches: Sequence[Float16[Tensor, "n p c"]],
+    *,
+    num_fitted: int,
+    seed: int,
+    max_points: int | None = None,
+    behind: Sequence[int] = (),
 ) -> CategoryEnergy:
     """Add patches of more good parts to the rerankers of all scales.
 
@@ -108,19 +114,39 @@ def extend_memory_banks(
         patches: Patches of the good parts, image by image, for each scale of the energy.
         num_fitted: Images that the energy was fitted on.
         seed: Of the candidates and of the coreset's projection.
+        max_points: That are added to each scale's banks together; None for as many as is the parts' share.
+        behind: How many points of each scale's banks stay behind the added ones; none where empty.
 
     Returns:
         An energy that is nowhere higher; see `extend_memory_bank`.
     """
     extended = [
-        extend_memory_bank(of_scale, parts, num_fitted=num_fitted, seed=seed)
-        for of_scale, parts in zip(energy.by_scale(), patches, strict=True)
+        extend_memory_bank(
+            of_scale, parts, num_fitted=num_fitted, seed=seed, max_points=max_points, behind=stay
+        )
+        for of_scale, parts, stay in zip(
+            energy.by_scale(), patches, behind or [0] * len(patches), strict=True
+        )
     ]
     return energy.with_scales(extended)
 
 
+def added_points(before: CategoryEnergy, after: CategoryEnergy) -> tuple[int, ...]:
+    """Return how many points each rerank bank of each scale has more after it was extended."""
+    return tuple(
+        0 if old.reranker is None or new.reranker is None else new.reranker.size - old.reranker.size
+        for old, new in zip(before.by_scale(), after.by_scale(), strict=True)
+    )
+
+
 def extend_memory_bank(
-    energy: PatchEnergy, patches: Float16[Tensor, "n p c"], *, num_fitted: int, seed: int
+    energy: PatchEnergy,
+    patches: Float16[Tensor, "n p c"],
+    *,
+    num_fitted: int,
+    seed: int,
+    max_points: int | None = None,
+    behind: int = 0,
 ) -> PatchEnergy:
     """Add patches of more good parts to the reranker, as many points as is the parts' share.
 
@@ -131,6 +157,8 @@ def extend_memory_bank(
         patches: Patches of the good parts, image by image.
         num_fitted: Images that the energy was fitted on.
         seed: Of the candidates and of the coreset's projection.
+        max_points: That are added to all banks together; None for as many as is the parts' share.
+        behind: How many points of each bank stay behind the added ones.
 
     Returns:
         A new energy; the same one where it has no reranker.
@@ -140,6 +168,8 @@ def extend_memory_bank(
         return energy
     generator = torch.Generator().manual_seed(seed)
     count = max(1, round(reranker.size * len(patches) / num_fitted))
+    if max_points is not None:
+        count = min(count, max(1, max_points // reranker.num_banks))
     flat, deviations = patches.flatten(0, 1), energy.whitening.deviations()
     added = []
     for points in reranker.bank_points():
@@ -147,5 +177,5 @@ def extend_memory_bank(
         candidates = energy.whitening(flat[drawn].float()) * deviations
         chosen = greedy_coreset(candidates, count, generator, selected=points, thinned=True)
         added.append(candidates[chosen])
-    extended = PatchEnergy(energy.whitening, energy.latent_energy, reranker.extended(added))
+    extended = PatchEnergy(energy.whitening, energy.latent_energy, reranker.extended(added, behind=behind))
     return extended.eval().requires_grad_(False)

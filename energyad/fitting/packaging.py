@@ -68,6 +68,8 @@ def package(
         [image for fit in fits for image in fit.images],
         image_digests=finished.image_digests,
         num_held_out=sum(len(fit.split.held_out) for fit in fits),
+        held_out_digests=_held_out_digests(finished),
+        held_out_points=fits[0].held_out_points if len(fits) == 1 else (),
         num_rotated=sum(fit.rotated.count for fit in fits),
         seed=finished.settings.seed,
         threads=threads,
@@ -76,6 +78,13 @@ def package(
     )
     manifest = describe(finished, record)
     return manifest, files | {CARD_FILE: model_card(manifest).encode()}
+
+
+def _held_out_digests(finished: FinishedFit) -> list[str]:
+    """Of a model of one category, whose digests are those of its images, one by one."""
+    if len(finished.fits) > 1 or len(finished.image_digests) != len(finished.fits[0].images):
+        return []
+    return [finished.image_digests[index] for index in finished.fits[0].split.held_out]
 
 
 def model_files(finished: FinishedFit) -> dict[str, bytes]:

@@ -31,6 +31,7 @@ class ScaleArchitecture:
         memory_bank_directions: leading latents in which these distances are told one by one.
         rerank_banks: larger memory banks that the strangest patches are compared with; 0 for none.
         rerank_bank_size: latents of each of them.
+        is_taught: whether people's marks raise the energy.
     """
 
     channels: Size
@@ -42,6 +43,7 @@ class ScaleArchitecture:
     memory_bank_directions: Count = 0
     rerank_banks: Count = 0
     rerank_bank_size: Count = 0
+    is_taught: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,10 @@ from energyad.energy.categories import CategoryClassifier, CategoryMixture
 from energyad.energy.discriminator import Discriminator, DiscriminatorEnergy
 from energyad.energy.latent_energy import LatentEnergy, MeanEnergy
 from energyad.energy.memory_bank import MemoryBank, MemoryBankEnergy
-from energyad.energy.networks import AutoencoderEnergy
+from energyad.energy.networks import Affine, AutoencoderEnergy
 from energyad.energy.patch_energy import CategoryEnergy, ImageEnergy, PatchEnergy, combine_scales
 from energyad.energy.reranking import BankColumns, Reranker
+from energyad.energy.taught import TaughtEnergy
 from energyad.energy.whitening import Whitening
 from energyad.errors import ModelError
 from energyad.features.extractor import FeatureExtractor, empty_extractor
@@ -110,6 +111,7 @@ def _scale_architecture(patch_energy: PatchEnergy) -> ScaleArchitecture:
         memory_bank_directions=sizes.memory_bank_directions,
         rerank_banks=0 if reranker is None else reranker.num_banks,
         rerank_bank_size=0 if reranker is None else reranker.size,
+        is_taught=sizes.is_taught,
     )
 
 
@@ -171,6 +173,8 @@ def _empty_latent_energy(scale: ScaleArchitecture) -> LatentEnergy:
     energy: LatentEnergy = AutoencoderEnergy(scale.latent_dim, width=scale.width, bottleneck=scale.bottleneck)
     if scale.discriminator_width > 0:
         energy = DiscriminatorEnergy(energy, Discriminator(scale.latent_dim, width=scale.discriminator_width))
+    if scale.is_taught:
+        energy = TaughtEnergy(energy, Affine(scale.latent_dim, 1))
     if scale.memory_bank_size == 0:
         return energy
     points = torch.zeros(scale.memory_bank_size, scale.latent_dim)

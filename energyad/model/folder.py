@@ -37,6 +37,8 @@ MAX_FILE_BYTES: Final = 4 << 30
 MAX_MANIFEST_BYTES: Final = 64 << 20
 ATTEMPTS: Final = 5
 """Of a load beside saves, and of a save beside loads that undo its first rename."""
+CANDIDATE_SUFFIX: Final = ".candidate"
+"""Of the folder of a model that may take the place of the one beside it."""
 LEFT_OVER_AFTER: Final = 3600.0
 """Seconds after which a temporary folder belongs to no save any more; a minute where its process has ended."""
 
@@ -244,7 +246,7 @@ def find_model(name: str | Path | None, *, root: Path = DEFAULT_FOLDER) -> Path:
             if (folder / MANIFEST).exists():
                 return folder
         raise ModelError(f"no model '{name}' ({_present(root)})")
-    present = list_models(root)
+    present = [folder for folder in list_models(root) if not folder.name.endswith(CANDIDATE_SUFFIX)]
     if len(present) != 1:
         raise ModelError(f"which model? Give --model ({_present(root)})")
     return present[0]

@@ -119,6 +119,8 @@ class Provenance(_Frozen):
         num_images: good images, the held-out ones among them.
         image_digests: of the good images, by which they are known again; see `energyad.images.identity`.
         num_held_out: good images held out for the threshold.
+        held_out_digests: of these, in a model of one category.
+        held_out_points: latents of each rerank bank that came from them; see `ADDED_IN_ORDER`.
         num_rotated: rotated copies that were fitted on.
         data_sha256: of the good images.
         commit: of the checkout that energyad ran from; None for an installed package.
@@ -132,11 +134,78 @@ class Provenance(_Frozen):
     num_images: int = Field(ge=0)
     image_digests: tuple[str, ...] = ()
     num_held_out: int = Field(ge=0)
+    held_out_digests: tuple[str, ...] = ()
+    held_out_points: tuple[Annotated[int, Field(ge=0)], ...] = ()
     num_rotated: int = Field(default=0, ge=0)
     data_sha256: str
     commit: str | None
     versions: dict[str, str]
     machine: str
+
+
+ADDED_IN_ORDER: Final = ("extensions", "teaching", "held out")
+"""What lies in each rerank bank behind the fitted latents, in this order. Counts of latents are given for each scale,
+the finest first."""
+
+
+class KindFound(_Frozen):
+    """Labelled defects of one kind, as they were found by models that had not learned from them.
+
+    Attributes:
+        kind: of the defects; None of those without a name.
+        images: that show them.
+        before: of these, called ng by the model before it was taught.
+        after: of these, called ng by taught models that had not seen them.
+    """
+
+    kind: str | None
+    images: int = Field(ge=1)
+    before: int = Field(ge=0)
+    after: int = Field(ge=0)
+
+
+class Teaching(_Frozen):
+    """What a model learned from people after its fit.
+
+    Attributes:
+        created: when, ISO 8601.
+        base_sha256: of the graph of the model that was in charge, hexadecimal.
+        labels_sha256: over the labels.
+        num_defects: images of defects.
+        num_marked: of these, with marks.
+        num_false_alarms: images of good parts that were added to the memory bank.
+        bank_points: latents that these added to each rerank bank; see `ADDED_IN_ORDER`.
+        raise_limit: logarithm of the most that marks can raise an energy by.
+        kinds: how many defects were found before and after.
+        false_alarms: labelled good parts, and how many of them were called ng before and after.
+    """
+
+    created: str
+    base_sha256: str
+    labels_sha256: str
+    num_defects: int = Field(default=0, ge=0)
+    num_marked: int = Field(default=0, ge=0)
+    num_false_alarms: int = Field(default=0, ge=0)
+    bank_points: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    raise_limit: float = Field(default=0.0, ge=0)
+    kinds: tuple[KindFound, ...] = ()
+    false_alarms: KindFound | None = None
+
+
+class Extension(_Frozen):
+    """New good parts that a model knows since its fit.
+
+    Attributes:
+        created: when, ISO 8601.
+        num_images: of good parts.
+        data_sha256: of them.
+        bank_points: latents that they added to each rerank bank; see `ADDED_IN_ORDER`.
+    """
+
+    created: str
+    num_images: int = Field(ge=1)
+    data_sha256: str
+    bank_points: tuple[Annotated[int, Field(ge=0)], ...]
 
 
 class Manifest(_Frozen):
@@ -157,6 +226,8 @@ class Manifest(_Frozen):
         good_parts: the held-out good parts that the thresholds rest on.
         settings: of the fit.
         provenance: of the fit.
+        teaching: what it learned from labels since; None of a model that learned from none.
+        extensions: what new good parts it knows since.
         history: records of the training.
         training_health: of each energy that DxMI trained.
         files: the other files of the folder, each with its SHA-256.
@@ -176,6 +247,8 @@ class Manifest(_Frozen):
     good_parts: Annotated[tuple[PartStatistics, ...], Field(min_length=1)]
     settings: dict[str, Any]
     provenance: Provenance
+    teaching: Teaching | None = None
+    extensions: tuple[Extension, ...] = ()
     history: list[dict[str, Any]] = Field(default_factory=list)
     training_health: tuple[TrainingHealth, ...] = ()
     files: dict[str, str] = Field(default_factory=dict, max_length=64)

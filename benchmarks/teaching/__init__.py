@@ -1,0 +1,1 @@
+"""What a model gains from labels by people."""

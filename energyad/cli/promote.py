@@ -1,0 +1,49 @@
+"""`energyad promote` and `energyad rollback`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from energyad.cli import console
+from energyad.cli.options import Debug, Quiet
+
+Name = Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A name under models/, or a folder.")]
+
+
+def promote(
+    model: Name = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where it finds less, or promises less, than before.")
+    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Put the candidate of a model in charge.
+
+    \b
+      energyad promote gasket
+
+    A running `serve` or `watch` goes over to it between two images. The version before is kept for `energyad rollback`.
+    """
+    from energyad.feedback import versions
+    from energyad.model.folder import find_model
+
+    folder = find_model(model)
+    console.say(f"promoted   version {versions.promote(folder, force=force)} is in charge of {folder}")
+
+
+def rollback(model: Name = None, quiet: Quiet = False, debug: Debug = False) -> None:
+    """Put the version of a model in charge that was there before the last promotion.
+
+    \b
+      energyad rollback gasket
+
+    A running `serve` or `watch` goes over to it between two images.
+    """
+    from energyad.feedback import versions
+    from energyad.model.folder import find_model
+
+    folder = find_model(model)
+    console.say(f"back       version {versions.rollback(folder)} is in charge of {folder}")

@@ -1,0 +1,270 @@
+"""Versions of a model: the one in charge, a candidate beside it, and those that were in charge before.
+
+`models/gasket` is in charge. `models/gasket.candidate` is a model like any other, which can be scored and evaluated;
+`promote` puts it in charge. `models/.gasket.versions` keeps a copy of each version that was in charge, and a history,
+each line of which holds the hash of the one before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from energyad.errors import DataError, ModelError
+from energyad.model.folder import CANDIDATE_SUFFIX, MANIFEST, file_hash, open_model, read_manifest, save_model
+from energyad.model.manifest import KindFound, Manifest
+
+HISTORY: Final = "history.jsonl"
+FIRST: Final = "0" * 64
+"""What the first line of a history has for the hash of the one before."""
+DIGITS: Final = 16
+"""Of the hash of a version's manifest, which names its folder."""
+
+Action: TypeAlias = Literal["taught", "extended", "promoted", "rolled back"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of a history.
+
+    Attributes:
+        time: ISO 8601.
+        action: What was done.
+        version: That is in charge, or the candidate, since.
+        before: That was in charge until then.
+        forced: Whether it was promoted in spite of `faults`.
+        details: What it learned from.
+        previous: Hash of the line before.
+    """
+
+    time: str
+    action: Action
+    version: str
+    before: str
+    forced: bool = False
+    details: str = ""
+    previous: str = FIRST
+
+
+def candidate_of(folder: Path) -> Path:
+    """Return the folder of a model's candidate."""
+    return folder.with_name(f"{folder.name}{CANDIDATE_SUFFIX}")
+
+
+def versions_of(folder: Path) -> Path:
+    """Return the folder that keeps a model's versions."""
+    return folder.with_name(f".{folder.name}.versions")
+
+
+def version(folder: Path) -> str:
+    """Return the name of the version that lies in a folder."""
+    return file_hash(folder / MANIFEST)[:DIGITS]
+
+
+def put_candidate(folder: Path, manifest: Manifest, contents: dict[str, bytes], *, action: Action) -> Path:
+    """Write a candidate beside the model in charge; an older candidate is replaced.
+
+    Args:
+        folder: Of the model in charge.
+        manifest: Of the candidate.
+        contents: Of its files.
+        action: How it came to be.
+
+    Returns:
+        The candidate's folder.
+    """
+    place = candidate_of(folder)
+    save_model(place, manifest, contents)
+    _append(folder, action, version(place), version(folder), details=lesson_of(manifest))
+    return place
+
+
+def faults(folder: Path) -> list[str]:
+    """Return the reasons not to put a model's candidate in charge: one line each, none where all is well.
+
+    Args:
+        folder: Of the model in charge.
+
+    Raises:
+        ModelError: There is no candidate.
+    """
+    candidate, own = _candidate(folder), read_manifest(folder)
+    found = []
+    teaching = candidate.teaching
+    if teaching is not None:
+        found = [_loss(row) for row in teaching.kinds if row.after < row.before]
+        alarms = teaching.false_alarms
+        if alarms is not None and alarms.after > alarms.before:
+            found.append(f"{alarms.after} of {alarms.images} good parts are rejected, {alarms.before} before")
+    was, now = own.calibration, candidate.calibration
+    if was.method == "conformal" and now.method != "conformal":
+        found.append(f"the rate is not certified any more: {now.guarantee()}")
+    if now.false_reject_rate > was.false_reject_rate:
+        found.append(
+            f"it promises {now.false_reject_rate:.2%} false rejects, not {was.false_reject_rate:.2%}"
+        )
+    if now != was and now.method != "conformal" and len(now.good_scores) < len(was.good_scores):
+        found.append(
+            f"its threshold rests on {len(now.good_scores)} good parts, not on {len(was.good_scores)}"
+        )
+    return found
+
+
+def promote(folder: Path, *, force: bool = False) -> str:
+    """Put a model's candidate in charge, as a whole or not at all. Killed at any time, it can be done again.
+
+    Args:
+        folder: Of the model in charge.
+        force: In spite of `faults`.
+
+    Returns:
+        The version that is in charge now.
+
+    Raises:
+        ModelError: There is no candidate, it is damaged, it came from another model, or it has faults.
+    """
+    place, reasons = candidate_of(folder), faults(folder)
+    if reasons and not force:
+        raise ModelError(f"{place}: not promoted: {'; '.join(reasons)}; --force promotes it nevertheless")
+    before, candidate = version(folder), version(place)
+    manifest, contents = open_model(place)
+    _keep(folder)
+    save_model(folder, manifest, contents)
+    _append(folder, "promoted", version(folder), before, forced=bool(reasons), details=lesson_of(manifest))
+    if version(place) == candidate:
+        shutil.rmtree(place, ignore_errors=True)
+    return version(folder)
+
+
+def rollback(folder: Path) -> str:
+    """Put the version in charge that was in charge before the present one.
+
+    Args:
+        folder: Of the model in charge.
+
+    Returns:
+        The version that is in charge now.
+
+    Raises:
+        ModelError: There is none, or it is damaged.
+    """
+    now = version(folder)
+    earlier = _before(folder, now)
+    if earlier is None:
+        raise ModelError(f"{folder}: no earlier version is kept; there is nothing to go back to")
+    manifest, contents = open_model(versions_of(folder) / earlier)
+    _keep(folder)
+    save_model(folder, manifest, contents)
+    _append(folder, "rolled back", version(folder), now)
+    return version(folder)
+
+
+def read_history(folder: Path) -> list[Entry]:
+    """Read and check a model's history, oldest first.
+
+    Args:
+        folder: Of the model in charge.
+
+    Raises:
+        DataError: A line was changed, removed or added by another program.
+    """
+    return [entry for entry, _ in _checked_lines(folder)]
+
+
+def lesson_of(manifest: Manifest) -> str:
+    """Say in a few words what a model learned since its fit."""
+    parts = []
+    if manifest.teaching is not None:
+        taught = manifest.teaching
+        parts.append(f"{taught.num_defects} defects ({taught.num_marked} marked)")
+        parts.append(f"{taught.num_false_alarms} good parts")
+    extended = sum(extension.num_images for extension in manifest.extensions)
+    if extended:
+        parts.append(f"{extended} new good parts")
+    return ", ".join(parts)
+
+
+def _loss(row: KindFound) -> str:
+    kind = "defects without a name" if row.kind is None else row.kind
+    return f"{kind}: {row.after} of {row.images} found, {row.before} before"
+
+
+def _candidate(folder: Path) -> Manifest:
+    place = candidate_of(folder)
+    if not (place / MANIFEST).exists():
+        raise ModelError(f"{place}: there is no candidate; `energyad teach` or `energyad extend` makes one")
+    return read_manifest(place)
+
+
+def _keep(folder: Path) -> None:
+    """Keep a copy of the version in charge."""
+    place = versions_of(folder) / version(folder)
+    if not (place / MANIFEST).exists():
+        manifest, contents = open_model(folder)
+        save_model(place, manifest, contents)
+        if version(place) != version(folder):  # it was replaced meanwhile
+            raise ModelError(f"{folder}: was replaced meanwhile; try again")
+
+
+def _before(folder: Path, now: str) -> str | None:
+    """The version that the present one replaced, if it is kept."""
+    for entry in reversed(read_history(folder)):
+        if entry.action == "promoted" and entry.version == now:
+            is_kept = (versions_of(folder) / entry.before / MANIFEST).exists()
+            return entry.before if is_kept else None
+    return None
+
+
+def _append(
+    folder: Path, action: Action, new: str, before: str, *, forced: bool = False, details: str = ""
+) -> None:
+    place = versions_of(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    lines = list(_checked_lines(folder))
+    entry = Entry(
+        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        action=action,
+        version=new,
+        before=before,
+        forced=forced,
+        details=details,
+        previous=lines[-1][1] if lines else FIRST,
+    )
+    text = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
+    with (place / HISTORY).open("r+b" if (place / HISTORY).exists() else "w+b") as file:
+        file.seek(sum(len(line) + 1 for line in _whole_lines(folder)))
+        file.truncate()  # a line that was torn by a kill
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _whole_lines(folder: Path) -> list[bytes]:
+    with contextlib.suppress(FileNotFoundError):
+        return (versions_of(folder) / HISTORY).read_bytes().split(b"\n")[:-1]
+    return []
+
+
+def _checked_lines(folder: Path) -> Iterator[tuple[Entry, str]]:
+    """Each entry with the hash of its line."""
+    path, previous = versions_of(folder) / HISTORY, FIRST
+    for number, line in enumerate(_whole_lines(folder), start=1):
+        try:
+            values: dict[str, Any] = json.loads(line)
+            entry = Entry(**values)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path}, line {number}: no entry of a history; it was changed") from error
+        if entry.previous != previous:
+            raise DataError(
+                f"{path}, line {number}: does not follow the line before; one of them was changed"
+            )
+        previous = hashlib.sha256(line).hexdigest()
+        yield entry, previous
