@@ -85,10 +85,8 @@ def _figures(bench: Bench, seed: int, method: str, labels: int, *, hidden: bool)
     if method == "alarms":
         return protocol.corrected_alarms(bench, seed=seed)
     drawn = protocol.draw(bench, seed=seed, hide=hidden)
-    if method == "none":
-        scored = protocol.as_it_was(bench)
-    else:
-        scored = METHODS[method](bench, drawn.shown[:labels])
+    none = method == "none"
+    scored = protocol.as_it_was(bench) if none else METHODS[method](bench, drawn.shown[:labels])
     row: dict[str, Any] = {
         "shown": protocol.figures(bench, scored, drawn.measured),
         "threshold": scored.threshold,

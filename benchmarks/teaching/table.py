@@ -59,7 +59,8 @@ def _alarms(rows: Sequence[dict[str, Any]]) -> str:
     ]
     for row in rows:
         if row["method"] == "alarms":
-            lines.append(f"| {row['corrected']} | {row['good_parts']} | {row['before']} | {row['after']} |")
+            cells = (row[name] for name in ("corrected", "gain", "good_parts", "before", "after"))
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
