@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from energyad.energy.patch_energy import CategoryEnergy, ImageEnergy, PatchPrediction
+from energyad.energy.patch_energy import CategoryEnergy, ImageEnergy, PatchEnergies, PatchPrediction
 
 
 class CategoryClassifier(nn.Module):
@@ -74,15 +74,15 @@ class CategoryMixture(ImageEnergy):
         patches_per_image: int,
         in_roi: Bool[Tensor, " p"] | None = None,
     ) -> PatchPrediction:
-        """Return the energy of each patch by its image's category, and that category. See `ImageEnergy.predict`."""
+        """Return the energies of each patch by its image's category, and that category. See `ImageEnergy.predict`."""
         patches = features.reshape(-1, patches_per_image, features.shape[3])
         category = self.classifier(patches)
         weights = {name: _select(stacked, category) for name, stacked in self._stacked_weights().items()}
-        energies: Float[Tensor, "b p"] = functional_call(
+        energies: PatchEnergies = functional_call(
             self.category_energies[0], weights, (patches, patches_per_image, in_roi)
         )
-        in_units = energies / self.units[category][:, None]
-        return PatchPrediction(in_units.reshape(features.shape[:3]), category)
+        units, grids = self.units[category][:, None], features.shape[:3]
+        return PatchPrediction(PatchEnergies(*((each / units).reshape(grids) for each in energies)), category)
 
     def by_category(self) -> Sequence[CategoryEnergy]:
         """Return the energy of each category."""

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from energyad.energy.latent_energy import LatentEnergy, LatentEnergySizes
+from energyad.energy.latent_energy import EnergyTerms, LatentEnergy, LatentEnergySizes
 from energyad.energy.networks import Affine, init_uniform
 
 MAX_LOG_ODDS = 1.0
@@ -81,8 +81,13 @@ class DiscriminatorEnergy(LatentEnergy):
 
     def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Return the energies of latents, the latent axis last."""
-        energies: Float[Tensor, "*b"] = self.energy(z)
-        return energies * self.discriminator(z).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS).exp()
+        return self.terms(z).total
+
+    def terms(self, z: Float[Tensor, "*b k"]) -> EnergyTerms:
+        """Return the energies, and exp(g) as their odds. See `LatentEnergy.terms`."""
+        odds = self.discriminator(z).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS).exp()
+        energies = self.energy(z) * odds
+        return EnergyTerms(energies, energies, odds)
 
     def sizes(self) -> LatentEnergySizes:
         """Return the energy's sizes and the discriminator's."""

@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 
 class EnergyTerms(NamedTuple):
-    """Energies of latents, and the learned part of them.
+    """Energies of latents, and parts of them.
 
     Attributes:
         total: The energies.
         learned: The same without their distances to a memory bank.
+        odds: The factor that a discriminator of synthetic defects has in both; 1 without one.
     """
 
     total: Float[Tensor, "*b"]
     learned: Float[Tensor, "*b"]
+    odds: Float[Tensor, "*b"]
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,16 @@ class LatentEnergy(nn.Module):
     """
 
     def terms(self, z: Float[Tensor, "*b k"]) -> EnergyTerms:
-        """Return the energies of latents, and their learned part.
+        """Return the energies of latents, and parts of them.
 
         Args:
             z: Latents, the latent axis last.
 
         Returns:
-            Both, one number a latent. They are the same where there is no memory bank.
+            One number a latent, of each.
         """
         energies = self(z)
-        return EnergyTerms(energies, energies)
+        return EnergyTerms(energies, energies, torch.ones_like(energies))
 
     def scale_distances(self, factor: float) -> None:
         """Multiply all squared distances to memory banks. Without a memory bank nothing changes."""
@@ -108,9 +110,9 @@ class MeanEnergy(LatentEnergy):
         return self.terms(z).total
 
     def terms(self, z: Float[Tensor, "*b k"]) -> EnergyTerms:
-        """Return the members' mean energies and the mean of their learned parts. See `LatentEnergy.terms`."""
-        totals, learned = zip(*(member.terms(z) for member in self.energies()), strict=True)
-        return EnergyTerms(torch.stack(totals).mean(dim=0), torch.stack(learned).mean(dim=0))
+        """Return the means of the members' terms. See `LatentEnergy.terms`."""
+        terms = zip(*(member.terms(z) for member in self.energies()), strict=True)
+        return EnergyTerms(*(torch.stack(of_members).mean(dim=0) for of_members in terms))
 
     def scale_distances(self, factor: float) -> None:
         """Multiply all squared distances of all members."""

@@ -78,8 +78,8 @@ class MemoryBankEnergy(LatentEnergy):
 
     def terms(self, z: Float[Tensor, "*b k"]) -> EnergyTerms:
         """Return the energies E, and E' of them. See `LatentEnergy.terms`."""
-        learned = self.learned(z)
-        return EnergyTerms(learned * self.squared_distance(z), learned)
+        _, learned, odds = self.learned.terms(z)
+        return EnergyTerms(learned * self.squared_distance(z), learned, odds)
 
     def squared_distance(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Return the squared distance to the nearest point, in units of its squared local scale."""

@@ -21,15 +21,37 @@ ENERGY_EPS = 1e-3
 memory bank has an energy of rounding errors, whose logarithm would be large."""
 
 
+LOCALISATION_ODDS = 0.5
+"""Power of the discriminator's odds in energies that localise."""
+
+LOCALISATION_COARSE = 0.6
+"""What a coarser scale weighs in energies that localise, in units of what it weighs in those that detect."""
+
+
+class PatchEnergies(NamedTuple):
+    """Two energies of each patch.
+
+    What decides best whether a part is defective does not show best where: the image at half its size sees much of the
+    part at once, and the discriminator of synthetic defects rates whole images up. Both raise sound patches as well.
+
+    Attributes:
+        detection: The energy that the score is the maximum of.
+        localisation: The energy that the heatmap shows, in which the discriminator and coarser scales count less.
+    """
+
+    detection: Float[Tensor, "b *g"]
+    localisation: Float[Tensor, "b *g"]
+
+
 class PatchPrediction(NamedTuple):
     """What a model says of patches.
 
     Attributes:
-        energies: The energy of each patch.
+        energies: Of each patch, [b*tiles g1 g2].
         category: The category that each image was taken for, as a number; None for a model of one category.
     """
 
-    energies: Float[Tensor, "b*tiles g1 g2"]
+    energies: PatchEnergies
     category: Int[Tensor, " b"] | None
 
 
@@ -46,7 +68,7 @@ class ImageEnergy(nn.Module, ABC):
         patches_per_image: int,
         in_roi: Bool[Tensor, " p"] | None = None,
     ) -> PatchPrediction:
-        """Return the energy of each patch, and the category of each image where there are several.
+        """Return the energies of each patch, and the category of each image where there are several.
 
         Args:
             features: Grids of patches, those of an image's tiles after one another.
@@ -70,8 +92,8 @@ class CategoryEnergy(ImageEnergy):
         features: Float[Tensor, "b *g c"],
         patches_per_image: int,
         in_roi: Bool[Tensor, " p"] | None = None,
-    ) -> Float[Tensor, "b *g"]:
-        """Return the energy of each patch.
+    ) -> PatchEnergies:
+        """Return the energies of each patch.
 
         Args:
             features: Features of patches, the channel last.
@@ -85,7 +107,7 @@ class CategoryEnergy(ImageEnergy):
         patches_per_image: int,
         in_roi: Bool[Tensor, " p"] | None = None,
     ) -> PatchPrediction:
-        """Return the energy of each patch. See `ImageEnergy.predict`."""
+        """Return the energies of each patch. See `ImageEnergy.predict`."""
         return PatchPrediction(self(features, patches_per_image, in_roi), None)
 
     def by_category(self) -> Sequence[CategoryEnergy]:
@@ -131,16 +153,15 @@ class PatchEnergy(CategoryEnergy):
         features: Float[Tensor, "b *g c"],
         patches_per_image: int,
         in_roi: Bool[Tensor, " p"] | None = None,
-    ) -> Float[Tensor, "b *g"]:
-        """Return the energy of each patch. See `CategoryEnergy.forward`."""
+    ) -> PatchEnergies:
+        """Return the energies of each patch. See `CategoryEnergy.forward`."""
         z = self.whitening(features)
-        energies, learned = self.latent_energy.terms(z)
-        if self.reranker is None:
-            return energies
-        reranked: Float[Tensor, "b *g"] = self.reranker(
-            z, energies, learned=learned, patches_per_image=patches_per_image, in_roi=in_roi
-        )
-        return reranked
+        energies, learned, odds = self.latent_energy.terms(z)
+        if self.reranker is not None:
+            energies = self.reranker(
+                z, energies, learned=learned, patches_per_image=patches_per_image, in_roi=in_roi
+            )
+        return PatchEnergies(energies, energies / odds ** (1 - LOCALISATION_ODDS))
 
     def by_scale(self) -> Sequence[PatchEnergy]:
         """Return itself: there is one scale."""
@@ -167,7 +188,7 @@ class MultiScaleEnergy(CategoryEnergy):
     log E = Σ_s w_s · log E_s, E_s the energy of one scale's features, its logarithm interpolated between its patches,
     and Σ w = 1: a logarithmic opinion pool (Heskes 1998), a product of experts (Hinton 2002) as steep as one of them.
     One energy of all features would be ruled by the scale with most of them, and what is unusual at one scale alone
-    would be lost among what is usual at the others.
+    would be lost among what is usual at the others. In the product that localises the coarser ones count less.
 
     Args:
         scale_energies: E_s, one for each scale.
@@ -196,17 +217,20 @@ class MultiScaleEnergy(CategoryEnergy):
         features: Float[Tensor, "b *g c"],
         patches_per_image: int,
         in_roi: Bool[Tensor, " p"] | None = None,
-    ) -> Float[Tensor, "b *g"]:
-        """Return the energy of each patch. See `CategoryEnergy.forward`."""
-        total = torch.zeros((), device=features.device)
-        for number, (energy, scale) in enumerate(zip(self._energies(), self.scales, strict=True)):
+    ) -> PatchEnergies:
+        """Return the energies of each patch. See `CategoryEnergy.forward`."""
+        by_scale = []
+        for energy, scale in zip(self._energies(), self.scales, strict=True):
             if scale.factor == 1:
                 energies = energy(scale.of(features), patches_per_image, in_roi)
-                log_energies = energies.clamp_min(ENERGY_EPS).log()
+                by_scale.append(PatchEnergies(*(each.clamp_min(ENERGY_EPS).log() for each in energies)))
             else:
-                log_energies = self._coarse_log_energies(energy, scale, features, patches_per_image, in_roi)
-            total = total + self.weights[..., number] * log_energies
-        return total.exp()
+                logs = self._coarse_log_energies(energy, scale, features, patches_per_image, in_roi)
+                by_scale.append(logs)
+        coarse = LOCALISATION_COARSE * self.weights[..., 1:]
+        weights = torch.cat([1 - coarse.sum(dim=-1, keepdim=True), coarse], dim=-1)
+        detection, localisation = zip(*by_scale, strict=True)
+        return PatchEnergies(_pooled(detection, self.weights), _pooled(localisation, weights))
 
     def by_scale(self) -> Sequence[PatchEnergy]:
         """Return the energy of each scale, the finest first."""
@@ -235,7 +259,7 @@ class MultiScaleEnergy(CategoryEnergy):
         features: Float[Tensor, "b *g c"],
         patches_per_image: int,
         in_roi: Bool[Tensor, " p"] | None,
-    ) -> Float[Tensor, "b *g"]:
+    ) -> PatchEnergies:
         """Return one coarser scale's log-energies, interpolated to each patch of the grid."""
         grids = features.reshape(-1, *self.shape, features.shape[-1])
         shape = scale.shape(self.shape)
@@ -243,13 +267,23 @@ class MultiScaleEnergy(CategoryEnergy):
         coarse_in_roi = None if in_roi is None else scale.any_of(in_roi.view(-1, *self.shape)).flatten()
         # One row of patches for each row of weights, where each image has its category's weights.
         coarse_features = scale.of(grids).reshape(features.shape[0], -1, scale.num_channels)
-        coarse = energy(coarse_features, coarse_per_image, coarse_in_roi).reshape(-1, *shape)
+        coarse = energy(coarse_features, coarse_per_image, coarse_in_roi)
         down, across = (  # no weights of its own
-            interpolation_matrix(size, target, margin=scale.margin).to(coarse)
+            interpolation_matrix(size, target, margin=scale.margin).to(coarse.detection)
             for size, target in zip(shape, self.shape, strict=True)
         )
-        log_energies = down @ coarse.clamp_min(ENERGY_EPS).log() @ across.T
-        return log_energies.reshape(features.shape[:-1])
+        logs = (each.reshape(-1, *shape).clamp_min(ENERGY_EPS).log() for each in coarse)
+        return PatchEnergies(*((down @ each @ across.T).reshape(features.shape[:-1]) for each in logs))
+
+
+def _pooled(
+    log_energies: Sequence[Float[Tensor, "b *g"]], weights: Float[Tensor, "*b n"]
+) -> Float[Tensor, "b *g"]:
+    """Return the weighted product of energies."""
+    total = torch.zeros((), device=weights.device)
+    for number, logs in enumerate(log_energies):
+        total = total + weights[..., number] * logs
+    return total.exp()
 
 
 def combine_scales(

@@ -214,7 +214,7 @@ def match_medians(energy: LatentEnergy, reranker: Reranker, held_out: Float[Tens
     """
     ratios = []
     for latents in held_out:
-        first_stage, learned = energy.terms(latents)
+        first_stage, learned, _ = energy.terms(latents)
         highest = first_stage.topk(reranker.num_reranked(len(latents))).indices
         reranked = learned[highest] * reranker.squared_distance(latents[None, highest])[0]
         ratios.append(reranked / first_stage[highest].clamp_min(MIN_ENERGY))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from energyad.energy.latent_energy import LatentEnergy, LatentEnergySizes
+from energyad.energy.latent_energy import EnergyTerms, LatentEnergy, LatentEnergySizes
 from energyad.energy.networks import Affine
 
 
@@ -35,8 +35,13 @@ class TaughtEnergy(LatentEnergy):
 
     def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
         """Return the energies of latents, the latent axis last."""
-        energies: Float[Tensor, "*b"] = self.energy(z)
-        return energies * (self.raise_limit * self.classifier(z).squeeze(dim=-1).sigmoid()).exp()
+        return self.terms(z).total
+
+    def terms(self, z: Float[Tensor, "*b k"]) -> EnergyTerms:
+        """Return the raised energies, and the odds of E'. See `LatentEnergy.terms`."""
+        total, learned, odds = self.energy.terms(z)
+        factor = (self.raise_limit * self.classifier(z).squeeze(dim=-1).sigmoid()).exp()
+        return EnergyTerms(total * factor, learned * factor, odds)
 
     def sizes(self) -> LatentEnergySizes:
         """Return the energy's sizes, and that it is taught."""

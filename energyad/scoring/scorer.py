@@ -21,6 +21,10 @@ MIN_SCORE = 1e-12
 """To divide by, of images without any energy."""
 
 
+PEAK_POWER = 3.0
+"""How steeply the heatmap falls off around what the score comes from. 3 to 6 are alike."""
+
+
 class Scores(NamedTuple):
     """What the scorer says of a batch.
 
@@ -77,10 +81,13 @@ class EnergyHead(nn.Module):
         patches = features.permute(0, 2, 3, 1)
         patches_per_image = self.tiles.count * self.grid.num_patches
         energies, category = self.patch_energy.predict(patches, patches_per_image, self.in_roi)
+        detection, localisation = map(self._smoothed, energies)
+        return to_scores(detection, localisation, self.border, category, contrast=self.contrast)
+
+    def _smoothed(self, energies: Float[Tensor, "b*tiles g1 g2"]) -> Float[Tensor, "b h w"]:
+        """Return a map of pixels, 0 outside of the region of interest."""
         smoothed = self.upsampling @ self._side_by_side(energies) @ self.widening.T
-        if self.mask is not None:
-            smoothed = torch.where(self.mask, smoothed, 0.0)
-        return to_scores(smoothed, self.border, category, contrast=self.contrast)
+        return smoothed if self.mask is None else torch.where(self.mask, smoothed, 0.0)
 
     def _side_by_side(
         self, energies: Float[Tensor, "b*tiles g1 g2"]
@@ -94,28 +101,33 @@ class EnergyHead(nn.Module):
 
 
 def to_scores(
-    smoothed: Float[Tensor, "b h w"],
+    detection: Float[Tensor, "b h w"],
+    localisation: Float[Tensor, "b h w"],
     border: Float[Tensor, "h w"],
     category: Int[Tensor, " b"] | None = None,
     *,
     contrast: float = 1.0,
 ) -> Scores:
-    """Compute scores from smoothed energies, and heatmaps that stop at the scores.
+    """Compute scores from smoothed energies, and heatmaps whose maximum is the score.
+
+    heatmap = score · max((L / score)^c, (D / score)^p), D the energies that detect and L those that localise, both at
+    most the score. The second term is what the score comes from: it reaches the score, and falls off steeply.
 
     Args:
-        smoothed: Smoothed energies.
+        detection: D, smoothed.
+        localisation: L, smoothed; see `PatchEnergies`.
         border: What each pixel weighs in the score, see `border_weights`.
         category: Passed on.
-        contrast: c of heatmap = score · (energy / score)^c. Around an anomaly the energies of good patches are raised
-            as well, as the backbone's patches overlap; with c > 1 less of that is seen. The score, the hottest pixel
-            and the order of an image's pixels stay as they are.
+        contrast: c. Around an anomaly the energies of good patches are raised as well, as the backbone's patches
+            overlap; with c > 1 less of that is seen.
     """
     # One map, not an axis after the other: of maximum, product, maximum in a row OpenVINO makes something else.
-    score = (smoothed * border).amax(dim=(1, 2))
+    score = (detection * border).amax(dim=(1, 2))
     limit = score[:, None, None]
-    if contrast == 1:
-        return Scores(score, torch.minimum(smoothed, limit), category)
-    return Scores(score, (smoothed / limit.clamp_min(MIN_SCORE)).clamp(0, 1) ** contrast * limit, category)
+    divisor = limit.clamp_min(MIN_SCORE)
+    peak = (detection / divisor).clamp(0, 1) ** PEAK_POWER
+    shown = (localisation / divisor).clamp(0, 1)
+    return Scores(score, torch.maximum(shown if contrast == 1 else shown**contrast, peak) * limit, category)
 
 
 class Scorer(nn.Module):

@@ -9,6 +9,8 @@ import torch
 
 from energyad.energy.discriminator import MAX_LOG_ODDS, Discriminator, DiscriminatorEnergy
 from energyad.energy.latent_energy import LatentEnergy
+from energyad.energy.patch_energy import LOCALISATION_ODDS, PatchEnergy
+from energyad.energy.whitening import Whitening
 from energyad.fitting.training import train_discriminator
 from energyad.progress import NullProgress
 from energyad.settings import FitSettings
@@ -80,6 +82,14 @@ def test_an_energy_is_raised_by_the_odds_and_within_bounds() -> None:
     far = energy(1e4 * z)
     assert float(far.max()) == pytest.approx(math.exp(MAX_LOG_ODDS))
     assert float(far.min()) >= math.exp(-MAX_LOG_ODDS) - 1e-6
+
+
+def test_in_energies_that_localise_the_odds_count_less() -> None:
+    whitening = Whitening(K, K)
+    whitening.projection.copy_(torch.eye(K))
+    energies = PatchEnergy(whitening, DiscriminatorEnergy(Ones(), trained()))(planted(100, 5), 100)
+    torch.testing.assert_close(energies.localisation, energies.detection**LOCALISATION_ODDS)
+    assert float(energies.detection.mean()) > 1.01
 
 
 def test_dropout_is_drawn_from_the_given_generator_alone() -> None:

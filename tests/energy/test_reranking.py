@@ -102,10 +102,11 @@ def test_the_learned_term_is_an_energy_without_its_distances(several: bool) -> N
     ]
     energy = MeanEnergy(energies) if several else energies[0]
     expected = torch.stack([each(z) for each in networks[: 1 + several]]).mean(dim=0)
-    total, learned = energy.terms(z)
+    total, learned, odds = energy.terms(z)
     torch.testing.assert_close(learned, expected)
     torch.testing.assert_close(total, energy(z))
-    assert all(torch.equal(each, networks[0](z)) for each in networks[0].terms(z))
+    assert torch.equal(odds, torch.ones(4))
+    assert all(torch.equal(each, networks[0](z)) for each in networks[0].terms(z)[:2])
 
 
 class _First(LatentEnergy):
@@ -120,7 +121,7 @@ def test_tiles_share_the_reranked_patches_of_their_image() -> None:
     expert = PatchEnergy(whitening, _First(), RERANKER)
     features = torch.randn(6, 4, 4, LATENTS, generator=drawn(7))
     features[:, ..., 0] *= torch.tensor([9.0, 0.1, 0.1] * 2)[:, None, None]
-    changed = (expert(features, patches_per_image=48) != first(features)).flatten(1).sum(1)
+    changed = (expert(features, patches_per_image=48).detection != first(features)).flatten(1).sum(1)
     assert changed.tolist() == [6, 0, 0, 6, 0, 0]
 
 

@@ -17,7 +17,7 @@ from energyad.data.demo import render_good
 from energyad.detector import AnomalyDetector
 from energyad.energy.categories import stack_categories
 from energyad.energy.latent_energy import LatentEnergy
-from energyad.energy.patch_energy import ENERGY_EPS, MultiScaleEnergy, PatchEnergy
+from energyad.energy.patch_energy import ENERGY_EPS, LOCALISATION_COARSE, MultiScaleEnergy, PatchEnergy
 from energyad.energy.whitening import fit_whitening
 from energyad.features.backbones import BlockStacks, empty_backbone, without_last_stack
 from energyad.features.extractor import Stages, choose_stages, load_extractor
@@ -100,20 +100,31 @@ def test_a_coarse_patch_counts_where_any_of_its_own_does() -> None:
 
 def test_log_energies_of_scales_are_interpolated_and_averaged_by_their_shares() -> None:
     product, features = a_product(), drawn(2, SIDE, SIDE, CHANNELS)
-    fine = product.scale_energies[0](features[..., :2], SIDE**2)
-    coarse = product.scale_energies[1](COARSE.of(features), SIDE).log()
+    fine = product.scale_energies[0](features[..., :2], SIDE**2).detection
+    coarse = product.scale_energies[1](COARSE.of(features), SIDE).detection.log()
     upsampled = F.interpolate(coarse[:, None], scale_factor=2, mode="bilinear")[:, 0].exp()
-    torch.testing.assert_close(product(features, SIDE**2), fine**0.75 * upsampled**0.25)
+    torch.testing.assert_close(product(features, SIDE**2).detection, fine**0.75 * upsampled**0.25)
+
+
+def test_coarser_scales_count_less_in_energies_that_localise() -> None:
+    product, features = a_product(), drawn(2, SIDE, SIDE, CHANNELS)
+    fine = product.scale_energies[0](features[..., :2], SIDE**2).localisation
+    coarse = product.scale_energies[1](COARSE.of(features), SIDE).localisation.log()
+    upsampled = F.interpolate(coarse[:, None], scale_factor=2, mode="bilinear")[:, 0].exp()
+    share = 0.25 * LOCALISATION_COARSE
+    torch.testing.assert_close(
+        product(features, SIDE**2).localisation, fine ** (1 - share) * upsampled**share
+    )
 
 
 def test_scales_of_a_wide_grid_are_interpolated_along_both_axes() -> None:
     experts, shape = [an_expert(2), an_expert(7)], (4, 10)
     product = MultiScaleEnergy(experts, [FINE, COARSE], shape=shape, weights=(0.75, 0.25))
     features = drawn(2, *shape, CHANNELS)
-    fine = product.scale_energies[0](features[..., :2], 40)
-    coarse = product.scale_energies[1](COARSE.of(features), 10).log()
+    fine = product.scale_energies[0](features[..., :2], 40).detection
+    coarse = product.scale_energies[1](COARSE.of(features), 10).detection.log()
     upsampled = F.interpolate(coarse[:, None], scale_factor=2, mode="bilinear")[:, 0].exp()
-    torch.testing.assert_close(product(features, 40), fine**0.75 * upsampled**0.25)
+    torch.testing.assert_close(product(features, 40).detection, fine**0.75 * upsampled**0.25)
 
 
 @pytest.mark.parametrize("tiles", [1, 2])
@@ -129,22 +140,22 @@ def test_beyond_its_margin_a_scale_has_its_outermost_patch_s_energy(tiles: int) 
     experts[1].reranker = look  # type: ignore[assignment]
     product = MultiScaleEnergy(experts, [FINE, INNER], shape=(side, side), weights=(0.75, 0.25))
     features = drawn(2 * tiles, side, side, CHANNELS)
-    fine = product.scale_energies[0](features[..., :2], tiles * side**2)
-    coarse = product.scale_energies[1](INNER.of(features), tiles * 4).log()
+    fine = product.scale_energies[0](features[..., :2], tiles * side**2).detection
+    coarse = product.scale_energies[1](INNER.of(features), tiles * 4).detection.log()
     upsampled = F.interpolate(coarse[:, None], scale_factor=2, mode="bilinear")
     edged = F.pad(upsampled, (1, 1, 1, 1), mode="replicate")[:, 0].exp()
     looked_at.clear()
-    torch.testing.assert_close(product(features, tiles * side**2), fine**0.75 * edged**0.25)
+    torch.testing.assert_close(product(features, tiles * side**2).detection, fine**0.75 * edged**0.25)
     assert looked_at == [tiles * 4]
 
 
 def test_of_next_to_no_energy_rounding_is_not_told() -> None:
     product, features = a_product(), drawn(2, SIDE, SIDE, CHANNELS)
     features[:, 0, 0, :2] = product.scale_energies[0].whitening.mean + torch.tensor([[1e-3], [1e-2]])
-    fine = product.scale_energies[0](features[..., :2], SIDE**2)[:, 0, 0]
+    fine = product.scale_energies[0](features[..., :2], SIDE**2).detection[:, 0, 0]
     assert 0 < fine[0] < fine[1] < ENERGY_EPS
     features[..., 2:] = features[:1, ..., 2:]
-    energies = product(features, SIDE**2)[:, 0, 0]
+    energies = product(features, SIDE**2).detection[:, 0, 0]
     assert torch.equal(energies[0], energies[1]) and energies[0] > 0
 
 
@@ -227,7 +238,8 @@ def test_of_several_categories_each_is_judged_by_its_own_product(tiles: int) -> 
     assert category.tolist() == numbers.tolist()
     for place, number in enumerate(numbers):
         own = slice(place * tiles, (place + 1) * tiles)
-        torch.testing.assert_close(energies[own], products[number](features[own], tiles * SIDE**2))
+        alone = products[number](features[own], tiles * SIDE**2)
+        torch.testing.assert_close([part[own] for part in energies], [*alone])
 
 
 def test_beside_a_category_of_more_scales_one_is_judged_as_by_itself() -> None:
@@ -237,9 +249,9 @@ def test_beside_a_category_of_more_scales_one_is_judged_as_by_itself() -> None:
     energies, category = experts.predict(features, SIDE**2)
     assert category.tolist() == [0, 1]
     assert safetensors.torch.save(dict(experts.state_dict()))  # which refuses weights that share their memory
-    alone = judges[0](features[:1, ..., :2], SIDE**2).clamp_min(ENERGY_EPS)
-    torch.testing.assert_close(energies[:1], alone)
-    torch.testing.assert_close(energies[1:], judges[1](features[1:], SIDE**2))
+    alone = [part.clamp_min(ENERGY_EPS) for part in judges[0](features[:1, ..., :2], SIDE**2)]
+    torch.testing.assert_close([part[:1] for part in energies], alone)
+    torch.testing.assert_close([part[1:] for part in energies], [*judges[1](features[1:], SIDE**2)])
 
 
 def mean_decides_of(channels: int) -> Any:

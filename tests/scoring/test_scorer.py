@@ -13,7 +13,7 @@ from energyad.energy.whitening import Whitening, fit_whitening
 from energyad.features.extractor import load_extractor
 from energyad.features.grids import Grid, GridAxis
 from energyad.scoring.heatmaps import upsampling_matrix
-from energyad.scoring.scorer import EnergyHead, Scorer
+from energyad.scoring.scorer import EnergyHead, Scorer, to_scores
 
 GRID = Grid.square(image_size=64, size=8, margin=1)
 
@@ -140,7 +140,7 @@ def test_one_strange_patch_counts_alike_wherever_it_lies(smoothing: float) -> No
 def test_the_heatmap_continues_the_border_and_stops_at_the_score() -> None:
     energies = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     scores, unweighted = a_head()(energies), unweighted_head()(energies)
-    assert torch.equal(scores.heatmap, unweighted.heatmap.minimum(scores.score[:, None, None]))
+    torch.testing.assert_close(scores.heatmap, unweighted.heatmap.minimum(scores.score[:, None, None]))
     assert torch.equal(scores.score, scores.heatmap.amax(dim=(1, 2)))
     assert torch.equal(unweighted.score, unweighted.heatmap.amax(dim=(1, 2)))
     torch.testing.assert_close(a_head()(torch.ones(1, 1, 6, 6)).score, torch.ones(1))
@@ -154,11 +154,28 @@ def test_contrast_moves_neither_scores_nor_what_is_stranger_in_an_image(contrast
     assert torch.equal(found.score, found.heatmap.amax(dim=(1, 2)))
     score = plain.score[:, None, None]
     torch.testing.assert_close(found.heatmap / score, (plain.heatmap / score) ** contrast)
-    assert bool((found.heatmap <= plain.heatmap).all()) == (contrast > 1)
+    assert bool((found.heatmap <= plain.heatmap * (1 + 1e-6)).all()) == (contrast > 1)
     # In units of another category, or of none at all: the same picture.
     rescaled = a_head(contrast=contrast)(7 * energies)
     torch.testing.assert_close(rescaled.heatmap, 7 * found.heatmap)
     assert not bool(a_head(contrast=contrast)(torch.zeros(1, 1, 6, 6)).heatmap.any())
+
+
+def test_what_the_score_comes_from_is_seen_though_it_localises_nothing() -> None:
+    detection = torch.rand(20, 8, 8, generator=torch.Generator().manual_seed(0)) + 0.1
+    localisation = torch.rand(20, 8, 8, generator=torch.Generator().manual_seed(1)) / 100
+    scores = to_scores(detection, localisation, torch.ones(8, 8), contrast=2.0)
+    assert torch.equal(scores.score, detection.amax(dim=(1, 2)))
+    assert torch.equal(scores.heatmap.flatten(1).argmax(dim=1), detection.flatten(1).argmax(dim=1))
+    assert torch.equal(scores.heatmap.amax(dim=(1, 2)), scores.score)
+
+
+def test_where_the_energies_localise_the_heatmap_shows_them_up_to_the_score() -> None:
+    detection = torch.zeros(1, 8, 8).index_fill(2, torch.tensor([3]), 0.5)
+    localisation = torch.full((1, 8, 8), 0.25).index_fill(1, torch.tensor([6]), 9.0)
+    heatmap = to_scores(detection, localisation, torch.ones(8, 8), contrast=2.0).heatmap[0]
+    assert heatmap[6].tolist() == [0.5] * 8 and heatmap[:, 3].tolist() == [0.5] * 8
+    assert heatmap[0, 0] == 0.5 * (0.25 / 0.5) ** 2
 
 
 def test_no_weight_of_the_upsampling_is_subnormal() -> None:
