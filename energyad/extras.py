@@ -12,7 +12,17 @@ from typing import Final, Literal, TypeAlias
 from energyad.errors import MissingExtraError
 
 Extra: TypeAlias = Literal[
-    "fit", "serve", "openvino", "anomalib", "pandas", "postgres", "pyod", "ray", "storage", "supervision"
+    "fit",
+    "serve",
+    "openvino",
+    "anomalib",
+    "pandas",
+    "postgres",
+    "pyod",
+    "ray",
+    "signing",
+    "storage",
+    "supervision",
 ]
 
 PACKAGES: Final[dict[Extra, dict[str, str]]] = {
@@ -35,6 +45,7 @@ PACKAGES: Final[dict[Extra, dict[str, str]]] = {
     "pandas": {"pandas": "pandas"},
     "pyod": {"pyod": "PyOD"},
     "ray": {"ray": "Ray", "pyarrow": "pyarrow", "pandas": "pandas", "fsspec": "fsspec"},
+    "signing": {"cryptography": "cryptography"},
     "storage": {"fsspec": "fsspec"},
     "supervision": {"supervision": "supervision"},
     "postgres": {"psycopg": "Psycopg"},

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, Json, Quiet
+from energyad.cli.options import Debug, Json, Quiet, TrustedKeys
 from energyad.errors import SettingsError
 
 
@@ -18,9 +18,14 @@ def models(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[DIR] | push MODEL REGISTRY | pull REGISTRY/NAME [DIR]", help="Where the models lie."
+            metavar="[DIR] | push MODEL REGISTRY | pull REGISTRY/NAME [DIR] | key FILE | sign MODEL | verify MODEL",
+            help="Where the models lie.",
         ),
     ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="The private key that signs, in PEM.")
+    ] = None,
+    trusted_key: TrustedKeys = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also the health of each energy's training by DxMI.")
     ] = False,
@@ -28,15 +33,21 @@ def models(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """List the models and check their files; push one to a registry, or pull one from there.
+    """List the models and check their files; push one to a registry, or pull one from there; sign and verify one.
 
     \b
       energyad models
       energyad models push gasket s3://plant/models
       energyad models pull s3://plant/models/gasket
+      energyad models key plant.pem                          a new key, and plant.pem.pub for those who trust it
+      energyad models sign gasket --key plant.pem
+      energyad models verify gasket --trusted-key plant.pem.pub
 
     A registry is a folder or a URL. It keeps each version that was pushed; `pull REGISTRY/NAME@DIGEST` fetches an
     earlier one. A model is checked on arrival and put in place as a whole, under models/NAME or at DIR.
+
+    A model that is saved anew, as by `calibrate`, must be signed again. Where the variable ENERGYAD_TRUSTED_KEYS names
+    public keys, no command takes a model that none of them signed.
 
     Exit status: 0, or 2 where a model is damaged.
     """
@@ -46,8 +57,11 @@ def models(
     if words[0] in ("push", "pull") and len(words) > 1:
         _exchange(words)
         return
+    if words[0] in ("key", "sign", "verify") and len(words) > 1:
+        _sign(words, key, trusted_key)
+        return
     if len(words) > 1:
-        raise SettingsError(f"{words[1]}: give one folder of models, or push or pull")
+        raise SettingsError(f"{words[1]}: give one folder of models, or push, pull, key, sign or verify")
     folder = Path(words[0])
     found = [_describe(place) for place in list_models(folder)]
     if as_json:
@@ -85,6 +99,36 @@ def _exchange(words: list[str]) -> None:
     folder = Path(words[2]) if len(words) == 3 else DEFAULT_FOLDER / name
     typer.echo(pull_model(words[1], folder))
     console.say(f"pulled    {folder}")
+
+
+def _sign(words: list[str], key: Path | None, trusted: list[Path] | None) -> None:
+    """Make a key, sign a model, or verify one."""
+    from energyad.model import signing
+    from energyad.model.folder import find_model, open_model, sign_model
+
+    if len(words) > 2:
+        raise SettingsError(f"{words[2]}: `models {words[0]}` takes one name")
+    if words[0] == "key":
+        public = signing.make_keys(Path(words[1]))
+        console.say(f"private   {words[1]}\npublic    {public}")
+        typer.echo(signing.number_of(public))
+    elif words[0] == "sign":
+        if key is None:
+            raise SettingsError(
+                "sign: give the private key with --key FILE; `energyad models key FILE` makes one"
+            )
+        folder = find_model(words[1])
+        typer.echo(sign_model(folder, key))
+        console.say(f"signed    {folder}")
+    else:
+        keys = signing.trusted_keys() if trusted is None else trusted
+        if not keys:
+            raise SettingsError(
+                f"verify: give a public key with --trusted-key FILE, or set {signing.TRUSTED_KEYS_VARIABLE}"
+            )
+        folder = find_model(words[1])
+        open_model(folder, trusted_keys=keys)
+        console.say(f"verified  {folder}")
 
 
 def _describe(folder: Path) -> dict[str, Any]:

@@ -55,3 +55,11 @@ MaxMegapixels: TypeAlias = Annotated[
     ),
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]
+TrustedKeys: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trusted-key",
+        metavar="FILE",
+        help="Take models alone that this public key signed; default $ENERGYAD_TRUSTED_KEYS.",
+    ),
+]

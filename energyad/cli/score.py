@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, Json, MaxMegapixels, Model, Quiet, Runtime, Threads
+from energyad.cli.options import Debug, Json, MaxMegapixels, Model, Quiet, Runtime, Threads, TrustedKeys
 from energyad.cli.score_ray import score_with_ray
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def score(
     max_megapixels: MaxMegapixels = 200.0,
     threads: Threads = None,
     runtime: Runtime = "auto",
+    trusted_key: TrustedKeys = None,
     engine: Annotated[
         str, typer.Option("--engine", metavar="NAME", help="local, or ray for archives and many machines.")
     ] = "local",
@@ -78,11 +79,12 @@ def score(
     """
     from energyad.detector import AnomalyDetector
     from energyad.files import atomic_write
-    from energyad.model.folder import find_model
+    from energyad.model.folder import find_model, read_manifest
     from energyad.scoring.results import by_score, results_csv, with_q_values
 
     check_fdr(fdr)
     if engine != "local":
+        read_manifest(find_model(model), trusted_keys=trusted_key)
         unfit = {"--json": as_json, "--heatmaps": heatmaps or heatmaps_dir is not None}
         raise typer.Exit(
             score_with_ray(
@@ -101,7 +103,7 @@ def score(
     overlays = heatmaps_dir or Path("heatmaps")
     folder = find_model(model)
     paths = _find(sources, overlays)
-    detector = AnomalyDetector.load(folder, threads=threads, runtime=runtime)
+    detector = AnomalyDetector.load(folder, threads=threads, runtime=runtime, trusted_keys=trusted_key)
     wanted = overlays if heatmaps or heatmaps_dir is not None else None
     results = _score_all(
         detector,

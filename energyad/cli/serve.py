@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, Quiet, Threads
+from energyad.cli.options import Debug, Quiet, Threads, TrustedKeys
 
 
 def serve(
@@ -40,6 +40,7 @@ def serve(
     without_key: Annotated[
         bool, typer.Option("--without-key", help="Let other machines in without a key.")
     ] = False,
+    trusted_key: TrustedKeys = None,
     threads: Threads = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -83,7 +84,7 @@ def serve(
     )
     names: list[str | None] = [*model] if model else [None]
     folders = [find_model(name) for name in names]
-    load = functools.partial(AnomalyDetector.load, threads=threads)
+    load = functools.partial(AnomalyDetector.load, threads=threads, trusted_keys=trusted_key)
     detectors = [load(folder) for folder in folders]
     for detector in detectors:
         detector.check()

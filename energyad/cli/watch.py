@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, MaxMegapixels, Model, Quiet, Threads
+from energyad.cli.options import Debug, MaxMegapixels, Model, Quiet, Threads, TrustedKeys
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
@@ -85,6 +85,7 @@ def watch(
     ] = 10.0,
     once: Annotated[bool, typer.Option("--once", help="Score what is there now, and end.")] = False,
     max_megapixels: MaxMegapixels = 200.0,
+    trusted_key: TrustedKeys = None,
     threads: Threads = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -118,7 +119,7 @@ def watch(
     max_pixels = round(max_megapixels * 1e6)
     model_now = ReloadingDetector(
         find_model(model),
-        functools.partial(AnomalyDetector.load, threads=threads),
+        functools.partial(AnomalyDetector.load, threads=threads, trusted_keys=trusted_key),
         on_reload=lambda detector: messages.on_reload(detector),
         on_error=lambda error: console.warn(f"the old model stays: {error}"),
     )

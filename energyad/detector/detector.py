@@ -178,18 +178,28 @@ class AnomalyDetector:
         return cls(manifest, contents, _open(runtime, manifest, contents, threads=threads))
 
     @classmethod
-    def load(cls, folder: str | Path, *, threads: int | None = None, runtime: str = "auto") -> Self:
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        threads: int | None = None,
+        runtime: str = "auto",
+        trusted_keys: Sequence[Path] | None = None,
+    ) -> Self:
         """Load a model folder, checking every file against its hash. No code in it is run.
 
         Args:
             folder: The model folder.
             threads: All cores by default.
             runtime: The engine, of `energyad.runtimes.RUNTIMES`; auto is PyTorch on a CUDA device, else ONNX Runtime.
+            trusted_keys: Public keys, of which one must have signed the model; see `energyad.model.signing`. None for
+                those that the variable `ENERGYAD_TRUSTED_KEYS` names.
 
         Raises:
-            ModelError: A file is missing, damaged or not the one that was saved.
+            ModelError: A file is missing, damaged or not the one that was saved, or no trusted key signed the model.
+            SettingsError: A trusted key cannot be read.
         """
-        manifest, contents = open_model(Path(folder))
+        manifest, contents = open_model(Path(folder), trusted_keys=trusted_keys)
         if graph_file(manifest) not in contents:
             raise ModelError(
                 f"{Path(folder) / graph_file(manifest)}: not in the manifest; fit the model again"

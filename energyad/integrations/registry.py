@@ -7,6 +7,7 @@ model, also while somebody pushes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -25,9 +26,11 @@ from energyad.model.folder import (
     MAX_MANIFEST_BYTES,
     open_model,
     read_regular_file,
+    read_signatures,
     replace_folder,
     require_place,
 )
+from energyad.model.signing import MAX_SIGNATURE_BYTES, SIGNATURE_FILE
 
 LATEST: Final = "latest"
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -108,7 +111,9 @@ def read_model_files(folder: Path) -> tuple[str, str, dict[str, bytes]]:
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     if values["files"] != hashes:
         raise ModelError(f"{folder}: was saved anew meanwhile; try again")
-    return manifest.name, values[DIGEST], {**contents, MANIFEST: text}
+    signatures = read_signatures(folder)
+    signed = {} if signatures is None else {SIGNATURE_FILE: signatures.encode()}
+    return manifest.name, values[DIGEST], {**contents, **signed, MANIFEST: text}
 
 
 def write_model_files(place: StorageFolder, files: Mapping[str, bytes]) -> None:
@@ -167,6 +172,8 @@ def _fetch(read: Read, folder: Path, source: str) -> str:
         if not _FILE_NAME.fullmatch(name):
             raise ModelError(f"{source}/{MANIFEST}: refused: a file name that no model has; push it again")
         (folder / name).write_bytes(read(name, MAX_FILE_BYTES))
+    with contextlib.suppress(FileNotFoundError):  # a model that nobody signed
+        (folder / SIGNATURE_FILE).write_bytes(read(SIGNATURE_FILE, MAX_SIGNATURE_BYTES))
     return digest
 
 

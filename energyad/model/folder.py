@@ -1,9 +1,9 @@
 """The model folder: safetensors and JSON with a hash for each file. Loading one can run no code.
 
 `model.json` is the manifest; it names every other file with its SHA-256, and itself carries the SHA-256 of its values.
-These hashes find accidents: a damaged disk, a copy in part, an edit by hand. They are no signature: whoever can write
-the folder can write new ones. A model is written to a temporary folder beside its place and renamed, so a reader sees
-the old model or the new one, never half of either.
+These hashes find accidents: a damaged disk, a copy in part, an edit by hand. Whoever can write the folder can write
+new ones; against that a model can be signed, see `energyad.model.signing`. A model is written to a temporary folder
+beside its place and renamed, so a reader sees the old model or the new one, never half of either.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from energyad.errors import ModelError, SettingsError, first_validation_error
+from energyad.errors import DataError, ModelError, SettingsError, first_validation_error
+from energyad.files import atomic_write
+from energyad.model import signing
 from energyad.model.manifest import SCHEMA_VERSION, Manifest
 
 MANIFEST = "model.json"
@@ -136,12 +138,68 @@ def with_digest(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, DIGEST: hashlib.sha256(text.encode()).hexdigest()}
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, *, trusted_keys: Sequence[Path] | None = None) -> Manifest:
     """Read the manifest of a model folder.
 
+    Args:
+        folder: The model folder.
+        trusted_keys: Public keys, of which one must have signed the model, see `energyad.model.signing`; none where
+            empty. None for those that `ENERGYAD_TRUSTED_KEYS` names.
+
     Raises:
-        ModelError: There is none, it was altered, or this version cannot read it.
+        ModelError: There is none, it was altered, this version cannot read it, or no trusted key signed it.
     """
+    manifest, digest = _manifest_and_digest(folder)
+    keys = signing.trusted_keys() if trusted_keys is None else trusted_keys
+    if keys:
+        signing.verify(digest, read_signatures(folder), keys, folder=folder)
+    return manifest
+
+
+def sign_model(folder: Path, key: Path) -> str:
+    """Add a signature to a model whose files are whole; one that the same key made before is replaced.
+
+    Args:
+        folder: The model folder.
+        key: See `energyad.model.signing.sign`.
+
+    Returns:
+        The number of the key.
+
+    Raises:
+        ModelError: The model is damaged, or its folder cannot be written.
+        SettingsError: The file holds no private key.
+    """
+    manifest, digest = _manifest_and_digest(folder)
+    for problem in _problems(folder, manifest):
+        raise ModelError(problem)
+    line = signing.sign(digest, key)
+    number = line.partition(" ")[0]
+    others = [
+        text
+        for text in (read_signatures(folder) or "").splitlines(keepends=True)
+        if not text.startswith(number)
+    ]
+    try:
+        atomic_write(folder / signing.SIGNATURE_FILE, "".join([*others, line]))
+    except DataError as error:
+        raise ModelError(str(error)) from error
+    return number
+
+
+def read_signatures(folder: Path) -> str | None:
+    """The signatures of a model; None where it has none. Raises ModelError where they cannot be read."""
+    path = folder / signing.SIGNATURE_FILE
+    try:
+        content = read_regular_file(folder, signing.SIGNATURE_FILE, limit=signing.MAX_SIGNATURE_BYTES)
+    except FileNotFoundError:
+        return None
+    except (OSError, RuntimeError) as error:
+        raise ModelError(f"{path}: cannot be read ({type(error).__name__}); sign the model again") from error
+    return content.decode("ascii", "replace")
+
+
+def _manifest_and_digest(folder: Path) -> tuple[Manifest, str]:
     path = folder / MANIFEST
     try:
         values = json.loads(_read_manifest_bytes(folder))
@@ -162,9 +220,9 @@ def read_manifest(folder: Path) -> Manifest:
             "use the energyad that wrote it, or fit the model again"
         )
     _check_digest(path, values)
-    del values[DIGEST]
+    digest = values.pop(DIGEST)
     try:
-        return Manifest.model_validate(values)
+        return Manifest.model_validate(values), digest
     except SettingsError as error:  # of a dataclass that checks what no bound of a field says
         raise ModelError(f"{path}: not a valid manifest ({error}); restore the model") from error
     except ValidationError as error:
@@ -182,10 +240,16 @@ def problems(folder: Path, manifest: Manifest) -> Iterator[str]:
     yield from lines
 
 
-def open_model(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
+def open_model(
+    folder: Path, *, trusted_keys: Sequence[Path] | None = None
+) -> tuple[Manifest, dict[str, bytes]]:
     """Read the manifest and the files' contents; what was hashed is what is returned.
 
     A model that is saved meanwhile is read again.
+
+    Args:
+        folder: The model folder.
+        trusted_keys: See `read_manifest`.
 
     Raises:
         ModelError: The first file that is missing, altered or no regular file of the folder.
@@ -193,7 +257,7 @@ def open_model(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
     for attempt in range(ATTEMPTS):
         before = _identity(folder)
         try:
-            manifest = read_manifest(folder)
+            manifest = read_manifest(folder, trusted_keys=trusted_keys)
             return manifest, {
                 name: _verified(folder, name, digest) for name, digest in manifest.files.items()
             }
