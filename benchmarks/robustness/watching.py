@@ -105,7 +105,7 @@ LAYOUTS: Final = (
     Layout("move to another file system, two watchers", move="other", watchers=2),
     Layout("move, server, two watchers, webhook", move="same", server=True, watchers=2, webhook=True),
     Layout("program, stay", program=True, writing="renamed"),
-    Layout("program, move, webhook", program=True, move="same", webhook=True, writing="renamed"),
+    Layout("program, move", program=True, move="same", writing="renamed"),
     Layout("program, move, two watchers", program=True, move="same", watchers=2),
 )
 

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from annotated_types import Ge, Gt, Le
+
+Mean: TypeAlias = Annotated[float, Ge(0), Le(1)]
+Deviation: TypeAlias = Annotated[float, Gt(0), Le(1)]
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,7 @@ class BackboneSpec:
     """
 
     name: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Deviation, Deviation, Deviation]
     source: str
     sha256: str

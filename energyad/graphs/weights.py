@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from jaxtyping import Shaped
 from onnx import numpy_helper
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 INITIALISERS: Final = "initialisers"
@@ -62,17 +63,25 @@ def load_beside(graph: onnx.ModelProto, content: bytes) -> dict[str, Tensor]:
 
     Raises:
         SafetensorError: where the content is no safetensors file.
-        KeyError: where the graph has no initialiser of a name that the file gives.
+        KeyError: where the graph has no initialiser of a name that the file gives, or it gives none in this form.
     """
     tensors = safetensors.torch.load(content)  # checks the header that is read next
     size = int.from_bytes(content[:_HEADER_SIZE], "little")
     metadata = json.loads(content[_HEADER_SIZE : _HEADER_SIZE + size]).get("__metadata__", {})
     entries = {entry.name: entry for entry in graph.graph.initializer}
-    for key, names in json.loads(metadata.get(INITIALISERS, "{}")).items():
+    for key, names in _names_in(metadata.get(INITIALISERS, "{}")).items():
         for name, initialiser in names.items():
             array = numpy_helper.to_array(entries[initialiser])
             tensors[name] = torch.from_numpy((array.T if key == "transposed" else array).copy())
     return tensors
+
+
+def _names_in(text: str) -> dict[str, dict[str, str]]:
+    """An initialiser's name by that of the tensor, for each form. Raises KeyError where the text is something else."""
+    try:
+        return TypeAdapter(dict[str, dict[str, str]]).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise KeyError(INITIALISERS) from error
 
 
 def _key(array: Shaped[np.ndarray, "..."]) -> tuple[str, tuple[int, ...], bytes]:

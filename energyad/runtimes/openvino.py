@@ -122,7 +122,9 @@ def compile_graph(graph: Path | bytes | IntermediateModel, plan: Plan) -> Any:
         elif graph.suffix == ".xml":
             check_intermediate_file(graph)
         return core.compile_model(core.read_model(graph), "CPU", options)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:  # its messages may quote bytes that are no text
         where = graph if isinstance(graph, Path) else "the exported graph"
-        reason = str(error).strip().splitlines()[-1]
+        reason = "bytes that are no text"
+        if not isinstance(error, UnicodeDecodeError):
+            reason = str(error).strip().splitlines()[-1]
         raise ModelError(f"{where}: OpenVINO cannot load it ({reason}); use --runtime onnxruntime") from error

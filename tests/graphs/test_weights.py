@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from energyad.graphs.weights import load_beside, save_beside
+from energyad.graphs.weights import INITIALISERS, load_beside, save_beside
 
 DRAWN = torch.Generator().manual_seed(0)
 TENSORS = {
@@ -58,3 +58,14 @@ def test_a_graph_without_an_initialiser_is_an_error(graph: onnx.ModelProto) -> N
     content = save_beside(graph, TENSORS)
     with pytest.raises(KeyError, match="tile_conv"):
         load_beside(graph_of(bias=TENSORS["bn.bias"].numpy()), content)
+
+
+@pytest.mark.parametrize(
+    "names", ["[]", "3", "{", '{"plain": ["a"]}', '{"plain": {"a": 1}}', '{"plain": {"a": ["b"]}}', "null"]
+)
+def test_names_of_weights_in_another_form_are_an_error_of_one_kind(
+    graph: onnx.ModelProto, names: str
+) -> None:
+    content = safetensors.torch.save({"a": torch.zeros(1)}, {INITIALISERS: names})
+    with pytest.raises(KeyError):
+        load_beside(graph, content)

@@ -87,6 +87,8 @@ def test_a_number_that_is_not_finite_is_refused_wherever_it_is(folder: Path, num
         ("calibration", {"good_scores": [0.5, 0.4]}, "calibration.good_scores.*ascending"),
         ("input", {"image_size": [64, 10**9]}, "input.image_size"),
         ("input", {"white_level": 0}, "input.white_level"),
+        ("backbone", {"mean": [0.5, 0.5, 2026.0]}, "backbone.mean"),
+        ("backbone", {"std": [0.5, 0.0, 0.5]}, "backbone.std"),
         ("architecture", {"border_margin": 10**12}, "architecture.border_margin"),
         ("architecture", {"strides": [10**12]}, "architecture.strides"),
         ("provenance", {"fit_seconds": -1}, "provenance.fit_seconds"),

@@ -19,6 +19,7 @@ from energyad.files import CACHE_VARIABLE
 from energyad.model.folder import GRAPH_FILE
 from energyad.runtimes import RawScores, open_runtime, tuning
 from energyad.runtimes.onnx import OnnxRuntime
+from energyad.runtimes.openvino import OpenVinoRuntime
 from energyad.runtimes.plan import ConcurrentCalls, Plan, SerialExecutor, default_plan
 from energyad.scoring.scorer import Scorer
 
@@ -228,6 +229,13 @@ def test_a_graph_with_other_inputs_or_outputs_is_refused_when_it_is_opened(engin
     ):
         with pytest.raises(ModelError, match=r"^the exported graph: refused: .*restore it$"):
             open_runtime(engine, graph, assemble, threads=1)
+
+
+def test_a_name_that_is_no_text_is_one_clear_line() -> None:
+    require("openvino")
+    graph = highest_grey().replace(b"ReduceMax", b"Reduce\xff\xfeX")
+    with pytest.raises(ModelError, match=r"^the exported graph: OpenVINO cannot load it .*onnxruntime$"):
+        OpenVinoRuntime(graph, threads=1)
 
 
 def test_what_onnx_runtime_says_in_several_lines_is_one_line_here() -> None:
