@@ -29,6 +29,12 @@ def models(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also the health of each energy's training by DxMI.")
     ] = False,
+    history: Annotated[
+        str | None,
+        typer.Option(
+            "--history", metavar="MODEL", help="List the versions of one model, and what each learned from."
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -37,6 +43,7 @@ def models(
 
     \b
       energyad models
+      energyad models --history gasket
       energyad models push gasket s3://plant/models
       energyad models pull s3://plant/models/gasket
       energyad models key plant.pem                          a new key, and plant.pem.pub for those who trust it
@@ -53,6 +60,9 @@ def models(
     """
     from energyad.model.folder import DEFAULT_FOLDER, list_models
 
+    if history is not None:
+        _print_history(history, as_json=as_json)
+        return
     words = words or [str(DEFAULT_FOLDER)]
     if words[0] in ("push", "pull") and len(words) > 1:
         _exchange(words)
@@ -129,6 +139,30 @@ def _sign(words: list[str], key: Path | None, trusted: list[Path] | None) -> Non
         folder = find_model(words[1])
         open_model(folder, trusted_keys=keys)
         console.say(f"verified  {folder}")
+
+
+def _print_history(name: str, *, as_json: bool) -> None:
+    from energyad.feedback.versions import read_history, version
+    from energyad.model.folder import find_model
+
+    folder = find_model(name)
+    entries = read_history(folder)
+    if as_json:
+        for entry in entries:
+            console.echo_json(json.dumps(asdict(entry), ensure_ascii=False))
+        return
+    rows = [
+        (
+            entry.time[:16].replace("T", " "),
+            entry.action,
+            entry.version,
+            entry.details,
+            "yes" if entry.forced else "",
+        )
+        for entry in entries
+    ]
+    console.print_table(("when", "what", "version", "learned from", "forced"), rows)
+    console.say(f"in charge  version {version(folder)}")
 
 
 def _describe(folder: Path) -> dict[str, Any]:

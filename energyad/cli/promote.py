@@ -25,7 +25,8 @@ def promote(
     \b
       energyad promote gasket
 
-    A running `serve` or `watch` goes over to it between two images. The version before is kept for `energyad rollback`.
+    A running `watch` goes over to it between two images; `serve` does when POST /v1/models/gasket/reload says so. The
+    version before is kept for `energyad rollback`.
     """
     from energyad.feedback import versions
     from energyad.model.folder import find_model
@@ -40,7 +41,7 @@ def rollback(model: Name = None, quiet: Quiet = False, debug: Debug = False) -> 
     \b
       energyad rollback gasket
 
-    A running `serve` or `watch` goes over to it between two images.
+    A running `watch` goes over to it between two images; `serve` does when POST /v1/models/gasket/reload says so.
     """
     from energyad.feedback import versions
     from energyad.model.folder import find_model

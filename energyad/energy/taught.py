@@ -16,8 +16,8 @@ class TaughtEnergy(LatentEnergy):
     """An energy that is raised where a patch is like marked defects, and nowhere lowered.
 
     E(z) = E'(z) · exp(r · σ(w·z + b)), σ the logistic function: a logistic regression says how likely a patch is one of
-    the marked defects, and the most that it can do is to multiply the energy by exp(r). It cannot lower an energy, so
-    what the model found before it finds again at the same threshold, whatever was marked.
+    the marked defects, and the most that it can do is to multiply the energy by exp(r). Defects of other kinds keep
+    theirs.
 
     Args:
         energy: E', an energy without a memory bank.

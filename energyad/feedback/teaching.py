@@ -52,7 +52,7 @@ from energyad.scoring.calibration import Calibration, calibrate
 from energyad.scoring.scorer import EnergyHead
 
 FOLDS: Final = 4
-MIN_GOOD: Final = 8
+MIN_GOOD: Final = 3
 """Good parts that a new threshold rests on, at the least."""
 
 

@@ -2,7 +2,8 @@
 
 `models/gasket` is in charge. `models/gasket.candidate` is a model like any other, which can be scored and evaluated;
 `promote` puts it in charge. `models/.gasket.versions` keeps a copy of each version that was in charge, and a history,
-each line of which holds the hash of the one before.
+each line of which holds the hash of the one before. A switch is noted in the history before it is made: one that was
+killed in between is noted, not made, and can be done again.
 """
 
 from __future__ import annotations
@@ -136,9 +137,10 @@ def promote(folder: Path, *, force: bool = False) -> str:
         raise ModelError(f"{place}: not promoted: {'; '.join(reasons)}; --force promotes it nevertheless")
     before, candidate = version(folder), version(place)
     manifest, contents = open_model(place)
-    _keep(folder)
-    save_model(folder, manifest, contents)
-    _append(folder, "promoted", version(folder), before, forced=bool(reasons), details=lesson_of(manifest))
+    if candidate != before:  # it is where an earlier promotion was killed after its last step but one
+        _keep(folder)
+        _append(folder, "promoted", candidate, before, forced=bool(reasons), details=lesson_of(manifest))
+        save_model(folder, manifest, contents)
     if version(place) == candidate:
         shutil.rmtree(place, ignore_errors=True)
     return version(folder)
@@ -162,8 +164,8 @@ def rollback(folder: Path) -> str:
         raise ModelError(f"{folder}: no earlier version is kept; there is nothing to go back to")
     manifest, contents = open_model(versions_of(folder) / earlier)
     _keep(folder)
+    _append(folder, "rolled back", earlier, now)
     save_model(folder, manifest, contents)
-    _append(folder, "rolled back", version(folder), now)
     return version(folder)
 
 

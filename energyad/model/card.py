@@ -29,7 +29,7 @@ High energy = abnormal.
 | | |
 |---|---|
 | fitted | {manifest.created}, {made.fit_seconds:.0f} s, seed {made.seed} |
-| data | {data}; no defects were seen |
+| data | {data}; {_learned(manifest)} |
 {_categories(manifest)}| backbone | {_backbone(manifest)} |
 | input | {_input(manifest)} |
 | threshold | {calibration.threshold:.6g} for {calibration.false_reject_rate:.2%} false rejects{review} |
@@ -43,6 +43,19 @@ only. Fit again when the part, the lighting or the camera changes.
 score and heatmap; `detector.safetensors` holds the fitted tensors, `backbone.safetensors` those of the backbone that
 the graph does not hold.
 """
+
+
+def _learned(manifest: Manifest) -> str:
+    """What it learned since its fit."""
+    extended = sum(extension.num_images for extension in manifest.extensions)
+    more = f"{extended} new good parts were added; " if extended else ""
+    taught = manifest.teaching
+    if taught is None:
+        return f"{more}no defects were seen"
+    return (
+        f"{more}learned from labels of {taught.num_defects} defects and of {taught.num_false_alarms} good parts "
+        f"({taught.created})"
+    )
 
 
 def _backbone(manifest: Manifest) -> str:
