@@ -22,6 +22,7 @@ from energyad.cli.models import models
 from energyad.cli.options import Debug, Quiet
 from energyad.cli.promote import promote, rollback
 from energyad.cli.report import report
+from energyad.cli.review import review
 from energyad.cli.score import score
 from energyad.cli.serve import serve
 from energyad.cli.teach import extend, teach
@@ -36,6 +37,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "watch": watch,
     "deliveries": deliveries,
     "serve": serve,
+    "review": review,
     "label": label,
     "teach": teach,
     "extend": extend,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from typing import Annotated
@@ -37,6 +38,12 @@ def serve(
         list[str] | None,
         typer.Option("--allow-host", metavar="NAME", help="A name by which browsers and proxies reach it."),
     ] = None,
+    review: Annotated[
+        str | None,
+        typer.Option(
+            "--review", metavar="FILE_OR_URL", help="A line's database, reviewed on the page /review."
+        ),
+    ] = None,
     without_key: Annotated[
         bool, typer.Option("--without-key", help="Let other machines in without a key.")
     ] = False,
@@ -66,6 +73,8 @@ def serve(
     from energyad.model.folder import find_model
 
     require("serve", "energyad serve")
+    from energyad.feedback.queue import ReviewQueue
+    from energyad.line.database import Database
     from energyad.service import server
     from energyad.service.app import create_app
     from energyad.service.settings import KEY_VARIABLE, MIB, ServiceSettings, require_safe
@@ -89,14 +98,21 @@ def serve(
     for detector in detectors:
         detector.check()
     folder_of = dict(zip((detector.name for detector in detectors), folders, strict=True))
-    app = create_app(detectors, settings, load=lambda name: load(folder_of[name]))
-    with server.listen(host, port) as listening:
+    with contextlib.ExitStack() as stack:
+        queue_of_line = None
+        if review is not None:
+            opened = stack.enter_context(Database(review, create=False))
+            queue_of_line = ReviewQueue(opened, models=tuple(folder_of))
+        app = create_app(detectors, settings, load=lambda name: load(folder_of[name]), review=queue_of_line)
+        listening = stack.enter_context(server.listen(host, port))
         address = _address(host, listening.getsockname()[1])
         access = f"with the key in {KEY_VARIABLE}" if key is not None else "without a key"
         served = ", ".join(folder.name for folder in folders)
 
         def on_start() -> None:
             console.say(f"serving {served} on {address} {access}")
+            if review is not None:
+                console.say(f"review at {address}/review")
             if key is None:
                 console.say(f"reload needs X-API-Key: {settings.start_key}")
 

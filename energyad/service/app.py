@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata, resources
 from typing import Final
 
@@ -19,11 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from energyad.detector import AnomalyDetector
 from energyad.errors import SettingsError, first_validation_error
+from energyad.feedback.queue import ReviewQueue
 from energyad.images.isolated import IsolatedDecoder
 from energyad.service import kserve
 from energyad.service.bodies import PendingBodies
 from energyad.service.errors import RequestError, error_response
 from energyad.service.metrics import Metrics
+from energyad.service.review import router as review_router
 from energyad.service.routes import router
 from energyad.service.scoring import ModelSession
 from energyad.service.security import HEADERS, BrowserGuard, require_key
@@ -37,6 +40,11 @@ _PAGE: Final = {
     "/page.js": ("page.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
+_REVIEW_PAGE: Final = {
+    "/review": ("review.html", "text/html"),
+    "/review.js": ("review.js", "text/javascript"),
+    "/review.css": ("review.css", "text/css"),
+}
 
 
 def create_app(
@@ -44,6 +52,7 @@ def create_app(
     settings: ServiceSettings | None = None,
     *,
     load: Loader | None = None,
+    review: ReviewQueue | None = None,
 ) -> FastAPI:
     """Create the service of some models.
 
@@ -51,6 +60,7 @@ def create_app(
         detectors: The models, each of another name.
         settings: Limits and the key.
         load: Loads one of the models again, by its name; None where that is not wanted.
+        review: Results that people label on the page /review; None for no such page.
 
     Raises:
         SettingsError: No model, or two of one name.
@@ -59,7 +69,7 @@ def create_app(
         >>> app = create_app([AnomalyDetector.load("models/gasket")])
     """
     settings = settings or ServiceSettings()
-    state = _create_state(detectors, settings, load)
+    state = replace(_create_state(detectors, settings, load), review=review)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -81,7 +91,10 @@ def create_app(
     app.include_router(kserve.router)
     app.include_router(kserve.health)
     _add_health_routes(app)
-    _add_page(app)
+    _add_page(app, _PAGE)
+    if review is not None:
+        app.include_router(review_router)
+        _add_page(app, _REVIEW_PAGE)
     _add_error_handlers(app)
     app.add_middleware(BrowserGuard, settings=settings)
     app.add_middleware(SecurityAndMetricsMiddleware, metrics=state.metrics)  # the last one is the outermost
@@ -122,9 +135,9 @@ def _add_health_routes(app: FastAPI) -> None:
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _add_page(app: FastAPI) -> None:
+def _add_page(app: FastAPI, files: Mapping[str, tuple[str, str]]) -> None:
     folder = resources.files("energyad.service") / "page"
-    for address, (name, kind) in _PAGE.items():
+    for address, (name, kind) in files.items():
         content = (folder / name).read_bytes()
         app.add_route(address, _constant(content, kind), include_in_schema=False)
 

@@ -127,10 +127,10 @@ def _is_cross_site(headers: Headers, hosts: list[str]) -> bool:
 
 
 def _is_visit(method: str, path: str, headers: Headers) -> bool:
-    """Whether somebody follows a link of another site to the page."""
+    """Whether somebody follows a link of another site to one of the pages."""
     return (
         method == "GET"
-        and path == "/"
+        and path in ("/", "/review")
         and headers.get("sec-fetch-mode") == "navigate"
         and headers.get("sec-fetch-dest") == "document"
     )

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from energyad.detector import AnomalyDetector
 from energyad.errors import ModelError
+from energyad.feedback.queue import ReviewQueue
 from energyad.images.isolated import IsolatedDecoder
 from energyad.scoring.results import ImageResult
 from energyad.service.bodies import PendingBodies
@@ -33,6 +34,7 @@ class ServiceState:
         worker: The one thread that scores.
         metrics: Counts of requests and images.
         decoder: Decodes images in a process that can be ended; None where images are decoded in this one.
+        review: What waits for labels; None where the service reviews nothing.
     """
 
     sessions: dict[str, ModelSession]
@@ -42,6 +44,7 @@ class ServiceState:
     worker: Worker
     metrics: Metrics
     decoder: IsolatedDecoder | None
+    review: ReviewQueue | None = None
 
     def session(self, name: str | None) -> ModelSession:
         """Return the model of that name, or the only one.

@@ -74,7 +74,7 @@ class Session:
         if words[0] == "make":
             makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
             assert re.search(rf"^{words[1]}:", makefile, flags=re.MULTILINE), command
-        elif words[:2] == ["energyad", "serve"]:
+        elif words[:2] in (["energyad", "serve"], ["energyad", "review"]):
             self.serve(words)
         elif words[0] == "curl":
             done = subprocess.run([*words, "--fail"], capture_output=True, text=True, check=True)

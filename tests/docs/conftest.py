@@ -60,7 +60,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = folder / "datasets" / "MVTecAD"
     bottle = render_demo(root, name="bottle", train=10, good=3, per_flaw=1, size=128)
     render_demo(root, name="cap", seed=1, train=8, good=2, per_flaw=1, size=128)
-    lot = render_demo(tmp_path_factory.mktemp("lot"), name="lot", seed=2, train=12, good=1, per_flaw=1, size=128)
+    lot = render_demo(
+        tmp_path_factory.mktemp("lot"), name="lot", seed=2, train=12, good=1, per_flaw=1, size=128
+    )
     good_of_today = [item.path for item in bottle.test if not item.is_defective] * 7
     for name, paths in (
         ("good_parts", bottle.train_good),

@@ -1,0 +1,155 @@
+"""What deserves a person's look: results that are not ok, and a random share of all, as long as they have no label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Select, func, or_, select
+from sqlalchemy.orm import Session
+
+from energyad.errors import DataError
+from energyad.feedback.labels import Added, Label, LabelStore, LabelValue, ModelOpinion, Sampling
+from energyad.feedback.marks import Polygon
+from energyad.line.database import Database
+from energyad.line.tables import WITHDRAWN, Arrival, ImageLabel, Result, Source
+
+RANDOM_BELOW: Final = "0d"
+"""Images whose hash begins with less are the random sample, 5 % of all: chance chose them, whatever the model said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueItem:
+    """A result that waits for a label.
+
+    Attributes:
+        id: Of the result.
+        image: Where the file lies.
+        sha256: Of its content.
+        sampling: Why it deserves a look.
+        opinion: What the model said.
+        line: The result as JSON.
+    """
+
+    id: int
+    image: Path
+    sha256: str
+    sampling: Sampling
+    opinion: ModelOpinion
+    line: str
+
+
+class ReviewQueue:
+    """The results of a line that wait for a label, those that came last first.
+
+    Args:
+        database: The line's.
+        models: Names of the models whose results are asked for; all where empty.
+    """
+
+    def __init__(self, database: Database, *, models: tuple[str, ...] = ()) -> None:
+        self.database, self.models = database, models
+        self.labels = LabelStore(database)
+
+    def waiting(self, reviewer: str, *, limit: int = 20) -> list[QueueItem]:
+        """Return results that this reviewer has not labelled.
+
+        Args:
+            reviewer: Who reviews.
+            limit: At the most.
+        """
+        latest = (
+            select(ImageLabel.label)
+            .where(ImageLabel.sha256 == Arrival.sha256, ImageLabel.reviewer == reviewer)
+            .order_by(ImageLabel.revision.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        is_waiting = func.coalesce(latest, WITHDRAWN) == WITHDRAWN
+        deserves_a_look = or_(Result.verdict.in_(("ng", "review")), Arrival.sha256 < RANDOM_BELOW)
+        query = self._results().where(is_waiting, deserves_a_look).order_by(Result.id.desc()).limit(limit)
+        with self.database.read() as session:
+            rows = session.execute(query).all()
+            return [_item(result, arrival, folder) for result, arrival, folder in rows]
+
+    def item(self, result_id: int) -> QueueItem:
+        """Return one result. Raises DataError where there is none of this number."""
+        with self.database.read() as session:
+            return self._item(session, result_id)
+
+    def label(
+        self,
+        result_id: int,
+        *,
+        reviewer: str,
+        value: LabelValue,
+        kind: str | None,
+        marks: tuple[Polygon, ...],
+    ) -> Added:
+        """Store what a reviewer says of a result's image; see `LabelStore.add`. Raises DataError.
+
+        Args:
+            result_id: Of the result.
+            reviewer: Who says so.
+            value: fine, defect or unsure.
+            kind: Of a defect; None where it was not named.
+            marks: Where a defect is.
+        """
+        item = self.item(result_id)
+        label = Label(
+            image=item.image,
+            sha256=item.sha256,
+            value=value,
+            reviewer=reviewer,
+            kind=kind if value == "defect" else None,
+            marks=marks if value == "defect" else (),
+            sampling=item.sampling,
+            opinion=item.opinion,
+        )
+        return self.labels.add([label])
+
+    def withdraw(self, result_id: int, *, reviewer: str) -> bool:
+        """Take back a label; the result waits again. Raises DataError."""
+        return self.labels.withdraw(self.item(result_id).sha256, reviewer)
+
+    def kinds(self) -> list[str]:
+        """Return the kinds of defects that were named, the most frequent first."""
+        query = (
+            select(ImageLabel.kind)
+            .where(ImageLabel.kind.is_not(None))
+            .group_by(ImageLabel.kind)
+            .order_by(func.count().desc(), ImageLabel.kind)
+        )
+        with self.database.read() as session:
+            return [kind for kind in session.scalars(query) if kind is not None]
+
+    def _item(self, session: Session, result_id: int) -> QueueItem:
+        row = session.execute(self._results().where(Result.id == result_id)).one_or_none()
+        if row is None:
+            raise DataError(f"{self.database.name}: no result {result_id} to label")
+        result, arrival, folder = row
+        return _item(result, arrival, folder)
+
+    def _results(self) -> Select[Result, Arrival, str]:
+        query = (
+            select(Result, Arrival, Source.folder)
+            .join(Arrival, Result.arrival_id == Arrival.id)
+            .join(Source, Arrival.source_id == Source.id)
+            .where(Arrival.sha256.is_not(None), Result.error.is_(None))
+        )
+        return query.where(Result.model_name.in_(self.models)) if self.models else query
+
+
+def _item(result: Result, arrival: Arrival, folder: str) -> QueueItem:
+    digest = arrival.sha256 or ""
+    return QueueItem(
+        id=result.id,
+        image=Path(folder) / arrival.path if arrival.filed_as is None else Path(arrival.filed_as).absolute(),
+        sha256=digest,
+        sampling="random" if digest < RANDOM_BELOW else "alarm",
+        opinion=ModelOpinion(
+            name=result.model_name, sha256=result.model_sha256, verdict=result.verdict, score=result.score
+        ),
+        line=result.line,
+    )
