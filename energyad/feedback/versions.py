@@ -20,8 +20,18 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from energyad.errors import DataError, ModelError
-from energyad.model.folder import CANDIDATE_SUFFIX, MANIFEST, file_hash, open_model, read_manifest, save_model
+from energyad.files import atomic_write
+from energyad.model.folder import (
+    CANDIDATE_SUFFIX,
+    MANIFEST,
+    file_hash,
+    open_model,
+    read_manifest,
+    read_signatures,
+    save_model,
+)
 from energyad.model.manifest import KindFound, Manifest
+from energyad.model.signing import SIGNATURE_FILE
 
 HISTORY: Final = "history.jsonl"
 FIRST: Final = "0" * 64
@@ -136,11 +146,11 @@ def promote(folder: Path, *, force: bool = False) -> str:
     if reasons and not force:
         raise ModelError(f"{place}: not promoted: {'; '.join(reasons)}; --force promotes it nevertheless")
     before, candidate = version(folder), version(place)
-    manifest, contents = open_model(place)
+    manifest, _ = open_model(place)
     if candidate != before:  # it is where an earlier promotion was killed after its last step but one
         _keep(folder)
         _append(folder, "promoted", candidate, before, forced=bool(reasons), details=lesson_of(manifest))
-        save_model(folder, manifest, contents)
+        _copy(place, folder)
     if version(place) == candidate:
         shutil.rmtree(place, ignore_errors=True)
     return version(folder)
@@ -162,10 +172,11 @@ def rollback(folder: Path) -> str:
     earlier = _before(folder, now)
     if earlier is None:
         raise ModelError(f"{folder}: no earlier version is kept; there is nothing to go back to")
-    manifest, contents = open_model(versions_of(folder) / earlier)
+    kept = versions_of(folder) / earlier
+    open_model(kept)
     _keep(folder)
     _append(folder, "rolled back", earlier, now)
-    save_model(folder, manifest, contents)
+    _copy(kept, folder)
     return version(folder)
 
 
@@ -210,10 +221,18 @@ def _keep(folder: Path) -> None:
     """Keep a copy of the version in charge."""
     place = versions_of(folder) / version(folder)
     if not (place / MANIFEST).exists():
-        manifest, contents = open_model(folder)
-        save_model(place, manifest, contents)
+        _copy(folder, place)
         if version(place) != version(folder):  # it was replaced meanwhile
             raise ModelError(f"{folder}: was replaced meanwhile; try again")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Put a model, with its signatures, in the place of another one."""
+    manifest, contents = open_model(source)
+    save_model(target, manifest, contents)
+    signatures = read_signatures(source)
+    if signatures is not None:
+        atomic_write(target / SIGNATURE_FILE, signatures)
 
 
 def _before(folder: Path, now: str) -> str | None:

@@ -13,8 +13,9 @@ from energyad.detector import AnomalyDetector
 from energyad.errors import DataError, ModelError
 from energyad.feedback import versions
 from energyad.line.reloading import ReloadingDetector
-from energyad.model.folder import find_model, read_manifest
+from energyad.model.folder import find_model, open_model, read_manifest, sign_model
 from energyad.model.manifest import KindFound, Teaching
+from energyad.model.signing import make_keys
 
 
 def found(kind: str, images: int, before: int, after: int) -> KindFound:
@@ -57,6 +58,17 @@ def test_promote_and_rollback_switch_and_the_history_says_so(
     assert entries[1].details == "2 defects (0 marked), 0 good parts"
 
 
+def test_signatures_go_with_a_version(folder: Path, fitted_detector: AnomalyDetector, tmp_path: Path) -> None:
+    public = make_keys(tmp_path / "plant.pem")
+    sign_model(folder, tmp_path / "plant.pem")
+    put(folder, fitted_detector)
+    sign_model(versions.candidate_of(folder), tmp_path / "plant.pem")
+    versions.promote(folder)
+    open_model(folder, trusted_keys=[public])
+    versions.rollback(folder)
+    open_model(folder, trusted_keys=[public])
+
+
 def test_a_candidate_that_loses_is_promoted_by_force_alone(
     folder: Path, fitted_detector: AnomalyDetector
 ) -> None:
@@ -91,7 +103,7 @@ def test_a_threshold_on_fewer_good_parts_is_a_fault(folder: Path, fitted_detecto
     ]
 
 
-@pytest.mark.parametrize("step", ["save_model", "_append", "_keep"])
+@pytest.mark.parametrize("step", ["_copy", "_append", "_keep"])
 def test_a_promotion_that_was_killed_can_be_done_again(
     folder: Path, fitted_detector: AnomalyDetector, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
