@@ -32,6 +32,7 @@ from energyad.model.folder import (
 )
 from energyad.model.manifest import KindFound, Manifest
 from energyad.model.signing import SIGNATURE_FILE
+from energyad.scoring.calibration import Calibration
 
 HISTORY: Final = "history.jsonl"
 FIRST: Final = "0" * 64
@@ -115,17 +116,8 @@ def faults(folder: Path) -> list[str]:
         alarms = teaching.false_alarms
         if alarms is not None and alarms.after > alarms.before:
             found.append(f"{alarms.after} of {alarms.images} good parts are rejected, {alarms.before} before")
-    was, now = own.calibration, candidate.calibration
-    if was.method == "conformal" and now.method != "conformal":
-        found.append(f"the rate is not certified any more: {now.guarantee()}")
-    if now.false_reject_rate > was.false_reject_rate:
-        found.append(
-            f"it promises {now.false_reject_rate:.2%} false rejects, not {was.false_reject_rate:.2%}"
-        )
-    if now != was and now.method != "conformal" and len(now.good_scores) < len(was.good_scores):
-        found.append(
-            f"its threshold rests on {len(now.good_scores)} good parts, not on {len(was.good_scores)}"
-        )
+    if len(candidate.extensions) == len(own.extensions):  # else no energy grew and no threshold fell
+        found += _weaker(own.calibration, candidate.calibration)
     return found
 
 
@@ -203,6 +195,22 @@ def lesson_of(manifest: Manifest) -> str:
     if extended:
         parts.append(f"{extended} new good parts")
     return ", ".join(parts)
+
+
+def _weaker(was: Calibration, now: Calibration) -> list[str]:
+    """What a new threshold promises less of."""
+    found = []
+    if was.method == "conformal" and now.method != "conformal":
+        found.append(f"the rate is not certified any more: {now.guarantee()}")
+    if now.false_reject_rate > was.false_reject_rate:
+        found.append(
+            f"it promises {now.false_reject_rate:.2%} false rejects, not {was.false_reject_rate:.2%}"
+        )
+    if now != was and now.method != "conformal" and len(now.good_scores) < len(was.good_scores):
+        found.append(
+            f"its threshold rests on {len(now.good_scores)} good parts, not on {len(was.good_scores)}"
+        )
+    return found
 
 
 def _loss(row: KindFound) -> str:
