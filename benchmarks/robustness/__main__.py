@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.provenance import append_row, read_rows, stamp
-from benchmarks.robustness import decoding, folders, formats, saving, watching
+from benchmarks.robustness import decoding, folders, formats, saving, service, watching
 from benchmarks.robustness.postgres import private_server
 from benchmarks.robustness.small_model import fit_small, good_parts
 from benchmarks.robustness.start import PRESENT, measure_start
@@ -39,6 +39,9 @@ class Sizes:
         folders: Tampered model folders, of each runtime.
         results: In the database that a watcher starts with.
         share: Of the table of formats: one file in so many.
+        examples: Requests for each operation of the service, good and bad ones each.
+        hostile: Clients beside honest ones.
+        seconds: Of that.
     """
 
     files: int = 160
@@ -48,9 +51,23 @@ class Sizes:
     folders: int = 300
     results: int = 1_000_000
     share: int = 1
+    examples: int = 200
+    hostile: int = 300
+    seconds: float = 600.0
 
 
-QUICK: Final = Sizes(files=40, kills=3, saves=4, fits=0, folders=140, results=20_000, share=12)
+QUICK: Final = Sizes(
+    files=40,
+    kills=3,
+    saves=4,
+    fits=0,
+    folders=140,
+    results=20_000,
+    share=12,
+    examples=5,
+    hostile=100,
+    seconds=5.0,
+)
 
 
 class Campaign:
@@ -143,6 +160,15 @@ class Campaign:
         for count in (PRESENT, self.sizes.results):
             yield measure_start(count, model=None if self.quick else self._given)
 
+    def service(self) -> Iterator[Any]:
+        """Requests of all kinds, and honest clients beside hostile ones."""
+        model, image = self.model(), self.images()[0]
+        yield service.try_protocol(model, image, examples=self.sizes.examples, seed=self.seed)
+        counts = service.try_flood(
+            model, image, hostile=self.sizes.hostile, seconds=self.sizes.seconds, seed=self.seed
+        )
+        yield replace(counts, ratio=0.0) if self.quick else counts  # a ratio of seconds is noise
+
     def _present(self, part: str) -> list[dict[str, Any]]:
         return [row for row in read_rows(self._file(part)) if row["seed"] == self.seed]
 
@@ -162,6 +188,7 @@ PARTS: Final[Mapping[str, Callable[[Campaign], Iterator[Any]]]] = {
     "saving": Campaign.saving,
     "watching": Campaign.watching,
     "start": Campaign.start,
+    "service": Campaign.service,
 }
 PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "formats": ("energyad", "numpy", "pillow", "tifffile", "imagecodecs"),
@@ -170,6 +197,7 @@ PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "saving": ("energyad", "torch"),
     "watching": ("energyad", "sqlalchemy"),
     "start": ("energyad", "sqlalchemy"),
+    "service": ("energyad", "fastapi", "uvicorn", "schemathesis"),
 }
 
 
@@ -191,6 +219,9 @@ def main() -> int:
         ("fits", "kills of fits in each layout"),
         ("folders", "tampered model folders of each runtime"),
         ("results", "in the database that a watcher starts with"),
+        ("examples", "requests for each operation of the service"),
+        ("hostile", "clients of the service beside honest ones"),
+        ("seconds", "of that"),
     ):
         parser.add_argument(f"--{field}", type=int, help=help_text)
     arguments = parser.parse_args()

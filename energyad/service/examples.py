@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from energyad.scoring.results import ImageResult
+from energyad.service.scoring import PicturedResult
 
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 _KINDS: Final = (
@@ -108,7 +109,7 @@ _UPLOADS: Final[dict[int | str, dict[str, Any]]] = {
 SCORE: Final[dict[int | str, dict[str, Any]]] = {
     **_UPLOADS,
     200: {
-        "model": ImageResult,
+        "model": ImageResult | PicturedResult,
         "description": "The result, or its overlay with the figures in headers, X-Energyad-score and others",
         "content": {"application/json": {"example": RESULT}, "image/png": _BINARY},
     },
@@ -120,4 +121,44 @@ BATCH: Final[dict[int | str, dict[str, Any]]] = {
         "description": "Results in the order of the files; where `error` is not null the image could not be scored",
         "content": {"application/json": {"example": {"results": [RESULT, UNREADABLE]}}},
     },
+}
+_TENSOR: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "datatype": {"type": "string", "enum": ["BYTES", "UINT8"]},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+        "parameters": {"type": "object"},
+        "data": {"type": "array"},
+    },
+    "required": ["name", "datatype", "shape"],
+}
+TENSORS: Final[dict[str, Any]] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "id": {"type": "string"},
+                    "inputs": {"type": "array", "items": _TENSOR, "minItems": 1, "maxItems": 1},
+                    "outputs": {"type": "array", "items": {"type": "object", "required": ["name"]}},
+                },
+                "required": ["inputs"],
+            }
+        }
+    },
+}
+INFER: Final[dict[int | str, dict[str, Any]]] = {
+    **{status: answer for status, answer in _UPLOADS.items() if status != 415},
+    200: {
+        "description": "Tensors; those that were asked for as binary data stand behind the JSON",
+        "content": {"application/json": {"schema": {"type": "object"}}, "application/octet-stream": _BINARY},
+    },
+}
+NOT_READY: Final[dict[int | str, dict[str, Any]]] = {
+    503: {
+        "description": "It takes no images, at the start and at the end",
+        "content": {"application/json": {"example": {"ready": False}}},
+    }
 }

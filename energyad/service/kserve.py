@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from energyad.detector.scored_image import ScoredImage, ScoringOutcome
 from energyad.errors import first_validation_error
 from energyad.scoring.results import ImageResult
+from energyad.service import examples
 from energyad.service.errors import RequestError
 from energyad.service.routes import State, place_in_queue
 from energyad.service.scoring import ModelSession
@@ -49,7 +50,7 @@ DATATYPES: Final = {
     "heatmap": "FP32",
 }
 
-router = APIRouter(prefix="/v2", dependencies=[Depends(require_key)])
+router = APIRouter(prefix="/v2", dependencies=[Depends(require_key)], responses=examples.ERRORS)
 health = APIRouter(prefix="/v2/health")
 
 
@@ -86,7 +87,7 @@ async def live() -> dict[str, bool]:
     return {"live": True}
 
 
-@health.get("/ready", summary="Whether it takes images")
+@health.get("/ready", summary="Whether it takes images", responses=examples.NOT_READY)
 async def ready(request: Request) -> Response:
     """KServe's readiness probe."""
     is_ready: bool = request.app.state.ready
@@ -128,7 +129,12 @@ async def model_ready(name: str, state: State, version: str = "1") -> dict[str, 
     return {"name": name, "ready": True}
 
 
-@router.post("/models/{name}/infer", summary="Score images as tensors")
+@router.post(
+    "/models/{name}/infer",
+    summary="Score images as tensors",
+    responses=examples.INFER,
+    openapi_extra={"requestBody": examples.TENSORS},
+)
 @router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
 async def infer(name: str, request: Request, state: State, version: str = "1") -> Response:
     """Score the images of a request. One that cannot be scored has no score, and its `result` says why."""
