@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from energyad.errors import DataError
@@ -17,6 +17,8 @@ from energyad.line.tables import WITHDRAWN, Arrival, ImageLabel, Result, Source
 
 RANDOM_BELOW: Final = "0d"
 """Images whose hash begins with less are the random sample, 5 % of all: chance chose them, whatever the model said."""
+
+_REASONS: Final = (Result.verdict == "ng", Result.verdict == "review", Arrival.sha256 < RANDOM_BELOW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +69,15 @@ class ReviewQueue:
             .scalar_subquery()
         )
         is_waiting = func.coalesce(latest, WITHDRAWN) == WITHDRAWN
-        deserves_a_look = or_(Result.verdict.in_(("ng", "review")), Arrival.sha256 < RANDOM_BELOW)
-        query = self._results().where(is_waiting, deserves_a_look).order_by(Result.id.desc()).limit(limit)
+        items: dict[int, QueueItem] = {}
         with self.database.read() as session:
-            rows = session.execute(query).all()
-            return [_item(result, arrival, folder) for result, arrival, folder in rows]
+            for deserves_a_look in _REASONS:  # one by one: each has an index
+                query = (
+                    self._results().where(is_waiting, deserves_a_look).order_by(Result.id.desc()).limit(limit)
+                )
+                for result, arrival, folder in session.execute(query).all():
+                    items[result.id] = _item(result, arrival, folder)
+        return [items[key] for key in sorted(items, reverse=True)[:limit]]
 
     def item(self, result_id: int) -> QueueItem:
         """Return one result. Raises DataError where there is none of this number."""

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from energyad.errors import DataError, SettingsError, os_reason
 from energyad.extras import require
-from energyad.line.tables import Base, ImageLabel, SchemaVersion
+from energyad.line.tables import Arrival, Base, ImageLabel, Result, SchemaVersion
 
 BUSY_SECONDS: Final = 30.0
 """How long one writer waits for another."""
@@ -28,7 +28,14 @@ def _add_labels(connection: Connection) -> None:
     ImageLabel.__table__.create(connection)  # type: ignore[attr-defined]
 
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_add_labels,)
+def _add_indexes_of_reviews(connection: Connection) -> None:
+    wanted = {"arrival_sha256", "result_verdict"}
+    for index in (*Arrival.__table__.indexes, *Result.__table__.indexes):  # type: ignore[attr-defined]
+        if index.name in wanted:
+            index.create(connection)
+
+
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_add_labels, _add_indexes_of_reviews)
 """What makes version n + 2 of the tables from version n + 1: SQL for both kinds of database, in one transaction.
 
 A new database is made in the newest version at once. One table and one list do this: with so few versions, Alembic

@@ -152,6 +152,7 @@ class Arrival(Base):
         ),
         Index("arrival_fingerprint", "source_id", "fingerprint"),
         Index("arrival_state_of_source", "source_id", "state"),
+        Index("arrival_sha256", "sha256"),
     )
 
     id: Mapped[Key]
@@ -175,6 +176,7 @@ class Result(Base):
     __table_args__ = (
         UniqueConstraint("stream_id", "number"),
         Index("result_of_model", "stream_id", "model_sha256", "number"),
+        Index("result_verdict", "verdict", "id"),
     )
 
     id: Mapped[Key]

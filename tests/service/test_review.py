@@ -17,6 +17,7 @@ from energyad.detector import AnomalyDetector
 from energyad.feedback.labels import Label
 from energyad.feedback.queue import RANDOM_BELOW, ReviewQueue
 from energyad.line.database import Database
+from energyad.line.tables import Arrival, Result
 from energyad.service import server
 from energyad.service.app import create_app
 from energyad.service.settings import ServiceSettings
@@ -65,6 +66,7 @@ def test_a_random_share_waits_whatever_its_verdict(
     tmp_path: Path, fitted_detector: AnomalyDetector, demo_category: Category, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("energyad.feedback.queue.RANDOM_BELOW", "8")
+    monkeypatch.setattr("energyad.feedback.queue._REASONS", (Result.verdict == "ng", Arrival.sha256 < "8"))
     assert RANDOM_BELOW < "8"
     with Database(tmp_path / "line.db") as database:
         fill_line(database, fitted_detector, [item.path for item in demo_category.test])
