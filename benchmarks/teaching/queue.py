@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 
 from benchmarks import provenance
 from benchmarks.robustness.postgres import NoServer, new_database, private_server
@@ -32,6 +32,8 @@ def main() -> int:
     for kind, place in _places():
         with Database(place) as database:
             digests = fill(database)
+            with database.write() as session:
+                session.execute(text("ANALYZE"))  # as a server does by itself in time
             queue = ReviewQueue(database)
             first = _milliseconds(lambda queue=queue: queue.waiting("anna", limit=40))
             items = queue.waiting("anna", limit=200)

@@ -69,15 +69,15 @@ class ReviewQueue:
             .scalar_subquery()
         )
         is_waiting = func.coalesce(latest, WITHDRAWN) == WITHDRAWN
-        items: dict[int, QueueItem] = {}
+        found: set[int] = set()
         with self.database.read() as session:
             for deserves_a_look in _REASONS:  # one by one: each has an index
-                query = (
-                    self._results().where(is_waiting, deserves_a_look).order_by(Result.id.desc()).limit(limit)
-                )
-                for result, arrival, folder in session.execute(query).all():
-                    items[result.id] = _item(result, arrival, folder)
-        return [items[key] for key in sorted(items, reverse=True)[:limit]]
+                query = self._results().where(is_waiting, deserves_a_look).with_only_columns(Result.id)
+                found.update(session.scalars(query.order_by(Result.id.desc()).limit(limit)))
+            latest_ones = sorted(found, reverse=True)[:limit]
+            rows = session.execute(self._results().where(Result.id.in_(latest_ones))).all()
+        items = [_item(result, arrival, folder) for result, arrival, folder in rows]
+        return sorted(items, key=lambda item: -item.id)
 
     def item(self, result_id: int) -> QueueItem:
         """Return one result. Raises DataError where there is none of this number."""
