@@ -38,6 +38,15 @@ def label(
             "--at-random", help="The images were drawn at random from all parts, not for their verdicts."
         ),
     ] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export", metavar="PLACE", help="Write the labels there: FILE.json is COCO, else a folder."
+        ),
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--as", metavar="FORM", help="Of a folder: mvtec (images and masks) or labelme.")
+    ] = "mvtec",
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -49,6 +58,8 @@ def label(
       energyad label checked.csv --reviewer anna columns image, label, kind, mask
       energyad label annotations.json            COCO or labelme
       energyad label                             list the labels
+      energyad label --export labels.json        write them as COCO
+      energyad label --export dataset/           images and masks as MVTec AD has them
 
     A label goes with the content of its image, wherever the file is moved. What one reviewer says twice is stored
     once; what he or she says otherwise replaces the label, and the history keeps both. `energyad teach` learns from
@@ -58,6 +69,9 @@ def label(
     from energyad.feedback.labels import LabelStore
     from energyad.line.database import Database
 
+    if export is not None:
+        _export(database, export, form)
+        return
     if source is None:
         with Database(database, create=False) as opened:
             _print(LabelStore(opened).current(), as_json=as_json)
@@ -71,6 +85,23 @@ def label(
     if as_json:
         console.echo_json(json.dumps(counts))
     console.say(f"labels    {', '.join(f'{count} {what}' for what, count in counts.items())} in {database}")
+
+
+def _export(database: str, place: Path, form: str) -> None:
+    from energyad.errors import SettingsError
+    from energyad.feedback import exporting
+    from energyad.feedback.labels import LabelStore, agreed
+    from energyad.line.database import Database
+
+    writers = {"mvtec": exporting.write_mvtec, "labelme": exporting.write_labelme}
+    if form not in writers:
+        raise SettingsError(f"--as {form}: give mvtec or labelme, or --export FILE.json for COCO")
+    with Database(database, create=False) as opened:
+        labels, differing = agreed(LabelStore(opened).current())
+    if differing:
+        console.warn(f"reviewers differ on {differing} images, which are left out")
+    write = exporting.write_coco if place.suffix.lower() == ".json" else writers[form]
+    console.say(f"exported  labels of {write(labels, place)} images to {place}")
 
 
 def _print(labels: list[Label], *, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from energyad.cli import app
 from energyad.errors import DataError
+from energyad.feedback.exporting import write_coco, write_labelme, write_mvtec
 from energyad.feedback.importing import read_labels
 from energyad.feedback.labels import Added, Label, LabelStore, agreed
 from energyad.feedback.marks import box, mask_of, polygons_of
@@ -206,3 +207,45 @@ def test_the_command_stores_and_lists_labels(tmp_path: Path) -> None:
         ("defect", "dent", "anna"),
     ]
     assert "dent" in run.invoke(app, ["label", *database]).output
+
+
+def test_labels_that_are_written_are_read_back_as_they_were(tmp_path: Path) -> None:
+    labels = [
+        label("", image=image(tmp_path / f"in/{name}.png", value=number), sha256=name * 16, **values)
+        for number, (name, values) in enumerate(
+            [
+                ("a", {}),
+                (
+                    "b",
+                    {
+                        "value": "defect",
+                        "kind": "dent/../x",
+                        "marks": (box(2, 3, 4, 5), ((20, 1), (25, 1), (25, 9))),
+                    },
+                ),
+                ("c", {"value": "unsure"}),
+            ]
+        )
+    ]
+    assert write_coco(labels, tmp_path / "coco.json") == 2
+    assert write_labelme(labels, tmp_path / "labelme") == 2
+    assert write_mvtec(labels, tmp_path / "mvtec") == 2
+    for source in ("coco.json", "labelme", "mvtec"):
+        found = {one.value: one for one in read_labels(tmp_path / source)}
+        assert set(found) == {"fine", "defect"}, source
+        drawn, read = (mask_of(one.marks, (20, 30)) for one in (labels[1], found["defect"]))
+        assert np.array_equal(drawn, read), source
+    kinds = [path.name for path in (tmp_path / "mvtec/test").iterdir()]
+    assert sorted(kinds) == ["dent____x", "good"]
+
+
+def test_the_command_exports_labels(tmp_path: Path) -> None:
+    image(tmp_path / "checked/defect/dent/2.png", value=9)
+    run, database = CliRunner(), ["--database", str(tmp_path / "line.db")]
+    run.invoke(app, ["label", str(tmp_path / "checked"), *database])
+    for place, form in (("out.json", "mvtec"), ("folder", "mvtec"), ("files", "labelme")):
+        done = run.invoke(app, ["label", "--export", str(tmp_path / place), "--as", form, *database])
+        assert done.exit_code == 0 and (tmp_path / place).exists(), done.output
+    assert (
+        run.invoke(app, ["label", "--export", str(tmp_path / "x"), "--as", "yolo", *database]).exit_code == 2
+    )
