@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,14 +36,11 @@ def main() -> int:
             with database.write() as session:
                 session.execute(text("ANALYZE"))  # as a server does by itself in time
             queue = ReviewQueue(database)
-            first = _milliseconds(lambda queue=queue: queue.waiting("anna", limit=40))
+            first = _milliseconds(partial(queue.waiting, "anna", limit=40))
             items = queue.waiting("anna", limit=200)
-            labels = [
-                _milliseconds(lambda item=item, queue=queue: label(queue, item.id), times=1)
-                for item in items[:50]
-            ]
+            labels = [_milliseconds(partial(label, queue, item.id), times=1) for item in items[:50]]
             label_all(database, digests, {item.sha256 for item in items[:50]})
-            last = _milliseconds(lambda queue=queue: queue.waiting("anna", limit=40))
+            last = _milliseconds(partial(queue.waiting, "anna", limit=40))
         row: dict[str, Any] = {
             "database": kind,
             "results": NUM_RESULTS,
