@@ -1,0 +1,266 @@
+"""`python -m benchmarks.detection.ablation`: what each part of a fitted model's energy is worth, without fitting again.
+
+A part is taken out of the energy that all parts were fitted for; features of the test images are extracted once. What
+a fit without the part would make of the rest is another question, which the rows of `benchmarks.detection` answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from benchmarks import provenance
+from benchmarks.detection.data import open_anywhere
+from benchmarks.detection.method import read_batches
+from benchmarks.detection.quality import measure_quality
+from benchmarks.detection.rows import settings_hash
+from energyad.data.datasets import Category
+from energyad.detector import AnomalyDetector
+from energyad.energy.discriminator import DiscriminatorEnergy
+from energyad.energy.latent_energy import LatentEnergy
+from energyad.energy.memory_bank import MemoryBankEnergy
+from energyad.energy.networks import MAGNITUDE_FLOOR, AutoencoderEnergy
+from energyad.energy.patch_energy import (
+    CategoryEnergy,
+    ImageEnergy,
+    PatchEnergies,
+    PatchEnergy,
+    PatchPrediction,
+)
+from energyad.errors import DataError, EnergyadError
+from energyad.graphs.cache import extractor_graph
+from energyad.model.assembly import assemble_scorer
+from energyad.runtimes.onnx import OnnxFeatures
+from energyad.scoring.scorer import EnergyHead, Scorer
+
+RESULTS: Final = Path(__file__).with_name("ablation.jsonl")
+WHOLE: Final = "all parts"
+
+
+class _Constant(LatentEnergy):
+    """An energy of 1."""
+
+    def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
+        return torch.ones_like(z[..., 0])
+
+
+class _PlainError(LatentEnergy):
+    """An autoencoder's error that is not relative to the latent's magnitude."""
+
+    def __init__(self, energy: AutoencoderEnergy) -> None:
+        super().__init__()
+        self.energy = energy
+
+    def forward(self, z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:
+        relative: Float[Tensor, "*b"] = self.energy(z)
+        return relative * (z.square().mean(dim=-1) + MAGNITUDE_FLOOR) / (1 + MAGNITUDE_FLOOR)
+
+
+class _OneEnergy(ImageEnergy):
+    """The energy that detects is shown as well."""
+
+    classifies = False
+
+    def __init__(self, energy: CategoryEnergy) -> None:
+        super().__init__()
+        self.energy = energy
+
+    def predict(
+        self,
+        features: Float[Tensor, "b*tiles g1 g2 c"],
+        patches_per_image: int,
+        in_roi: Bool[Tensor, " p"] | None = None,
+    ) -> PatchPrediction:
+        detection, _ = self.energy(features, patches_per_image, in_roi)
+        return PatchPrediction(PatchEnergies(detection, detection), None)
+
+    def by_category(self) -> Sequence[CategoryEnergy]:
+        return (self.energy,)
+
+
+def _change_latents(change: Callable[[LatentEnergy], LatentEnergy]) -> Callable[[EnergyHead], None]:
+    """Return what changes the energy of the latents of each scale."""
+
+    def changed(head: EnergyHead) -> None:
+        for energy in head.patch_energy.by_category()[0].by_scale():
+            energy.latent_energy = change(energy.latent_energy)
+
+    return changed
+
+
+def _learned(change: Callable[[LatentEnergy], LatentEnergy]) -> Callable[[EnergyHead], None]:
+    """Return what changes the learned part of the energy of each scale."""
+
+    def of_latents(energy: LatentEnergy) -> LatentEnergy:
+        if not isinstance(energy, MemoryBankEnergy):
+            return change(energy)
+        energy.learned = change(energy.learned)
+        return energy
+
+    return _change_latents(of_latents)
+
+
+def _autoencoder(change: Callable[[LatentEnergy], LatentEnergy]) -> Callable[[EnergyHead], None]:
+    """Return what changes the autoencoder's energy of each scale."""
+
+    def of_learned(energy: LatentEnergy) -> LatentEnergy:
+        if not isinstance(energy, DiscriminatorEnergy):
+            return change(energy)
+        energy.energy = change(energy.energy)
+        return energy
+
+    return _learned(of_learned)
+
+
+def _plain_error(energy: LatentEnergy) -> LatentEnergy:
+    return _PlainError(energy) if isinstance(energy, AutoencoderEnergy) else energy
+
+
+def _without_discriminator(energy: LatentEnergy) -> LatentEnergy:
+    return energy.energy if isinstance(energy, DiscriminatorEnergy) else energy
+
+
+def _without_bank(head: EnergyHead) -> None:
+    _without_reranking(head)
+    _change_latents(lambda energy: energy.learned if isinstance(energy, MemoryBankEnergy) else energy)(head)
+
+
+def _without_reranking(head: EnergyHead) -> None:
+    for energy in head.patch_energy.by_category()[0].by_scale():
+        energy.reranker = None
+
+
+def _without_half(head: EnergyHead) -> None:
+    finest, *_ = head.patch_energy.by_category()[0].by_scale()
+    head.patch_energy = _Finest(finest)
+
+
+class _Finest(PatchEnergy):
+    """The finest scale's energy, of features that hold other scales' too."""
+
+    def __init__(self, energy: PatchEnergy) -> None:
+        super().__init__(energy.whitening, energy.latent_energy, energy.reranker)
+
+    def forward(
+        self,
+        features: Float[Tensor, "b *g c"],
+        patches_per_image: int,
+        in_roi: Bool[Tensor, " p"] | None = None,
+    ) -> PatchEnergies:
+        own = features[..., : len(self.whitening.mean)]
+        return super().forward(own, patches_per_image, in_roi)
+
+
+def _as_shown(head: EnergyHead) -> None:
+    head.patch_energy = _OneEnergy(head.patch_energy.by_category()[0])
+
+
+def _no_contrast(head: EnergyHead) -> None:
+    head.contrast = 1.0
+
+
+PARTS: Final[Mapping[str, Callable[[EnergyHead], Any]]] = {
+    WHOLE: lambda head: None,
+    "image at half its size": _without_half,
+    "autoencoder": _autoencoder(lambda energy: _Constant()),
+    "error relative to the magnitude": _autoencoder(_plain_error),
+    "discriminator": _learned(_without_discriminator),
+    "memory bank": _without_bank,
+    "reranking": _without_reranking,
+    "border weights": lambda head: head.border.fill_(1.0),
+    "an energy of the heatmap's own": _as_shown,
+    "contrast of heatmaps": _no_contrast,
+}
+"""What takes each part out of a head, in place."""
+
+
+def without(head: EnergyHead, part: str) -> EnergyHead:
+    """Return a copy of a head of one category without a part."""
+    changed = copy.deepcopy(head)
+    PARTS[part](changed)
+    return changed.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def measure_parts(category: Category, scorer: Scorer, *, threads: int) -> dict[str, dict[str, float | None]]:
+    """Measure a model with all parts, and without each.
+
+    Args:
+        category: Its test images.
+        scorer: Of a model of this category alone.
+        threads: Of the backbone.
+
+    Returns:
+        Image AUROC, pixel AUROC and AUPRO by part.
+    """
+    grid = scorer.extractor.grid
+    session = OnnxFeatures(extractor_graph(scorer.extractor).SerializeToString(), threads=threads)
+    paths = [item.path for item in category.test]
+    features = [
+        torch.from_numpy(session.run(pixels)).half() for pixels in read_batches(paths, grid.image_size)
+    ]
+    figures = {}
+    for part in PARTS:
+        head = without(scorer.head, part)
+        scores = [head(grids.float()) for grids in features]
+        quality = measure_quality(
+            category,
+            np.concatenate([each.score.numpy() for each in scores]),
+            np.concatenate([each.heatmap.numpy() for each in scores]),
+        )
+        found = {name: getattr(quality, name) for name in ("image_auroc", "pixel_auroc", "aupro")}
+        figures[part] = {name: value and round(value, 5) for name, value in found.items()}
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Append one row for each part of each model. Returns the exit status."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.detection.ablation", description=__doc__)
+    p.add_argument(
+        "--data-root", action="append", type=Path, help="folder of categories; may be given several times"
+    )
+    p.add_argument("--models", type=Path, required=True, help="folder of models, each named as its category")
+    p.add_argument("--categories", nargs="+", required=True, metavar="NAME")
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--results", type=Path, default=RESULTS)
+    options = p.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        for name in options.categories:
+            category = open_anywhere(name, options.data_root)
+            detector = AnomalyDetector.load(options.models / name)
+            if detector.manifest.categories or detector.manifest.input.tiles.count > 1:
+                raise DataError(f"{options.models / name}: give a model of one category, without tiles")
+            scorer = assemble_scorer(detector.manifest, detector.contents)
+            settings = {
+                key: value for key, value in (detector.manifest.settings or {}).items() if key != "seed"
+            }
+            for part, figures in measure_parts(category, scorer, threads=options.threads).items():
+                row = {
+                    "part": part,
+                    "category": name,
+                    "seed": (detector.manifest.settings or {}).get("seed"),
+                    "settings_hash": settings_hash(settings),
+                    "num_test": len(category.test),
+                    **figures,
+                    **vars(provenance.stamp(threads=options.threads)),
+                }
+                provenance.append_row(options.results, row)
+                print(f"{name}, {part}: {figures}", flush=True)
+    except EnergyadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
