@@ -1,0 +1,149 @@
+"""`python -m benchmarks.detection.edges`: how well synthetic defects at the image's edge are found, beside others.
+
+The same defects are drawn on good test images twice: once with their middle within some pixels of the edge, once well
+inside. Both are ranked against the same images as they are. Synthetic defects are stand-ins for real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from benchmarks import provenance
+from benchmarks.detection.data import open_anywhere
+from benchmarks.detection.quality import tally_pixels
+from benchmarks.detection.rows import settings_hash
+from energyad.data.datasets import Category
+from energyad.data.defects import draw_defect, drawing_size
+from energyad.detector import AnomalyDetector
+from energyad.errors import EnergyadError
+from energyad.evaluation import metrics
+from energyad.images import reading
+from energyad.runtimes import RawScores
+
+RESULTS: Final = Path(__file__).with_name("edges.jsonl")
+EDGE: Final = 8
+"""Pixels of the network's input from the edge to the middle of a defect at the most."""
+INSIDE: Final = 32
+"""Pixels from the edge at the least, of the others."""
+NUM_DEFECTIVE: Final = 60
+BATCH_SIZE: Final = 8
+
+Where: TypeAlias = Literal["edge", "inside"]
+
+
+class Drawn(NamedTuple):
+    """Images at the network's size, and the masks of their defects."""
+
+    pixels: list[UInt8[np.ndarray, "h w 3"]]
+    masks: list[Bool[np.ndarray, "h w"]]
+
+
+def allowed(shape: tuple[int, int], network: tuple[int, int], where: Where) -> Bool[np.ndarray, "h w"]:
+    """Return where the middle of a defect may lie.
+
+    Args:
+        shape: Height and width of the image that it is drawn on.
+        network: Height and width of the network's input.
+        where: At the edge, or inside.
+    """
+    limit = EDGE if where == "edge" else INSIDE
+    inner = np.zeros(shape, dtype=bool)
+    rows, columns = (round(limit * side / least) for side, least in zip(shape, network, strict=True))
+    inner[rows : shape[0] - rows, columns : shape[1] - columns] = True
+    return ~inner if where == "edge" else inner
+
+
+def draw(category: Category, network: tuple[int, int], where: Where, *, seed: int) -> Drawn:
+    """Draw one defect on each good test image, several times; the same kinds and sizes wherever they lie."""
+    good = [reading.read_image(item.path) for item in category.test if not item.is_defective]
+    drawn = Drawn([], [])
+    for number in range(max(NUM_DEFECTIVE, len(good))):
+        image, source = good[number % len(good)], good[(number + 1) % len(good)]
+        large = reading.resize(image, drawing_size(image.shape[:2], network))
+        defect = draw_defect(
+            large,
+            rng=np.random.default_rng((seed, number)),
+            source=source,
+            within=allowed(large.shape[:2], network, where),
+        )
+        drawn.pixels.append(reading.resize(defect.image, network))
+        drawn.masks.append(reading.resize_map(defect.mask.astype(np.float32), *network) >= 0.5)
+    return drawn
+
+
+def score(detector: AnomalyDetector, pixels: Sequence[UInt8[np.ndarray, "h w 3"]]) -> RawScores:
+    """Score images at the network's size."""
+
+    def scored() -> Iterator[tuple[Float32[np.ndarray, " b"], Float32[np.ndarray, "b h w"]]]:
+        for start in range(0, len(pixels), BATCH_SIZE):
+            raw = detector.runtime.run(np.stack(pixels[start : start + BATCH_SIZE]))
+            yield raw.score, raw.heatmap
+
+    scores, heatmaps = zip(*scored(), strict=True)
+    return RawScores(np.concatenate(scores), np.concatenate(heatmaps))
+
+
+def measure_edges(category: Category, detector: AnomalyDetector, *, seed: int) -> dict[str, dict[str, float]]:
+    """Return image AUROC and AUPRO of defects at the edge and inside, each against the images as they are."""
+    network = detector.input_shape
+    paths = [item.path for item in category.test if not item.is_defective]
+    good = score(detector, [reading.resize(reading.read_image(path), network) for path in paths])
+    nothing = np.zeros((len(paths), *network), dtype=bool)
+    places: tuple[Where, ...] = ("edge", "inside")
+    figures = {}
+    for where in places:
+        drawn = draw(category, network, where, seed=seed)
+        defective = score(detector, drawn.pixels)
+        labels = [False] * len(paths) + [True] * len(drawn.pixels)
+        auroc = metrics.image_auroc(labels, np.concatenate([good.score, defective.score]).tolist())
+        tally = tally_pixels(np.concatenate([good.heatmap, defective.heatmap]), [*nothing, *drawn.masks])
+        overlap = metrics.aupro([tally])
+        figures[where] = {"image_auroc": round(auroc or 0.0, 5), "aupro": round(overlap or 0.0, 5)}
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Append a row for either place of each model. Returns the exit status."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.detection.edges", description=__doc__)
+    p.add_argument(
+        "--data-root", action="append", type=Path, help="folder of categories; may be given several times"
+    )
+    p.add_argument("--models", type=Path, required=True, help="folder of models, each named as its category")
+    p.add_argument("--categories", nargs="+", required=True, metavar="NAME")
+    p.add_argument("--seed", type=int, default=0, help="of the defects")
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--results", type=Path, default=RESULTS)
+    options = p.parse_args(arguments)
+    try:
+        for name in options.categories:
+            category = open_anywhere(name, options.data_root)
+            detector = AnomalyDetector.load(options.models / name, threads=options.threads)
+            settings: dict[str, Any] = {**(detector.manifest.settings or {})}
+            fit_seed = settings.pop("seed", None)
+            for where, figures in measure_edges(category, detector, seed=options.seed).items():
+                row = {
+                    "where": where,
+                    "category": name,
+                    "seed": options.seed,
+                    "fit_seed": fit_seed,
+                    "settings_hash": settings_hash(settings),
+                    **figures,
+                    **vars(provenance.stamp(threads=options.threads)),
+                }
+                provenance.append_row(options.results, row)
+                print(f"{name}, {where}: {figures}", flush=True)
+    except EnergyadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
