@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from benchmarks import provenance
 from benchmarks.detection.ablation import PARTS, RESULTS, WHOLE
+from benchmarks.detection.edges import EDGE, INSIDE
+from benchmarks.detection.edges import RESULTS as EDGES
 from benchmarks.markdown import Place, table, tabulate
 
 PLACE = Place.of("ablation table")
@@ -61,14 +63,39 @@ def _of_figure(
     return f"**{FIGURES[figure]}**\n\n" + table(["", *whole, "mean"], lines)
 
 
+def render_edges(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a table of synthetic defects at the edge beside those inside; of several rows of a place the newest."""
+    newest = {(row["where"], row["category"]): row for row in rows}
+    if not newest:
+        return ""
+    categories = sorted({category for _, category in newest})
+    lines = [
+        [
+            f"{where}, {FIGURES[figure]}",
+            *(f"{value:.3f}" for value in values),
+            f"{statistics.fmean(values):.3f}",
+        ]
+        for figure in ("image_auroc", "aupro")
+        for where in ("edge", "inside")
+        if (values := [newest[where, category][figure] for category in categories])
+    ]
+    title = f"**Synthetic defects within {EDGE} pixels of the edge, and at least {INSIDE} from it**"
+    return f"{title}\n\n" + table(["", *categories, "mean"], lines)
+
+
 def _points(value: float | None) -> str:
-    return MISSING if value is None else f"{value:+.1f}"
+    return MISSING if value is None else f"{round(value, 1) + 0.0:+.1f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables, or write them into a file. Returns the exit status."""
     return tabulate(
-        lambda path: render(provenance.read_rows(path)),
+        lambda path: "\n\n".join(
+            [
+                render(provenance.read_rows(path)),
+                render_edges(provenance.read_rows(path.with_name(EDGES.name))),
+            ]
+        ).rstrip(),
         PLACE,
         results=RESULTS,
         program="benchmarks.detection.ablation_table",

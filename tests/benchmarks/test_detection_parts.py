@@ -81,6 +81,17 @@ def test_the_table_states_points_lost_and_leaves_out_what_has_no_masks() -> None
     assert "| without: autoencoder | +1.0 | +1.0 |" in aupro and "b" not in pixel.splitlines()[2]
 
 
+def test_the_table_of_edges_has_a_line_for_either_place_and_their_mean() -> None:
+    rows = [
+        {"where": where, "category": name, "image_auroc": figure, "aupro": 0.5}
+        for name in ("a", "b")
+        for where, figure in (("edge", 0.25 if name == "a" else 0.75), ("inside", 1.0))
+    ]
+    found = ablation_table.render_edges(rows)
+    assert "| edge, image AUROC | 0.250 | 0.750 | 0.500 |" in found
+    assert "| inside, AUPRO | 0.500 | 0.500 | 0.500 |" in found and not ablation_table.render_edges([])
+
+
 def test_middles_of_defects_lie_where_they_are_asked_for() -> None:
     edge, inside = (edges.allowed((100, 200), (50, 100), where) for where in ("edge", "inside"))
     assert edge[:16].all() and edge[:, -16:].all() and not edge[16:-16, 16:-16].any()
