@@ -97,7 +97,7 @@ def measure_edges(category: Category, detector: AnomalyDetector, *, seed: int) -
     good = score(detector, [reading.resize(reading.read_image(path), network) for path in paths])
     nothing = np.zeros((len(paths), *network), dtype=bool)
     places: tuple[Where, ...] = ("edge", "inside")
-    figures = {}
+    figures: dict[str, dict[str, float]] = {}
     for where in places:
         drawn = draw(category, network, where, seed=seed)
         defective = score(detector, drawn.pixels)
