@@ -15,6 +15,7 @@ where it was, and a shard that was scored twice stands there once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from energyad.detector import AnomalyDetector
-from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage
+from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage, name_of
 from energyad.errors import DataError, ImageError, first_line
 from energyad.images.finding import IMAGE_SUFFIXES, find_images
 from energyad.images.prefetch import batches, ordered_map
@@ -49,9 +50,11 @@ DRIFT_SAMPLE: Final = 20_000
 JOB_FILE: Final = "job.json"
 SUMMARY_FILE: Final = "summary.json"
 _PARQUET: Final = ".parquet"
+_ESCAPES: Final = "surrogateescape"
 _INPUT_SCHEMA: Final = pyarrow.schema(
-    [("image", pyarrow.string()), ("parquet", pyarrow.string()), ("row", pyarrow.int64())]
+    [("image", pyarrow.binary()), ("parquet", pyarrow.binary()), ("row", pyarrow.int64())]
 )
+"""Names as bytes: those of files need not be UTF-8."""
 _STATISTICS: Final = pyarrow.struct(
     [
         ("score", pyarrow.float64()),
@@ -191,13 +194,24 @@ def _write_inputs(sources: Sequence[str], folder: StorageFolder, shard_size: int
     progress.stage("listing", 0)
     number = 0
     for shard, references in enumerate(batches(list_images(sources), shard_size)):
-        table = pyarrow.Table.from_pylist([asdict(reference) for reference in references], _INPUT_SCHEMA)
+        table = pyarrow.Table.from_pylist([_as_row(reference) for reference in references], _INPUT_SCHEMA)
         folder.write(f"inputs/{shard_file(shard)}", table_bytes(table))
         number += len(references)
         progress.advance(len(references))
     if number == 0:
         raise DataError(f"{', '.join(sources)}: no image there; check the address")
     return number
+
+
+def _as_row(reference: ImageReference) -> dict[str, Any]:
+    names = {"image": reference.image, "parquet": reference.parquet}
+    encoded = {key: None if name is None else name.encode("utf-8", _ESCAPES) for key, name in names.items()}
+    return {**encoded, "row": reference.row}
+
+
+def _from_row(row: Mapping[str, Any]) -> ImageReference:
+    parquet = None if row["parquet"] is None else row["parquet"].decode("utf-8", _ESCAPES)
+    return ImageReference(row["image"].decode("utf-8", _ESCAPES), parquet, row["row"])
 
 
 def list_images(sources: Iterable[str]) -> Iterator[ImageReference]:
@@ -297,10 +311,10 @@ def score_shard(job: ScoringJob, shard: int, detector: AnomalyDetector) -> int:
     if name in folder.names("shards") and folder.size(f"shards/{name}") > 0:
         return job.images_of(shard)
     rows = read_table(folder.read(f"inputs/{name}")).to_pylist()
-    references = [ImageReference(**row) for row in rows]
+    references = [_from_row(row) for row in rows]
     results, statistics = [], []
     for reference, outcome in _outcomes(detector, references, job.max_pixels):
-        results.append(outcome.result(name=reference.image))
+        results.append(outcome.result(name=name_of(reference.image)))
         statistics.append(asdict(outcome.statistics) if isinstance(outcome, ScoredImage) else None)
     table = results_table(results).append_column("statistics", pyarrow.array(statistics, _STATISTICS))
     folder.write(f"shards/{name}", table_bytes(table))
@@ -346,21 +360,42 @@ def _fetch(reference: ImageReference) -> Path | bytes | ImageError:
 
 
 def _rows_of_parquet(url: str, references: Sequence[ImageReference]) -> Iterator[bytes | ImageError]:
-    """The bytes of consecutive rows, a row group at a time."""
+    """The bytes of consecutive rows, or why they cannot be read; as many as references, whatever the file is now."""
     rows = [reference.row or 0 for reference in references]
+    done = rows[0]
+    try:
+        for row, content in _contents_of_parquet(url, rows[0], rows[-1] + 1):
+            while done < row:  # a row group that cannot be read
+                yield ImageError(url, f"row {done}: cannot be read; restore the file")
+                done += 1
+            yield content if content is not None else ImageError(url, f"row {row}: holds no image")
+            done += 1
+        reason = "is not there any more; restore the file"
+    except FileNotFoundError:
+        reason = "no such file; check the path"
+    except Exception as error:  # each file system has errors of its own, and Arrow has several
+        reason = f"cannot be read ({first_line(error)})"
+    for row in range(done, rows[-1] + 1):
+        yield ImageError(url, f"row {row}: {reason}")
+
+
+def _contents_of_parquet(url: str, first: int, last: int) -> Iterator[tuple[int, bytes | None]]:
+    """Rows and what they hold, a row group at a time; those of a damaged group are left out."""
     file_system, path = file_system_of(url)
     with file_system.open(path, "rb") as file:
         table, start = pyarrow.parquet.ParquetFile(file), 0
         column = _image_column(table.schema_arrow, url)
         for group in range(table.num_row_groups):
             end = start + table.metadata.row_group(group).num_rows
-            if start <= rows[-1] and end > rows[0]:
-                values = table.read_row_group(group, columns=[column]).column(column)
+            values = None
+            if start < last and end > first:
+                with contextlib.suppress(OSError, pyarrow.ArrowException):
+                    values = table.read_row_group(group, columns=[column]).column(column)
+            if values is not None:
                 if column == "image":
                     values = pyarrow.compute.struct_field(values, "bytes")
-                for row in range(max(start, rows[0]), min(end, rows[-1] + 1)):
-                    content = values[row - start].as_py()
-                    yield content if content is not None else ImageError(url, "the row holds no image")
+                for row in range(max(start, first), min(end, last)):
+                    yield row, values[row - start].as_py()
             start = end
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,6 +223,46 @@ def test_parquet_of_paths_or_bytes_is_an_archive(
     assert [row["error"] for row in rows] == [result.error for result in expected]
     named = {"path": str(paths[0]), "bytes": f"{tmp_path / 'list.parquet'}#0", "image": names[0]}
     assert rows[0]["image"] == named[column]
+
+
+def test_a_name_that_is_not_utf_8_is_scored_under_a_name_that_is(
+    archive: Path, model_folder: Path, fitted_detector: AnomalyDetector, tmp_path: Path
+) -> None:
+    image = next(archive.rglob("0.png"))
+    image.rename(os.fsdecode(os.fsencode(image.parent) + b"/\xff.png"))
+    summary = run([str(archive)], model_folder, str(tmp_path / "out"), fitted_detector)
+    assert summary.num_images == 9 and summary.verdicts["unreadable"] == 1
+    rows = read_results(str(tmp_path / "out"))
+    assert [row["error"] for row in rows if str(row["image"]).endswith("\\xff.png")] == [None]
+
+
+@pytest.mark.parametrize("change", ["gone", "shorter", "no Parquet", "no column", "cut"])
+def test_a_parquet_file_that_changed_since_it_was_listed_costs_its_own_rows(
+    change: str, archive: Path, model_folder: Path, fitted_detector: AnomalyDetector, tmp_path: Path
+) -> None:
+    images = [path.read_bytes() for path in sorted(archive.rglob("[0-9].png"))]
+    table, place = pyarrow.table({"bytes": images[:6]}), tmp_path / "images.parquet"
+    pq.write_table(table, place, row_group_size=2)
+    job = open_job([str(place), str(archive)], model_folder, str(tmp_path / "out"), max_pixels=10**8)
+    whole = place.read_bytes()
+    if change == "gone":
+        place.unlink()
+    elif change == "shorter":
+        pq.write_table(table.slice(0, 5), place, row_group_size=2)
+    elif change == "no column":
+        pq.write_table(table.rename_columns(["other"]), place)
+    else:
+        place.write_bytes(b"none" if change == "no Parquet" else whole[:9] + bytes(200) + whole[209:])
+    score_shard(job, 0, fitted_detector)
+    finish_job(job, fitted_detector)
+    rows = read_results(str(tmp_path / "out"))
+    assert len(rows) == 6 + 9
+    of_parquet = [row for row in rows if "images.parquet" in str(row["image"])]
+    lost = {"shorter": 1, "cut": 2}.get(change, 6)
+    assert sum(row["error"] is not None for row in of_parquet) == lost
+    errors = [str(row["error"]) for row in of_parquet if row["error"] is not None]
+    assert all(error.startswith("row ") and error.isprintable() for error in errors), errors
+    assert sum(row["error"] is None for row in rows if row not in of_parquet) == 8
 
 
 def test_an_image_of_two_sources_is_listed_once(archive: Path) -> None:
