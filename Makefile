@@ -9,7 +9,7 @@ help:
 	@echo "make demo    fit, score and evaluate on synthetic images; opens nothing, writes to demo/"
 	@echo "make test    run the tests"
 	@echo "make check   lint, and the tests that are quick: while you work"
-	@echo "make docs    build the documentation into build/site/"
+	@echo "make docs    build the documentation into build/site/, and run its examples and notebooks"
 	@echo "make lint    ruff, mypy and the layers"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove .venv and what the demo wrote"
@@ -32,13 +32,14 @@ demo: $(VENV)/.fit
 	$(BIN)/energyad demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/docs
 
 check: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/docs -m "not slow"
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/docs
 
 lint: $(VENV)/.dev
 	$(BIN)/lint-imports

@@ -15,6 +15,7 @@ from torch import nn
 
 from energyad.files import atomic_write
 from energyad.graphs import export
+from energyad.graphs.export import silence_logging
 
 
 class TracedHeads:
@@ -60,7 +61,8 @@ class TracedHeads:
         for entry in model.graph.initializer:
             if entry.name in tensors:
                 entry.CopyFrom(numpy_helper.from_array(tensors[entry.name].detach().numpy(), entry.name))
-        return onnxscript.optimizer.optimize(model)
+        with silence_logging():
+            return onnxscript.optimizer.optimize(model)
 
 
 def structure(module: nn.Module) -> str:

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from energyad.errors import ImageError
 from energyad.images import reading
 from energyad.images.identity import pixel_digest
-from energyad.images.prefetch import ordered_map
+from energyad.images.prefetch import ordered_map, skip_or_raise
 from energyad.images.reading import DEFAULT_MAX_PIXELS, ImageLike
 
 DARK, BRIGHT = 4, 251
@@ -31,18 +31,18 @@ class ImageFacts:
     """What is checked of an image before a fit.
 
     Attributes:
-        digest: See `pixel_digest`; None where the image cannot be read, which the fit itself will say.
-        shape: Height and width in pixels; None likewise.
+        digest: See `pixel_digest`.
+        shape: Height and width in pixels.
         is_constant: Whether all pixels are alike.
         is_empty: Whether nearly all pixels are black.
         is_saturated: Whether most pixels are white.
     """
 
-    digest: str | None
-    shape: tuple[int, int] | None = None
-    is_constant: bool = False
-    is_empty: bool = False
-    is_saturated: bool = False
+    digest: str
+    shape: tuple[int, int]
+    is_constant: bool
+    is_empty: bool
+    is_saturated: bool
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class DistinctImages:
 
     Attributes:
         images: The first of each.
-        digests: Of those that can be read.
-        shapes: Height and width of those that can be read.
+        digests: Of their pixels.
+        shapes: Their heights and widths.
     """
 
     images: list[ImageLike]
@@ -66,6 +66,7 @@ def distinct_images(
     of: str,
     white_level: int | None,
     workers: int,
+    skip_bad: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> DistinctImages:
     """Leave out copies, and warn of copies and of images that show nothing.
@@ -77,36 +78,45 @@ def distinct_images(
         of: The category's name, for messages.
         white_level: Of 16-bit images; see `energyad.images.reading.read_image`.
         workers: Images that are read at once.
+        skip_bad: Leave out images that cannot be read, with a warning.
         max_pixels: Files with more pixels are not decoded.
+
+    Raises:
+        ImageError: An image cannot be read, unless `skip_bad`.
     """
     check = functools.partial(check_image, white_level=white_level, max_pixels=max_pixels)
     with warnings.catch_warnings():  # said once, when features are extracted; threads share the filters
         warnings.simplefilter("ignore")
-        facts = list(ordered_map(check, good_images, workers=workers))
-    first: dict[str, int] = {}
-    kept = []
-    for index, fact in enumerate(facts):
-        if fact.digest is None or first.setdefault(fact.digest, index) == index:
-            kept.append(index)
-    if len(kept) < len(good_images):
+        checked = list(ordered_map(check, good_images, workers=workers))
+    distinct: dict[str, tuple[ImageLike, ImageFacts]] = {}
+    num_copies = 0
+    for image, facts in zip(good_images, checked, strict=True):
+        if isinstance(facts, ImageError):
+            skip_or_raise(facts, skip_bad=skip_bad)
+        elif distinct.setdefault(facts.digest, (image, facts))[1] is not facts:
+            num_copies += 1
+    if num_copies:
         warnings.warn(
-            f"{len(good_images) - len(kept)} of {len(good_images)} good images of '{of}' are copies of others, pixel "
-            f"by pixel, and are left out; {len(kept)} remain",
+            f"{num_copies} of {len(good_images)} good images of '{of}' are copies of others, pixel by pixel, and are "
+            f"left out; {len(distinct)} remain",
             stacklevel=2,
         )
-    _warn_of_suspicious([facts[index] for index in kept], of=of)
-    shapes = tuple(shape for index in kept if (shape := facts[index].shape) is not None)
-    return DistinctImages([good_images[index] for index in kept], tuple(first), shapes)
+    _warn_of_suspicious([facts for _, facts in distinct.values()], of=of)
+    return DistinctImages(
+        [image for image, _ in distinct.values()],
+        tuple(distinct),
+        tuple(facts.shape for _, facts in distinct.values()),
+    )
 
 
 def check_image(
     image: ImageLike, *, white_level: int | None, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> ImageFacts:
-    """Read an image and check it. One that cannot be read has no digest."""
+) -> ImageFacts | ImageError:
+    """Read an image and check it; the error of one that cannot be read is returned."""
     try:
         pixels = reading.as_rgb(image, max_pixels=max_pixels, white_level=white_level)
-    except ImageError:
-        return ImageFacts(None)
+    except ImageError as error:
+        return error
     return facts_of(pixels)
 
 

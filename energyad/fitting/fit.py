@@ -73,7 +73,7 @@ def fit_model(
     started = time.perf_counter()
     settings, progress = settings or FitSettings(), progress or NullProgress()
     groups = group_by_category(good_images, categories, name=name)
-    distinct = leave_out_copies(groups, settings, threads, max_pixels=max_pixels)
+    distinct = leave_out_copies(groups, settings, threads, skip_bad=skip_bad, max_pixels=max_pixels)
     groups = {category: found.images for category, found in distinct.items()}
     digests = tuple(digest for found in distinct.values() for digest in found.digests)
     settings = shape_input(settings, [shape for found in distinct.values() for shape in found.shapes])
@@ -145,7 +145,8 @@ def leave_out_copies(
     settings: FitSettings,
     threads: int | None,
     *,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    skip_bad: bool,
+    max_pixels: int,
 ) -> dict[str, DistinctImages]:
     """Leave out copies of images within each category.
 
@@ -153,10 +154,12 @@ def leave_out_copies(
         groups: Images by category.
         settings: Of the fit.
         threads: That read images; None for all cores.
+        skip_bad: Leave out images that cannot be read, with a warning.
         max_pixels: Files with more pixels are not decoded.
 
     Raises:
         DataError: For fewer than two different images of a category.
+        ImageError: An image cannot be read, unless `skip_bad`.
     """
     distinct = {
         category: distinct_images(
@@ -164,6 +167,7 @@ def leave_out_copies(
             of=category,
             white_level=settings.input.white_level,
             workers=threads or available_threads(),
+            skip_bad=skip_bad,
             max_pixels=max_pixels,
         )
         for category, images in groups.items()

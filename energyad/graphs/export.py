@@ -30,9 +30,15 @@ def export_extractor(extractor: FeatureExtractor) -> onnx.ModelProto:
     Returns:
         A graph that holds the weights as the module does, but for those of the first convolution.
     """
+    for module in extractor.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = (
+                False  # tracing functionalises what works in place, which takes half as long again
+            )
     pixels = torch.zeros(2, *extractor.grid.image_size, 3, dtype=torch.uint8)
     traced = _export(extractor, pixels, "pixels", ["features"], optimize=False)
-    return layout.fold_scale(simplify(traced))
+    with silence_logging():
+        return layout.fold_scale(simplify(traced))
 
 
 def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:

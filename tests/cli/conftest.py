@@ -46,8 +46,7 @@ def program(house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 @pytest.fixture
 def quick_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits take a second."""
-    quick = TINY.with_values({"input.image_size": 128})
-    monkeypatch.setattr("energyad.settings.FitSettings", lambda: quick)
+    monkeypatch.setattr("energyad.settings.FitSettings", lambda: TINY)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def test_fit_puts_a_model_where_it_says_and_says_what_to_type_next(
     manifest = read_manifest(house / "models" / "gasket")
     assert manifest.settings["heatmap"]["smoothing"] == 3 and manifest.settings["dxmi"]["temperature"] == 0.5
     assert (outcome.status, outcome.out) == (0, "")
-    assert (manifest.name, manifest.provenance.seed, manifest.input.image_size) == ("gasket", 3, (128, 128))
+    assert (manifest.name, manifest.provenance.seed, manifest.input.image_size) == ("gasket", 3, (64, 64))
     assert "models/gasket" in outcome.err and "energyad score IMAGES --model gasket" in outcome.err
     assert "energyad evaluate --synthetic OTHER_GOOD_PARTS --model gasket" in outcome.err
     root = demo_category.root.parent

@@ -18,9 +18,9 @@ from energyad.settings import FitSettings
 
 pytestmark = pytest.mark.slow  # fits several models
 
-SHAPES = {"tall": (192, 96)}
-TILED = {"input.image_size": (64, 96), "input.tiles": (1, 2)}
-TILED_SHAPE = (64, 168)
+TALL = (128, 64)
+TILED = {"input.image_size": TALL, "input.tiles": (1, 3)}
+SHAPES = {"tall": TALL, "wide in tiles": (128, 160)}
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,10 @@ def quick(quick_settings: FitSettings) -> FitSettings:
     )
 
 
-@pytest.fixture(scope="module", params=[*SHAPES, "tiled"])
+@pytest.fixture(scope="module", params=list(SHAPES))
 def detector(request: pytest.FixtureRequest, quick: FitSettings, demo_category: Category) -> AnomalyDetector:
-    shape = SHAPES.get(request.param, TILED_SHAPE)
-    values = TILED if request.param == "tiled" else {"input.image_size": shape}
+    shape = SHAPES[request.param]
+    values = {"input.image_size": TALL} if shape == TALL else TILED
     roi = np.ones(shape, dtype=bool)
     roi[-8:] = False
     return AnomalyDetector.fit(
@@ -90,7 +90,7 @@ def test_a_defect_is_hottest_where_it_is_and_masks_are_compared_at_the_input_s_s
 
 
 def test_int8_keeps_the_shape(quick: FitSettings, demo_category: Category) -> None:
-    settings = quick.with_values({"input.image_size": (64, 128), "features.precision": "int8"})
+    settings = quick.with_values({"input.image_size": TALL, "features.precision": "int8"})
     detector = AnomalyDetector.fit(demo_category.train_good[:8], settings=settings, threads=1)
-    raw = detector.runtime.run(np.zeros((2, 64, 128, 3), np.uint8))
-    assert raw.heatmap.shape == (2, 64, 128) and torch.from_numpy(raw.heatmap).isfinite().all()
+    raw = detector.runtime.run(np.zeros((2, *TALL, 3), np.uint8))
+    assert raw.heatmap.shape == (2, *TALL) and torch.from_numpy(raw.heatmap).isfinite().all()

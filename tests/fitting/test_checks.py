@@ -16,7 +16,7 @@ from energyad.detector import AnomalyDetector
 from energyad.detector.recalibration import recalibrate
 from energyad.errors import DataError, ImageError
 from energyad.evaluation.evaluate import evaluate
-from energyad.fitting.checks import check_image, distinct_images, facts_of
+from energyad.fitting.checks import ImageFacts, check_image, distinct_images, facts_of
 from energyad.fitting.fit import fit_model
 from energyad.images.identity import pixel_digest
 from energyad.images.reading import write_png
@@ -46,15 +46,6 @@ def test_copies_are_left_out_whatever_their_file_is_called(tmp_path: Path) -> No
         found = distinct_images(images, of="nut", white_level=None, workers=2)
     assert found.images == files
     assert found.digests == tuple(pixel_digest(noise(seed)) for seed in range(3))
-
-
-def test_images_that_cannot_be_read_are_left_to_the_fit(tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_bytes(b"no image")
-    images = [tmp_path / "bad.png", noise(0)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = distinct_images(images, of="nut", white_level=None, workers=1)
-    assert found.images[0] == images[0] and len(found.images) == 2 and len(found.digests) == 1
 
 
 def test_images_that_show_nothing_are_counted_by_kind() -> None:
@@ -107,7 +98,20 @@ def test_test_images_that_were_fitted_on_are_counted(
 def test_images_beyond_the_limit_are_not_decoded(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     Image.new("RGB", (50, 40)).save(path)
-    assert check_image(path, white_level=None, max_pixels=2000).digest is not None
-    assert check_image(path, white_level=None, max_pixels=1999).digest is None
+    assert isinstance(check_image(path, white_level=None, max_pixels=2000), ImageFacts)
+    assert isinstance(check_image(path, white_level=None, max_pixels=1999), ImageError)
     with pytest.raises(ImageError, match="above the limit of 1,999"):
         fit_model([path, path, path], name="part", max_pixels=1999)
+
+
+def test_a_bad_image_is_said_before_any_network_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("energyad.fitting.fit.open_backbone", None)
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG")
+    images = [noise(0), tmp_path / "cut.png", noise(1)]
+    with pytest.raises(ImageError, match=r"cut\.png.*--skip-bad"):
+        fit_model(images, name="part")
+    with pytest.warns(UserWarning, match=r"left out: .*cut\.png"):
+        found = distinct_images(images, of="part", white_level=None, workers=1, skip_bad=True)
+    assert len(found.images) == len(found.digests) == len(found.shapes) == 2

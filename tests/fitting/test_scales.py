@@ -28,24 +28,13 @@ from energyad.fitting.patches import TrainingPatches
 from energyad.model.folder import HEAD_FILE
 from energyad.settings import FitSettings
 from tests.energy.test_categories import mean_decides
+from tests.quick import TINY
 
 FINE, COARSE = Scale(0, 2), Scale(2, 7, factor=2)
 INNER = Scale(2, 7, factor=2, margin=1)
 CHANNELS, SIDE = 4, 4
-SETTINGS = FitSettings().with_values(
-    {
-        "input.image_size": 96,
-        "augmentation.rotation": "off",
-        "energy.latent_dim": 12,
-        "energy.width": 16,
-        "memory_bank.size": 20,
-        "memory_bank.rerank_bank_size": 40,
-        "synthetic_defects.per_image": 1,
-        "synthetic_defects.discriminator_iterations": 5,
-        "energy.pretrain_steps": 20,
-        "dxmi.iterations": 2,
-        "dxmi.pretrain_iterations": 10,
-    }
+SETTINGS = TINY.with_values(
+    {"energy.latent_dim": 12, "memory_bank.size": 20, "memory_bank.rerank_bank_size": 40}
 )
 NAME = "tf_efficientnet_lite0"
 
