@@ -36,6 +36,8 @@ class StartTimes:
     ready_seconds: from opening the database until the folder was looked at, which holds 1,000 scored files.
     ready_cpu_seconds: of the processor, which other programs on the machine do not lengthen.
     program_seconds: of `energyad watch`, from its start until it says that it watches; with a model, else None.
+    import_cpu_seconds, load_cpu_seconds: of the processor, for that program's imports, Python's own start among them,
+        and for loading the model and scoring one image; with a model, else None.
     memory_mib: most memory of the process that measured, the making of the results included.
     """
 
@@ -47,6 +49,8 @@ class StartTimes:
     ready_worst_seconds: float
     ready_cpu_seconds: float
     program_seconds: float | None
+    import_cpu_seconds: float | None
+    load_cpu_seconds: float | None
     memory_mib: int
 
 
@@ -56,9 +60,11 @@ def measure_start(results: int, *, model: Path | None = None) -> StartTimes:
         root = Path(name)
         _make(root, results)
         ready = [_ready_seconds(root) for _ in range(REPEATS)]
-        program = None
+        program = imports = load = None
         if model is not None:
-            program = statistics.median(_program_seconds(root, model) for _ in range(REPEATS))
+            program = round(statistics.median(_program_seconds(root, model) for _ in range(REPEATS)), 2)
+            parts = [_parts_of_program(model) for _ in range(REPEATS)]
+            imports, load = (round(statistics.median(part), 3) for part in zip(*parts, strict=True))
         return StartTimes(
             results=results,
             present=PRESENT,
@@ -67,7 +73,9 @@ def measure_start(results: int, *, model: Path | None = None) -> StartTimes:
             ready_seconds=round(statistics.median(seconds for seconds, _ in ready), 3),
             ready_worst_seconds=round(max(seconds for seconds, _ in ready), 3),
             ready_cpu_seconds=round(statistics.median(cpu for _, cpu in ready), 3),
-            program_seconds=None if program is None else round(program, 2),
+            program_seconds=program,
+            import_cpu_seconds=imports,
+            load_cpu_seconds=load,
             memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
         )
 
@@ -151,3 +159,23 @@ def _program_seconds(root: Path, model: Path) -> float:
     process.terminate()
     process.communicate()
     return seconds
+
+
+_PARTS: Final = """
+import sys, time
+import energyad.cli.watch
+from energyad.detector import AnomalyDetector
+from energyad.line import database, reloading, results_file, store, watch, webhook
+imported = time.process_time()
+AnomalyDetector.load(sys.argv[1], threads=1).check()
+print(imported, time.process_time() - imported)
+"""
+
+
+def _parts_of_program(model: Path) -> tuple[float, float]:
+    """Processor seconds of a fresh process: of its imports, and of the model's load."""
+    command = [sys.executable, "-c", _PARTS, str(model)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    outcome = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    imports, load = map(float, outcome.stdout.split())
+    return imports, load
