@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo docs test check lint format clean
+.PHONY: help demo docs robustness test check lint format clean
 
 help:
 	@echo "make demo    fit, score and evaluate on synthetic images; opens nothing, writes to demo/"
 	@echo "make test    run the tests"
 	@echo "make check   lint, and the tests that are quick: while you work"
 	@echo "make docs    build the documentation into build/site/, and run its examples and notebooks"
+	@echo "make robustness  the benchmark of robustness in short"
 	@echo "make lint    ruff, mypy and the layers"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove .venv and what the demo wrote"
@@ -36,6 +37,9 @@ test: $(VENV)/.dev
 
 check: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/docs -m "not slow"
+
+robustness: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.robustness --quick
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -62,11 +62,11 @@ QUICK: Final = Sizes(
     saves=4,
     fits=0,
     folders=140,
-    results=20_000,
+    results=2_000,
     share=12,
-    examples=5,
+    examples=3,
     hostile=100,
-    seconds=5.0,
+    seconds=3.0,
 )
 
 
