@@ -289,7 +289,10 @@ def _field_case(rng: random.Random, places: list[tuple[str | int, ...]]) -> Case
             parent[last] = copy.deepcopy(value)
         _write_manifest(folder, values)
 
-    in_range = place[:1] == ("backbone",) and isinstance(value, int | float) and 0 < value <= 1
+    is_number = isinstance(
+        value, int | float
+    )  # in range it is another model, for PyTorch, which assembles one
+    in_range = is_number and place[0] in ("backbone", "architecture") and 0 < value <= 10**6
     return Case(
         "other" if in_range else "field", f"{'.'.join(map(str, place))} = {str(value)[:20]!r}", change
     )

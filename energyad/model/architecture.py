@@ -69,5 +69,5 @@ class Architecture:
     scales: Annotated[tuple[ScaleArchitecture, ...], Field(min_length=1)]
     ensemble_size: Size = 1
     rerank_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    smoothing: Annotated[float, Field(ge=0)]
-    contrast: Annotated[float, Field(gt=0)] = 1.0
+    smoothing: Annotated[float, Field(ge=0, le=MAX_SIZE)]
+    contrast: Annotated[float, Field(gt=0, le=MAX_SIZE)] = 1.0

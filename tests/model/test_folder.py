@@ -91,6 +91,8 @@ def test_a_number_that_is_not_finite_is_refused_wherever_it_is(folder: Path, num
         ("backbone", {"std": [0.5, 0.0, 0.5]}, "backbone.std"),
         ("architecture", {"border_margin": 10**12}, "architecture.border_margin"),
         ("architecture", {"strides": [10**12]}, "architecture.strides"),
+        ("architecture", {"smoothing": 1e308}, "architecture.smoothing"),
+        ("architecture", {"contrast": 1e308}, "architecture.contrast"),
         ("provenance", {"fit_seconds": -1}, "provenance.fit_seconds"),
     ],
 )
