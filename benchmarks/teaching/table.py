@@ -54,8 +54,8 @@ def _others(rows: Sequence[dict[str, Any]]) -> str:
 
 def _alarms(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
-        "| corrected false alarms | good parts under other light | rejected before | after |",
-        "|" + " --- |" * 4,
+        "| corrected false alarms | gain of the light | other good parts under it | rejected before | after |",
+        "|" + " --- |" * 5,
     ]
     for row in rows:
         if row["method"] == "alarms":
