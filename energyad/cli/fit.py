@@ -58,7 +58,7 @@ BackboneWeights: TypeAlias = Annotated[
 ]
 Roi: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--roi", metavar="FILE", help="Learn and judge this area only: polygons or a mask."),
+    typer.Option("--roi", metavar="FILE", help="Learn and score this area only: polygons or a mask."),
 ]
 Ignore: TypeAlias = Annotated[
     Path | None, typer.Option("--ignore", metavar="FILE", help="Leave this area out; as --roi.")

@@ -128,7 +128,7 @@ class AnomalyDetector:
             ignore: An area that does not count.
             skip_bad: Leave out images that cannot be read, with a warning.
             max_pixels: Width times height of the largest image file that is decoded.
-            progress: Told of each stage and step.
+            progress: Called at each stage and step.
 
         Raises:
             DataError: Fewer than two images of a category.

@@ -39,7 +39,7 @@ def recalibrate(
         false_reject_rate: Share of good parts that may be ng; the model's own where None.
         review_rate: Share of good parts that may be ng or for review; the model's own where None.
         skip_bad: Leave out images that cannot be read, with a warning.
-        progress: Told of each image.
+        progress: Called at each image.
 
     Raises:
         DataError: No image can be used.

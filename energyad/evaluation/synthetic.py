@@ -86,7 +86,7 @@ def evaluate_synthetic(
         folder: Where `test` and `ground_truth` are written, in the layout of MVTec AD.
         per_image: Defects of each image, one a copy; None for about 120 in all, of more images on some of them.
         seed: The same seed gives the same defects.
-        progress: Told of each image.
+        progress: Called at each image.
 
     Raises:
         DataError: Too few images or defects, or the folder holds a test set already.

@@ -93,7 +93,7 @@ def empty_backbone(name: str, *, out_indices: tuple[int, ...], image_size: tuple
 def features_options(
     name: str, *, out_indices: tuple[int, ...], image_size: tuple[int, int]
 ) -> dict[str, Any]:
-    """What timm must be told for feature maps; transformers with position tables also want the image size."""
+    """Return timm's options for feature maps; transformers with position tables also want the image size."""
     options: dict[str, Any] = {"features_only": True, "out_indices": out_indices}
     if takes_one_size(name):
         options["img_size"] = image_size

@@ -87,7 +87,7 @@ def see_images(
         sources: The images.
         manifest: Of the model.
         session: Of its backbone, see `backbone_of`.
-        progress: Told of each image.
+        progress: Called at each image.
         stage: What progress calls this.
         is_wanted: Whether to look at an image, by its digest.
     """

@@ -99,7 +99,7 @@ def teach(
         good_images: The fit's, from which the held-out ones are taken, or new ones. Not needed without defects: the
             old threshold holds then, as no energy grows.
         threads: Of the backbone; all cores by default.
-        progress: Told of each stage.
+        progress: Called at each stage.
 
     Raises:
         DataError: There is nothing to learn from, or there are too few good parts for a threshold.
@@ -173,7 +173,7 @@ def extend(
         detector: The model in charge, of one category.
         good_images: Of new good parts. Those of the fit are left out.
         threads: Of the backbone; all cores by default.
-        progress: Told of each stage.
+        progress: Called at each stage.
 
     Raises:
         DataError: There are too few new parts.
@@ -333,7 +333,7 @@ def cross_validate(
         lesson: All that there is to learn from.
         calibrators: Good parts that set each head's threshold; none for the threshold of `calibration`.
         calibration: Of the model: its rate, and its threshold.
-        progress: Told of each fold.
+        progress: Called at each fold.
     """
     defects = np.array([one.is_defect for one in lesson.evidence])
     limits: tuple[float, ...] = RAISE_LIMITS if defects.sum() >= MIN_TO_CHOOSE else RAISE_LIMITS[:1]

@@ -30,7 +30,7 @@ class FitContext:
         roi_mask: Pixels of the resized image in the region of interest; None for all. What lies outside is not
             learned: it would take points of the memory bank from the part, and capacity of the network.
         skip_bad: Leave out images that cannot be read, with a warning, instead of raising ImageError.
-        progress: Told of each stage.
+        progress: Called at each stage.
         max_pixels: Width times height of the largest image file that is decoded.
     """
 

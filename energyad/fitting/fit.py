@@ -59,7 +59,7 @@ def fit_model(
         ignore: A part of the image that does not count.
         skip_bad: Leave out images that cannot be read, with a warning.
         max_pixels: Width times height of the largest image file that is decoded.
-        progress: Told of each stage.
+        progress: Called at each stage.
 
     Returns:
         The manifest, and the files of the model folder by name.

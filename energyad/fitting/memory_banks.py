@@ -72,7 +72,7 @@ def fit_reranker(
         latents: Whitened patches of the fitted images, image by image.
         deviations: A factor for each latent that brings it to the units of the features.
         settings: Number and size of the banks.
-        progress: Told of each bank.
+        progress: Called at each bank.
 
     Returns:
         None where the settings ask for no bank, or for no first stage.

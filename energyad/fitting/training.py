@@ -131,7 +131,7 @@ def train_energy(
         held_out: Patches of other good images. They teach nothing, and end the training where it becomes memorising.
         settings: Network, lengths of both trainings, learning rates.
         generator: Source of everything random.
-        progress: Told of both trainings.
+        progress: Called at each step of both trainings.
         synthetic: Patches that synthetic defects cover; they choose between the energy before DxMI and after.
         on_record: Called before DxMI with iteration 0, and after each of its records.
 
@@ -177,7 +177,7 @@ def train_dxmi(
         held_out: Patches of other good images, for early stopping.
         settings: Of DxMI. No iterations leave the energy as it is.
         generator: Source of everything random.
-        progress: Told of the iterations.
+        progress: Called at each iteration.
         synthetic: Patches that synthetic defects cover, to choose the energy by.
         on_record: Called after each record.
 
@@ -227,7 +227,7 @@ def pretrain_autoencoder(
         held_out: Patches of other good images, for early stopping.
         settings: Steps, batch size, learning rate and power.
         generator: Source of the batches.
-        progress: Told of the steps.
+        progress: Called at each step.
 
     Returns:
         The best energy by `EarlyStopping`.
@@ -274,7 +274,7 @@ def minimize(
         schedule: Of the learning rate.
         steps: At the most.
         figure: The loss's name in the progress.
-        progress: Told of the steps.
+        progress: Called at each step.
         keep_going: Asked every `RECORD_EVERY` steps whether to go on.
     """
     for step in range(1, steps + 1):
@@ -317,7 +317,7 @@ def train_discriminator(
             images are memorised.
         settings: Width, iterations and strength.
         generator: Source of weights, batches and dropout.
-        progress: Told of the iterations.
+        progress: Called at each iteration.
     """
     options = settings.synthetic_defects
     discriminator = Discriminator(good.shape[1], width=options.discriminator_width, generator=generator)

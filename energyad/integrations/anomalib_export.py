@@ -49,7 +49,7 @@ def import_export(
         false_reject_rate: Share of good parts that may be ng.
         review_rate: Share of good parts that may be ng or for review; None for no review.
         skip_bad: Leave out images that cannot be read, with a warning.
-        progress: Told of each image.
+        progress: Called at each image.
 
     Raises:
         ModelError: The file is no such export: it cannot be read, or gives no anomaly map of a known size.

@@ -92,8 +92,8 @@ def compare(
     if len(now) < FEWEST:
         advice = f"{len(now)} parts are too few to speak of drift; {FEWEST} are needed"
         return Drift("too few", len(then), len(window), (), advice)
-    told = [group for group in groups if len(group[1]) >= MIN_GOOD and len(group[2]) >= FEWEST]
-    columns = [(category, _columns(then), _columns(now)) for category, then, now in told]
+    large_enough = [group for group in groups if len(group[1]) >= MIN_GOOD and len(group[2]) >= FEWEST]
+    columns = [(category, _columns(then), _columns(now)) for category, then, now in large_enough]
     pairs = [
         (category, name, then[name], now[name])
         for category, then, now in columns
@@ -106,8 +106,8 @@ def compare(
     )
     shifted = [shift for shift in shifts if shift.shifted]
     state: State = "shifted" if shifted else "stable"
-    compared = sum(len(then) for _, then, _ in told)
-    latest = sum(len(now) for _, _, now in told)
+    compared = sum(len(then) for _, then, _ in large_enough)
+    latest = sum(len(now) for _, _, now in large_enough)
     return Drift(state, compared, latest, shifts, _advice(shifted, model))
 
 

@@ -70,7 +70,7 @@ class Folder:
     Attributes:
         folder: Where images arrive.
         leave_out: A folder below that is not looked into.
-        warn: Told of what is passed over, once each.
+        warn: Called with what is passed over, once each.
     """
 
     folder: Path

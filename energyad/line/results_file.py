@@ -41,7 +41,7 @@ class ResultsFile:
         database: Holds the results.
         stream: The stream's row.
         path: The file.
-        warn: Told once of each fault.
+        warn: Called once with each fault.
 
     Raises:
         DataError: On entering, where the file cannot be written.

@@ -131,7 +131,7 @@ class Watcher:
         move_to: Where scored files go, into a folder for each verdict; None leaves them where they are.
         settle: Seconds for which a file that cannot be read must be unchanged before that is noted.
         max_bytes: Larger files are not read.
-        warn: Told of what is wrong and does not end the watcher.
+        warn: Called with what is wrong and does not end the watcher.
 
     Raises:
         DataError: There is no such folder, or `move_to` cannot be made.

@@ -88,7 +88,7 @@ class Webhook:
         output: The output's row.
         watcher: This process's row.
         secret: Signs; None for no signature.
-        warn: Told when deliveries begin to fail, and of each that is set aside.
+        warn: Called when deliveries begin to fail, and of each that is set aside.
         longest_pause: Seconds between two tries at most.
         give_up_hours: See `GIVE_UP_HOURS`.
 

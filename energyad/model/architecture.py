@@ -28,7 +28,7 @@ class ScaleArchitecture:
         bottleneck: its code's length.
         discriminator_width: hidden units of the discriminator; 0 for an energy without one.
         memory_bank_size: latents that distances are measured from; 0 for the autoencoder alone.
-        memory_bank_directions: leading latents in which these distances are told one by one.
+        memory_bank_directions: leading latents in which these distances are kept one by one.
         rerank_banks: larger memory banks that the strangest patches are compared with; 0 for none.
         rerank_bank_size: latents of each of them.
         is_taught: whether people's marks raise the energy.

@@ -55,6 +55,6 @@ def measure_batch(
 
 
 def rescale(part: PartStatistics, unit: float) -> PartStatistics:
-    """The same part, its energies told in this unit."""
+    """Return the same part with its energies in this unit."""
     mean = part.heatmap_mean
     return replace(part, score=part.score / unit, heatmap_mean=None if mean is None else mean / unit)

@@ -105,7 +105,7 @@ def of_results(
         manifest: The model's.
         source: The results file; images are looked for from here and from beside it.
         images_in: Where else images are looked for, such as the folder that `watch` moved them to.
-        progress: Told of each image.
+        progress: Called at each image.
 
     Raises:
         DataError: No line is of this model.

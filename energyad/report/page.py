@@ -64,7 +64,7 @@ def html_page(report: Report, *, title: str, note: str = "") -> str:
         "<h2>Model card</h2>",
         tables.card_as_html(manifest),
     ]
-    # Nothing is fetched: the browser is told so too.
+    # Nothing is fetched: the browser refuses it too.
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'

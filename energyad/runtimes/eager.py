@@ -66,7 +66,7 @@ class HeadRuntime:
     def __init__(self, session: OnnxFeatures, head: EnergyHead) -> None:
         self.plan = session.plan
         self.session, self.head = session, head
-        self._free = Lock()  # a head of several experts lends its modules one image's weights at a time
+        self._free = Lock()  # a head of several categories lends its modules one image's weights at a time
 
     @torch.inference_mode()
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:

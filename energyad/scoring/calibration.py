@@ -121,7 +121,7 @@ def calibrate_together(
     """A unit for the scores of each category, its own threshold, and the thresholds of all in such units.
 
     So the one for rejects is 1, and each category keeps the promise that its own parts allow. That for review is of all
-    together, each part told in the unit that the others of its category give (the jackknife of Barber et al., Annals of
+    together, each score in the unit that the others of its category give (the jackknife of Barber et al., Annals of
     Statistics 2021): in one that it helped to set, a part would look more usual than a new one will.
     """
 
@@ -131,9 +131,11 @@ def calibrate_together(
     check_rates(false_reject_rate, review_rate)
     rules = [calibrate(own, false_reject_rate=false_reject_rate) for own in by_category]
     units = tuple(rule.threshold for rule in rules)
-    told = sorted(score / unit for own, unit in zip(by_category, units, strict=True) for score in own)
+    in_units = sorted(
+        score / unit for scores, unit in zip(by_category, units, strict=True) for score in scores
+    )
     method: Method = "conformal" if all(rule.method == "conformal" for rule in rules) else "prediction limit"
-    together = Calibration(1.0, false_reject_rate, method, tuple(told))
+    together = Calibration(1.0, false_reject_rate, method, tuple(in_units))
     if review_rate is None:
         return units, together
     others = [([*own[:place], *own[place + 1 :]] or own) for own in by_category for place in range(len(own))]

@@ -18,7 +18,7 @@ from .outcome import Outcome, Program
 
 
 @pytest.fixture
-def house(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workdir(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with one model under models/."""
     shutil.copytree(model_folder, tmp_path / "models" / model_folder.name)
     monkeypatch.chdir(tmp_path)
@@ -27,8 +27,8 @@ def house(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def program(house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
-    """Runs the program in `house`."""
+def program(workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
+    """Runs the program in `workdir`."""
 
     def run(*arguments: object, stdin: str = "") -> Outcome:
         monkeypatch.setattr(sys, "argv", ["energyad", *map(str, arguments)])

@@ -20,11 +20,11 @@ def good(demo_category: Category) -> Path:
 
 
 def test_calibrate_replaces_the_thresholds_and_keeps_the_old_ones(
-    program: Program, house: Path, good: Path, fitted_detector: AnomalyDetector
+    program: Program, workdir: Path, good: Path, fitted_detector: AnomalyDetector
 ) -> None:
     outcome = program("calibrate", good, "--target-frr", "0.2", "--review-frr", "0.4")
     assert outcome.status == 0
-    manifest = read_manifest(house / "models" / fitted_detector.name)
+    manifest = read_manifest(workdir / "models" / fitted_detector.name)
     scores = sorted(fitted_detector.score(path).score for path in good.iterdir())
     assert list(manifest.calibration.good_scores) == scores
     assert (manifest.calibration.threshold, manifest.calibration.review_threshold) == (scores[3], scores[2])
@@ -40,11 +40,11 @@ def test_what_the_number_of_good_parts_cannot_certify_is_said(program: Program, 
 
 
 def test_a_calibration_that_fails_changes_nothing(
-    program: Program, house: Path, good: Path, fitted_detector: AnomalyDetector
+    program: Program, workdir: Path, good: Path, fitted_detector: AnomalyDetector
 ) -> None:
-    folder = house / "models" / fitted_detector.name
+    folder = workdir / "models" / fitted_detector.name
     before = open_model(folder)
-    (house / "zero.png").touch()
+    (workdir / "zero.png").touch()
     assert is_one_line_error(program("calibrate", good, "zero.png"), "zero.png", "--skip-bad")
     rates = ("--target-frr", "0.2", "--review-frr", "0.1")
     assert is_one_line_error(program("calibrate", good, *rates), "must not be below")

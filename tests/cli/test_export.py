@@ -17,14 +17,14 @@ from .outcome import Program, is_one_line_error
 
 
 def test_export_writes_the_graph_and_what_to_know_of_it(
-    program: Program, house: Path, demo_category: Category
+    program: Program, workdir: Path, demo_category: Category
 ) -> None:
     outcome = program("export", "--verify", demo_category.test[0].path)
     name = demo_category.name
     assert outcome.status == 0
     assert f"{name}.onnx" in outcome.err and "1 image against PyTorch" in outcome.out
-    assert (house / f"{name}.onnx").is_file()
-    assert json.loads((house / f"{name}.onnx.json").read_text(encoding="utf-8"))["file"] == f"{name}.onnx"
+    assert (workdir / f"{name}.onnx").is_file()
+    assert json.loads((workdir / f"{name}.onnx.json").read_text(encoding="utf-8"))["file"] == f"{name}.onnx"
 
 
 def test_a_graph_that_differs_is_an_error_of_one_line(
@@ -40,12 +40,12 @@ def test_a_graph_that_differs_is_an_error_of_one_line(
 
 
 def test_export_for_triton_writes_a_folder_of_its_model_repository(
-    program: Program, house: Path, demo_category: Category, model_folder: Path
+    program: Program, workdir: Path, demo_category: Category, model_folder: Path
 ) -> None:
     outcome = program(
         "export", "--format", "triton", "-o", "repository/part", "--verify", demo_category.test[0].path
     )
-    folder = house / "repository" / "part"
+    folder = workdir / "repository" / "part"
     config = (folder / "config.pbtxt").read_text(encoding="utf-8")
     assert outcome.status == 0 and "1 image against PyTorch" in outcome.out
     assert (folder / "1" / "model.onnx").read_bytes() == (model_folder / "scorer.onnx").read_bytes()

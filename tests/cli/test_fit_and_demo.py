@@ -21,12 +21,12 @@ from .outcome import Program, is_one_line_error
 
 @pytest.mark.usefixtures("quick_fit")
 def test_fit_puts_a_model_where_it_says_and_says_what_to_type_next(
-    program: Program, house: Path, demo_category: Category
+    program: Program, workdir: Path, demo_category: Category
 ) -> None:
     images = demo_category.root / "train" / "good"
     sets = ("--set", "heatmap.smoothing=3", "--set", "dxmi.temperature=0.5")
     outcome = program("fit", "--images", images, "--name", "gasket", "--seed", 3, "--threads", 1, *sets)
-    manifest = read_manifest(house / "models" / "gasket")
+    manifest = read_manifest(workdir / "models" / "gasket")
     assert manifest.settings["heatmap"]["smoothing"] == 3 and manifest.settings["dxmi"]["temperature"] == 0.5
     assert (outcome.status, outcome.out) == (0, "")
     assert (manifest.name, manifest.provenance.seed, manifest.input.image_size) == ("gasket", 3, (64, 64))
@@ -40,19 +40,19 @@ def test_fit_puts_a_model_where_it_says_and_says_what_to_type_next(
     assert program("score", images / "000.png", "--model", "here").status in {0, 1}
 
 
-def test_config_and_a_dry_run_print_settings_that_a_fit_takes_back(program: Program, house: Path) -> None:
+def test_config_and_a_dry_run_print_settings_that_a_fit_takes_back(program: Program, workdir: Path) -> None:
     options = ("--tiles", "2x3", "--rotation", "on", "--target-frr", "0.1", "--set", "dxmi.beta_end=0.2")
     printed = program("config", *options)
     assert printed.status == 0 and 'rotation = "on"' in printed.out and 'review_rate = "none"' in printed.out
-    (house / "all.toml").write_text(printed.out, encoding="utf-8")
+    (workdir / "all.toml").write_text(printed.out, encoding="utf-8")
     assert program("fit", "--dry-run", "--config", "all.toml").out == printed.out
     assert program("config", "--config", "all.toml", "--seed", 7).out == printed.out.replace(
         "seed = 0", "seed = 7"
     )
-    (house / "part.toml").write_text("[heatmap]\nsmoothing = 2\n", encoding="utf-8")
+    (workdir / "part.toml").write_text("[heatmap]\nsmoothing = 2\n", encoding="utf-8")
     part = program("config", "--config", "part.toml", "--set", "heatmap.contrast=1").out
     assert "smoothing = 2.0\n" in part and "contrast = 1.0\n" in part
-    assert not list((house / "models").glob("all*"))
+    assert not list((workdir / "models").glob("all*"))
 
 
 @pytest.mark.parametrize(
@@ -67,37 +67,37 @@ def test_config_and_a_dry_run_print_settings_that_a_fit_takes_back(program: Prog
     ],
 )
 def test_a_settings_file_that_cannot_be_used_is_named_in_one_line(
-    text: str, words: tuple[str, ...], program: Program, house: Path
+    text: str, words: tuple[str, ...], program: Program, workdir: Path
 ) -> None:
-    (house / "part.toml").write_text(text, encoding="utf-8")
+    (workdir / "part.toml").write_text(text, encoding="utf-8")
     assert is_one_line_error(program("config", "--config", "part.toml"), "part.toml", *words)
     assert is_one_line_error(program("config", "--config", "absent.toml"), "absent.toml")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_fit")
-def test_rotation_is_found_out_or_given(program: Program, house: Path, demo_category: Category) -> None:
+def test_rotation_is_found_out_or_given(program: Program, workdir: Path, demo_category: Category) -> None:
     images = demo_category.root / "train" / "good"
     flags_by_name = {"auto": [], "on": ["--rotation", "on"], "off": ["--rotation", "off"]}
     for name, flags in flags_by_name.items():
         assert program("fit", "--images", images, "--name", name, "-q", *flags).status == 0
-    made = {name: read_manifest(house / "models" / name).provenance.num_rotated for name in flags_by_name}
+    made = {name: read_manifest(workdir / "models" / name).provenance.num_rotated for name in flags_by_name}
     assert made["on"] > 0 and made["off"] == 0 and made["auto"] == 0  # a bottle's lamps stay where they are
-    card = (house / "models" / "on" / "README.md").read_text(encoding="utf-8")
+    card = (workdir / "models" / "on" / "README.md").read_text(encoding="utf-8")
     assert f"{made['on']} rotated copies" in card
 
 
 @pytest.mark.usefixtures("quick_fit")
 def test_fit_warns_below_eight_images_and_stops_at_a_bad_one_unless_told_to_skip(
-    program: Program, house: Path, demo_category: Category
+    program: Program, workdir: Path, demo_category: Category
 ) -> None:
-    (house / "good").mkdir()
+    (workdir / "good").mkdir()
     for path in demo_category.train_good[:3]:
-        shutil.copy(path, house / "good")
-    (house / "good" / "bad.png").touch()
+        shutil.copy(path, workdir / "good")
+    (workdir / "good" / "bad.png").touch()
     stopped = program("fit", "--images", "good", "--quiet")
     assert is_one_line_error(stopped, "bad.png", "--skip-bad")
-    assert not (house / "models" / "good").exists()
+    assert not (workdir / "models" / "good").exists()
     skipped = program("fit", "--images", "good", "--skip-bad")
     assert skipped.status == 0
     lines = [line for line in skipped.err.splitlines() if line.startswith("warning: ")]
@@ -105,10 +105,10 @@ def test_fit_warns_below_eight_images_and_stops_at_a_bad_one_unless_told_to_skip
     assert "UserWarning" not in skipped.err
 
 
-def test_fit_refuses_what_cannot_be_fitted(program: Program, house: Path, demo_category: Category) -> None:
-    (house / "empty").mkdir()
-    (house / "one").mkdir()
-    shutil.copy(demo_category.train_good[0], house / "one")
+def test_fit_refuses_what_cannot_be_fitted(program: Program, workdir: Path, demo_category: Category) -> None:
+    (workdir / "empty").mkdir()
+    (workdir / "one").mkdir()
+    shutil.copy(demo_category.train_good[0], workdir / "one")
     assert is_one_line_error(program("fit"), "--category", "--images")
     assert is_one_line_error(
         program("fit", "--category", "bottle"),
@@ -131,13 +131,13 @@ def test_fit_refuses_what_cannot_be_fitted(program: Program, house: Path, demo_c
 
 
 def test_all_categories_become_one_model_and_none_is_an_error(
-    program: Program, house: Path, demo_category: Category, monkeypatch: pytest.MonkeyPatch
+    program: Program, workdir: Path, demo_category: Category, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert is_one_line_error(
         program("fit", "--category", "all", "--data-root", "nowhere"), "nowhere", "category"
     )
     for name in ("bolt", "nut"):
-        shutil.copytree(demo_category.root, house / "parts" / name)
+        shutil.copytree(demo_category.root, workdir / "parts" / name)
     fitted: list[tuple[str, int, Sequence[str] | None]] = []
 
     def no_fit(
@@ -156,25 +156,25 @@ def test_all_categories_become_one_model_and_none_is_an_error(
 
 
 def test_a_fit_that_is_stopped_leaves_the_old_model_whole(
-    program: Program, house: Path, demo_category: Category, monkeypatch: pytest.MonkeyPatch
+    program: Program, workdir: Path, demo_category: Category, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(AnomalyDetector, "fit", stop)
-    before = {path: path.read_bytes() for path in sorted((house / "models").rglob("*")) if path.is_file()}
+    before = {path: path.read_bytes() for path in sorted((workdir / "models").rglob("*")) if path.is_file()}
     root = demo_category.root.parent
     outcome = program("fit", "--category", demo_category.name, "--data-root", root, "-q")
     assert is_one_line_error(outcome, "stopped")
     assert before == {
-        path: path.read_bytes() for path in sorted((house / "models").rglob("*")) if path.is_file()
+        path: path.read_bytes() for path in sorted((workdir / "models").rglob("*")) if path.is_file()
     }
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_fit")
 def test_demo_leaves_a_model_a_sheet_and_a_page_and_says_that_it_is_synthetic(
-    program: Program, house: Path, monkeypatch: pytest.MonkeyPatch
+    program: Program, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from energyad.data import demo
 
@@ -185,9 +185,9 @@ def test_demo_leaves_a_model_a_sheet_and_a_page_and_says_that_it_is_synthetic(
     outcome = program("demo", "--threads", 1)
     assert outcome.status == 0
     assert "ynthetic" in outcome.err and "image AUROC" in outcome.out
-    page = (house / "demo" / "index.html").read_text()
+    page = (workdir / "demo" / "index.html").read_text()
     assert "nothing about real parts" in page and page.count("<figure>") == 15
-    assert read_image(house / "demo" / "sheet.png").shape[2] == 3
+    assert read_image(workdir / "demo" / "sheet.png").shape[2] == 3
     assert program("models", "demo/models").out.splitlines()[1].endswith("ok")
     assert program("score", "demo/datasets", "--model", "demo/models/synthetic_bottle").status in {0, 1}
 
@@ -195,11 +195,11 @@ def test_demo_leaves_a_model_a_sheet_and_a_page_and_says_that_it_is_synthetic(
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_fit")
 def test_fit_takes_both_rates_and_a_high_one_leaves_no_review(
-    program: Program, house: Path, demo_category: Category
+    program: Program, workdir: Path, demo_category: Category
 ) -> None:
     images = demo_category.root / "train" / "good"
     assert program("fit", "--images", images, "--name", "coarse", "--target-frr", "0.3").status == 0
-    calibration = read_manifest(house / "models" / "coarse").calibration
+    calibration = read_manifest(workdir / "models" / "coarse").calibration
     assert (calibration.false_reject_rate, calibration.review_threshold) == (0.3, None)
     assert calibration.method == "conformal"
     outcome = program("fit", "--images", images, "--name", "x", "--target-frr", "0.3", "--review-frr", "0.1")

@@ -34,11 +34,11 @@ def test_score_is_status_0_on_normal_parts_and_1_with_an_anomalous_one(
 
 
 def test_score_prints_the_highest_first_and_writes_the_same_to_scores_csv(
-    program: Program, house: Path, demo_category: Category, fitted_detector: AnomalyDetector
+    program: Program, workdir: Path, demo_category: Category, fitted_detector: AnomalyDetector
 ) -> None:
     outcome = program("score", demo_category.root / "test")
     printed = [line.split()[-1] for line in outcome.out.splitlines()[1:]]
-    rows = list(csv.DictReader((house / "scores.csv").open()))
+    rows = list(csv.DictReader((workdir / "scores.csv").open()))
     scores = [float(row["score"]) for row in rows]
     assert scores == sorted(scores, reverse=True)
     assert [row["image"] for row in rows] == printed
@@ -57,10 +57,10 @@ def test_score_json_is_one_object_a_line_and_nothing_else(program: Program, demo
 
 
 def test_a_bad_image_costs_its_own_row_and_status_2(
-    program: Program, house: Path, sorted_images: tuple[list[Path], list[Path]]
+    program: Program, workdir: Path, sorted_images: tuple[list[Path], list[Path]]
 ) -> None:
-    (house / "zero.png").touch()
-    (house / "text.png").write_text("no picture")
+    (workdir / "zero.png").touch()
+    (workdir / "text.png").write_text("no picture")
     outcome = program("score", "zero.png", *sorted_images[0], "text.png", "--json")
     rows = {row["image"]: row for row in map(json.loads, outcome.out.splitlines())}
     assert outcome.status == 2
@@ -68,7 +68,7 @@ def test_a_bad_image_costs_its_own_row_and_status_2(
     assert rows["text.png"]["verdict"] is None
     assert sum(row["score"] is not None for row in rows.values()) == len(sorted_images[0])
     assert "2 of" in outcome.err and "Traceback" not in outcome.err
-    assert len(list(csv.reader((house / "scores.csv").open()))) == len(rows) + 1
+    assert len(list(csv.reader((workdir / "scores.csv").open()))) == len(rows) + 1
 
 
 def test_score_takes_globs_and_a_list_on_standard_input(program: Program, demo_category: Category) -> None:
@@ -82,22 +82,24 @@ def test_score_takes_globs_and_a_list_on_standard_input(program: Program, demo_c
 
 
 def test_overlays_are_one_an_image_at_its_own_size_and_no_later_input(
-    program: Program, house: Path, demo_category: Category
+    program: Program, workdir: Path, demo_category: Category
 ) -> None:
-    shutil.copytree(demo_category.root / "test", house / "parts")
+    shutil.copytree(demo_category.root / "test", workdir / "parts")
     program("score", ".", "--heatmaps")
-    rows = list(csv.DictReader((house / "scores.csv").open()))
+    rows = list(csv.DictReader((workdir / "scores.csv").open()))
     assert len({row["heatmap"] for row in rows}) == len(rows) == len(demo_category.test)
     for row in rows:
         assert read_image(row["heatmap"]).shape == read_image(row["image"]).shape
     again = program("score", ".", "--heatmaps")
-    assert len(list(csv.DictReader((house / "scores.csv").open()))) == len(rows)
+    assert len(list(csv.DictReader((workdir / "scores.csv").open()))) == len(rows)
     assert "left out" in again.err
 
 
-def test_scores_that_cannot_be_written_are_an_error_and_still_printed(program: Program, house: Path) -> None:
-    (house / "file").touch()
-    good = house / "part.png"
+def test_scores_that_cannot_be_written_are_an_error_and_still_printed(
+    program: Program, workdir: Path
+) -> None:
+    (workdir / "file").touch()
+    good = workdir / "part.png"
     from energyad.images.reading import write_png
 
     write_png(good, np.full((40, 40, 3), 90, np.uint8))
@@ -107,11 +109,11 @@ def test_scores_that_cannot_be_written_are_an_error_and_still_printed(program: P
     assert "file/scores.csv" in outcome.err.splitlines()[-1]
 
 
-def test_an_image_above_max_megapixels_costs_its_own_row(program: Program, house: Path) -> None:
+def test_an_image_above_max_megapixels_costs_its_own_row(program: Program, workdir: Path) -> None:
     from energyad.images.reading import write_png
 
     for name, side in (("small", 40), ("large", 120)):
-        write_png(house / f"{name}.png", np.full((side, side, 3), 90, np.uint8))
+        write_png(workdir / f"{name}.png", np.full((side, side, 3), 90, np.uint8))
     outcome = program("score", "small.png", "large.png", "--json", "--no-csv", "--max-megapixels", 0.01)
     small, large = (ImageResult.model_validate_json(line) for line in outcome.out.splitlines())
     assert outcome.status == 2
@@ -152,15 +154,15 @@ def test_the_exported_graph_and_its_json_give_the_same_score_p_value_and_verdict
 
 def test_parts_for_review_alone_are_status_0_and_said(
     program: Program,
-    house: Path,
+    workdir: Path,
     fitted_detector: AnomalyDetector,
     sorted_images: tuple[list[Path], list[Path]],
 ) -> None:
     highest = max(sorted_images[0], key=lambda path: fitted_detector.score(path).score)
     score = fitted_detector.score(highest).score
-    manifest = json.loads((house / "models" / fitted_detector.name / "model.json").read_text())
+    manifest = json.loads((workdir / "models" / fitted_detector.name / "model.json").read_text())
     manifest["calibration"] |= {"threshold": score, "review_threshold": score * 0.99, "review_rate": 0.5}
-    (house / "models" / fitted_detector.name / "model.json").write_text(json.dumps(with_digest(manifest)))
+    (workdir / "models" / fitted_detector.name / "model.json").write_text(json.dumps(with_digest(manifest)))
     outcome = program("score", highest)
     assert outcome.status == 0 and outcome.out.splitlines()[1].split()[2] == "review"
     assert "0 of 1 images above the threshold" in outcome.err and "1 for review" in outcome.err
@@ -179,34 +181,34 @@ def test_a_false_discovery_rate_gives_q_values_and_says_what_few_good_parts_allo
 
 
 def test_names_that_are_not_utf8_or_would_steer_a_terminal_are_written_out(
-    program: Program, house: Path, sorted_images: tuple[list[Path], list[Path]]
+    program: Program, workdir: Path, sorted_images: tuple[list[Path], list[Path]]
 ) -> None:
     names = [b"caf\xe9.png", b"red\x1b[31m.png", b"two\nlines.png", "right\u202eleft.png".encode()]
     for name in names:
-        shutil.copy(sorted_images[0][0], house / os.fsdecode(name))
+        shutil.copy(sorted_images[0][0], workdir / os.fsdecode(name))
     outcome = program("score", *(os.fsdecode(name) for name in names), "--heatmaps")
     assert outcome.status == 0
     assert len(outcome.out.splitlines()) == 1 + len(names)
     for shown in ("caf\\xe9.png", "red\\x1b[31m.png", "two\\nlines.png", "right\\u202eleft.png"):
         assert shown in outcome.out
-    rows = list(csv.DictReader((house / "scores.csv").open(encoding="utf-8", newline="")))
+    rows = list(csv.DictReader((workdir / "scores.csv").open(encoding="utf-8", newline="")))
     assert len(rows) == len(names) and all(row["verdict"] == "ok" for row in rows)
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@"])
 def test_a_file_name_never_reaches_a_spreadsheet_as_a_formula(
-    program: Program, house: Path, sorted_images: tuple[list[Path], list[Path]], start: str
+    program: Program, workdir: Path, sorted_images: tuple[list[Path], list[Path]], start: str
 ) -> None:
-    shutil.copy(sorted_images[0][0], house / f"{start}1+2.png")
+    shutil.copy(sorted_images[0][0], workdir / f"{start}1+2.png")
     program("score", "--", f"{start}1+2.png")
-    (row,) = csv.DictReader((house / "scores.csv").open())
+    (row,) = csv.DictReader((workdir / "scores.csv").open())
     assert row["image"] == f"'{start}1+2.png" and float(row["score"]) > 0
 
 
 def test_scores_are_not_written_over_an_image(
-    program: Program, house: Path, sorted_images: tuple[list[Path], list[Path]]
+    program: Program, workdir: Path, sorted_images: tuple[list[Path], list[Path]]
 ) -> None:
-    image = Path(shutil.copy(sorted_images[0][0], house / "part.jpg"))
+    image = Path(shutil.copy(sorted_images[0][0], workdir / "part.jpg"))
     before = image.read_bytes()
     outcome = program("score", "part.jpg", "--csv", "part.jpg")
     assert is_one_line_error(outcome, "--csv part.jpg")
@@ -214,13 +216,13 @@ def test_scores_are_not_written_over_an_image(
 
 
 def test_json_stays_json_on_a_terminal_of_another_encoding(
-    program: Program, house: Path, sorted_images: tuple[list[Path], list[Path]]
+    program: Program, workdir: Path, sorted_images: tuple[list[Path], list[Path]]
 ) -> None:
-    shutil.copy(sorted_images[0][0], house / "café.png")
+    shutil.copy(sorted_images[0][0], workdir / "café.png")
     command = [sys.executable, "-m", "energyad", "score", "café.png", "--json", "--no-csv"]
     for encoding in ("cp1251", "latin-1", "utf-8"):  # the first has no é
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
-        done = subprocess.run(command, cwd=house, env=environment, capture_output=True, check=True)
+        done = subprocess.run(command, cwd=workdir, env=environment, capture_output=True, check=True)
         assert json.loads(done.stdout.decode(encoding))["image"] == "café.png"
 
 

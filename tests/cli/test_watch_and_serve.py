@@ -24,10 +24,10 @@ from .outcome import Program, is_one_line_error
 
 
 def test_watch_once_scores_what_is_there_once_and_says_what_is_not_ok(
-    program: Program, house: Path, demo_category: Category, fitted_detector: AnomalyDetector
+    program: Program, workdir: Path, demo_category: Category, fitted_detector: AnomalyDetector
 ) -> None:
-    shutil.copytree(demo_category.root / "test", house / "incoming")
-    (house / "incoming" / "zero.png").touch()
+    shutil.copytree(demo_category.root / "test", workdir / "incoming")
+    (workdir / "incoming" / "zero.png").touch()
     arguments = (
         "watch",
         "incoming",
@@ -54,27 +54,27 @@ def test_watch_once_scores_what_is_there_once_and_says_what_is_not_ok(
 
 
 def test_watch_moves_by_verdict_and_names_what_is_wrong(
-    program: Program, house: Path, sorted_images: tuple[list[Path], list[Path]]
+    program: Program, workdir: Path, sorted_images: tuple[list[Path], list[Path]]
 ) -> None:
-    (house / "incoming").mkdir()
+    (workdir / "incoming").mkdir()
     for kind, paths in zip(("good", "bad"), sorted_images, strict=True):
-        shutil.copy(paths[0], house / "incoming" / f"{kind}.png")
+        shutil.copy(paths[0], workdir / "incoming" / f"{kind}.png")
     assert program("watch", "incoming", "--once", "--interval", "0.01", "--move-to", "sorted").status == 0
-    assert Path("sorted/ng/bad.png").exists() and not list((house / "incoming").iterdir())
+    assert Path("sorted/ng/bad.png").exists() and not list((workdir / "incoming").iterdir())
     assert program("report", "results.jsonl", "--images-in", "sorted").status == 0
     assert Path("report.html").read_text().count('alt="regions"') == 2
     assert is_one_line_error(program("watch", "nowhere", "--once"), "nowhere", "no such folder")
     assert is_one_line_error(program("watch", "incoming", "--once", "--webhook", "ftp://x"), "http")
-    (house / "old.jsonl").write_text("{}\n")
+    (workdir / "old.jsonl").write_text("{}\n")
     old = program("watch", "incoming", "--once", "--out", "old.jsonl")
     assert is_one_line_error(old, "old.jsonl: exists, but", "energyad.db", "move it away")
 
 
 def test_deliveries_that_wait_are_listed_and_none_is_where_there_is_no_webhook(
-    program: Program, house: Path, sorted_images: tuple[list[Path], list[Path]]
+    program: Program, workdir: Path, sorted_images: tuple[list[Path], list[Path]]
 ) -> None:
-    (house / "incoming").mkdir()
-    shutil.copy(sorted_images[1][0], house / "incoming" / "bad.png")
+    (workdir / "incoming").mkdir()
+    shutil.copy(sorted_images[1][0], workdir / "incoming" / "bad.png")
     assert is_one_line_error(program("deliveries"), "energyad.db", "no such database")
     watch = ("watch", "incoming", "--once", "--interval", "0.01")
     assert program(*watch, "--out", "other.jsonl").status == 0
@@ -127,13 +127,13 @@ def beside(work: Callable[[Callable[[int], bool]], None]) -> Iterator[None]:
 
 
 def test_watch_ends_with_status_0_when_told_and_says_where_the_line_drifts(
-    program: Program, house: Path, fitted_detector: AnomalyDetector, demo_category: Category
+    program: Program, workdir: Path, fitted_detector: AnomalyDetector, demo_category: Category
 ) -> None:
-    place = house / "models" / fitted_detector.name / "model.json"
+    place = workdir / "models" / fitted_detector.name / "model.json"
     darker = [{"score": i / 1e6, "brightness": 10.0 + i} for i in range(20)]
     place.write_text(json.dumps(with_digest({**json.loads(place.read_text()), "good_parts": darker})))
     for copy in range(2):
-        shutil.copytree(demo_category.root / "train" / "good", house / "incoming" / str(copy))
+        shutil.copytree(demo_category.root / "train" / "good", workdir / "incoming" / str(copy))
 
     with beside(lambda wait_for: wait_for(32)):
         outcome = program("watch", "incoming", "--interval", "0.01")
@@ -143,20 +143,22 @@ def test_watch_ends_with_status_0_when_told_and_says_where_the_line_drifts(
 
 
 def test_a_calibration_counts_for_the_next_file_that_is_watched(
-    program: Program, house: Path, fitted_detector: AnomalyDetector, demo_category: Category
+    program: Program, workdir: Path, fitted_detector: AnomalyDetector, demo_category: Category
 ) -> None:
     good, bad = demo_category.train_good[0], demo_category.test[-1].path
     new = recalibrate(fitted_detector, [item.path for item in demo_category.test[:5]])
-    (house / "incoming").mkdir()
+    (workdir / "incoming").mkdir()
 
     def add(image: Path, name: str) -> None:
-        shutil.copy(image, house / name)
-        (house / name).rename(house / "incoming" / name)  # whole at once: a half file would be scored twice
+        shutil.copy(image, workdir / name)
+        (workdir / name).rename(
+            workdir / "incoming" / name
+        )  # whole at once: a half file would be scored twice
 
     def calibrate(wait_for: Callable[[int], bool]) -> None:
         add(good, "before.png")
         if wait_for(1):
-            new.save(house / "models" / fitted_detector.name)
+            new.save(workdir / "models" / fitted_detector.name)
             add(bad, "after.png")
             wait_for(2)
 
@@ -180,16 +182,16 @@ def test_serve_refuses_other_machines_without_a_key(
 
 
 def test_drift_is_status_1_and_says_what_to_do_where_the_line_has_shifted(
-    program: Program, house: Path, fitted_detector: AnomalyDetector, demo_category: Category
+    program: Program, workdir: Path, fitted_detector: AnomalyDetector, demo_category: Category
 ) -> None:
-    manifest = json.loads((house / "models" / fitted_detector.name / "model.json").read_text())
+    manifest = json.loads((workdir / "models" / fitted_detector.name / "model.json").read_text())
     manifest["good_parts"] = [{"score": 0.1 + i / 1000, "brightness": 90.0 + i} for i in range(30)]
-    (house / "models" / fitted_detector.name / "model.json").write_text(json.dumps(with_digest(manifest)))
+    (workdir / "models" / fitted_detector.name / "model.json").write_text(json.dumps(with_digest(manifest)))
     line = json.loads(program("score", demo_category.test[0].path, "--json", "--no-csv").out)
 
     def results(name: str, shift: float) -> str:
         lines = [{**line, "score": 0.1 + shift + i / 1000} for i in range(30)]
-        (house / name).write_text("".join(json.dumps(each) + "\n" for each in lines))
+        (workdir / name).write_text("".join(json.dumps(each) + "\n" for each in lines))
         return name
 
     steady = program("drift", results("steady.jsonl", 0.0))
@@ -204,5 +206,5 @@ def test_drift_is_status_1_and_says_what_to_do_where_the_line_has_shifted(
     assert table.status == 1 and "recalibrate with" in table.err and "PSI" in table.out
     assert program("drift", "shifted.jsonl", "--window", "5").out.startswith("too few")
     foreign = {**line, "model": {**line["model"], "sha256": "0", "name": "bolt"}}
-    (house / "foreign.jsonl").write_text(json.dumps(foreign) + "\n")
+    (workdir / "foreign.jsonl").write_text(json.dumps(foreign) + "\n")
     assert is_one_line_error(program("drift", "foreign.jsonl"), "bolt")

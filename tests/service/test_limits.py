@@ -1,4 +1,4 @@
-"""Laws of the door: no key, no answer; a full house says when to come back; a slow body is not waited for."""
+"""Laws of limits: no key, no answer; a full queue says when to come back; a slow body is not waited for."""
 
 from __future__ import annotations
 
