@@ -106,8 +106,8 @@ def test_eager_and_exported_heads_agree_for_any_energy(name: str) -> None:
     features = torch.rand(3, CHANNELS, 6, 6, generator=torch.Generator().manual_seed(1))
     for found, expected in zip(run(exported, features), head(features)[:2], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    # only the upsampling's two products are left, and those whose least is asked for; what is unknown stays as it was
-    products, transposes = {"sorted": (3, 1), "prototypes": (3, 1), "several": (4, 1)}.get(name, (2, 0))
+    # only the upsampling's products of either energy are left, and those whose least is asked for; the unknown stays
+    products, transposes = {"sorted": (5, 1), "prototypes": (5, 1), "several": (6, 1)}.get(name, (4, 0))
     assert op_types(exported).count("MatMul") == products
     assert op_types(exported).count("Transpose") == transposes
 
