@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -83,6 +85,7 @@ def create_app(
         version=metadata.version("energyad"),
         description="Visual anomaly detection: images in, verdicts, p-values and regions out.",
         lifespan=lifespan,
+        openapi_url=None,  # it would be written anew for each request
         docs_url=None,  # these pages would fetch their scripts from another host
         redoc_url=None,
     )
@@ -91,6 +94,7 @@ def create_app(
     app.include_router(kserve.router)
     app.include_router(kserve.health)
     _add_health_routes(app)
+    _add_document(app)
     _add_page(app, _PAGE)
     if review is not None:
         app.include_router(review_router)
@@ -117,6 +121,18 @@ def _create_state(
         )
     bodies, worker = PendingBodies(settings), Worker(settings.queue)
     return ServiceState(sessions, load, settings, bodies, worker, Metrics(worker, bodies), decoder)
+
+
+def _add_document(app: FastAPI) -> None:
+    """The OpenAPI document, written once: a client that asks for it again and again holds up nobody."""
+
+    @functools.cache
+    def document() -> bytes:
+        return json.dumps(app.openapi(), ensure_ascii=False).encode()
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return Response(document(), media_type="application/json")
 
 
 def _add_health_routes(app: FastAPI) -> None:
