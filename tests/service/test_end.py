@@ -6,10 +6,12 @@ import contextlib
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from energyad.detector import AnomalyDetector
+from energyad.detector.scored_image import ScoringOutcome
 from energyad.service.scoring import ModelSession
 
 from .serving import HALF_BODY, HEALTH, answer_of, serving, wait_until
@@ -18,13 +20,13 @@ from .serving import HALF_BODY, HEALTH, answer_of, serving, wait_until
 def test_what_was_accepted_is_answered_before_the_end(
     fitted_detector: AnomalyDetector, defective: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release, score = threading.Event(), ModelSession.score
+    release, score = threading.Event(), ModelSession.score_pixels
 
-    def slow(session: ModelSession, upload: object) -> object:
+    def slow(session: ModelSession, pixels: Any) -> ScoringOutcome:
         release.wait(20)
-        return score(session, upload)  # type: ignore[arg-type]
+        return score(session, pixels)
 
-    monkeypatch.setattr(ModelSession, "score", slow)
+    monkeypatch.setattr(ModelSession, "score_pixels", slow)
     image = defective.read_bytes()
     whole = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(image) + image
     with serving(fitted_detector, drain_seconds=20.0) as service, contextlib.ExitStack() as stack:
