@@ -60,6 +60,7 @@ def test_scoring_imports_no_fitting_or_serving_package(
     assert not imported & {*HEAVY, *SERVICE, "openvino"}
 
 
+@pytest.mark.slow
 def test_commands_of_the_base_install_work_without_any_extra(
     model_folder: Path, demo_category: Category, tmp_path: Path
 ) -> None:

@@ -142,6 +142,7 @@ def test_a_seed_gives_the_same_peer_whatever_was_drawn_before(category: Category
     assert (heatmaps[0] != heatmaps[2]).any()
 
 
+@pytest.mark.slow
 def test_unknown_methods_and_unified_peers_are_refused(
     category: Category, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,7 @@ def test_an_image_that_is_hard_for_both_widens_no_interval() -> None:
     assert 0 < of_both < of_one / 4
 
 
+@pytest.mark.slow
 def test_its_interval_holds_the_true_difference_as_often_as_it_says() -> None:
     inside = 0
     for trial in range(60):

@@ -17,6 +17,8 @@ from energyad.energy.patch_energy import PatchEnergy
 from energyad.model.assembly import assemble_scorer
 from energyad.scoring.scorer import EnergyHead, Scores
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def head(fitted_detector: AnomalyDetector) -> EnergyHead:

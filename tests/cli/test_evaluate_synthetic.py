@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from energyad.data.datasets import Category
 
 from .outcome import Program, is_one_line_error
 
 
+@pytest.mark.slow
 def test_it_tells_what_is_found_by_kind_and_by_size_and_leaves_nothing_behind(
     program: Program, workdir: Path, demo_category: Category
 ) -> None:
@@ -24,6 +27,7 @@ def test_it_tells_what_is_found_by_kind_and_by_size_and_leaves_nothing_behind(
     assert sum(row["images"] for row in values["types"]) == 8
 
 
+@pytest.mark.slow
 def test_with_report_the_images_and_a_page_stay(
     program: Program, workdir: Path, demo_category: Category
 ) -> None:

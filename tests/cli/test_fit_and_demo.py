@@ -19,6 +19,7 @@ from energyad.model.folder import read_manifest
 from .outcome import Program, is_one_line_error
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_fit")
 def test_fit_puts_a_model_where_it_says_and_says_what_to_type_next(
     program: Program, workdir: Path, demo_category: Category
@@ -87,6 +88,7 @@ def test_rotation_is_found_out_or_given(program: Program, workdir: Path, demo_ca
     assert f"{made['on']} rotated copies" in card
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_fit")
 def test_fit_warns_below_eight_images_and_stops_at_a_bad_one_unless_told_to_skip(
     program: Program, workdir: Path, demo_category: Category

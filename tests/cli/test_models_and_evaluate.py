@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from energyad.data.datasets import Category
 
 from .outcome import Program, is_one_line_error
@@ -52,6 +54,7 @@ def test_models_verbose_shows_the_health_of_each_training(
     assert "AUROC" not in program("models").out
 
 
+@pytest.mark.slow
 def test_evaluate_json_is_one_object_with_the_promised_keys(
     program: Program, workdir: Path, demo_category: Category
 ) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from energyad.data.datasets import Category
 
 from .outcome import Program, is_one_line_error
 
 
+@pytest.mark.slow
 def test_a_page_is_made_of_results_of_images_and_of_a_category(
     program: Program, workdir: Path, demo_category: Category
 ) -> None:

@@ -215,6 +215,7 @@ def test_scores_are_not_written_over_an_image(
     assert image.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_json_stays_json_on_a_terminal_of_another_encoding(
     program: Program, workdir: Path, sorted_images: tuple[list[Path], list[Path]]
 ) -> None:

@@ -23,6 +23,7 @@ from energyad.model.folder import with_digest
 from .outcome import Program, is_one_line_error
 
 
+@pytest.mark.slow
 def test_watch_once_scores_what_is_there_once_and_says_what_is_not_ok(
     program: Program, workdir: Path, demo_category: Category, fitted_detector: AnomalyDetector
 ) -> None:
@@ -70,6 +71,7 @@ def test_watch_moves_by_verdict_and_names_what_is_wrong(
     assert is_one_line_error(old, "old.jsonl: exists, but", "energyad.db", "move it away")
 
 
+@pytest.mark.slow
 def test_deliveries_that_wait_are_listed_and_none_is_where_there_is_no_webhook(
     program: Program, workdir: Path, sorted_images: tuple[list[Path], list[Path]]
 ) -> None:

@@ -266,6 +266,7 @@ def test_names_that_could_leave_the_root_are_refused(tmp_path: Path, name: str) 
             opened()
 
 
+@pytest.mark.slow
 @given(st.text(max_size=12))
 def test_accepted_names_are_one_folder_below_the_root(name: str) -> None:
     try:

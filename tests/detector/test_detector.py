@@ -275,6 +275,7 @@ def test_eight_threads_get_the_scores_of_one(
     assert [found[index] for index in range(8)] == expected
 
 
+@pytest.mark.slow
 def test_one_image_is_refused_and_few_are_warned_about(good_images: list[np.ndarray]) -> None:
     with pytest.raises(DataError, match="at least 2"):
         AnomalyDetector.fit(good_images[:1], settings=TINY)
@@ -283,6 +284,7 @@ def test_one_image_is_refused_and_few_are_warned_about(good_images: list[np.ndar
     assert few.threshold > 0
 
 
+@pytest.mark.slow
 def test_a_bad_image_stops_the_fit_unless_told_to_skip_it(
     good_images: list[np.ndarray], tmp_path: Path
 ) -> None:
@@ -308,6 +310,7 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
     assert output.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_rendered_category_trains_from_its_files(tmp_path: Path) -> None:
     category = render_demo(tmp_path, train=8, good=1, per_flaw=1, size=64)
     fitted = AnomalyDetector.fit(category.train_good, name=category.name, settings=TINY, threads=1)

@@ -21,6 +21,7 @@ from tests import ROOT
 EXAMPLE = ROOT / "examples" / "score_onnx.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(export.SUFFIXES))
 def test_an_export_scores_as_pytorch_does(
     kind: str, fitted_detector: AnomalyDetector, demo_category: Category, tmp_path: Path

@@ -40,6 +40,7 @@ def same_engine(detector: AnomalyDetector) -> tuple[str, Plan]:
     return detector.runtime.name, detector.runtime.plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch"])
 def test_a_pickled_detector_scores_as_before_on_the_same_engine(
     model_folder: Path, paths: list[Path], runtime: str
@@ -76,6 +77,7 @@ def test_a_detector_on_an_engine_of_its_own_says_that_it_cannot_be_pickled(
         pickle.dumps(detector)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
 def test_a_pool_of_processes_scores_as_one_does_and_names_a_bad_file(
     fitted_detector: AnomalyDetector, paths: list[Path], scores: list[float], method: str, tmp_path: Path
@@ -100,6 +102,7 @@ def test_a_process_pool_executor_maps_a_bound_method(
     assert all(np.isfinite(prediction.heatmap).all() for prediction in predictions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_forked_child_scores_with_a_detector_that_its_parent_has_used(

@@ -62,6 +62,7 @@ def test_auroc_is_the_chance_of_a_right_order_and_ties_count_half():
     assert auroc(torch.tensor([2.0]), torch.tensor([1.0])) == 0
 
 
+@pytest.mark.slow
 def test_measuring_leaves_the_training_alone_and_sees_a_sampler_that_improves():
     trainer, undisturbed = small_trainer(sampler_lr=5e-3), small_trainer(sampler_lr=5e-3)
     first = copy.deepcopy(trainer.sampler)

@@ -140,6 +140,7 @@ def test_value_moves_to_the_cost_to_go():
     assert bool((values.grad < 0).all()) and targets.grad is None
 
 
+@pytest.mark.slow
 def test_regressed_value_predicts_the_cost_of_its_own_state():
     # Zero learning rates hold the sampler still; states of each time have their own cost.
     learner = a_learner(value_lr=3e-3, sampler_lr=1e-9, temperature=1.0)

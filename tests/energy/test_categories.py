@@ -76,6 +76,7 @@ def mean_decides(count: int) -> CategoryClassifier:
     return CategoryClassifier(torch.zeros(CHANNELS), axes, -numbers.square())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("energies", "tiles"), [(1, 1), (2, 2)])
 def test_each_image_is_judged_by_its_expert_alone_in_any_batch(energies: int, tiles: int) -> None:
     made = [an_expert(seed, prototypes=10 + 7 * seed, energies=energies) for seed in range(3)]

@@ -65,6 +65,7 @@ def test_the_same_generator_gives_the_same_weights() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_energy_rises_away_from_the_data(good: torch.Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
     trained = train_energy(
@@ -96,6 +97,7 @@ def test_dxmi_begins_with_energies_of_the_stated_size(good: torch.Tensor) -> Non
         assert float(energy(good).mean()) == pytest.approx(0.12, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_history_shows_the_game(good: torch.Tensor) -> None:
     trained = train_energy(
         good,
@@ -108,6 +110,7 @@ def test_the_history_shows_the_game(good: torch.Tensor) -> None:
     assert trained.history[-1].energy_samples > trained.history[-1].energy_data
 
 
+@pytest.mark.slow
 def test_few_patches_are_not_learned_by_heart(good: torch.Tensor) -> None:
     long = SETTINGS.with_values(
         {
@@ -131,6 +134,7 @@ def test_few_patches_are_not_learned_by_heart(good: torch.Tensor) -> None:
     assert unseen_energy(good[500:1000]) < 0.9 * unseen_energy(few)
 
 
+@pytest.mark.slow
 def test_a_higher_power_reproduces_rare_patches_better(good: torch.Tensor) -> None:
     rare = good[:40] @ torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(1)))[0]
     latents = torch.cat([good[40:], rare])

@@ -32,6 +32,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
 
 
+@pytest.mark.slow
 def test_what_is_written_is_a_test_set_like_any_other(
     fitted_detector: AnomalyDetector, good: list[Path], tmp_path: Path
 ) -> None:
@@ -48,6 +49,7 @@ def test_what_is_written_is_a_test_set_like_any_other(
     assert (found.evaluation.image_auroc or 0) > 0.6 and (found.evaluation.pixel_auroc or 0) > 0.7
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_defects_and_another_others(
     fitted_detector: AnomalyDetector, good: list[Path], tmp_path: Path
 ) -> None:
@@ -73,6 +75,7 @@ class LeftHalf:
         return raw
 
 
+@pytest.mark.slow
 def test_synthetic_defects_lie_inside_the_region_of_interest(
     fitted_detector: AnomalyDetector, good: list[Path], tmp_path: Path
 ) -> None:
@@ -111,6 +114,7 @@ def test_a_band_counts_its_defects_and_those_above_the_threshold(evaluation: Eva
     assert [dataclasses.astuple(row) for row in rows] == [(0, 8, 1, 0), (8, 16, 2, 2), (16, 32, 1, 0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "defects"), [(5, 10), (30, 10)])
 def test_number_of_synthetic_defects_does_not_depend_on_the_number_of_images(
     count: int,

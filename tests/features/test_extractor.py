@@ -43,6 +43,7 @@ def test_a_model_without_feature_maps_is_refused(monkeypatch: pytest.MonkeyPatch
         choose_stages("resnet18", (4, 8, 16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
 def test_networks_of_every_layout_give_one_grid(name: str) -> None:
     strides, image_size = (4, 8, 16), 224

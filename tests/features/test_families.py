@@ -65,6 +65,7 @@ def assert_same(maps: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "image_size"), FAMILIES)
 def test_a_saved_model_gives_the_maps_of_timms_own_interface(
     name: str, image_size: int, tmp_path: Path
@@ -76,6 +77,7 @@ def test_a_saved_model_gives_the_maps_of_timms_own_interface(
     assert_same(maps_of(extractor, x), reference(model, x, extractor.stages.indices))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "saved_at", "image_size"),
     [
@@ -112,6 +114,7 @@ def test_files_of_every_kind_that_timm_saves_are_read(name: str, tmp_path: Path)
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnext_atto", "vit_tiny_patch16_224", "tf_efficientnet_lite0"])
 @pytest.mark.parametrize("num_classes", [0, 7])
 def test_a_model_trained_for_other_classes_or_none_is_read(
@@ -121,6 +124,7 @@ def test_a_model_trained_for_other_classes_or_none_is_read(
     assert load(name, path, 64 if name != "vit_tiny_patch16_224" else 80).grid.num_patches > 0
 
 
+@pytest.mark.slow
 def test_a_file_that_lacks_a_tensor_or_is_of_another_network_is_refused(tmp_path: Path) -> None:
     path = save(plain_model("convnext_atto"), tmp_path / "model.safetensors")
     for name in ("resnet18", "convnext_femto", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"):

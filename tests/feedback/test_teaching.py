@@ -85,6 +85,7 @@ def test_good_parts_only_lower_energies(
     assert (after <= before * (1 + 1e-5)).all() and (after < 0.99 * before).any()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_trace")
 def test_what_was_taught_can_be_taken_away_bit_for_bit(
     fitted_detector: AnomalyDetector, demo_category: Category, opened: OpenedModel, labels: list[Label]
@@ -101,6 +102,7 @@ def test_what_was_taught_can_be_taken_away_bit_for_bit(
     assert twice.calibration.threshold == once.calibration.threshold
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_trace")
 def test_a_threshold_rests_on_held_out_parts_and_such_as_were_drawn_at_random(
     fitted_detector: AnomalyDetector, demo_category: Category, labels: list[Label], tmp_path: Path
@@ -126,6 +128,7 @@ def test_without_defects_the_threshold_stays(fitted_detector: AnomalyDetector, l
     assert taught.manifest.teaching is not None and taught.manifest.teaching.raise_limit == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_trace")
 def test_an_extended_model_forgets_nothing_and_stays_extended_when_it_is_taught(
     fitted_detector: AnomalyDetector,

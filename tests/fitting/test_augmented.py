@@ -96,6 +96,7 @@ def parts(count: int, *, shift: float, seed: int, size: int) -> Tensor:
     return drawn[:, torch.randperm(1000, generator=generator)].half()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [30, 200, 1000])  # background alone is as near in every direction
 @pytest.mark.parametrize("count", [4, 16, 60])
 def test_parts_come_in_any_rotation_where_rotated_ones_are_as_near_to_others(count: int, size: int) -> None:

@@ -77,6 +77,7 @@ def have_equal_energies(one: CategoryFit, other: CategoryFit) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("light", [0.0, 0.15])
 @pytest.mark.parametrize(("mask", "alike"), [(LEFT, True), (None, False)])
 def test_what_lies_outside_the_region_of_interest_is_not_learned(
@@ -97,6 +98,7 @@ def test_tiles_that_were_drawn_are_learned_as_a_whole() -> None:
     assert [sorted(image) for image in found.flatten(1).tolist()] == [[16, 18, 20, 22], [8, 10, 12, 14]]
 
 
+@pytest.mark.slow
 def test_rotated_copies_show_the_region_of_interest_alone() -> None:
     of_all, of_left = (
         fit_category("part", scenes(1), a_context({"augmentation.rotation": "on"}, roi_mask=mask)).rotated

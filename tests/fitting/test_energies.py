@@ -148,6 +148,7 @@ def test_ensemble_members_differ_and_their_mean_is_the_energy() -> None:
     torch.testing.assert_close(expert.latent_energy(latents), each.mean(dim=0))
 
 
+@pytest.mark.slow
 def test_patches_like_synthetic_defects_have_more_energy_and_training_is_as_it_was() -> None:
     settings = SETTINGS.with_values(
         {"memory_bank.size": 20, "memory_bank.rerank_banks": 0, "energy.ensemble_size": 2}

@@ -13,6 +13,8 @@ from energyad.graphs.cache import extractor_graph
 from energyad.images.reading import read_image, resize
 from energyad.runtimes.onnx import OnnxFeatures
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:

@@ -173,6 +173,7 @@ def test_a_network_for_images_of_one_size_sees_no_smaller_ones() -> None:
     assert choose_stages("resnet18", (8, 16), (8, 16, 32)) == Stages((2, 3, 4), (0, 1), (0, 1, 2), 8)
 
 
+@pytest.mark.slow
 def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototypes() -> None:
     settings = FitSettings().with_values(
         {

@@ -66,11 +66,13 @@ def test_none_are_planted_where_none_are_asked() -> None:
     assert len(patches(greys(3), session, {"synthetic_defects.per_image": 0})) == 0 == len(session.shown)
 
 
+@pytest.mark.slow
 def test_the_same_seed_plants_the_same() -> None:
     one, same, other = (patches(greys(40), Brightness(), {"seed": seed}) for seed in (0, 0, 1))
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_only_kinds_that_are_asked_for_are_planted(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
 
@@ -85,6 +87,7 @@ def test_only_kinds_that_are_asked_for_are_planted(monkeypatch: pytest.MonkeyPat
     assert {defect.kind for defect in found} == set(KINDS)
 
 
+@pytest.mark.slow
 def test_of_few_images_there_are_several_copies_each_and_of_many_some(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

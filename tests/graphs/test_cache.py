@@ -16,6 +16,8 @@ from energyad.graphs import cache, export
 from energyad.graphs.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures
 
+pytestmark = pytest.mark.slow  # one real trace
+
 PIXELS = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
 
 

@@ -100,6 +100,7 @@ def op_types(model: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENERGIES)
 def test_eager_and_exported_heads_agree_for_any_energy(name: str) -> None:
     head, exported = heads(name)
@@ -112,10 +113,12 @@ def test_eager_and_exported_heads_agree_for_any_energy(name: str) -> None:
     assert op_types(exported).count("Transpose") == transposes
 
 
+@pytest.mark.slow
 def test_a_difference_from_a_product_becomes_a_sum() -> None:
     assert op_types(heads("relu")[1]).count("Sub") == 1  # the features' mean alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0.5, -1.25])
 def test_pixels_scaled_in_the_weights_give_the_same_convolution_at_the_border_too(offset: float) -> None:
     class Stem(nn.Module):
@@ -140,6 +143,7 @@ def test_pixels_scaled_in_the_weights_give_the_same_convolution_at_the_border_to
     np.testing.assert_allclose(results[1], results[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_graph_without_such_a_beginning_is_left_alone() -> None:
     head = heads("mixture")[1]
     assert op_types(layout.fold_scale(head)) == op_types(head)

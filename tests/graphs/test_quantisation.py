@@ -19,6 +19,8 @@ from energyad.model.assembly import assemble_scorer
 from energyad.model.folder import BACKBONE_FILE, GRAPH_FILE
 from tests.quick import QUICK
 
+pytestmark = pytest.mark.slow
+
 SIZE = 128
 SETTINGS = QUICK.with_values({"features.precision": "int8"})
 GOOD = [render_good(0, "train", index, size=SIZE) for index in range(16)]

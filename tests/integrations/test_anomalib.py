@@ -19,6 +19,8 @@ from energyad.evaluation.evaluate import Evaluation, evaluate
 from energyad.integrations.anomalib import EnergyAD, category_of, image_batch
 from energyad.settings import FitSettings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def mvtec(demo_category: Category) -> MVTecAD:

@@ -60,6 +60,7 @@ def test_a_stable_line_is_seldom_called_shifted() -> None:
     assert sum(alarms) <= 2  # 0.3 are expected at most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", [20, 100])
 def test_a_shift_by_two_standard_deviations_is_found(reference: int) -> None:
     generator = np.random.default_rng(1)
@@ -67,6 +68,7 @@ def test_a_shift_by_two_standard_deviations_is_found(reference: int) -> None:
     assert compare(scores_only(then), scores_only(now)).state == "shifted"
 
 
+@pytest.mark.slow
 def test_a_sure_but_small_shift_is_none() -> None:
     generator = np.random.default_rng(2)
     then, now = generator.normal(5, 1, 20_000), generator.normal(5.15, 1, 20_000)

@@ -124,6 +124,7 @@ def test_what_is_not_accepted_is_repeated_with_the_same_key_and_nothing_overtake
     assert len(sender.warnings) == 1 and str(status) in sender.warnings[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", sorted(webhook.REFUSED))
 def test_a_result_that_the_receiver_calls_wrong_is_set_aside_and_can_be_tried_again(
     line: Line, receiver: Receiver, status: int

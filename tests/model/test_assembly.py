@@ -23,6 +23,7 @@ from energyad.settings import FitSettings
 from tests.quick import TINY
 
 pytestmark = [
+    pytest.mark.slow,  # fits models of many parts
     pytest.mark.filterwarnings("ignore:only"),
 ]
 
@@ -64,6 +65,7 @@ def whole() -> AnomalyDetector:
     return AnomalyDetector.fit(IMAGES, categories=["one", "two"] * 4, settings=WHOLE, threads=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "whole"])
 def test_an_assembled_model_has_the_stated_architecture_and_the_saved_tensors(
     name: str, request: pytest.FixtureRequest

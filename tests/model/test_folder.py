@@ -156,6 +156,7 @@ def test_a_model_beyond_the_bound_is_not_written(folder: Path, monkeypatch: pyte
         model_folder.save_model(folder, manifest(), {"w": b"0" * 11})
 
 
+@pytest.mark.slow
 def test_loads_beside_saves_give_one_model_or_the_other_and_saves_succeed(folder: Path) -> None:
     versions = [{"weights.safetensors": bytes([number]) * 2_000, "b": bytes([number])} for number in range(4)]
     stop, faults = threading.Event(), []

@@ -109,6 +109,7 @@ def test_a_plan_is_measured_once_and_found_again(
     assert AnomalyDetector.load(model_folder, threads=1).runtime.plan == default_plan(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", ["", "[]", '{"batch_size": 0, "concurrency": 1, "threads": 1, "allowed": 1}', "{}"]
 )
@@ -123,6 +124,7 @@ def test_a_broken_record_of_a_plan_is_as_none(
     assert tuning.plan_for("onnxruntime", graph, threads=1) == default_plan(1)
 
 
+@pytest.mark.slow
 def test_measuring_takes_about_a_second(fitted_detector: AnomalyDetector) -> None:
     plan = tuning.measure(OnnxRuntime(fitted_detector.contents[GRAPH_FILE], threads=1), shape=(128, 128))
     assert plan in list(tuning.candidates(1))

@@ -33,6 +33,7 @@ def test_conformal_thresholds_keep_their_rate_for_any_distribution() -> None:
     assert realised_rate(bimodal, 99, 0.05) == pytest.approx(0.05, abs=0.015)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spread", "n", "most"), [(0.15, 3, 0.06), (0.15, 12, 0.06), (0.3, 12, 0.09)])
 def test_prediction_limits_keep_their_rate_for_lognormal_scores(spread: float, n: int, most: float) -> None:
     def lognormal(rng: np.random.Generator, size: int) -> np.ndarray:

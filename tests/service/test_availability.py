@@ -135,6 +135,7 @@ def trickle(slow: socket.socket, piece: bytes) -> bytes:
     raise AssertionError("the connection did not end")
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_take_up_its_answers_is_dropped(fitted_detector: AnomalyDetector) -> None:
     ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with serving(fitted_detector, idle_seconds=0.3) as service, socket.socket() as slow:

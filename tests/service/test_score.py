@@ -213,6 +213,7 @@ def test_models_and_metrics_tell_of_drift(fitted_detector: AnomalyDetector, demo
     assert 'energyad_requests_total{route="/v1/score/batch",status="200"} 1.0' in figures
 
 
+@pytest.mark.slow
 def test_an_image_that_takes_too_long_to_decode_costs_itself_alone(
     fitted_detector: AnomalyDetector, defective: Path
 ) -> None:
