@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo    fit, score and evaluate on synthetic images; opens nothing, writes to demo/"
 	@echo "make test    run the tests"
-	@echo "make check   lint, and the tests that are quick: while you work"
+	@echo "make check   lint, and the tests of the package that are quick: while you work"
 	@echo "make docs    build the documentation into build/site/, and run its examples and notebooks"
 	@echo "make robustness  the benchmark of robustness in short"
 	@echo "make lint    ruff, mypy and the layers"
@@ -36,7 +36,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/docs
 
 check: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/docs -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/docs --ignore tests/integrations --ignore tests/benchmarks -m "not slow"
 
 robustness: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.robustness --quick

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from filelock import FileLock
@@ -18,6 +19,10 @@ from energyad.graphs import export
 from energyad.settings import FitSettings
 from tests.head_graphs import TracedHeads
 from tests.quick import QUICK
+
+# The same examples in every run: a test that fails fails for everybody.
+hypothesis.settings.register_profile("seeded", derandomize=True)
+hypothesis.settings.load_profile("seeded")
 
 # Scores of the processor are the same to the last digit in any batch, and many tests say so; a card's are not. Before
 # torch asks, and for the programs that tests start.
