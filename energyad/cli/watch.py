@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 CHECK_EVERY: Final = 10
 """Parts between two checks for drift."""
 DATABASE_NAME: Final = "energyad.db"
-BYTES_PER_PIXEL: Final = 8
-"""Of the largest file that is read: four channels of 16 bits, uncompressed."""
-HEADER_BYTES: Final = 64 << 20
 MEMORY_PER_PIXEL: Final = 40
 """For decoding: 24 bytes of 16-bit images, 8 of the file, and what the decoder needs."""
 MIN_DECODE_MEMORY: Final = 2 << 30
@@ -106,6 +103,7 @@ def watch(
     from energyad.detector import AnomalyDetector
     from energyad.errors import DataError
     from energyad.line.database import Database
+    from energyad.line.incoming import largest_file
     from energyad.line.reloading import ReloadingDetector
     from energyad.line.store import LineStore
     from energyad.line.watch import Watcher
@@ -135,7 +133,7 @@ def watch(
                 *(folder, store, score),
                 move_to=move_to,
                 settle=settle,
-                max_bytes=BYTES_PER_PIXEL * max_pixels + HEADER_BYTES,
+                max_bytes=largest_file(max_pixels),
                 warn=console.warn,
             )
 

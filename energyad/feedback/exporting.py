@@ -12,13 +12,12 @@ import cv2
 import numpy as np
 
 from energyad.errors import DataError, ImageError, os_reason
-from energyad.feedback.labels import Label
+from energyad.feedback.labels import UNNAMED, Label, is_unchanged
 from energyad.feedback.marks import Polygon, mask_of
 from energyad.files import atomic_write
 from energyad.images.reading import as_rgb
 
-UNNAMED: Final = "defect"
-"""The kind of a defect that nobody named."""
+ADVICE: Final = "put it back, or withdraw its label"
 
 
 def write_coco(labels: Sequence[Label], place: Path) -> int:
@@ -33,7 +32,7 @@ def write_coco(labels: Sequence[Label], place: Path) -> int:
 
     Raises:
         DataError: The file cannot be written.
-        ImageError: An image cannot be read.
+        ImageError: An image cannot be read, or is not what was labelled.
     """
     chosen = list(_sure(labels))
     kinds = sorted({label.kind or UNNAMED for label in chosen if label.value == "defect"})
@@ -67,7 +66,7 @@ def write_labelme(labels: Sequence[Label], folder: Path) -> int:
 
     Raises:
         DataError: A file cannot be written.
-        ImageError: An image cannot be read.
+        ImageError: An image cannot be read, or is not what was labelled.
     """
     chosen = list(_sure(labels))
     for label in chosen:
@@ -101,7 +100,7 @@ def write_mvtec(labels: Sequence[Label], folder: Path) -> int:
 
     Raises:
         DataError: A file cannot be read or written.
-        ImageError: An image cannot be read.
+        ImageError: An image cannot be read, or is not what was labelled.
     """
     chosen = list(_sure(labels))
     for label in chosen:
@@ -123,14 +122,18 @@ def write_mvtec(labels: Sequence[Label], folder: Path) -> int:
 
 
 def _sure(labels: Sequence[Label]) -> Iterator[Label]:
-    return (label for label in labels if label.value != "unsure")
+    for label in labels:
+        if label.value != "unsure":
+            if label.image.exists() and not is_unchanged(label.image, label.sha256):
+                raise ImageError(label.image, f"is not what was labelled; {ADVICE}")
+            yield label
 
 
 def _shape(label: Label) -> tuple[int, int]:
     try:
         height, width = as_rgb(label.image).shape[:2]
     except ImageError as error:
-        raise ImageError(error.path, f"{error.reason}; put it back, or withdraw its label") from error
+        raise ImageError(error.path, f"{error.reason}; {ADVICE}") from error
     return height, width
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from energyad.data.datasets import TestItem, labelled_items
 from energyad.errors import DataError, os_reason
 from energyad.extras import require
-from energyad.feedback.labels import Label, LabelValue, Sampling
+from energyad.feedback.labels import UNNAMED, Label, LabelValue, Sampling
 from energyad.feedback.marks import Polygon, box, polygons_of
 from energyad.images.masks import read_mask
 from energyad.images.reading import as_rgb
@@ -30,8 +30,6 @@ VALUES: Final[Mapping[str, LabelValue]] = {
 }
 """What a label may be called in a file, in any case. Any other name is the kind of a defect."""
 
-UNNAMED: Final = "defect"
-"""The type of an image that lies in the folder `defect/` itself: its kind was not named."""
 CIRCLE_CORNERS: Final = 32
 
 

@@ -12,14 +12,20 @@ from typing import Final, Literal, TypeAlias, cast
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from energyad.errors import ImageError
 from energyad.feedback.marks import Polygon
+from energyad.images.reading import DEFAULT_MAX_PIXELS
 from energyad.line.database import Database, one_at_a_time
+from energyad.line.incoming import hash_file, largest_file
 from energyad.line.tables import WITHDRAWN, Arrival, ImageLabel, Result
 
 LabelValue: TypeAlias = Literal["fine", "defect", "unsure"]
 Sampling: TypeAlias = Literal["given", "alarm", "random"]
 """Why a person looked at the image: it was given to energyad with its label, the model had not called it ok, or it was
 drawn at random from all parts. Only images that were drawn at random are like the parts of the line."""
+
+UNNAMED: Final = "defect"
+"""In files: the kind of a defect that nobody named."""
 
 _CHUNK: Final = 500
 """Hashes in one query; databases limit the parameters of a statement."""
@@ -177,6 +183,19 @@ class LabelStore:
         query = select(ImageLabel).where(ImageLabel.sha256 == sha256).order_by(ImageLabel.id)
         with self.database.read() as session:
             return [(row.reviewer, _label(row) if _counts(row) else None) for row in session.scalars(query)]
+
+
+def is_unchanged(image: Path, sha256: str) -> bool:
+    """Whether a file is still what a label or a result speaks of; no other image under its name is taken for it.
+
+    Args:
+        image: The file.
+        sha256: Of the content that was labelled or scored.
+    """
+    try:
+        return hash_file(image, max_bytes=largest_file(DEFAULT_MAX_PIXELS)).sha256 == sha256
+    except ImageError:
+        return False
 
 
 def agreed(labels: Iterable[Label]) -> tuple[list[Label], int]:

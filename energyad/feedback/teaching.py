@@ -19,7 +19,7 @@ from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
 from energyad.features.extractor import FeatureExtractor
 from energyad.feedback.evidence import Evidence, SeenImage, backbone_of, evidence_of, see_images
-from energyad.feedback.labels import Label, agreed
+from energyad.feedback.labels import Label, agreed, is_unchanged
 from energyad.feedback.learning import (
     MIN_TO_CHOOSE,
     RAISE_LIMITS,
@@ -42,7 +42,7 @@ from energyad.model import provenance
 from energyad.model.architecture import Architecture
 from energyad.model.assembly import architecture_of, assemble_scorer
 from energyad.model.card import model_card
-from energyad.model.folder import BACKBONE_FILE, CARD_FILE, GRAPH_FILE, HEAD_FILE, file_hash
+from energyad.model.folder import BACKBONE_FILE, CARD_FILE, GRAPH_FILE, HEAD_FILE
 from energyad.model.manifest import Extension, KindFound, Manifest, PartStatistics, Teaching
 from energyad.model.statistics import measure_batch
 from energyad.progress import NullProgress, Progress
@@ -109,7 +109,7 @@ def teach(
     chosen, differing = agreed(labels)
     if differing:
         warnings.warn(f"reviewers differ on {differing} images, which teach nothing", stacklevel=2)
-    chosen = [label for label in chosen if _is_unchanged(label)]
+    chosen = [label for label in chosen if _is_there(label)]
     opened = open_to_learn(detector, threads=threads)
     seen = see_images(
         [label.image for label in chosen], opened.manifest, opened.session, stage="labels", progress=progress
@@ -243,15 +243,12 @@ def open_to_learn(detector: AnomalyDetector, *, threads: int | None = None) -> O
     )
 
 
-def _is_unchanged(label: Label) -> bool:
+def _is_there(label: Label) -> bool:
     """Whether the image is where it was and what it was when it was labelled; else it is left out, with a warning."""
-    try:
-        unchanged = file_hash(label.image) == label.sha256
-    except OSError:
-        unchanged = False
-    if not unchanged:
+    is_there = is_unchanged(label.image, label.sha256)
+    if not is_there:
         warnings.warn(f"left out: {label.image} is not there, or not what was labelled", stacklevel=3)
-    return unchanged
+    return is_there
 
 
 def _lesson(evidence: Sequence[Evidence], manifest: Manifest) -> Lesson:

@@ -23,6 +23,8 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
+BYTES_PER_PIXEL: Final = 8
+HEADER_BYTES: Final = 64 << 20
 MAX_OPEN_SECONDS: Final = 60.0
 """How long a file that no longer changes is waited for while a process has it open for writing."""
 _BLOCK: Final = 1 << 20
@@ -151,6 +153,11 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def largest_file(max_pixels: int) -> int:
+    """Return the bytes of the largest file that is read: four channels of 16 bits, uncompressed, and its header."""
+    return BYTES_PER_PIXEL * max_pixels + HEADER_BYTES
+
+
 def fingerprint_of(status: os.stat_result) -> str:
     """Device, inode, size, and the times of the last changes of content and of anything: another one, another state."""
     parts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -174,18 +181,19 @@ def hash_file(path: Path, *, max_bytes: int) -> FileState:
         return _state(path, file, before, digest.hexdigest())
 
 
-def read_file(path: Path, expected: FileState, *, max_bytes: int) -> bytes:
-    """Read a file whose state is known.
+def read_file(path: Path, sha256: str, *, max_bytes: int) -> bytes:
+    """Read a regular file whose content is known.
 
     Raises:
         NotReady: It is gone or has another content by now.
         ImageError: It cannot be read, or is larger than `max_bytes`.
     """
-    if expected.size > max_bytes:
-        raise ImageError(path, f"{expected.size:,} bytes are more than any image of --max-megapixels has")
     with _opened(path) as file:
-        data = file.read(expected.size + 1)
-    if hashlib.sha256(data).hexdigest() != expected.sha256:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise ImageError(path, f"{size:,} bytes are more than any image of --max-megapixels has")
+        data = file.read(size + 1)
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise NotReady(path, "changed while it was worked on")
     return data
 

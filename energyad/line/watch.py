@@ -412,7 +412,7 @@ class Watcher:
                 raise DecoderEnded(
                     path, f"scoring it was begun {work.claim.attempts} times and ended the watcher"
                 )
-            return read_file(path, work.state, max_bytes=self._max_bytes)
+            return read_file(path, work.state.sha256, max_bytes=self._max_bytes)
 
         outcomes = self._score([work.path for work in works], read)
         results = (self._result(work, outcome) for work, outcome in zip(works, outcomes, strict=True))

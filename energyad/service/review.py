@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import anyio.to_thread
@@ -13,9 +12,10 @@ from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
 from energyad.detector.scored_image import UnreadableImage
-from energyad.errors import DataError
+from energyad.errors import DataError, ImageError
 from energyad.feedback.marks import Polygon
 from energyad.feedback.queue import QueueItem, ReviewQueue
+from energyad.line.incoming import largest_file, read_file
 from energyad.service.errors import RequestError
 from energyad.service.routes import State, place_in_queue
 from energyad.service.scoring import ModelSession, Pictures, status_of
@@ -83,7 +83,7 @@ async def pictures(state: State, result_id: int) -> Pictures:
     """The heatmap is that of the model as it is now."""
     item = await anyio.to_thread.run_sync(lambda: _item(_review(state), result_id))
     session = state.session(item.opinion.name if item.opinion.name in state.sessions else None)
-    upload = await anyio.to_thread.run_sync(lambda: _read(item.image))
+    upload = await anyio.to_thread.run_sync(lambda: _read(item, max_pixels=session.max_pixels))
     with place_in_queue(state):
         return await state.worker.decode_and_run(
             lambda: session.decode(upload), lambda pixels: _picture(session, pixels)
@@ -133,11 +133,13 @@ def _item(review: ReviewQueue, result_id: int) -> QueueItem:
         raise RequestError(404, str(error)) from None
 
 
-def _read(path: Path) -> Upload:
+def _read(item: QueueItem, *, max_pixels: int) -> Upload:
+    """The image that was scored, and no other one under its name."""
+    name = item.image.name
     try:
-        return Upload(path.name, path.read_bytes())
-    except OSError:
-        raise RequestError(404, f"{path.name}: the image is not where it was; it cannot be shown") from None
+        return Upload(name, read_file(item.image, item.sha256, max_bytes=largest_file(max_pixels)))
+    except ImageError:
+        raise RequestError(404, f"{name}: the image is not where it was; it cannot be shown") from None
 
 
 def _picture(session: ModelSession, pixels: UInt8[np.ndarray, "h w 3"] | UnreadableImage) -> Pictures:

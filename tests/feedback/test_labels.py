@@ -6,6 +6,7 @@ import base64
 import csv
 import json
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,12 +16,13 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from energyad.cli import app
-from energyad.errors import DataError
+from energyad.errors import DataError, ImageError
 from energyad.feedback.exporting import write_coco, write_labelme, write_mvtec
 from energyad.feedback.importing import read_labels
 from energyad.feedback.labels import Added, Label, LabelStore, agreed
 from energyad.feedback.marks import box, mask_of, polygons_of
 from energyad.line.database import Database
+from energyad.model.folder import file_hash
 
 
 def image(path: Path, *, value: int = 0, shape: tuple[int, int] = (20, 30)) -> Path:
@@ -32,6 +34,10 @@ def image(path: Path, *, value: int = 0, shape: tuple[int, int] = (20, 30)) -> P
 def label(name: str = "a", **values: object) -> Label:
     defaults = {"image": Path(name), "sha256": name, "value": "fine", "reviewer": "anna"}
     return Label(**{**defaults, **values})  # type: ignore[arg-type]
+
+
+def labelled(path: Path, **values: object) -> Label:
+    return label(image=path, sha256=file_hash(path), **values)
 
 
 def test_a_label_given_twice_is_stored_once_and_a_changed_one_keeps_its_history(place: str | Path) -> None:
@@ -211,7 +217,7 @@ def test_the_command_stores_and_lists_labels(tmp_path: Path) -> None:
 
 def test_labels_that_are_written_are_read_back_as_they_were(tmp_path: Path) -> None:
     labels = [
-        label("", image=image(tmp_path / f"in/{name}.png", value=number), sha256=name * 16, **values)
+        labelled(image(tmp_path / f"in/{name}.png", value=number), **values)
         for number, (name, values) in enumerate(
             [
                 ("a", {}),
@@ -237,6 +243,16 @@ def test_labels_that_are_written_are_read_back_as_they_were(tmp_path: Path) -> N
         assert np.array_equal(drawn, read), source
     kinds = [path.name for path in (tmp_path / "mvtec/test").iterdir()]
     assert sorted(kinds) == ["dent____x", "good"]
+
+
+@pytest.mark.parametrize("write", [write_coco, write_labelme, write_mvtec])
+def test_another_image_under_the_name_of_a_labelled_one_is_not_written_with_its_label(
+    write: Callable[[Sequence[Label], Path], int], tmp_path: Path
+) -> None:
+    labels = [labelled(image(tmp_path / "part.png", value=1))]
+    image(tmp_path / "part.png", value=2)
+    with pytest.raises(ImageError, match=r"part\.png: is not what was labelled"):
+        write(labels, tmp_path / "out")
 
 
 def test_the_command_exports_labels(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -116,6 +117,24 @@ def test_pictures_show_image_and_heatmap_and_an_image_that_is_gone_says_so(
     finally:
         hidden.rename(item.image)
     assert answer.status_code == 404 and "not where it was" in answer.json()["error"]
+
+
+def test_another_image_under_the_same_name_is_not_shown_for_the_one_that_was_scored(
+    client: TestClient, line: ReviewQueue
+) -> None:
+    first, second = line.item(1), line.item(2)
+    kept = first.image.read_bytes()
+    try:
+        first.image.write_bytes(second.image.read_bytes())
+        replaced = client.get("/v1/review/1/pictures")
+        first.image.unlink()
+        os.mkfifo(first.image)
+        pipe = client.get("/v1/review/1/pictures")
+    finally:
+        first.image.unlink(missing_ok=True)
+        first.image.write_bytes(kept)
+    assert [answer.status_code for answer in (replaced, pipe)] == [404, 404]
+    assert client.get("/v1/review/1/pictures").status_code == 200
 
 
 def test_without_a_database_there_is_no_review(fitted_detector: AnomalyDetector) -> None:
