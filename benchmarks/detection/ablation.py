@@ -6,7 +6,6 @@ a fit without the part would make of the rest is another question, which the row
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +19,9 @@ from torch import Tensor
 
 from benchmarks import provenance
 from benchmarks.detection.data import open_anywhere
+from benchmarks.detection.fitted import fit_of, parser_of_models
 from benchmarks.detection.method import read_batches
 from benchmarks.detection.quality import measure_quality
-from benchmarks.detection.rows import settings_hash
 from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.energy.discriminator import DiscriminatorEnergy
@@ -224,15 +223,7 @@ def measure_parts(category: Category, scorer: Scorer, *, threads: int) -> dict[s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Append one row for each part of each model. Returns the exit status."""
-    p = argparse.ArgumentParser(prog="python -m benchmarks.detection.ablation", description=__doc__)
-    p.add_argument(
-        "--data-root", action="append", type=Path, help="folder of categories; may be given several times"
-    )
-    p.add_argument("--models", type=Path, required=True, help="folder of models, each named as its category")
-    p.add_argument("--categories", nargs="+", required=True, metavar="NAME")
-    p.add_argument("--threads", type=int, default=1)
-    p.add_argument("--results", type=Path, default=RESULTS)
-    options = p.parse_args(arguments)
+    options = parser_of_models("ablation", __doc__, results=RESULTS).parse_args(arguments)
     torch.set_num_threads(options.threads)
     try:
         for name in options.categories:
@@ -241,15 +232,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if detector.manifest.categories or detector.manifest.input.tiles.count > 1:
                 raise DataError(f"{options.models / name}: give a model of one category, without tiles")
             scorer = assemble_scorer(detector.manifest, detector.contents)
-            settings = {
-                key: value for key, value in (detector.manifest.settings or {}).items() if key != "seed"
-            }
+            seed, fitted_with = fit_of(detector)
             for part, figures in measure_parts(category, scorer, threads=options.threads).items():
                 row = {
                     "part": part,
                     "category": name,
-                    "seed": (detector.manifest.settings or {}).get("seed"),
-                    "settings_hash": settings_hash(settings),
+                    "seed": seed,
+                    "settings_hash": fitted_with,
                     "num_test": len(category.test),
                     **figures,
                     **vars(provenance.stamp(threads=options.threads)),

@@ -6,19 +6,18 @@ inside. Both are ranked against the same images as they are. Synthetic defects a
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from benchmarks import provenance
 from benchmarks.detection.data import open_anywhere
+from benchmarks.detection.fitted import fit_of, parser_of_models
 from benchmarks.detection.quality import tally_pixels
-from benchmarks.detection.rows import settings_hash
 from energyad.data.datasets import Category
 from energyad.data.defects import draw_defect, drawing_size
 from energyad.detector import AnomalyDetector
@@ -111,29 +110,21 @@ def measure_edges(category: Category, detector: AnomalyDetector, *, seed: int) -
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Append a row for either place of each model. Returns the exit status."""
-    p = argparse.ArgumentParser(prog="python -m benchmarks.detection.edges", description=__doc__)
-    p.add_argument(
-        "--data-root", action="append", type=Path, help="folder of categories; may be given several times"
-    )
-    p.add_argument("--models", type=Path, required=True, help="folder of models, each named as its category")
-    p.add_argument("--categories", nargs="+", required=True, metavar="NAME")
-    p.add_argument("--seed", type=int, default=0, help="of the defects")
-    p.add_argument("--threads", type=int, default=1)
-    p.add_argument("--results", type=Path, default=RESULTS)
-    options = p.parse_args(arguments)
+    parser = parser_of_models("edges", __doc__, results=RESULTS)
+    parser.add_argument("--seed", type=int, default=0, help="of the defects")
+    options = parser.parse_args(arguments)
     try:
         for name in options.categories:
             category = open_anywhere(name, options.data_root)
             detector = AnomalyDetector.load(options.models / name, threads=options.threads)
-            settings: dict[str, Any] = {**(detector.manifest.settings or {})}
-            fit_seed = settings.pop("seed", None)
+            fit_seed, fitted_with = fit_of(detector)
             for where, figures in measure_edges(category, detector, seed=options.seed).items():
                 row = {
                     "where": where,
                     "category": name,
                     "seed": options.seed,
                     "fit_seed": fit_seed,
-                    "settings_hash": settings_hash(settings),
+                    "settings_hash": fitted_with,
                     **figures,
                     **vars(provenance.stamp(threads=options.threads)),
                 }

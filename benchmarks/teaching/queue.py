@@ -84,7 +84,7 @@ def fill(database: Database) -> list[str]:
 
 def label(queue: ReviewQueue, result_id: int) -> None:
     """Store one label."""
-    queue.label(result_id, reviewer="anna", value="fine", kind=None, marks=())
+    queue.label(queue.item(result_id), reviewer="anna", value="fine", kind=None, marks=())
 
 
 def label_all(database: Database, digests: list[str], done: set[str]) -> None:

@@ -73,8 +73,6 @@ def serve(
     from energyad.model.folder import find_model
 
     require("serve", "energyad serve")
-    from energyad.feedback.queue import ReviewQueue
-    from energyad.line.database import Database
     from energyad.service import server
     from energyad.service.app import create_app
     from energyad.service.settings import KEY_VARIABLE, MIB, ServiceSettings, require_safe
@@ -101,6 +99,9 @@ def serve(
     with contextlib.ExitStack() as stack:
         queue_of_line = None
         if review is not None:
+            from energyad.feedback.queue import ReviewQueue
+            from energyad.line.database import Database
+
             opened = stack.enter_context(Database(review, create=False))
             queue_of_line = ReviewQueue(opened, models=tuple(folder_of))
         app = create_app(detectors, settings, load=lambda name: load(folder_of[name]), review=queue_of_line)

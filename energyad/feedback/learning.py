@@ -87,16 +87,15 @@ def learn(head: EnergyHead, lesson: Lesson, *, raise_limit: float) -> EnergyHead
     good = [evidence.image for evidence in lesson.good]
     taught = with_good_parts(head, good, num_fitted=lesson.num_fitted, seed=lesson.seed)
     if lesson.defects:
-        energy, scales = category_energy(taught), scales_of(head)
         classifiers = [
             _fit_classifier(of_scale, scale, lesson)
-            for of_scale, scale in zip(category_energy(head).by_scale(), scales, strict=True)
+            for of_scale, scale in zip(category_energy(head).by_scale(), scales_of(head), strict=True)
         ]
         members = [
             _with_classifier(of_scale, classifier, raise_limit)
-            for of_scale, classifier in zip(energy.by_scale(), classifiers, strict=True)
+            for of_scale, classifier in zip(category_energy(taught).by_scale(), classifiers, strict=True)
         ]
-        taught.patch_energy = energy.with_scales(members)
+        return _with_scales(taught, members)
     return taught.eval().requires_grad_(False)
 
 
@@ -168,14 +167,11 @@ def untaught(head: EnergyHead, bank_points: Sequence[int], *, behind: Sequence[i
         bank_points: Points of each scale's banks that labels added; none where empty.
         behind: How many points of each scale's banks stand behind those; none where empty.
     """
-    bare = copy.deepcopy(head)
-    energy = category_energy(bare)
     members = [
         PatchEnergy(of_scale.whitening, _bare(of_scale.latent_energy), of_scale.reranker)
-        for of_scale in energy.by_scale()
+        for of_scale in category_energy(head).by_scale()
     ]
-    bare.patch_energy = energy.with_scales(members)
-    return without_points(bare, bank_points, behind=behind)
+    return without_points(_with_scales(head, members), bank_points, behind=behind)
 
 
 def without_points(head: EnergyHead, counts: Sequence[int], *, behind: Sequence[int] = ()) -> EnergyHead:
@@ -186,17 +182,15 @@ def without_points(head: EnergyHead, counts: Sequence[int], *, behind: Sequence[
         counts: How many points, of each scale; none where empty.
         behind: How many points of each scale's banks stand behind those; none where empty.
     """
-    fewer = copy.deepcopy(head)
-    energy = category_energy(fewer)
-    none = [0] * len(energy.by_scale())
+    by_scale = category_energy(head).by_scale()
+    none = [0] * len(by_scale)
     members = []
-    for of_scale, count, stay in zip(energy.by_scale(), counts or none, behind or none, strict=True):
+    for of_scale, count, stay in zip(by_scale, counts or none, behind or none, strict=True):
         reranker = (
             of_scale.reranker if of_scale.reranker is None else of_scale.reranker.without(count, behind=stay)
         )
         members.append(PatchEnergy(of_scale.whitening, of_scale.latent_energy, reranker))
-    fewer.patch_energy = energy.with_scales(members)
-    return fewer.eval().requires_grad_(False)
+    return _with_scales(head, members)
 
 
 def with_points_of(head: EnergyHead, other: EnergyHead, counts: Sequence[int]) -> EnergyHead:
@@ -207,17 +201,14 @@ def with_points_of(head: EnergyHead, other: EnergyHead, counts: Sequence[int]) -
         other: Of the same fit.
         counts: How many points, of each scale; none where empty.
     """
-    joined = copy.deepcopy(head)
-    energy = category_energy(joined)
+    by_scale, others = category_energy(head).by_scale(), category_energy(other).by_scale()
     members = []
-    others = category_energy(other).by_scale()
-    for of_scale, theirs, count in zip(energy.by_scale(), others, counts or [0] * len(others), strict=True):
+    for of_scale, theirs, count in zip(by_scale, others, counts or [0] * len(others), strict=True):
         reranker = of_scale.reranker
         if reranker is not None and theirs.reranker is not None and count > 0:
             reranker = reranker.with_last_of(theirs.reranker, count)
         members.append(PatchEnergy(of_scale.whitening, of_scale.latent_energy, reranker))
-    joined.patch_energy = energy.with_scales(members)
-    return joined.eval().requires_grad_(False)
+    return _with_scales(head, members)
 
 
 def folds(lesson: Lesson, count: int) -> Iterator[tuple[list[int], list[int]]]:
@@ -235,6 +226,13 @@ def folds(lesson: Lesson, count: int) -> Iterator[tuple[list[int], list[int]]]:
     for fold in range(number):
         scored = [int(index) for index in by_kind[fold::number]]
         yield [index for index in range(len(by_kind)) if index not in scored], scored
+
+
+def _with_scales(head: EnergyHead, members: Sequence[PatchEnergy]) -> EnergyHead:
+    """A copy of a head with other energies of its scales, ready to score; it shares no tensor with them."""
+    changed = copy.deepcopy(head)
+    changed.patch_energy = copy.deepcopy(category_energy(head).with_scales(members))
+    return changed.eval().requires_grad_(False)
 
 
 def _in_roi(head: EnergyHead, patches: Float[Tensor, "n tiles r1 r2 k"], scale: Scale) -> Tensor:

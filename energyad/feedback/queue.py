@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session
 
 from energyad.errors import DataError
 from energyad.feedback.labels import Added, Label, LabelStore, LabelValue, ModelOpinion, Sampling
@@ -82,27 +81,30 @@ class ReviewQueue:
     def item(self, result_id: int) -> QueueItem:
         """Return one result. Raises DataError where there is none of this number."""
         with self.database.read() as session:
-            return self._item(session, result_id)
+            row = session.execute(self._results().where(Result.id == result_id)).one_or_none()
+            if row is None:
+                raise DataError(f"{self.database.name}: no result {result_id} to label")
+            result, arrival, folder = row
+            return _item(result, arrival, folder)
 
     def label(
         self,
-        result_id: int,
+        item: QueueItem,
         *,
         reviewer: str,
         value: LabelValue,
         kind: str | None,
         marks: tuple[Polygon, ...],
     ) -> Added:
-        """Store what a reviewer says of a result's image; see `LabelStore.add`. Raises DataError.
+        """Store what a reviewer says of a result's image; see `LabelStore.add`.
 
         Args:
-            result_id: Of the result.
+            item: The result.
             reviewer: Who says so.
             value: fine, defect or unsure.
             kind: Of a defect; None where it was not named.
             marks: Where a defect is.
         """
-        item = self.item(result_id)
         label = Label(
             image=item.image,
             sha256=item.sha256,
@@ -115,9 +117,9 @@ class ReviewQueue:
         )
         return self.labels.add([label])
 
-    def withdraw(self, result_id: int, *, reviewer: str) -> bool:
-        """Take back a label; the result waits again. Raises DataError."""
-        return self.labels.withdraw(self.item(result_id).sha256, reviewer)
+    def withdraw(self, item: QueueItem, *, reviewer: str) -> bool:
+        """Take back a label; the result waits again."""
+        return self.labels.withdraw(item.sha256, reviewer)
 
     def kinds(self) -> list[str]:
         """Return the kinds of defects that were named, the most frequent first."""
@@ -129,13 +131,6 @@ class ReviewQueue:
         )
         with self.database.read() as session:
             return [kind for kind in session.scalars(query) if kind is not None]
-
-    def _item(self, session: Session, result_id: int) -> QueueItem:
-        row = session.execute(self._results().where(Result.id == result_id)).one_or_none()
-        if row is None:
-            raise DataError(f"{self.database.name}: no result {result_id} to label")
-        result, arrival, folder = row
-        return _item(result, arrival, folder)
 
     def _results(self) -> Select[Result, Arrival, str]:
         query = (

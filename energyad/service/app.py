@@ -9,9 +9,8 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from importlib import metadata, resources
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -22,13 +21,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from energyad.detector import AnomalyDetector
 from energyad.errors import SettingsError, first_validation_error
-from energyad.feedback.queue import ReviewQueue
 from energyad.images.isolated import IsolatedDecoder
 from energyad.service import kserve
 from energyad.service.bodies import PendingBodies
 from energyad.service.errors import RequestError, error_response
 from energyad.service.metrics import Metrics
-from energyad.service.review import router as review_router
 from energyad.service.routes import router
 from energyad.service.scoring import ModelSession
 from energyad.service.security import HEADERS, BrowserGuard, require_key
@@ -36,9 +33,13 @@ from energyad.service.settings import ServiceSettings
 from energyad.service.state import Loader, ServiceState
 from energyad.service.worker import DECODERS, Worker
 
+if TYPE_CHECKING:
+    from energyad.feedback.queue import ReviewQueue
+
 _log = logging.getLogger(__name__)
 _PAGE: Final = {
     "/": ("index.html", "text/html"),
+    "/common.js": ("common.js", "text/javascript"),
     "/page.js": ("page.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
@@ -71,7 +72,7 @@ def create_app(
         >>> app = create_app([AnomalyDetector.load("models/gasket")])
     """
     settings = settings or ServiceSettings()
-    state = replace(_create_state(detectors, settings, load), review=review)
+    state = _create_state(detectors, settings, load, review)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -97,6 +98,10 @@ def create_app(
     _add_document(app)
     _add_page(app, _PAGE)
     if review is not None:
+        from energyad.service.review import (
+            router as review_router,  # a database's client takes time to import
+        )
+
         app.include_router(review_router)
         _add_page(app, _REVIEW_PAGE)
     _add_error_handlers(app)
@@ -106,7 +111,10 @@ def create_app(
 
 
 def _create_state(
-    detectors: Sequence[AnomalyDetector], settings: ServiceSettings, load: Loader | None
+    detectors: Sequence[AnomalyDetector],
+    settings: ServiceSettings,
+    load: Loader | None,
+    review: ReviewQueue | None,
 ) -> ServiceState:
     seconds = settings.decode_seconds
     decoder = IsolatedDecoder(workers=DECODERS, timeout=seconds) if seconds is not None else None
@@ -120,7 +128,7 @@ def _create_state(
             f"a service needs models of different names, at least one; given: {names or 'none'}"
         )
     bodies, worker = PendingBodies(settings), Worker(settings.queue)
-    return ServiceState(sessions, load, settings, bodies, worker, Metrics(worker, bodies), decoder)
+    return ServiceState(sessions, load, settings, bodies, worker, Metrics(worker, bodies), decoder, review)
 
 
 def _add_document(app: FastAPI) -> None:

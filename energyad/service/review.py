@@ -100,8 +100,8 @@ async def store(state: State, result_id: int, reviewer: Reviewer, given: GivenLa
     review = _review(state)
 
     def add() -> Stored:
-        _item(review, result_id)
-        added = review.label(result_id, reviewer=reviewer.strip(), value=given.label, kind=kind, marks=marks)
+        item = _item(review, result_id)
+        added = review.label(item, reviewer=reviewer.strip(), value=given.label, kind=kind, marks=marks)
         return Stored(stored="new" if added.new else "changed" if added.changed else "unchanged")
 
     return await anyio.to_thread.run_sync(add)
@@ -113,8 +113,8 @@ async def withdraw(state: State, result_id: int, reviewer: Reviewer) -> Stored:
     review = _review(state)
 
     def take_back() -> Stored:
-        _item(review, result_id)
-        is_withdrawn = review.withdraw(result_id, reviewer=reviewer.strip())
+        item = _item(review, result_id)
+        is_withdrawn = review.withdraw(item, reviewer=reviewer.strip())
         return Stored(stored="withdrawn" if is_withdrawn else "absent")
 
     return await anyio.to_thread.run_sync(take_back)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from energyad.detector import AnomalyDetector
 from energyad.errors import ModelError
-from energyad.feedback.queue import ReviewQueue
 from energyad.images.isolated import IsolatedDecoder
 from energyad.scoring.results import ImageResult
 from energyad.service.bodies import PendingBodies
@@ -17,6 +16,9 @@ from energyad.service.metrics import Metrics
 from energyad.service.scoring import ModelSession
 from energyad.service.settings import ServiceSettings
 from energyad.service.worker import Worker
+
+if TYPE_CHECKING:
+    from energyad.feedback.queue import ReviewQueue
 
 Loader: TypeAlias = Callable[[str], AnomalyDetector]
 """Loads a model of the service again, by its name. Raises ModelError."""

@@ -302,7 +302,7 @@ def test_the_pixel_limit_counts_pixels_exactly(tmp_path: Path) -> None:
         read_image(path, max_pixels=2399)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(SUFFIXES), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8))
 def test_damaged_bytes_give_an_image_or_an_image_error_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, damage: list[tuple[int, int]]
@@ -398,7 +398,7 @@ def test_pillow_modes_without_a_white_are_errors() -> None:
             as_rgb(Image.new(mode, (4, 4)))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 50))
 def test_resizing_keeps_flat_images_flat_and_ranges_within_bounds(height: int, width: int, size: int) -> None:
     flat = np.full((height, width, 3), 77, np.uint8)
@@ -411,7 +411,7 @@ def test_resizing_keeps_flat_images_flat_and_ranges_within_bounds(height: int, w
     assert back.max() <= heat.max() + 1e-5
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(32, 300), st.integers(32, 300), st.floats(0.1, 0.9), st.floats(0.1, 0.9))
 def test_a_spot_lands_where_it_was_when_its_map_is_taken_back(h: int, w: int, fy: float, fx: float) -> None:
     y, x = np.mgrid[0:h, 0:w]

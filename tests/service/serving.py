@@ -79,6 +79,20 @@ def serving(detector: AnomalyDetector, **limits: Any) -> Iterator[Running]:
     assert not thread.is_alive()
 
 
+@contextlib.contextmanager
+def on_a_port(app: FastAPI) -> Iterator[str]:
+    """The address of an application for a browser."""
+    service = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    with server.listen("127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=service.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        while not service.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        service.should_exit = True
+        thread.join()
+
+
 def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> float:
     """Wait for a condition; return the seconds it took. Raises AssertionError where it does not come."""
     began = time.perf_counter()

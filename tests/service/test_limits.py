@@ -24,7 +24,7 @@ from .serving import client_of
 
 KEY = "0123456789abcdef"
 CLOSED = ("/v1/models", "/v1/schema", "/metrics")
-OPEN = ("/", "/page.js", "/page.css", "/healthz", "/readyz", "/openapi.json")
+OPEN = ("/", "/common.js", "/page.js", "/page.css", "/healthz", "/readyz", "/openapi.json")
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_the_page_and_the_health_need_no_key_and_no_other_host(locked: TestClien
             assert answer.status_code == 200
             policy = answer.headers["content-security-policy"]
             assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
-            if address in {"/", "/page.js", "/page.css"}:
+            if address in {"/", "/common.js", "/page.js", "/page.css"}:
                 assert "//" not in answer.text.replace("http://www.w3.org/2000/svg", "").replace("// ", "")
 
 

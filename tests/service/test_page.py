@@ -7,21 +7,19 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
-from energyad.service import server
 from energyad.service.app import create_app
 from energyad.service.settings import ServiceSettings
+
+from .serving import on_a_port
 
 KEY = "0123456789abcdef"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -50,15 +48,8 @@ DROP = """([text, names]) => {
 def address(fitted_detector: AnomalyDetector) -> Iterator[str]:
     """A service with a key, on a port."""
     app = create_app([fitted_detector], ServiceSettings(api_key=KEY))
-    service = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    with server.listen("127.0.0.1", 0) as listening:
-        thread = threading.Thread(target=service.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not service.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        service.should_exit = True
-        thread.join()
+    with on_a_port(app) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, expect
 from starlette.testclient import TestClient
 
@@ -19,12 +17,11 @@ from energyad.feedback.labels import Label
 from energyad.feedback.queue import RANDOM_BELOW, ReviewQueue
 from energyad.line.database import Database
 from energyad.line.tables import Arrival, Result
-from energyad.service import server
 from energyad.service.app import create_app
 from energyad.service.settings import ServiceSettings
 
 from ..feedback.lines import fill_line
-from .serving import client_of
+from .serving import client_of, on_a_port
 from .test_page import CHROMIUM, KEY, browser
 
 __all__ = ["browser"]
@@ -148,15 +145,8 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.fixture
 def address(line: ReviewQueue, fitted_detector: AnomalyDetector) -> Iterator[str]:
     app = create_app([fitted_detector], ServiceSettings(), review=line)
-    service = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    with server.listen("127.0.0.1", 0) as listening:
-        thread = threading.Thread(target=service.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not service.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        service.should_exit = True
-        thread.join()
+    with on_a_port(app) as address:
+        yield address
 
 
 def begin(browser: Browser, address: str, reviewer: str) -> Page:

@@ -1,35 +1,10 @@
 "use strict";
 // Images go to the service one after the other, so that one page never fills its queue; where it is full, the page waits.
 
-const at = (id) => document.getElementById(id);
 const waiting = [];
 const tally = { ok: 0, review: 0, ng: 0, refused: 0 };
 let models = [];
 let busy = false;
-
-const figure = (value) => (value === null ? "–" : Number(value).toPrecision(4));
-const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
-
-function complain(text) {
-  at("problem").textContent = text;
-  at("problem").hidden = !text;
-}
-
-async function ask(address, options = {}) {
-  const key = at("key").value.trim();
-  const headers = { Accept: "application/json", ...options.headers, ...(key ? { "X-API-Key": key } : {}) };
-  const answer = await fetch(address, { ...options, headers });
-  if (answer.status === 401) at("key-entry").hidden = false;
-  return answer;
-}
-
-async function reason(answer) {
-  try {
-    return (await answer.json()).error || `status ${answer.status}`;
-  } catch {
-    return `status ${answer.status}`;
-  }
-}
 
 async function loadModels() {
   try {

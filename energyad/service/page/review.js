@@ -2,7 +2,7 @@
 // Answers go to the service in order and are sent again until they are stored: a label is the same however often it is
 // sent. Pictures of the next results are fetched ahead, so that the next image is there at once.
 
-const at = (id) => document.getElementById(id);
+const REVIEW = "/v1/review";
 const AHEAD = 4;
 const BRUSH = 0.012; // radius, as a share of the image's longer side
 const queue = []; // results that wait, the one shown first
@@ -18,37 +18,13 @@ let sending = false;
 let filling = false;
 
 const reviewer = () => at("reviewer").value.trim();
-const pause = (seconds) => new Promise((ended) => setTimeout(ended, 1000 * seconds));
-const figure = (value) => (value === null ? "–" : Number(value).toPrecision(4));
-
-function complain(text) {
-  at("problem").textContent = text;
-  at("problem").hidden = !text;
-}
-
-async function ask(address, options = {}) {
-  const key = at("key").value.trim();
-  const headers = { Accept: "application/json", ...options.headers, ...(key ? { "X-API-Key": key } : {}) };
-  const answer = await fetch(`/v1/review${address}`, { ...options, headers });
-  if (answer.status === 401) at("key-entry").hidden = false;
-  return answer;
-}
-
-async function reason(answer) {
-  try {
-    return (await answer.json()).error || `status ${answer.status}`;
-  } catch {
-    return `status ${answer.status}`;
-  }
-}
-
 const query = () => `reviewer=${encodeURIComponent(reviewer())}`;
 
 async function fill() {
   if (!begun || filling) return;
   filling = true;
   try {
-    const answer = await ask(`?${query()}&limit=40`);
+    const answer = await ask(`${REVIEW}?${query()}&limit=40`);
     if (answer.ok) {
       const { waiting, kinds } = await answer.json();
       const known = new Set(queue.map((item) => item.id));
@@ -75,7 +51,7 @@ function fetched(item) {
 async function load(item) {
   for (;;) {
     try {
-      const answer = await ask(`/${item.id}/pictures`);
+      const answer = await ask(`${REVIEW}/${item.id}/pictures`);
       if (answer.ok) return await answer.json();
       if (answer.status !== 429 && answer.status !== 503) return { problem: await reason(answer) };
     } catch {
@@ -169,7 +145,7 @@ async function send(address, options) {
   while (outbox.length) {
     describe();
     try {
-      const reply = await ask(outbox[0].address, outbox[0].options);
+      const reply = await ask(`${REVIEW}${outbox[0].address}`, outbox[0].options);
       if (reply.ok) {
         outbox.shift();
         complain("");
