@@ -192,6 +192,12 @@ def extend(
             is_wanted=lambda digest: digest not in known,
         )
     )
+    if len(seen) < len(good_images):
+        warnings.warn(
+            f"{len(good_images) - len(seen)} of {len(good_images)} images are left out: they were in the fit, are "
+            "copies of others, or cannot be read",
+            stacklevel=2,
+        )
     if len(seen) < MIN_GOOD:
         raise DataError(f"{len(seen)} new good parts, and {MIN_GOOD} are the least: give more images")
     order = np.random.default_rng(manifest.provenance.seed).permutation(len(seen))

@@ -148,7 +148,10 @@ def test_an_extended_model_forgets_nothing_and_stays_extended_when_it_is_taught(
     for name, tensor in first.head.state_dict().items():
         assert torch.equal(bare.state_dict()[name], tensor), name
     assert extension.num_images == 8 and all(count > 0 for count in extension.bank_points)
-    with pytest.raises(DataError, match="0 new good parts"):
+    with (
+        pytest.warns(UserWarning, match="16 of 16 images are left out"),
+        pytest.raises(DataError, match="0 new good parts"),
+    ):
         extend(fitted_detector, demo_category.train_good, threads=1)
 
 
