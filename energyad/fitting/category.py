@@ -113,6 +113,31 @@ class CategoryFit:
         return replace(self, energy=energy, held_out_points=points)
 
 
+@dataclass(frozen=True, eq=False)
+class PreparedCategory:
+    """What the energy of a category is fitted on.
+
+    Attributes:
+        context: Of the fit, with the scales that have an energy each: the finest alone where there are rotated copies.
+        images: Those that could be read.
+        split: Which of them to fit on, and which are held out.
+        good: Their features.
+        jittered: Features of copies of the fitted images with photometric jitter.
+        rotated: Patches of rotated copies.
+        patches: What to fit on, for each scale.
+        generator: Source of everything random that follows.
+    """
+
+    context: FitContext
+    images: tuple[ImageLike, ...]
+    split: Split
+    good: GoodFeatures
+    jittered: GoodFeatures
+    rotated: RotatedCopies
+    patches: list[TrainingPatches]
+    generator: torch.Generator
+
+
 def fit_category(name: str, good_images: Sequence[ImageLike], context: FitContext) -> CategoryFit:
     """Fit the energy of one category.
 
@@ -125,6 +150,34 @@ def fit_category(name: str, good_images: Sequence[ImageLike], context: FitContex
         DataError: For fewer than two images that can be read.
         ImageError: For an image that cannot be read, unless the context skips it.
         TrainingDiverged: Naming the figure that left its bounds.
+    """
+    prepared = prepare_category(name, good_images, context)
+    with single_thread():
+        energy, trainings = fit_multiscale_energy(prepared.patches, prepared.context, prepared.generator)
+    return CategoryFit(
+        name=name,
+        context=prepared.context,
+        energy=energy,
+        trainings=tuple(trainings),
+        images=prepared.images,
+        split=prepared.split,
+        good=prepared.good,
+        jittered=prepared.jittered,
+        rotated=prepared.rotated,
+    )
+
+
+def prepare_category(name: str, good_images: Sequence[ImageLike], context: FitContext) -> PreparedCategory:
+    """Extract the features of good images and of altered copies, and gather what to fit on.
+
+    Args:
+        name: Of the category, for messages.
+        good_images: Images of its good parts.
+        context: Of the fit.
+
+    Raises:
+        DataError: For fewer than two images that can be read.
+        ImageError: For an image that cannot be read, unless the context skips it.
     """
     generator = context.generator()
     good = extract(good_images, context)
@@ -145,9 +198,7 @@ def fit_category(name: str, good_images: Sequence[ImageLike], context: FitContex
     jittered = photometric_features(fitted_images, context)
     synthetic = synthetic_patches(fitted_images, context)
     patches = gather_training_patches(good, split, rotated, jittered, synthetic, context, generator)
-    with single_thread():
-        energy, trainings = fit_multiscale_energy(patches, context, generator)
-    return CategoryFit(name, context, energy, tuple(trainings), tuple(images), split, good, jittered, rotated)
+    return PreparedCategory(context, tuple(images), split, good, jittered, rotated, patches, generator)
 
 
 def gather_training_patches(

@@ -110,7 +110,7 @@ def fit_patch_energy(
     """
     settings, progress = context.settings, context.progress
     whitening = fit_whitening(_whitening_patches(patches), latent_dim=settings.energy.latent_dim)
-    latents = _to_latents(patches, whitening)
+    latents = to_latents(patches, whitening)
     reranker = fit_reranker(latents.fitted, whitening.deviations(), settings, progress)
     discriminator_generator = context.generator()
 
@@ -133,6 +133,7 @@ def fit_patch_energy(
             settings=settings,
             generator=generator,
             progress=progress,
+            synthetic=latents.synthetic,
             on_record=report,
         )
         members.append(factors.applied_to(trained.energy))
@@ -142,8 +143,15 @@ def fit_patch_energy(
 
 
 @dataclass(frozen=True, eq=False)
-class _Latents:
-    """`TrainingPatches`, whitened. training: of the fitted images and of their copies with photometric jitter."""
+class Latents:
+    """`TrainingPatches`, whitened.
+
+    Attributes:
+        training: Of the fitted images and of their copies with photometric jitter.
+        fitted: Of the fitted images, image by image.
+        held_out: Of other good images.
+        synthetic: Of patches that synthetic defects cover.
+    """
 
     training: Float[Tensor, "n_p k"]
     fitted: Float[Tensor, "n p k"]
@@ -175,7 +183,7 @@ class _Factors:
 
 
 def _fit_factors(
-    latents: _Latents,
+    latents: Latents,
     whitening: Whitening,
     context: FitContext,
     generator: torch.Generator,
@@ -209,14 +217,15 @@ def _whitening_patches(patches: TrainingPatches) -> Float16[Tensor, "n c"]:
     return torch.cat([fitted, jittered]) if len(jittered) > len(fitted) else fitted
 
 
-def _to_latents(patches: TrainingPatches, whitening: Whitening) -> _Latents:
+def to_latents(patches: TrainingPatches, whitening: Whitening) -> Latents:
+    """Whiten the patches of one scale."""
     fitted, jittered = patches.fitted.flatten(0, 1), patches.jittered.flatten(0, 1)
     training = torch.empty(len(fitted) + len(jittered), whitening.projection.shape[1])
     _whiten(whitening, fitted, training[: len(fitted)])
     _whiten(whitening, jittered, training[len(fitted) :])
     held_out = whitening(patches.held_out.flatten(0, 1).float())
     synthetic = patches.synthetic
-    return _Latents(
+    return Latents(
         training=training,
         fitted=training[: len(fitted)].view(*patches.fitted.shape[:2], -1),
         held_out=held_out.view(*patches.held_out.shape[:2], -1),

@@ -168,6 +168,7 @@ def train_dxmi(
     progress: Progress,
     synthetic: Float[Tensor, "d k"] | None = None,
     on_record: OnRecord = no_callback,
+    new_trainer: Callable[..., DxMITrainer] = DxMITrainer,
 ) -> TrainedEnergy:
     """Train an energy and a diffusion sampler against each other (DxMI, Yoon et al., NeurIPS 2024).
 
@@ -180,6 +181,7 @@ def train_dxmi(
         progress: Called at each iteration.
         synthetic: Patches that synthetic defects cover, to choose the energy by.
         on_record: Called after each record.
+        new_trainer: Makes the trainer, with the arguments of `DxMITrainer`.
 
     Raises:
         TrainingDiverged: Naming the figure that left its bounds.
@@ -190,7 +192,7 @@ def train_dxmi(
     progress.stage("DxMI", num_iterations)
     stopping = EarlyStopping[LatentEnergy](held_out, patience=DXMI_PATIENCE, synthetic=synthetic)
     stopping.step(energy)
-    trainer = DxMITrainer(energy=energy, data=latents, settings=settings.dxmi, generator=generator)
+    trainer = new_trainer(energy=energy, data=latents, settings=settings.dxmi, generator=generator)
     if settings.dxmi.pretrain_iterations > 0:
         trainer.pretrain()
     first_sampler = copy.deepcopy(trainer.sampler)
