@@ -25,7 +25,6 @@ METHODS = (
     "energyad",
     "energyad-tau0",
     "energyad-init",
-    "energyad-scratch",
     "knn",
     "knn-whitened",
     "mahalanobis",

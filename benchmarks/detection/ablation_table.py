@@ -5,17 +5,16 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from benchmarks import provenance
 from benchmarks.detection.ablation import PARTS, RESULTS, WHOLE
+from benchmarks.detection.differences import FIGURES, categories_of, lines_of, source_of
 from benchmarks.detection.edges import EDGE, INSIDE
 from benchmarks.detection.edges import RESULTS as EDGES
 from benchmarks.markdown import Place, table, tabulate
 
 PLACE = Place.of("ablation table")
-FIGURES: Final = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
-MISSING: Final = "—"
 
 
 def render(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -26,41 +25,13 @@ def render(rows: Iterable[Mapping[str, Any]]) -> str:
     newest = {(row["part"], row["category"], row["seed"]): row for row in rows}
     if not newest:
         return "No rows yet."
-    categories = sorted({category for _, category, _ in newest})
-    seeds = sorted({seed for *_, seed in newest})
-    commits = ", ".join(sorted({str(row["commit"])[:9] for row in newest.values()}))
-    processors = ", ".join(sorted({row["processor"] for row in newest.values()}))
-    tables = [_of_figure(newest, figure, categories, seeds) for figure in FIGURES]
-    source = f"Seeds {', '.join(map(str, seeds))}; commits {commits}; {processors}."
-    return "\n\n".join([*tables, source])
-
-
-def _of_figure(
-    rows: Mapping[tuple[str, str, int], Mapping[str, Any]],
-    figure: str,
-    categories: Sequence[str],
-    seeds: Sequence[int],
-) -> str:
-    def mean(part: str, category: str) -> float | None:
-        keys = [(part, category, seed) for seed in seeds if (part, category, seed) in rows]
-        values = [rows[key][figure] for key in keys]
-        return statistics.fmean(values) if values and None not in values else None
-
-    whole = {category: value for category in categories if (value := mean(WHOLE, category)) is not None}
-    lines = [
-        [WHOLE, *(f"{value:.3f}" for value in whole.values()), f"{statistics.fmean(whole.values()):.3f}"]
-    ]
-    for part in PARTS:
-        if part == WHOLE:
-            continue
-        found = [mean(part, category) for category in whole]
-        lost = [
-            None if value is None else 100 * (value - whole[c]) for c, value in zip(whole, found, strict=True)
-        ]
-        known = [each for each in lost if each is not None]
-        average = statistics.fmean(known) if len(known) == len(whole) else None
-        lines.append([f"without: {part}", *map(_points, lost), _points(average)])
-    return f"**{FIGURES[figure]}**\n\n" + table(["", *whole, "mean"], lines)
+    others = {part: f"without: {part}" for part in PARTS if part != WHOLE}
+    tables = []
+    for figure, name in FIGURES.items():
+        categories = categories_of(newest, figure, WHOLE)
+        lines = lines_of(newest, figure, base=WHOLE, others=others, categories=categories)
+        tables.append(f"**{name}**\n\n" + table(["", *categories, "mean"], lines))
+    return "\n\n".join([*tables, source_of(newest)])
 
 
 def render_edges(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -81,10 +52,6 @@ def render_edges(rows: Iterable[Mapping[str, Any]]) -> str:
     ]
     title = f"**Synthetic defects within {EDGE} pixels of the edge, and at least {INSIDE} from it**"
     return f"{title}\n\n" + table(["", *categories, "mean"], lines)
-
-
-def _points(value: float | None) -> str:
-    return MISSING if value is None else f"{round(value, 1) + 0.0:+.1f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,40 +20,16 @@ from energyad.settings.text import overridden
 SHARED = "-shared"
 """After a name: one energy for all categories of a unified model, in place of an energy for each."""
 
-LONGER = "dxmi.iterations=1500 dxmi.decay_iterations=1500"
-"""DxMI for nearly four times as long, from a start that is not settled."""
-
-ALONE = "memory_bank.size=0 synthetic_defects.per_image=0 features.coarse_strides=[]"
-"""What DxMI trains and nothing else: the autoencoder's energy of the whole image, as in the paper."""
-
 CHANGES: Mapping[str, str] = {
     "energyad": "",
     "energyad-tau0": "dxmi.temperature=0",
     "energyad-init": "dxmi.iterations=0",  # the energy before DxMI
-    # DxMI from random initialisation, and what it starts from
-    "energyad-scratch": "energy.pretrain_steps=0",
-    "energyad-scratch-init": "energy.pretrain_steps=0 dxmi.iterations=0",
-    "energyad-scratch-tau0": "energy.pretrain_steps=0 dxmi.temperature=0",
-    # A start that is not settled
-    "energyad-brief": f"energy.pretrain_steps=300 {LONGER}",
-    "energyad-brief-init": "energy.pretrain_steps=300 dxmi.iterations=0",
-    "energyad-brief-tau0": f"energy.pretrain_steps=300 {LONGER} dxmi.temperature=0",
-    # DxMI's energy by itself
-    "energyad-alone": ALONE,
-    "energyad-alone-init": f"{ALONE} dxmi.iterations=0",
-    "energyad-alone-tau0": f"{ALONE} dxmi.temperature=0",
-    "energyad-alone-scratch": f"{ALONE} energy.pretrain_steps=0 {LONGER}",
-    "energyad-alone-scratch-init": f"{ALONE} energy.pretrain_steps=0 dxmi.iterations=0",
-    "energyad-alone-scratch-tau0": f"{ALONE} energy.pretrain_steps=0 {LONGER} dxmi.temperature=0",
     "energyad-autoencoder": "memory_bank.size=0",  # the energy without the distance to good patches
-    "energyad-autoencoder-init": "memory_bank.size=0 dxmi.iterations=0",
-    "energyad-autoencoder-tau0": "memory_bank.size=0 dxmi.temperature=0",
     "energyad-whole": "features.coarse_strides=[]",  # no energy of the image at half its size
     "energyad-one-ring": "features.border_margin=8",  # of patches left out at the border
     "energyad-int8": "features.precision=int8",  # the backbone in 8-bit integers
     "energyad-x3": "energy.ensemble_size=3",
     "energyad-unplanted": "synthetic_defects.per_image=0",  # no discriminator
-    "energyad-unplanted-init": "synthetic_defects.per_image=0 dxmi.iterations=0",
     "energyad-one-light": "augmentation.photometric_jitter=0",  # no jittered copies
     "energyad-shared": "memory_bank.size=3072",  # of all categories together
 }

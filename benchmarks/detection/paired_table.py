@@ -2,7 +2,7 @@
 
 Two methods' intervals may overlap and they still differ, since both score the same images: an image that is hard for
 one is hard for the other. So test images are drawn anew for both at once (paired bootstrap). Two of energyad's own
-variants share what a seed draws, too, so their difference is also told seed by seed; more of DxMI's has `dxmi_table`.
+variants share what a seed draws, too, so their difference is also given seed by seed; DxMI's own is in `games`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.detection.summary`: one table of ten methods, at the default image size, on real images.
+"""`python -m benchmarks.detection.summary`: one table of all categories, at the default image size, on real images.
 
 All methods, figures and few good images stand in results.md beside this file.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.detection import rows, standing
@@ -20,10 +20,9 @@ from energyad.settings import FitSettings
 
 PLACE = Place.of("detection summary")
 METHODS = (
-    "energyad", "energyad-init", "energyad-whole", "energyad-int8", "knn", "knn-whitened", "patchcore-0.1",
-    "patchcore-0.01", "padim", "mahalanobis",
+    "energyad", "energyad-init", "energyad-int8", "knn", "knn-whitened", "patchcore-0.1", "patchcore-0.01", "padim",
+    "mahalanobis",
 )  # fmt: skip
-NAMES = ("image AUROC", "pixel AUROC", "AUPRO")
 
 
 def measured(results: Path, methods: Sequence[str] = METHODS) -> list[Row]:
@@ -41,55 +40,70 @@ def measured(results: Path, methods: Sequence[str] = METHODS) -> list[Row]:
 
 
 def ordered(real: Sequence[Row]) -> list[str]:
-    """Their methods, the best mean image AUROC first."""
-    return sorted({row.method for row in real}, key=lambda method: -_mean(real, method, FIGURES[0]))
+    """Their methods: first those with most categories, then by the mean image AUROC."""
+
+    def rank(method: str) -> tuple[int, float]:
+        found = _by_category(real, method, FIGURES[0])
+        return -len(found), -statistics.fmean(statistics.fmean(values) for values in found.values())
+
+    return sorted({row.method for row in real}, key=rank)
 
 
 def render(results: Path, *, methods: Sequence[str] = METHODS, spread: bool = True) -> str:
-    """The table. spread: whether deviations over seeds stand beside the means."""
+    """The table: image AUROC of each category, and means over all that have the figure.
+
+    Args:
+        results: Path of the rows.
+        methods: One line each.
+        spread: Whether deviations over seeds stand beside the means.
+    """
     real = measured(results, methods)
     categories = sorted({row.category for row in real})
-    head = [
-        "method",
-        *(f"{name}, {figure}" for name in categories for figure in NAMES),
-        "CPU ms an image",
-        "seeds",
-    ]
-    lines = [
-        _line([row for row in real if row.method == name], categories, spread=spread)
-        for name in ordered(real)
-    ]
+    masked = [name for name in categories if any(row.aupro is not None for row in _of(real, name))]
+    head = ["method", *categories, "mean", "pixel AUROC, mean", "AUPRO, mean", "CPU ms an image", "seeds"]
+    lines = []
+    for method in ordered(real):
+        image, pixel, aupro = (_by_category(real, method, figure) for figure in FIGURES)
+        rows_of_it = [row for row in real if row.method == method]
+        lines.append(
+            [
+                f"`{method}`",
+                *(_shown(image.get(name), spread=spread) for name in categories),
+                _mean(image, categories),
+                _mean(pixel, masked),
+                _mean(aupro, masked),
+                f"{statistics.fmean(row.image_cpu_ms for row in rows_of_it):.0f}",
+                " and ".join(map(str, sorted({len(values) for values in image.values()}))),
+            ]
+        )
     return table(head, lines)
 
 
-def _line(measured: Sequence[Row], categories: Sequence[str], *, spread: bool) -> list[str]:
-    show = _spread if spread else _average
-    cells = [
-        show([row for row in measured if row.category == name], figure)
-        for name in categories
-        for figure in FIGURES
-    ]
-    milliseconds = statistics.fmean(row.image_cpu_ms for row in measured)
-    seeds = sorted({sum(row.category == name for row in measured) for name in categories})
-    return [f"`{measured[0].method}`", *cells, f"{milliseconds:.0f}", " and ".join(map(str, seeds))]
+def _of(real: Sequence[Row], category: str) -> list[Row]:
+    return [row for row in real if row.category == category]
 
 
-def _spread(measured: Sequence[Row], figure: Figure) -> str:
-    values = [value for row in measured if (value := figure(row)) is not None]
-    return mean_and_deviation(values, 3) if values else NOTHING
+def _by_category(real: Sequence[Row], method: str, figure: Figure) -> dict[str, list[float]]:
+    """A figure of all seeds, of the categories that have it."""
+    found: dict[str, list[float]] = {}
+    for row in real:
+        value = figure(row)
+        if row.method == method and value is not None:
+            found.setdefault(row.category, []).append(value)
+    return found
 
 
-def _average(measured: Sequence[Row], figure: Figure) -> str:
-    return _spread(measured, figure).split(" ±")[0]
+def _shown(values: Sequence[float] | None, *, spread: bool) -> str:
+    if values is None:
+        return NOTHING
+    return mean_and_deviation(values, 3) if spread else f"{statistics.fmean(values):.3f}"
 
 
-def _mean(measured: Sequence[Row], method: str, figure: Figure) -> float:
-    """Mean over categories of the mean over seeds."""
-    by_category: dict[str, list[float]] = {}
-    for row in measured:
-        if row.method == method:
-            by_category.setdefault(row.category, []).append(figure(row) or 0.0)
-    return statistics.fmean(statistics.fmean(values) for values in by_category.values())
+def _mean(found: Mapping[str, Sequence[float]], categories: Sequence[str]) -> str:
+    """Mean over categories of the mean over seeds, where the method has them all."""
+    if not categories or found.keys() != set(categories):
+        return NOTHING
+    return f"{statistics.fmean(statistics.fmean(values) for values in found.values()):.3f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

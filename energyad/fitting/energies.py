@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from jaxtyping import Float, Float16
@@ -26,18 +25,11 @@ from energyad.settings import FitSettings
 CHUNK_SIZE = 65536
 """Patches that are whitened at once."""
 
-OnRecord = Callable[[int, PatchEnergy], None]
-"""Called with DxMI's iteration and the energy of that time, of each member of an ensemble in turn."""
-
-OnScaleRecord = Callable[[int, int, PatchEnergy], None]
-"""Called with the number of a scale, and then as `OnRecord`."""
-
 
 def fit_multiscale_energy(
     patches: Sequence[TrainingPatches],
     context: FitContext,
     generator: torch.Generator,
-    on_record: OnScaleRecord | None = None,
 ) -> tuple[CategoryEnergy, list[TrainedEnergy]]:
     """Fit the energy of one category: one for each scale, combined.
 
@@ -46,7 +38,6 @@ def fit_multiscale_energy(
         context: Of the fit.
         generator: Source of everything random in the finest scale. A coarser one has a generator of its own: what it
             draws does not depend on how long the finest one trains.
-        on_record: Called before DxMI and after each of its records.
 
     Returns:
         The energy, and how all trainings went.
@@ -60,7 +51,6 @@ def fit_multiscale_energy(
             scale_patches,
             replace(context, settings=for_scale(context.settings, scale)),
             generator if number == 0 else context.generator(),
-            None if on_record is None else partial(on_record, number),
         )
         energies.append(energy)
         trainings += scale_trainings
@@ -91,7 +81,6 @@ def fit_patch_energy(
     patches: TrainingPatches,
     context: FitContext,
     generator: torch.Generator,
-    on_record: OnRecord | None = None,
 ) -> tuple[PatchEnergy, list[TrainedEnergy]]:
     """Fit the energy of one scale.
 
@@ -100,7 +89,6 @@ def fit_patch_energy(
         context: Of the fit; its settings are those of the scale, see `for_scale`.
         generator: Source of everything random but rerankers and discriminators, which have generators of their own:
             training draws the same numbers with them and without.
-        on_record: Called before DxMI and after each of its records.
 
     Returns:
         The energy, and how each ensemble member's training went.
@@ -114,19 +102,9 @@ def fit_patch_energy(
     reranker = fit_reranker(latents.fitted, whitening.deviations(), settings, progress)
     discriminator_generator = context.generator()
 
-    def to_patch_energy(energy: LatentEnergy) -> PatchEnergy:
-        if reranker is not None:
-            match_medians(energy, reranker, latents.held_out)
-        return PatchEnergy(whitening, energy, reranker).eval()
-
     members, trainings = [], []
     for _ in range(settings.energy.ensemble_size):
         factors = _fit_factors(latents, whitening, context, generator, discriminator_generator)
-
-        def report(iteration: int, energy: LatentEnergy, factors: _Factors = factors) -> None:
-            if on_record is not None:
-                on_record(iteration, to_patch_energy(factors.applied_to(energy)))
-
         trained = train_energy(
             latents.training,
             latents.held_out.flatten(0, 1),
@@ -134,12 +112,13 @@ def fit_patch_energy(
             generator=generator,
             progress=progress,
             synthetic=latents.synthetic,
-            on_record=report,
         )
         members.append(factors.applied_to(trained.energy))
         trainings.append(trained)
     energy = members[0] if len(members) == 1 else MeanEnergy(members)
-    return to_patch_energy(energy).requires_grad_(False), trainings
+    if reranker is not None:
+        match_medians(energy, reranker, latents.held_out)
+    return PatchEnergy(whitening, energy, reranker).eval().requires_grad_(False), trainings
 
 
 @dataclass(frozen=True, eq=False)

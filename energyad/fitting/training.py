@@ -43,13 +43,6 @@ DISCRIMINATOR_LR, DISCRIMINATOR_WEIGHT_DECAY = 2e-3, 1e-2
 
 EnergyT = TypeVar("EnergyT", bound=nn.Module)
 
-OnRecord = Callable[[int, LatentEnergy], None]
-"""Called with DxMI's iteration and the energy of that time."""
-
-
-def no_callback(iteration: int, energy: LatentEnergy) -> None:
-    """Do nothing."""
-
 
 @dataclass(frozen=True)
 class TrainedEnergy:
@@ -122,7 +115,6 @@ def train_energy(
     generator: torch.Generator,
     progress: Progress,
     synthetic: Float[Tensor, "d k"] | None = None,
-    on_record: OnRecord = no_callback,
 ) -> TrainedEnergy:
     """Train an energy on latents of good patches: an autoencoder first by reconstruction, then by DxMI.
 
@@ -133,7 +125,6 @@ def train_energy(
         generator: Source of everything random.
         progress: Called at each step of both trainings.
         synthetic: Patches that synthetic defects cover; they choose between the energy before DxMI and after.
-        on_record: Called before DxMI with iteration 0, and after each of its records.
 
     Raises:
         TrainingDiverged: Naming the figure that left its bounds.
@@ -145,7 +136,6 @@ def train_energy(
         initial, latents, held_out, settings=settings, generator=generator, progress=progress
     )
     set_scale(pretrained, latents, mean_energy=options.initial_energy)
-    on_record(0, pretrained)
     return train_dxmi(
         pretrained,
         latents,
@@ -154,7 +144,6 @@ def train_energy(
         generator=generator,
         progress=progress,
         synthetic=synthetic,
-        on_record=on_record,
     )
 
 
@@ -167,7 +156,6 @@ def train_dxmi(
     generator: torch.Generator,
     progress: Progress,
     synthetic: Float[Tensor, "d k"] | None = None,
-    on_record: OnRecord = no_callback,
     new_trainer: Callable[..., DxMITrainer] = DxMITrainer,
 ) -> TrainedEnergy:
     """Train an energy and a diffusion sampler against each other (DxMI, Yoon et al., NeurIPS 2024).
@@ -180,7 +168,6 @@ def train_dxmi(
         generator: Source of everything random.
         progress: Called at each iteration.
         synthetic: Patches that synthetic defects cover, to choose the energy by.
-        on_record: Called after each record.
         new_trainer: Makes the trainer, with the arguments of `DxMITrainer`.
 
     Raises:
@@ -201,9 +188,7 @@ def train_dxmi(
         figures = {"E(data)": record.energy_data, "E(samples)": record.energy_samples}
         progress.advance(record.iteration - (history[-1].iteration if history else 0), figures=figures)
         history.append(record)
-        averaged = cast(LatentEnergy, trainer.averaged_energy)  # a copy of the energy
-        on_record(record.iteration, averaged)
-        if not stopping.step(averaged):
+        if not stopping.step(cast(LatentEnergy, trainer.averaged_energy)):  # a copy of the energy
             break
     health = measure_health(trainer, history, first_sampler=first_sampler)
     return TrainedEnergy((stopping.best or energy).eval(), tuple(history), health)

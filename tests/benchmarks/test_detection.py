@@ -15,14 +15,13 @@ import pytest
 import torch
 
 from benchmarks.detection import __main__ as command
-from benchmarks.detection import choices, settle, sheet, synthetic_validation
+from benchmarks.detection import choices, sheet, synthetic_validation
 from benchmarks.detection.measure import Cell, draw_good, measure
 from benchmarks.detection.method import Fitted, Method, read_batches
 from benchmarks.detection.methods import open_method
 from benchmarks.detection.ours import Energyad
 from benchmarks.detection.quality import measure_quality, read_masks
 from benchmarks.detection.rows import Row
-from benchmarks.detection.settle_plot import by_iteration
 from energyad.data.datasets import Category
 from energyad.data.defect_kinds import KINDS
 from energyad.data.defects import SyntheticDefect, draw_defect
@@ -184,16 +183,6 @@ def counting_cell(*categories: Category, method: Method | None = None) -> Cell:
     return Cell(name="grey", method=method or CountingMethod(), categories=categories, shots=None, seed=0)
 
 
-def test_a_training_that_ended_by_itself_keeps_its_place_in_the_curve() -> None:
-    rows = [
-        {"seed": s, "iteration": i, "figure": 10 * s + i}
-        for s, ends in ((1, 2), (2, 4))
-        for i in (0, 2, 4)
-        if i <= ends
-    ]
-    assert by_iteration(rows, "figure") == ([0, 2, 4], [[10, 20], [12, 22], [12, 24]])
-
-
 def test_few_shots_are_drawn_by_the_seed(category: Category) -> None:
     good = category.train_good
     assert draw_good(good, None, 0) == list(good)
@@ -245,34 +234,6 @@ def test_the_sheet_shows_every_kind_of_defect_and_every_method(results: Path, ca
     assert sheet.main([*shared, "--methods", "energyad"]) == 2
 
 
-@pytest.mark.slow
-def test_settling_is_judged_on_good_images_held_out_of_training(
-    category: Category, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    method = tiny_energyad()
-    kinds: dict[ModuleType, set[str | None]] = {synthetic_validation: set(), synthetic: set()}
-
-    def recorded(place: ModuleType, image: np.ndarray, **options: Any) -> SyntheticDefect:
-        kinds[place].add(options.get("kind"))
-        return draw_defect(image, **options)
-
-    for place in kinds:
-        monkeypatch.setattr(place, "draw_defect", functools.partial(recorded, place))
-    without_test = replace(category, test=())
-    found: list[dict[str, Any]] = []
-    settings = method.fit_settings.with_values({"dxmi.iterations": 4, "dxmi.pretrain_iterations": 10})
-    settle.settle(without_test, settings, every=2, threads=1, report=found.append)
-    assert [row["iteration"] for row in found] == [0, 4]
-    assert all(0 <= row["image_auroc"] <= 1 and row["pixel_auroc"] > 0.5 for row in found)
-    assert kinds[synthetic_validation] <= set(KINDS) and kinds[synthetic] <= set(KINDS)
-    assert min(map(len, kinds.values())) > 1 and not kinds[synthetic_validation] & kinds[synthetic]
-    settle.draw(
-        [{"category": "demo", "seed": 0, "settings_hash": "0" * 12, **row} for row in found],
-        tmp_path / "x.png",
-    )
-    assert (tmp_path / "x.png").stat().st_size > 5000
-
-
 @pytest.mark.parametrize("count", [4, 40, 300])
 @pytest.mark.parametrize("seed", range(5))
 def test_held_out_of_a_validation_is_a_run_of_images_and_its_neighbours_are_not_fitted_on(
@@ -300,6 +261,14 @@ def test_a_change_is_judged_beside_the_default_once_and_without_test_images(
     monkeypatch.setattr(choices, "FitSettings", lambda: small)
     monkeypatch.setattr(synthetic_validation, "NUM_DEFECTIVE", 12)
     monkeypatch.setattr(choices, "open_anywhere", lambda *_: replace(category, test=()))
+    kinds: dict[ModuleType, set[str | None]] = {synthetic_validation: set(), synthetic: set()}
+
+    def recorded(place: ModuleType, image: np.ndarray, **options: Any) -> SyntheticDefect:
+        kinds[place].add(options.get("kind"))
+        return draw_defect(image, **options)
+
+    for place in kinds:
+        monkeypatch.setattr(place, "draw_defect", functools.partial(recorded, place))
     path = tmp_path / "choices.jsonl"
     wanted = [
         "default",
@@ -321,6 +290,8 @@ def test_a_change_is_judged_beside_the_default_once_and_without_test_images(
     assert choices.main([*shared, "--changes", *wanted]) == 0
     found = {row["change"]: row for row in map(json.loads, path.read_text().splitlines())}
     assert found.keys() == set(wanted)
+    assert kinds[synthetic_validation] <= set(KINDS) and kinds[synthetic] <= set(KINDS)
+    assert min(map(len, kinds.values())) > 1 and not kinds[synthetic_validation] & kinds[synthetic]
     default = found["default"]
     assert default["image_auroc"] == found["heatmap.smoothing=4.0"]["image_auroc"]
     assert default["pixel_auroc"] == found["heatmap.smoothing=4.0"]["pixel_auroc"]

@@ -103,16 +103,22 @@ def test_the_table_is_put_between_the_markers_and_checked(
     assert "markers" in capsys.readouterr().err
 
 
-def test_the_summary_has_means_of_its_methods_on_real_images_best_first(tmp_path: Path) -> None:
+def test_the_summary_has_a_mean_of_the_methods_that_have_all_categories(tmp_path: Path) -> None:
     results = tmp_path / "rows.jsonl"
-    for method, auroc in (("knn", 0.5), ("energyad", 0.7), ("energyad-brief", 0.9)):
+    for method, auroc in (("knn", 0.5), ("energyad", 0.7), ("energyad-shared", 0.9)):
         for seed, above in ((0, 0.0), (1, 0.1)):
             rows.append(results, of_today(method, image_auroc=auroc + above, seed=seed))
+    for method, auroc in (("knn", 0.6), ("energyad", 0.8)):
+        rows.append(
+            results, of_today(method, category="casting", image_auroc=auroc, pixel_auroc=None, aupro=None)
+        )
+    rows.append(results, of_today("knn-whitened", image_auroc=1.0))  # of one category alone
     rows.append(results, of_today("energyad", category=DEMO_NAME))
     rows.append(results, of_today("energyad", image_size=2 * FitSettings().input.image_size))
     lines = summary.render(results, spread=False).splitlines()[2:]
-    assert [line.split(" | ")[0] for line in lines] == ["| `energyad`", "| `knn`"]
-    assert "| 0.750 |" in lines[0] and "| 0.550 |" in lines[1]
+    assert [line.split(" | ")[0] for line in lines] == ["| `energyad`", "| `knn`", "| `knn-whitened`"]
+    assert "| 0.800 | 0.750 | 0.775 | 0.500 | 0.500 |" in lines[0] and "| 1 and 2 |" in lines[0]
+    assert "| — | 1.000 | — | 0.500 | 0.500 |" in lines[2]
     assert summary.render(results).splitlines()[2].count("0.750 ± 0.071") == 1
 
 
