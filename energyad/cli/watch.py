@@ -102,8 +102,8 @@ def watch(
     """
     from energyad.detector import AnomalyDetector
     from energyad.errors import DataError
+    from energyad.images.decoding import largest_file
     from energyad.line.database import Database
-    from energyad.line.incoming import largest_file
     from energyad.line.reloading import ReloadingDetector
     from energyad.line.store import LineStore
     from energyad.line.watch import Watcher

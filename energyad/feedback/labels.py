@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from energyad.errors import ImageError
 from energyad.feedback.marks import Polygon
-from energyad.images.reading import DEFAULT_MAX_PIXELS
+from energyad.images.decoding import DEFAULT_MAX_PIXELS, largest_file
 from energyad.line.database import Database, one_at_a_time
-from energyad.line.incoming import hash_file, largest_file
+from energyad.line.incoming import hash_file
 from energyad.line.tables import WITHDRAWN, Arrival, ImageLabel, Result
 
 LabelValue: TypeAlias = Literal["fine", "defect", "unsure"]
