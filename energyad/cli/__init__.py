@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from energyad.cli import console
+from energyad.cli.audit import audit
 from energyad.cli.calibrate import calibrate
 from energyad.cli.config import config
 from energyad.cli.deliveries import deliveries
@@ -43,6 +44,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "extend": extend,
     "promote": promote,
     "rollback": rollback,
+    "audit": audit,
     "drift": drift,
     "report": report,
     "export": export,

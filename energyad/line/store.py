@@ -1,6 +1,7 @@
 """What a watcher keeps of its line in the database: which files came, who works on them, and what the results are.
 
-Each method is one transaction. A result, the state of its arrival and its deliveries are stored together.
+Each method is one transaction. A result, the state of its arrival, its deliveries and its entry in the audit are stored
+together.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from energyad.errors import DataError
-from energyad.line.database import Database, one_at_a_time
+from energyad.line import audit
+from energyad.line.database import Database
 from energyad.line.incoming import FileState
 from energyad.line.journal import JournalLine
 from energyad.line.latest import latest_parts_of
+from energyad.line.locks import one_at_a_time
 from energyad.line.tables import (
     CLAIMED,
     FILED,
@@ -295,7 +298,7 @@ class LineStore:
 
         May be repeated where it is not known whether it succeeded.
         """
-        stored = []
+        stored, entries = [], []
         with self.database.write() as session:
             stream = _locked(session, Stream, self.stream_id)
             outputs = [_locked(session, Output, output) for output in sorted(self._outputs)]
@@ -305,7 +308,9 @@ class LineStore:
                     continue
                 stored.append(scored)
                 if arrival.state == CLAIMED:
-                    self._add(session, stream, outputs, arrival, scored)
+                    result = self._add(session, stream, outputs, arrival, scored)
+                    entries.append((result.id, audit.result_digest(result, arrival.sha256)))
+            audit.record(session, "verdict", entries)
         return stored
 
     def latest_parts(self, model_sha256: str | None, *, window: int) -> list[PartStatistics]:
@@ -319,7 +324,7 @@ class LineStore:
 
     def _add(
         self, session: Session, stream: Stream, outputs: Sequence[Output], arrival: Arrival, scored: Scored
-    ) -> None:
+    ) -> Result:
         line, state = scored.line, scored.state
         arrival.size, arrival.mtime_ns, arrival.sha256 = state.size, state.mtime_ns, state.sha256
         arrival.state = KEPT if arrival.claim is None else SCORED
@@ -354,6 +359,7 @@ class LineStore:
                     state=PENDING,
                 )
             )
+        return result
 
     def _new(
         self, session: Session, path: str, *, state: FileState | None = None, claim: str | None = None

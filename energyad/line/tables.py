@@ -2,8 +2,9 @@
 
 A stream is one results file; its sources are the folders whose results it holds. An arrival is one file that came, a
 result what a model said of it, a delivery one result on its way to one output, a label what a person said of an image.
-Identifiers never change, and rows of results and of labels are never deleted or changed. Parts of several views can
-refer to arrivals, and outputs other than webhooks are further values of `outputs.kind`.
+Identifiers never change, and rows of results and of labels are never deleted or changed; the audit has an entry for
+each of them, see `energyad.line.audit`. Parts of several views can refer to arrivals, and outputs other than webhooks
+are further values of `outputs.kind`.
 """
 
 from __future__ import annotations
@@ -263,3 +264,22 @@ class ImageLabel(Base):
     model_sha256: Mapped[str | None] = mapped_column(String(64))
     model_verdict: Mapped[str | None] = mapped_column(String(16))
     model_score: Mapped[float | None]
+
+
+class AuditEntry(Base):
+    """One entry of the audit: a row that was stored, and the hash of the entry before; see `energyad.line.audit`.
+
+    action: what was stored, which names the table of row_id. row_sha256: of that row's content. previous: entry_sha256
+    of the entry before; it is unique, so that the database itself refuses a second entry after the same one.
+    """
+
+    __tablename__ = "audit"
+    __table_args__ = (UniqueConstraint("action", "row_id"), UniqueConstraint("previous"))
+
+    id: Mapped[Key]
+    recorded_at: Mapped[str] = mapped_column(String(32))
+    action: Mapped[str] = mapped_column(String(16))
+    row_id: Mapped[Big]
+    row_sha256: Mapped[str] = mapped_column(String(64))
+    previous: Mapped[str] = mapped_column(String(64))
+    entry_sha256: Mapped[str] = mapped_column(String(64))
