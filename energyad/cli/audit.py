@@ -231,8 +231,8 @@ def _print(
     for reviewer, label in part.labels:
         said = "withdrawn" if label is None else f"{label.value}{f' ({label.kind})' if label.kind else ''}"
         lines.append(("label", f"{said}, by {reviewer}"))
-    for number, region in enumerate(found, start=1):
-        for near in region.good:
+    for number, neighbours in enumerate(found, start=1):
+        for near in neighbours.good:
             name = f"{near.patch.image} at {near.patch.left}, {near.patch.top}"
             fitted = "" if near.is_fitted else ", which was not in the fit"
             lines.append((f"near {number}", f"{name}: distance {near.distance:.3g}{fitted}"))

@@ -99,12 +99,11 @@ def nearest_good(
     opened = open_to_learn(detector, threads=threads)
     seen = see_images([image], opened.manifest, opened.session, progress=NullProgress(), stage="part")
     if not seen:
-        raise DataError(f"{image}: cannot be read; give the image that was scored")
+        raise DataError("the part's image cannot be read; give the one that was scored")
     scale, latents = _scale_and_latents(opened, seen[0])
-    strangest = [
-        _strangest(opened, scale, latents, _mask(seen[0], region))
-        for region in (regions[:MAX_REGIONS] or [None])
-    ]
+    masks = [mask_of([region], seen[0].shape) for region in regions[:MAX_REGIONS]]
+    masks = masks or [np.ones(seen[0].shape, bool)]
+    strangest = [_strangest(opened, scale, latents, mask) for mask in masks]
     found: list[list[GoodPatch]] = [[] for _ in strangest]
     progress.stage("good parts", len(good_images))
     for start in range(0, len(good_images), AT_ONCE):
@@ -126,10 +125,6 @@ def nearest_good(
         )
         for place, near in zip(strangest, found, strict=True)
     ]
-
-
-def _mask(image: SeenImage, region: Polygon | None) -> Bool[np.ndarray, "h w"]:
-    return np.ones(image.shape, bool) if region is None else mask_of([region], image.shape)
 
 
 def _scale_and_latents(opened: OpenedModel, image: SeenImage) -> tuple[Scale, Float[Tensor, "p k"]]:
@@ -164,8 +159,8 @@ def _patch(opened: OpenedModel, scale: Scale, image: SeenImage, place: int) -> P
         (grid.columns, column, tile_column, spec.tiles.columns, image.shape[1], spec.shape[1]),
     ):
         side = axis.pixels / axis.patches
-        first = starts(count, axis.pixels, spec.tiles.overlap)[of_tile]
-        first += (axis.margin + scale.margin + at * scale.factor) * side
+        inside = (axis.margin + scale.margin + at * scale.factor) * side
+        first = starts(count, axis.pixels, spec.tiles.overlap)[of_tile] + inside
         spans.append((round(first * shown / full), max(1, round(scale.factor * side * shown / full))))
     (top, height), (left, width) = spans
     return Patch(image.source, left, top, width, height)
