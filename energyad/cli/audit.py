@@ -233,7 +233,7 @@ def _print(
         lines.append(("label", f"{said}, by {reviewer}"))
     for number, neighbours in enumerate(found, start=1):
         for near in neighbours.good:
-            name = f"{near.patch.image} at {near.patch.left}, {near.patch.top}"
+            name = f"{near.patch.image!s} at {near.patch.left}, {near.patch.top}"
             fitted = "" if near.is_fitted else ", which was not in the fit"
             lines.append((f"near {number}", f"{name}: distance {near.distance:.3g}{fitted}"))
     if not found:
