@@ -166,27 +166,27 @@ def _scoring(
 def _sinks(database: Database, store: LineStore, url: str | None) -> Iterator[Callable[[], None]]:
     """Write the results file and deliver to a URL while the block runs; gives what to call when there is a result."""
     from energyad.line.results_file import ResultsFile
-    from energyad.line.webhook import KIND, SECRET_VARIABLE, Webhook
+    from energyad.line.webhook import KIND, SECRET_VARIABLE, webhook
 
     with ResultsFile(database, store.stream_id, store.out, warn=console.warn) as results:
         if url is None:
             yield results.tell
             return
-        webhook = Webhook(
+        deliveries = webhook(
             *(url, database),
             output=store.add_output(KIND, url),
             watcher=store.watcher_id,
             secret=os.environ.get(SECRET_VARIABLE),
             warn=console.warn,
         )
-        webhook.start()
+        deliveries.start()
 
         def tell() -> None:
             results.tell()
-            webhook.tell()
+            deliveries.tell()
 
         yield tell
-        webhook.stop()
+        deliveries.stop()
 
 
 @contextlib.contextmanager

@@ -20,7 +20,17 @@ from energyad.errors import DataError, SettingsError, os_reason
 from energyad.extras import require
 from energyad.line.audit import record_all
 from energyad.line.locks import one_at_a_time
-from energyad.line.tables import Arrival, AuditEntry, Base, ImageLabel, Result, SchemaVersion
+from energyad.line.tables import (
+    Arrival,
+    AuditEntry,
+    Base,
+    Delivery,
+    ImageLabel,
+    Part,
+    PartView,
+    Result,
+    SchemaVersion,
+)
 
 BUSY_SECONDS: Final = 30.0
 """How long one writer waits for another."""
@@ -42,10 +52,28 @@ def _add_audit(connection: Connection) -> None:
     record_all(connection)
 
 
+def _add_parts(connection: Connection) -> None:
+    """Parts, and deliveries that may be of a part: SQLite lets no column become nullable, so the rows are copied."""
+    for table in (Part, PartView):
+        table.__table__.create(connection)  # type: ignore[attr-defined]
+    deliveries = Delivery.__table__
+    columns = [column["name"] for column in inspect(connection).get_columns("deliveries")]
+    names = ", ".join(columns)
+    connection.execute(text("CREATE TEMPORARY TABLE deliveries_before AS SELECT * FROM deliveries"))
+    deliveries.drop(connection)  # type: ignore[attr-defined]
+    deliveries.create(connection)  # type: ignore[attr-defined]
+    connection.execute(text(f"INSERT INTO deliveries ({names}) SELECT {names} FROM deliveries_before"))
+    connection.execute(text("DROP TABLE deliveries_before"))
+    if connection.dialect.name == "postgresql":
+        sequence = "pg_get_serial_sequence('deliveries', 'id')"
+        connection.execute(text(f"SELECT setval({sequence}, 1 + (SELECT COALESCE(MAX(id), 0) FROM deliveries))"))
+
+
 MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
     _add_labels,
     _add_indexes_of_reviews,
     _add_audit,
+    _add_parts,
 )
 """What makes version n + 2 of the tables from version n + 1: SQL for both kinds of database, in one transaction.
 
