@@ -24,8 +24,10 @@ from energyad.cli.options import Debug, Quiet
 from energyad.cli.promote import promote, rollback
 from energyad.cli.report import report
 from energyad.cli.review import review
+from energyad.cli.run import run
 from energyad.cli.score import score
 from energyad.cli.serve import serve
+from energyad.cli.station import station
 from energyad.cli.teach import extend, teach
 from energyad.cli.watch import watch
 
@@ -36,6 +38,8 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "evaluate": evaluate,
     "calibrate": calibrate,
     "watch": watch,
+    "station": station,
+    "run": run,
     "deliveries": deliveries,
     "serve": serve,
     "review": review,

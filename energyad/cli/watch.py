@@ -122,7 +122,7 @@ def watch(
         on_error=lambda error: console.warn(f"the old model stays: {error}"),
     )
     place = database or out.resolve().with_name(DATABASE_NAME)
-    with _stop_on_signals() as stop, Database(place) as opened:
+    with stop_on_signals() as stop, Database(place) as opened:
         store = LineStore(opened, out=out, folder=folder, station=station)
         messages = _WatchMessages(model_now(), store)
         with (
@@ -190,7 +190,7 @@ def _sinks(database: Database, store: LineStore, url: str | None) -> Iterator[Ca
 
 
 @contextlib.contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals() -> Iterator[threading.Event]:
     """An event that SIGTERM and Ctrl-C set."""
     stop = threading.Event()
     before = {

@@ -56,6 +56,7 @@ def _add_parts(connection: Connection) -> None:
     """Parts, and deliveries that may be of a part: SQLite lets no column become nullable, so the rows are copied."""
     for table in (Part, PartView):
         table.__table__.create(connection)  # type: ignore[attr-defined]
+    connection.execute(text("ALTER TABLE streams ADD COLUMN last_part_number BIGINT NOT NULL DEFAULT 0"))
     deliveries = Delivery.__table__
     columns = [column["name"] for column in inspect(connection).get_columns("deliveries")]
     names = ", ".join(columns)
@@ -66,7 +67,9 @@ def _add_parts(connection: Connection) -> None:
     connection.execute(text("DROP TABLE deliveries_before"))
     if connection.dialect.name == "postgresql":
         sequence = "pg_get_serial_sequence('deliveries', 'id')"
-        connection.execute(text(f"SELECT setval({sequence}, 1 + (SELECT COALESCE(MAX(id), 0) FROM deliveries))"))
+        connection.execute(
+            text(f"SELECT setval({sequence}, 1 + (SELECT COALESCE(MAX(id), 0) FROM deliveries))")
+        )
 
 
 MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (

@@ -54,6 +54,11 @@ class FoundFile:
     mtime_ns: int
     renamed: bool
 
+    @property
+    def changed_ns(self) -> int:
+        """When anything of it last changed: its content, its name."""
+        return int(self.fingerprint.rpartition(":")[2])
+
 
 @dataclass(frozen=True)
 class Look:

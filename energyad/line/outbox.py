@@ -130,7 +130,9 @@ class Outbox:
                 sent = self._send_next()
             except Unanswered:
                 continue
-            except Exception as error:  # a full disk, a server that is away: the line goes on, and so does this
+            except (
+                Exception
+            ) as error:  # a full disk, a server that is away: the line goes on, and so does this
                 self._warn_once(f"{self._name}: waits: {error}")
                 sent = False
             if sent is None:
@@ -159,7 +161,9 @@ class Outbox:
                 "see `energyad deliveries`"
             )
         else:
-            self._warn_once(f"{self._name}: no delivery ({failure.reason}); results wait, and scoring goes on")
+            self._warn_once(
+                f"{self._name}: no delivery ({failure.reason}); results wait, and scoring goes on"
+            )
         return is_dead
 
     def _warn_once(self, text: str) -> None:

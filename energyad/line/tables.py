@@ -87,7 +87,9 @@ class SchemaVersion(Base):
 
 
 class Stream(Base):
-    """A results file. `last_number` counts its results; the other two say how far the file is written."""
+    """A results file. `last_number` counts its results, `last_part_number` the parts of a station; the other two say
+    how far the file is written.
+    """
 
     __tablename__ = "streams"
     __table_args__ = (UniqueConstraint("station", "path"),)
@@ -96,6 +98,7 @@ class Stream(Base):
     station: Mapped[Name]
     path: Mapped[Name]
     last_number: Mapped[Big] = mapped_column(default=0)
+    last_part_number: Mapped[Big] = mapped_column(default=0)
     written_number: Mapped[Big] = mapped_column(default=0)
     written_bytes: Mapped[Big] = mapped_column(default=0)
 

@@ -151,8 +151,7 @@ class Watcher:
         warn: Callable[[str], None] = lambda text: None,
         on_new: Callable[[Mapping[Path, FoundFile]], None] = lambda files: None,
     ) -> None:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; make it, or check the path")
+        self.require_folder(folder)
         if move_to is not None:
             try:
                 move_to.mkdir(parents=True, exist_ok=True)
@@ -166,6 +165,12 @@ class Watcher:
         self._known: dict[Path, str] = {}
         self._num_waiting = 0
         self._stop = threading.Event()
+
+    @staticmethod
+    def require_folder(folder: Path) -> None:
+        """Raise DataError where there is no such folder."""
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; make it, or check the path")
 
     def run(
         self,

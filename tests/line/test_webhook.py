@@ -16,9 +16,9 @@ from energyad.errors import DataError, SettingsError
 from energyad.line import webhook
 from energyad.line.database import Database, DatabaseUnavailable
 from energyad.line.deliveries import count_deliveries, list_deliveries, retry_deliveries
+from energyad.line.outbox import MAX_REFUSALS, Outbox
 from energyad.line.store import LineStore
 from energyad.line.tables import DEAD, PENDING
-from energyad.line.outbox import MAX_REFUSALS, Outbox
 from energyad.line.webhook import KIND
 
 from .conftest import Line, look, renamed
