@@ -1,14 +1,11 @@
-"""What every output of a station has in common, and which outputs a station's file names."""
+"""What every output of a station has in common."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from energyad.line.outbox import Send
-from energyad.station.config import StationConfig
 
 State: TypeAlias = Literal["running", "stopping"]
 
@@ -57,31 +54,3 @@ class StationOutput(Protocol):
 
     def stop(self) -> None:
         """End."""
-
-
-def outputs_of(config: StationConfig, warn: Callable[[str], None]) -> Iterator[StationOutput]:
-    """Make the outputs that a station's file names; none is started.
-
-    Args:
-        config: The station.
-        warn: Called with what people should know.
-
-    Raises:
-        MissingExtraError: A package that an output needs is not installed.
-    """
-    from energyad.station.archive import ArchiveOutput
-    from energyad.station.modbus import ModbusOutput
-    from energyad.station.mqtt import PASSWORD_VARIABLE, MqttOutput
-    from energyad.station.opcua import OpcUaOutput
-    from energyad.station.posting import WebhookOutput
-
-    if config.mqtt is not None:
-        yield MqttOutput(config.mqtt, config.name, password=os.environ.get(PASSWORD_VARIABLE))
-    if config.modbus is not None:
-        yield ModbusOutput(config.modbus)
-    if config.opcua is not None:
-        yield OpcUaOutput(config.opcua, config.name)
-    if config.webhook is not None:
-        yield WebhookOutput(config.webhook)
-    if config.archive is not None:
-        yield ArchiveOutput(config.archive, warn=warn)

@@ -21,7 +21,8 @@ from energyad.station.config import StationConfig
 from energyad.station.images import ImageKeeper
 from energyad.station.latency import LatencySummary, LatencyWindow
 from energyad.station.metrics import MetricsServer, Reading
-from energyad.station.outputs import State, StationOutput, Status, outputs_of
+from energyad.station.opening import outputs_of
+from energyad.station.outputs import State, StationOutput, Status
 from energyad.station.parts import PartBook
 from energyad.station.results import PartResult
 from energyad.station.triggers import Clock

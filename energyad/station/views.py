@@ -12,10 +12,10 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from energyad.detector import AnomalyDetector
+from energyad.images.decoding import largest_file
 from energyad.images.isolated import IsolatedDecoder
 from energyad.line.database import Database
 from energyad.line.drift import WINDOW, DriftMonitor
-from energyad.line.incoming import largest_file
 from energyad.line.journal import JournalLine
 from energyad.line.reloading import ReloadingDetector
 from energyad.line.store import LineStore, Scored
