@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo docs robustness test check lint format clean
+.PHONY: help demo docs examples robustness test check lint format clean
 
 help:
 	@echo "make demo    fit, score and evaluate on synthetic images; opens nothing, writes to demo/"
 	@echo "make test    run the tests"
 	@echo "make check   lint, and the tests of the package that are quick: while you work"
 	@echo "make docs    build the documentation into build/site/, and run its examples and notebooks"
+	@echo "make examples  run the example in a browser; fetches onnxruntime-web into build/"
 	@echo "make robustness  the benchmark of robustness in short"
 	@echo "make lint    ruff, mypy and the layers"
 	@echo "make format  let ruff format the code"
@@ -37,6 +38,18 @@ test: $(VENV)/.dev
 
 check: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/docs --ignore tests/integrations --ignore tests/benchmarks -m "not slow"
+
+ORT_WEB := 1.30.0
+ORT_WEB_URL := https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-$(ORT_WEB).tgz
+ORT_WEB_FILES := ort.wasm.min.js ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
+
+build/onnxruntime-web-$(ORT_WEB):
+	mkdir -p $@.part
+	curl --fail --silent --show-error --retry 3 $(ORT_WEB_URL) | tar xz -C $@.part --strip-components 2 $(addprefix package/dist/,$(ORT_WEB_FILES))
+	mv $@.part $@
+
+examples: $(VENV)/.dev build/onnxruntime-web-$(ORT_WEB)
+	ENERGYAD_ORT_WEB=build/onnxruntime-web-$(ORT_WEB) $(BIN)/python -m pytest tests/examples/test_browser.py
 
 robustness: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.robustness --quick

@@ -21,6 +21,7 @@ Extra: TypeAlias = Literal[
     "pyod",
     "ray",
     "signing",
+    "station",
     "storage",
     "supervision",
 ]
@@ -46,6 +47,7 @@ PACKAGES: Final[dict[Extra, dict[str, str]]] = {
     "pyod": {"pyod": "PyOD"},
     "ray": {"ray": "Ray", "pyarrow": "pyarrow", "pandas": "pandas", "fsspec": "fsspec"},
     "signing": {"cryptography": "cryptography"},
+    "station": {"paho": "Eclipse Paho", "pymodbus": "pymodbus", "asyncua": "asyncua"},
     "storage": {"fsspec": "fsspec"},
     "supervision": {"supervision": "supervision"},
     "postgres": {"psycopg": "Psycopg"},

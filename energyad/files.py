@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from energyad.errors import DataError, os_reason
 
 CACHE_VARIABLE = "ENERGYAD_CACHE"
+
+
+class NotRegularError(OSError):
+    """A pipe, a device or a socket where a file was expected."""
+
+
+@contextlib.contextmanager
+def open_regular(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading. A pipe is not waited for, and a device is not read.
+
+    Raises:
+        NotRegularError: It is no regular file.
+        OSError: It cannot be opened.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise NotRegularError(errno.EINVAL, "is no regular file")
+    except OSError:
+        os.close(handle)
+        raise
+    with os.fdopen(handle, "rb") as file:
+        yield file
 
 
 def atomic_write(path: str | Path, content: bytes | str) -> Path:

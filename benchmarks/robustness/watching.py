@@ -199,7 +199,7 @@ def _run_stub(spec: dict[str, Any]) -> None:
     from energyad.line.results_file import ResultsFile
     from energyad.line.store import LineStore
     from energyad.line.watch import Watcher
-    from energyad.line.webhook import KIND, Webhook
+    from energyad.line.webhook import KIND, webhook
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -211,10 +211,10 @@ def _run_stub(spec: dict[str, Any]) -> None:
         folder, out = Path(spec["folder"]), Path(spec["out"])
         store = LineStore(database, out=out, folder=folder, station="one")
         with ResultsFile(database, store.stream_id, store.out, warn=warn) as results:
-            webhook = None
+            deliveries = None
             if spec["url"] is not None:
                 output = store.add_output(KIND, spec["url"])
-                webhook = Webhook(
+                deliveries = webhook(
                     *(spec["url"], database),
                     output=output,
                     watcher=store.watcher_id,
@@ -222,12 +222,12 @@ def _run_stub(spec: dict[str, Any]) -> None:
                     warn=warn,
                     longest_pause=0.02,
                 )
-                webhook.start()
+                deliveries.start()
             move_to = None if spec["move_to"] is None else Path(spec["move_to"])
             watcher = Watcher(folder, store, score_files, move_to=move_to, settle=0.1, warn=warn)
             watcher.run(stop, noted=lambda _: results.tell(), interval=0.02)
-            if webhook is not None:
-                webhook.stop(seconds=1.0)
+            if deliveries is not None:
+                deliveries.stop(seconds=1.0)
 
 
 def score_files(paths: Sequence[Path], read: Callable[[Path], bytes]) -> Iterator[Any]:

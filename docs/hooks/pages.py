@@ -22,12 +22,14 @@ import command_line  # noqa: E402
 import notebook_pages  # noqa: E402
 import result_schema  # noqa: E402
 import settings_page  # noqa: E402
+import station_page  # noqa: E402
 
 _FETCHED = re.compile(r'<(?:script|link|img|iframe)\b[^>]*?(?:src|href)="(https?://[^"]+)"')
 GENERATED = {
     "reference/cli.md": command_line.page,
     "reference/settings.md": settings_page.page,
     "reference/results.md": result_schema.page,
+    "reference/station.md": station_page.page,
     "project/changelog.md": lambda: _copied("CHANGELOG.md"),
     "project/contributing.md": lambda: _copied("CONTRIBUTING.md"),
 }

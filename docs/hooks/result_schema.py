@@ -19,12 +19,13 @@ One image gives one JSON object, and it is the same everywhere: `energyad score 
 def page() -> str:
     """The whole page."""
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    parts = [HEAD, _section("ImageResult", schema)]
-    parts += [_section(name, body) for name, body in schema.get("$defs", {}).items()]
+    parts = [HEAD, section("ImageResult", schema)]
+    parts += [section(name, body) for name, body in schema.get("$defs", {}).items()]
     return "\n\n".join(parts) + "\n"
 
 
-def _section(name: str, body: dict[str, Any]) -> str:
+def section(name: str, body: dict[str, Any]) -> str:
+    """A table of the keys of one kind of object."""
     lines = ["| key | type | what it is |", "| --- | --- | --- |"]
     for key, value in body.get("properties", {}).items():
         description = str(value.get("description", "")).replace("|", "\\|")

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from energyad.cli import console
+from energyad.cli.audit import audit
 from energyad.cli.calibrate import calibrate
 from energyad.cli.config import config
 from energyad.cli.deliveries import deliveries
@@ -23,8 +24,10 @@ from energyad.cli.options import Debug, Quiet
 from energyad.cli.promote import promote, rollback
 from energyad.cli.report import report
 from energyad.cli.review import review
+from energyad.cli.run import run
 from energyad.cli.score import score
 from energyad.cli.serve import serve
+from energyad.cli.station import station
 from energyad.cli.teach import extend, teach
 from energyad.cli.watch import watch
 
@@ -35,6 +38,8 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "evaluate": evaluate,
     "calibrate": calibrate,
     "watch": watch,
+    "station": station,
+    "run": run,
     "deliveries": deliveries,
     "serve": serve,
     "review": review,
@@ -43,6 +48,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "extend": extend,
     "promote": promote,
     "rollback": rollback,
+    "audit": audit,
     "drift": drift,
     "report": report,
     "export": export,

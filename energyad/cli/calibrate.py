@@ -47,6 +47,7 @@ def calibrate(
     from energyad.cli.progress import RichProgress
     from energyad.detector import AnomalyDetector
     from energyad.detector.recalibration import recalibrate
+    from energyad.feedback.versions import save
     from energyad.images.finding import find_images
     from energyad.model.folder import find_model
 
@@ -62,7 +63,7 @@ def calibrate(
             skip_bad=skip_bad,
             progress=progress,
         )
-    new.save(folder)
+    save(folder, new.manifest, new.contents, action="calibrated")
     console.say(f"\nmodel      {folder}, thresholds from {len(new.calibration.good_scores)} good images")
     console.say(f"before     {_thresholds(detector.calibration)}")
     console.say(f"threshold  {_thresholds(new.calibration)}")

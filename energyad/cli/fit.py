@@ -190,9 +190,11 @@ def _fit(
     skip_bad: bool,
     max_pixels: int,
 ) -> AnomalyDetector:
+    from energyad.feedback.versions import read_history, save
     from energyad.model.folder import require_place
 
     require_place(folder)  # before minutes are spent
+    read_history(folder)
     from energyad.cli.progress import RichProgress
     from energyad.detector import AnomalyDetector
 
@@ -211,7 +213,7 @@ def _fit(
             max_pixels=max_pixels,
             progress=bar,
         )
-    detector.save(folder)
+    save(folder, detector.manifest, detector.contents, action="fitted")
     return detector
 
 

@@ -41,6 +41,7 @@ def import_model(
     """
     from energyad.cli.progress import RichProgress
     from energyad.data.datasets import check_category_name
+    from energyad.feedback.versions import save
     from energyad.images.finding import find_images
     from energyad.integrations.anomalib_export import import_export
     from energyad.model.folder import DEFAULT_FOLDER, require_place
@@ -58,7 +59,7 @@ def import_model(
             skip_bad=skip_bad,
             progress=progress,
         )
-    detector.save(folder)
+    save(folder, detector.manifest, detector.contents, action="imported")
     calibration = detector.calibration
     console.say(f"\nmodel      {folder}, {detector.manifest.source}")
     console.say(f"threshold  {calibration.threshold:.4g} from {len(calibration.good_scores)} good images")

@@ -95,6 +95,7 @@ def _exchange(words: list[str]) -> None:
     from energyad.model.folder import DEFAULT_FOLDER, find_model
 
     require("storage", f"energyad models {words[0]}")
+    from energyad.feedback.versions import note
     from energyad.integrations.registry import pull_model, push_model
 
     if words[0] == "push":
@@ -108,6 +109,7 @@ def _exchange(words: list[str]) -> None:
     name = words[1].rstrip("/").rsplit("/", 1)[-1].split("@")[0]
     folder = Path(words[2]) if len(words) == 3 else DEFAULT_FOLDER / name
     typer.echo(pull_model(words[1], folder))
+    note(folder, "installed")
     console.say(f"pulled    {folder}")
 
 

@@ -102,8 +102,8 @@ def watch(
     """
     from energyad.detector import AnomalyDetector
     from energyad.errors import DataError
+    from energyad.images.decoding import largest_file
     from energyad.line.database import Database
-    from energyad.line.incoming import largest_file
     from energyad.line.reloading import ReloadingDetector
     from energyad.line.store import LineStore
     from energyad.line.watch import Watcher
@@ -122,7 +122,7 @@ def watch(
         on_error=lambda error: console.warn(f"the old model stays: {error}"),
     )
     place = database or out.resolve().with_name(DATABASE_NAME)
-    with _stop_on_signals() as stop, Database(place) as opened:
+    with stop_on_signals() as stop, Database(place) as opened:
         store = LineStore(opened, out=out, folder=folder, station=station)
         messages = _WatchMessages(model_now(), store)
         with (
@@ -166,31 +166,31 @@ def _scoring(
 def _sinks(database: Database, store: LineStore, url: str | None) -> Iterator[Callable[[], None]]:
     """Write the results file and deliver to a URL while the block runs; gives what to call when there is a result."""
     from energyad.line.results_file import ResultsFile
-    from energyad.line.webhook import KIND, SECRET_VARIABLE, Webhook
+    from energyad.line.webhook import KIND, SECRET_VARIABLE, webhook
 
     with ResultsFile(database, store.stream_id, store.out, warn=console.warn) as results:
         if url is None:
             yield results.tell
             return
-        webhook = Webhook(
+        deliveries = webhook(
             *(url, database),
             output=store.add_output(KIND, url),
             watcher=store.watcher_id,
             secret=os.environ.get(SECRET_VARIABLE),
             warn=console.warn,
         )
-        webhook.start()
+        deliveries.start()
 
         def tell() -> None:
             results.tell()
-            webhook.tell()
+            deliveries.tell()
 
         yield tell
-        webhook.stop()
+        deliveries.stop()
 
 
 @contextlib.contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals() -> Iterator[threading.Event]:
     """An event that SIGTERM and Ctrl-C set."""
     stop = threading.Event()
     before = {

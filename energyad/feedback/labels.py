@@ -1,4 +1,4 @@
-"""Labels of images by people: stored in the line's database, nothing ever changed or deleted."""
+"""Labels of images by people: stored in the line's database with the audit, nothing ever changed or deleted."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from sqlalchemy.orm import Session
 
 from energyad.errors import ImageError
 from energyad.feedback.marks import Polygon
-from energyad.images.reading import DEFAULT_MAX_PIXELS
-from energyad.line.database import Database, one_at_a_time
-from energyad.line.incoming import hash_file, largest_file
+from energyad.images.decoding import DEFAULT_MAX_PIXELS, largest_file
+from energyad.line import audit
+from energyad.line.database import Database
+from energyad.line.incoming import hash_file
+from energyad.line.locks import one_at_a_time
 from energyad.line.tables import WITHDRAWN, Arrival, ImageLabel, Result
 
 LabelValue: TypeAlias = Literal["fine", "defect", "unsure"]
@@ -120,7 +122,7 @@ class LabelStore:
         Args:
             labels: In the order in which they were given.
         """
-        given = list(labels)
+        given, entries = list(labels), []
         counts = {"new": 0, "changed": 0, "unchanged": 0}
         with self.database.write() as session:
             one_at_a_time(session)
@@ -133,8 +135,11 @@ class LabelStore:
                 counts["new" if latest is None else "changed"] += 1
                 opinion = label.opinion or opinions.get(label.sha256)
                 revision = 0 if latest is None else latest.revision + 1
-                session.add(_row(replace(label, opinion=opinion), revision))
+                row = _row(replace(label, opinion=opinion), revision)
+                session.add(row)
                 session.flush()
+                entries.append((row.id, audit.label_digest(row)))
+            audit.record(session, "label", entries)
         return Added(**counts)
 
     def withdraw(self, sha256: str, reviewer: str) -> bool:
@@ -155,6 +160,8 @@ class LabelStore:
             row = _row(replace(_label(latest), kind=None, marks=(), time=_now()), latest.revision + 1)
             row.label = WITHDRAWN
             session.add(row)
+            session.flush()
+            audit.record(session, "label", [(row.id, audit.label_digest(row))])
         return True
 
     def current(self) -> list[Label]:

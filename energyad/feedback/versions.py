@@ -2,8 +2,8 @@
 
 `models/gasket` is in charge. `models/gasket.candidate` is a model like any other, which can be scored and evaluated;
 `promote` puts it in charge. `models/.gasket.versions` keeps a copy of each version that was in charge, and a history,
-each line of which holds the hash of the one before. A switch is noted in the history before it is made: one that was
-killed in between is noted, not made, and can be done again.
+each line of which holds the hash of the one before: fits, calibrations, what was learned, promotions. A change is noted
+in the history before it is made: one that was killed in between is noted, not made, and can be done again.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from energyad.errors import DataError, ModelError
 from energyad.files import atomic_write
+from energyad.line.chain import FIRST, ChainCheck
 from energyad.model.folder import (
     CANDIDATE_SUFFIX,
     MANIFEST,
     file_hash,
+    graph_file,
+    manifest_text,
     open_model,
     read_manifest,
     read_signatures,
@@ -33,14 +36,20 @@ from energyad.model.folder import (
 from energyad.model.manifest import KindFound, Manifest
 from energyad.model.signing import SIGNATURE_FILE
 from energyad.scoring.calibration import Calibration
+from energyad.scoring.results import ModelReference
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 HISTORY: Final = "history.jsonl"
-FIRST: Final = "0" * 64
-"""What the first line of a history has for the hash of the one before."""
 DIGITS: Final = 16
 """Of the hash of a version's manifest, which names its folder."""
 
-Action: TypeAlias = Literal["taught", "extended", "promoted", "rolled back"]
+Action: TypeAlias = Literal[
+    "fitted", "imported", "installed", "calibrated", "taught", "extended", "promoted", "rolled back"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +60,7 @@ class Entry:
         time: ISO 8601.
         action: What was done.
         version: That is in charge, or the candidate, since.
-        before: That was in charge until then.
+        before: That was in charge until then; empty where there was none.
         forced: Whether it was promoted in spite of `faults`.
         details: What it learned from.
         previous: Hash of the line before.
@@ -81,7 +90,31 @@ def version(folder: Path) -> str:
     return file_hash(folder / MANIFEST)[:DIGITS]
 
 
-def put_candidate(folder: Path, manifest: Manifest, contents: dict[str, bytes], *, action: Action) -> Path:
+def save(folder: Path, manifest: Manifest, contents: Mapping[str, bytes], *, action: Action) -> None:
+    """Write a model in charge, as `save_model` does, and note in its history how it came to be.
+
+    Args:
+        folder: Of the model.
+        manifest: Of the model.
+        contents: Of its files.
+        action: How it came to be.
+    """
+    before = version(folder) if (folder / MANIFEST).exists() else ""
+    _append(folder, action, _version_of(manifest, contents), before, details=lesson_of(manifest))
+    save_model(folder, manifest, contents)
+
+
+def note(folder: Path, action: Action) -> None:
+    """Note in a model's history how the version in charge came to be.
+
+    Args:
+        folder: Of the model.
+        action: How it came to be.
+    """
+    _append(folder, action, version(folder), "", details=lesson_of(read_manifest(folder)))
+
+
+def put_candidate(folder: Path, manifest: Manifest, contents: Mapping[str, bytes], *, action: Action) -> Path:
     """Write a candidate beside the model in charge; an older candidate is replaced.
 
     Args:
@@ -94,8 +127,9 @@ def put_candidate(folder: Path, manifest: Manifest, contents: dict[str, bytes], 
         The candidate's folder.
     """
     place = candidate_of(folder)
+    new = _version_of(manifest, contents)
+    _append(folder, action, new, version(folder), details=lesson_of(manifest))
     save_model(place, manifest, contents)
-    _append(folder, action, version(place), version(folder), details=lesson_of(manifest))
     return place
 
 
@@ -184,6 +218,53 @@ def read_history(folder: Path) -> list[Entry]:
     return [entry for entry, _ in _checked_lines(folder)]
 
 
+def has_history(folder: Path) -> bool:
+    """Whether anything was noted of a model."""
+    return bool(_whole_lines(folder))
+
+
+def check(folder: Path, *, heads: frozenset[str] = frozenset()) -> ChainCheck:
+    """Check a model's history, that it names the version in charge, and the files of this.
+
+    Args:
+        folder: Of the model in charge.
+        heads: Hashes that were printed earlier and kept elsewhere, which are looked for in the history.
+    """
+    hashes: list[str] = []
+    named: set[str] = set()
+    fault = None
+    try:
+        for entry, digest in _checked_lines(folder):
+            hashes.append(digest)
+            named |= {entry.version, entry.before}
+        open_model(folder)
+        if hashes and version(folder) not in named:
+            fault = f"{folder}: its history does not say how version {version(folder)} came in charge"
+    except (DataError, ModelError) as error:
+        fault = str(error)
+    return ChainCheck(len(hashes), hashes[-1] if hashes else FIRST, fault, heads & {FIRST, *hashes})
+
+
+def find_version(folder: Path, reference: ModelReference) -> tuple[str, Path] | None:
+    """Find the version that a result comes from, among the one in charge, the candidate and those that are kept.
+
+    Args:
+        folder: Of the model in charge.
+        reference: How the result names it.
+
+    Returns:
+        The version and its folder; None where it is not kept.
+    """
+    kept = sorted(place.parent for place in versions_of(folder).glob(f"*/{MANIFEST}"))
+    for place in (folder, candidate_of(folder), *kept):
+        with contextlib.suppress(ModelError, OSError):
+            manifest = read_manifest(place)
+            made = manifest.calibration.created or manifest.created
+            if (manifest.files.get(graph_file(manifest)), made) == (reference.sha256, reference.calibrated):
+                return version(place), place
+    return None
+
+
 def lesson_of(manifest: Manifest) -> str:
     """Say in a few words what a model learned since its fit."""
     parts = []
@@ -252,28 +333,43 @@ def _before(folder: Path, now: str) -> str | None:
     return None
 
 
+def _version_of(manifest: Manifest, contents: Mapping[str, bytes]) -> str:
+    """The name of a version that is not written yet."""
+    return hashlib.sha256(manifest_text(manifest, contents).encode()).hexdigest()[:DIGITS]
+
+
+@contextlib.contextmanager
+def _one_at_a_time(place: Path) -> Iterator[None]:
+    """Let no other process continue a history meanwhile; the lock ends with its holder."""
+    with (place / f"{HISTORY}.lock").open("a") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _append(
     folder: Path, action: Action, new: str, before: str, *, forced: bool = False, details: str = ""
 ) -> None:
     place = versions_of(folder)
     place.mkdir(parents=True, exist_ok=True)
-    lines = list(_checked_lines(folder))
-    entry = Entry(
-        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        action=action,
-        version=new,
-        before=before,
-        forced=forced,
-        details=details,
-        previous=lines[-1][1] if lines else FIRST,
-    )
-    text = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
-    with (place / HISTORY).open("r+b" if (place / HISTORY).exists() else "w+b") as file:
-        file.seek(sum(len(line) + 1 for line in _whole_lines(folder)))
-        file.truncate()  # a line that was torn by a kill
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    with _one_at_a_time(place):
+        lines = list(_checked_lines(folder))
+        entry = Entry(
+            time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            action=action,
+            version=new,
+            before=before,
+            forced=forced,
+            details=details,
+            previous=lines[-1][1] if lines else FIRST,
+        )
+        text = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
+        with (place / HISTORY).open("r+b" if (place / HISTORY).exists() else "w+b") as file:
+            file.seek(sum(len(line) + 1 for line in _whole_lines(folder)))
+            file.truncate()  # a line that was torn by a kill
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _whole_lines(folder: Path) -> list[bytes]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor
 
 from energyad.errors import DataError, SettingsError, first_validation_error, os_reason
+from energyad.files import open_regular
 from energyad.images.masks import read_mask
 from energyad.model.manifest import RoiSpec
 
@@ -107,7 +108,8 @@ def read_region(source: RoiSource) -> ImageRegion:
         return ImageRegion((), source, "array", hashlib.sha256(np.packbits(source).tobytes()).hexdigest())
     path = Path(source)
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
     except OSError as error:
         reason = os_reason(error)
         raise DataError(

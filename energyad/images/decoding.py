@@ -25,6 +25,7 @@ from jaxtyping import UInt
 from PIL import Image
 
 from energyad.errors import ImageError, ImageTooLarge
+from energyad.files import NotRegularError, open_regular
 from energyad.images.formats import bmp, jpeg, png, tiff, webp
 from energyad.images.formats.raw import TRUNCATED, EncodedImage, RawImage, turn_upright
 
@@ -33,6 +34,8 @@ if "OPENCV_LOG_LEVEL" not in os.environ:
     (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
 
 DEFAULT_MAX_PIXELS: Final = 200_000_000
+BYTES_PER_PIXEL: Final = 8
+HEADER_BYTES: Final = 64 << 20
 NO_MEMORY: Final = "there is not enough memory to decode it; make it smaller"
 
 
@@ -42,7 +45,7 @@ def read_raw(path: Path, *, max_pixels: int) -> RawImage:
     Raises:
         ImageError: the file cannot be read or decoded; one line that names it and the remedy.
     """
-    return decode_raw(_read_bytes(path), path, max_pixels=max_pixels)
+    return decode_raw(_read_bytes(path, max_bytes=largest_file(max_pixels)), path, max_pixels=max_pixels)
 
 
 def decode_raw(data: bytes, path: Path, *, max_pixels: int) -> RawImage:
@@ -104,17 +107,27 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _read_bytes(path: Path) -> bytes:
+def largest_file(max_pixels: int) -> int:
+    """Return the bytes of the largest file that is read: four channels of 16 bits, uncompressed, and its header."""
+    return BYTES_PER_PIXEL * max_pixels + HEADER_BYTES
+
+
+def _read_bytes(path: Path, *, max_bytes: int) -> bytes:
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(size) if size <= max_bytes else b""
     except FileNotFoundError as error:
         raise ImageError(path, "no such file; check the path") from error
-    except IsADirectoryError as error:
-        raise ImageError(path, "is a folder, not an image") from error
+    except NotRegularError as error:
+        what = "is a folder, not an image" if path.is_dir() else "is no regular file; give an image file"
+        raise ImageError(path, what) from error
     except OSError as error:
         raise ImageError(path, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
     except ValueError as error:  # a NUL byte in the name
         raise ImageError(str(path).replace("\0", "\\0"), "not a legal file name") from error
+    if size > max_bytes:
+        raise ImageTooLarge(path, f"{size:,} bytes are more than any image of --max-megapixels has")
     return data
 
 

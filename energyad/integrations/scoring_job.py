@@ -16,6 +16,7 @@ where it was, and a shard that was scored twice stands there once.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ import pyarrow.parquet
 from energyad.detector import AnomalyDetector
 from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage, name_of
 from energyad.errors import DataError, ImageError, first_line
+from energyad.images.decoding import largest_file
 from energyad.images.finding import IMAGE_SUFFIXES, find_images
 from energyad.images.prefetch import batches, ordered_map
 from energyad.integrations.parquet import RESULT_SCHEMA, read_table, results_table, table_bytes
@@ -325,7 +327,9 @@ def _outcomes(
     detector: AnomalyDetector, references: Sequence[ImageReference], max_pixels: int
 ) -> Iterator[tuple[ImageReference, ScoringOutcome]]:
     """Score images in their order, a few batches at a time."""
-    for group in batches(_sources_of(references), 4 * detector.runtime.plan.batch_size):
+    for group in batches(
+        _sources_of(references, largest_file(max_pixels)), 4 * detector.runtime.plan.batch_size
+    ):
         readable = [source for _, source in group if not isinstance(source, ImageError)]
         outcomes = detector.score_images(readable, max_pixels=max_pixels)
         for reference, source in group:
@@ -336,22 +340,26 @@ def _outcomes(
 
 
 def _sources_of(
-    references: Sequence[ImageReference],
+    references: Sequence[ImageReference], max_bytes: int
 ) -> Iterator[tuple[ImageReference, Path | bytes | ImageError]]:
     """Each image's path on this machine, or its bytes, or why it cannot be read."""
+    fetch = functools.partial(_fetch, max_bytes=max_bytes)
     for parquet, group in groupby(references, lambda reference: reference.parquet):
         several = list(group)
         if parquet is None:
-            yield from zip(several, ordered_map(_fetch, several, workers=READERS), strict=True)
+            yield from zip(several, ordered_map(fetch, several, workers=READERS), strict=True)
         else:
             yield from zip(several, _rows_of_parquet(parquet, several), strict=True)
 
 
-def _fetch(reference: ImageReference) -> Path | bytes | ImageError:
+def _fetch(reference: ImageReference, *, max_bytes: int) -> Path | bytes | ImageError:
     if "://" not in reference.image:
         return Path(reference.image)
     try:
         file_system, path = file_system_of(reference.image)
+        size = file_system.size(path)
+        if size is not None and size > max_bytes:
+            return ImageError(reference.image, f"{size:,} bytes are more than any image has; leave it out")
         return bytes(file_system.cat_file(path))
     except FileNotFoundError:
         return ImageError(reference.image, "no such file; check the path")

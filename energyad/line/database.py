@@ -18,7 +18,19 @@ from sqlalchemy.orm import Session
 
 from energyad.errors import DataError, SettingsError, os_reason
 from energyad.extras import require
-from energyad.line.tables import Arrival, Base, ImageLabel, Result, SchemaVersion
+from energyad.line.audit import record_all
+from energyad.line.locks import one_at_a_time
+from energyad.line.tables import (
+    Arrival,
+    AuditEntry,
+    Base,
+    Delivery,
+    ImageLabel,
+    Part,
+    PartView,
+    Result,
+    SchemaVersion,
+)
 
 BUSY_SECONDS: Final = 30.0
 """How long one writer waits for another."""
@@ -35,13 +47,42 @@ def _add_indexes_of_reviews(connection: Connection) -> None:
             index.create(connection)
 
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_add_labels, _add_indexes_of_reviews)
+def _add_audit(connection: Connection) -> None:
+    AuditEntry.__table__.create(connection)  # type: ignore[attr-defined]
+    record_all(connection)
+
+
+def _add_parts(connection: Connection) -> None:
+    """Parts, and deliveries that may be of a part: SQLite lets no column become nullable, so the rows are copied."""
+    for table in (Part, PartView):
+        table.__table__.create(connection)  # type: ignore[attr-defined]
+    connection.execute(text("ALTER TABLE streams ADD COLUMN last_part_number BIGINT NOT NULL DEFAULT 0"))
+    deliveries = Delivery.__table__
+    columns = [column["name"] for column in inspect(connection).get_columns("deliveries")]
+    names = ", ".join(columns)
+    connection.execute(text("CREATE TEMPORARY TABLE deliveries_before AS SELECT * FROM deliveries"))
+    deliveries.drop(connection)  # type: ignore[attr-defined]
+    deliveries.create(connection)  # type: ignore[attr-defined]
+    connection.execute(text(f"INSERT INTO deliveries ({names}) SELECT {names} FROM deliveries_before"))
+    connection.execute(text("DROP TABLE deliveries_before"))
+    if connection.dialect.name == "postgresql":
+        sequence = "pg_get_serial_sequence('deliveries', 'id')"
+        connection.execute(
+            text(f"SELECT setval({sequence}, 1 + (SELECT COALESCE(MAX(id), 0) FROM deliveries))")
+        )
+
+
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
+    _add_labels,
+    _add_indexes_of_reviews,
+    _add_audit,
+    _add_parts,
+)
 """What makes version n + 2 of the tables from version n + 1: SQL for both kinds of database, in one transaction.
 
 A new database is made in the newest version at once. One table and one list do this: with so few versions, Alembic
 would bring more files than it saves.
 """
-_CREATION_LOCK: Final = 7_216_945_122
 
 
 class DatabaseUnavailable(DataError):
@@ -87,6 +128,14 @@ class Database:
     def read(self) -> Iterator[Session]:
         """A session that only reads. Raises DataError where the database fails."""
         with self._errors_named(), Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A session that only reads, all of it as it was at one moment. Raises DataError where the database fails."""
+        with self.read() as session:
+            if self.is_server:
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             yield session
 
     @contextlib.contextmanager
@@ -148,13 +197,6 @@ class Database:
                     f"{self.name}: not available ({reason}); check the disk or the server"
                 ) from error
             raise
-
-
-def one_at_a_time(connection: Connection | Session) -> None:
-    """Let no other watcher make rows that must be there once until this transaction ends; SQLite does so anyway."""
-    bind = connection.get_bind() if isinstance(connection, Session) else connection
-    if bind.dialect.name == "postgresql":
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({_CREATION_LOCK})"))
 
 
 def _url_of(place: str | Path) -> URL:

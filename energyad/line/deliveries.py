@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 
 from energyad.errors import DataError
 from energyad.line.database import Database
-from energyad.line.tables import DEAD, DELIVERED, PENDING, Arrival, Delivery, Output, Result
+from energyad.line.tables import DEAD, DELIVERED, PENDING, Arrival, Delivery, Output, Part, Result
 
 STATES: Final = (PENDING, DELIVERED, DEAD)
 
@@ -27,7 +27,9 @@ class OutputCounts:
 
 @dataclass(frozen=True)
 class DeliveryState:
-    """One delivery. image: below the watched folder; attempts: tries so far; reason: why the last one failed."""
+    """One delivery. image: below the watched folder, or the part's name; attempts: tries so far; reason: why the last
+    one failed.
+    """
 
     id: int
     address: str
@@ -60,10 +62,16 @@ def count_deliveries(database: Database) -> list[OutputCounts]:
 def list_deliveries(database: Database, state: str, *, limit: int = 100) -> list[DeliveryState]:
     """The first deliveries of a state, in their order."""
     query = (
-        select(Delivery, Output.address, Arrival.path, Result.verdict)
+        select(
+            Delivery,
+            Output.address,
+            func.coalesce(Arrival.path, Part.name),
+            func.coalesce(Result.verdict, Part.verdict),
+        )
         .join(Output, Output.id == Delivery.output_id)
-        .join(Result, Result.id == Delivery.result_id)
-        .join(Arrival, Arrival.id == Result.arrival_id)
+        .outerjoin(Result, Result.id == Delivery.result_id)
+        .outerjoin(Arrival, Arrival.id == Result.arrival_id)
+        .outerjoin(Part, Part.id == Delivery.part_id)
         .where(Delivery.state == state)
         .order_by(Delivery.output_id, Delivery.number)
         .limit(limit)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from energyad.errors import DataError, ImageError, os_reason
+from energyad.files import NotRegularError, open_regular
 from energyad.images.finding import is_image
 from energyad.line.filing import PRIVATE_NAME
 
@@ -23,8 +24,6 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
-BYTES_PER_PIXEL: Final = 8
-HEADER_BYTES: Final = 64 << 20
 MAX_OPEN_SECONDS: Final = 60.0
 """How long a file that no longer changes is waited for while a process has it open for writing."""
 _BLOCK: Final = 1 << 20
@@ -54,6 +53,11 @@ class FoundFile:
     fingerprint: str
     mtime_ns: int
     renamed: bool
+
+    @property
+    def changed_ns(self) -> int:
+        """When anything of it last changed: its content, its name."""
+        return int(self.fingerprint.rpartition(":")[2])
 
 
 @dataclass(frozen=True)
@@ -153,11 +157,6 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def largest_file(max_pixels: int) -> int:
-    """Return the bytes of the largest file that is read: four channels of 16 bits, uncompressed, and its header."""
-    return BYTES_PER_PIXEL * max_pixels + HEADER_BYTES
-
-
 def fingerprint_of(status: os.stat_result) -> str:
     """Device, inode, size, and the times of the last changes of content and of anything: another one, another state."""
     parts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -243,16 +242,12 @@ def _is_local(device: int) -> bool:
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """A regular file, open. A pipe that took its place is not waited for."""
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open_regular(path) as file:
+            yield file
     except FileNotFoundError as error:
         raise NotReady(path, "is gone") from error
-    except OSError as error:
-        raise ImageError(path, f"cannot be read: {os_reason(error)}") from error
-    try:
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise NotReady(path, "is no regular file")
-            yield file
+    except NotRegularError as error:
+        raise NotReady(path, os_reason(error)) from error
     except OSError as error:
         raise ImageError(path, f"cannot be read: {os_reason(error)}") from error
 

@@ -1,6 +1,7 @@
 """What a watcher keeps of its line in the database: which files came, who works on them, and what the results are.
 
-Each method is one transaction. A result, the state of its arrival and its deliveries are stored together.
+Each method is one transaction. A result, the state of its arrival, its deliveries and its entry in the audit are stored
+together.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from energyad.errors import DataError
-from energyad.line.database import Database, one_at_a_time
+from energyad.line import audit
+from energyad.line.database import Database
 from energyad.line.incoming import FileState
 from energyad.line.journal import JournalLine
 from energyad.line.latest import latest_parts_of
+from energyad.line.locks import one_at_a_time
 from energyad.line.tables import (
     CLAIMED,
     FILED,
@@ -80,6 +83,9 @@ class Scored:
         return place_of(self.line.verdict, quarantined=self.quarantined)
 
 
+OnResult: TypeAlias = Callable[[Session, Result, Scored], None]
+
+
 def place_of(verdict: str | None, *, quarantined: bool) -> str:
     """The folder that images of a verdict are moved to."""
     return QUARANTINE if quarantined else verdict or UNREADABLE
@@ -93,12 +99,22 @@ class LineStore:
         out: The results file; another one is another memory in the same database.
         folder: The watched folder.
         station: Tells the machines apart that share a server; the host's name there by default.
+        on_result: Called with each new result in the transaction that stores it, which may be repeated: for what is
+            stored with it or not at all.
 
     Raises:
         DataError: The results file exists, and the database does not know it.
     """
 
-    def __init__(self, database: Database, *, out: Path, folder: Path, station: str | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        out: Path,
+        folder: Path,
+        station: str | None = None,
+        on_result: OnResult | None = None,
+    ) -> None:
         self.database = database
         self.out = out.resolve()
         station = station or (socket.gethostname() if database.is_server else "local")
@@ -113,6 +129,7 @@ class LineStore:
             self._source_id = _source(session, stream.id, str(folder.resolve())).id
         self.registration = Registration(database)
         self._outputs: list[int] = []
+        self._on_result = on_result
 
     @property
     def watcher_id(self) -> str:
@@ -122,15 +139,10 @@ class LineStore:
     def add_output(self, kind: str, address: str) -> int:
         """Have each result from now on delivered there, too; returns the output's row."""
         with self.database.write() as session:
-            _locked(session, Stream, self.stream_id)
-            named = (Output.stream_id == self.stream_id, Output.kind == kind, Output.address == address)
-            output = session.scalar(select(Output).where(*named))
-            if output is None:
-                output = Output(stream_id=self.stream_id, kind=kind, address=address)
-                session.add(output)
-                session.flush()
-        self._outputs.append(output.id)
-        return output.id
+            locked(session, Stream, self.stream_id)
+            output = output_of(session, self.stream_id, kind, address)
+        self._outputs.append(output)
+        return output
 
     # Files that came
 
@@ -159,7 +171,7 @@ class LineStore:
         """Claim files under their own names, but those that have a result or that a living watcher works on."""
         claims = []
         with self.database.write() as session:
-            _locked(session, Source, self._source_id)
+            locked(session, Source, self._source_id)
             for path, state in files:
                 arrival = session.scalar(
                     select(Arrival).where(*self._identity(path, state), Arrival.claim.is_(None))
@@ -207,7 +219,7 @@ class LineStore:
             abandoned = {arrival.claim or "" for arrival in session.scalars(self._abandoned())}
         for chunk in _chunks(sorted(abandoned.intersection(tokens))):
             with self.database.write() as session:
-                _locked(session, Source, self._source_id)
+                locked(session, Source, self._source_id)
                 for arrival in session.scalars(self._abandoned().where(Arrival.claim.in_(chunk))):
                     arrival.watcher_id = self.watcher_id
                     claims.append(_claim_of(session, arrival))
@@ -234,7 +246,7 @@ class LineStore:
             if session.scalar(self._abandoned().limit(1)) is None:
                 return
         with self.database.write() as session:
-            _locked(session, Source, self._source_id)
+            locked(session, Source, self._source_id)
             for arrival in session.scalars(self._abandoned()):
                 if arrival.claim in present or (arrival.claim is None and exists(arrival.path)):
                     continue
@@ -295,17 +307,19 @@ class LineStore:
 
         May be repeated where it is not known whether it succeeded.
         """
-        stored = []
+        stored, entries = [], []
         with self.database.write() as session:
-            stream = _locked(session, Stream, self.stream_id)
-            outputs = [_locked(session, Output, output) for output in sorted(self._outputs)]
+            stream = locked(session, Stream, self.stream_id)
+            outputs = [locked(session, Output, output) for output in sorted(self._outputs)]
             for scored in results:
                 arrival = session.get(Arrival, scored.claim.arrival)
                 if arrival is None or arrival.watcher_id != self.watcher_id:
                     continue
                 stored.append(scored)
                 if arrival.state == CLAIMED:
-                    self._add(session, stream, outputs, arrival, scored)
+                    result = self._add(session, stream, outputs, arrival, scored)
+                    entries.append((result.id, audit.result_digest(result, arrival.sha256)))
+            audit.record(session, "verdict", entries)
         return stored
 
     def latest_parts(self, model_sha256: str | None, *, window: int) -> list[PartStatistics]:
@@ -319,7 +333,7 @@ class LineStore:
 
     def _add(
         self, session: Session, stream: Stream, outputs: Sequence[Output], arrival: Arrival, scored: Scored
-    ) -> None:
+    ) -> Result:
         line, state = scored.line, scored.state
         arrival.size, arrival.mtime_ns, arrival.sha256 = state.size, state.mtime_ns, state.sha256
         arrival.state = KEPT if arrival.claim is None else SCORED
@@ -344,16 +358,10 @@ class LineStore:
         session.add(result)
         session.flush()
         for output in outputs:
-            output.last_number += 1
-            session.add(
-                Delivery(
-                    output_id=output.id,
-                    number=output.last_number,
-                    result_id=result.id,
-                    key=str(uuid.uuid4()),
-                    state=PENDING,
-                )
-            )
+            add_delivery(session, output, result_id=result.id)
+        if self._on_result is not None:
+            self._on_result(session, result, scored)
+        return result
 
     def _new(
         self, session: Session, path: str, *, state: FileState | None = None, claim: str | None = None
@@ -425,7 +433,7 @@ def _stream(session: Session, station: str, out: Path) -> Stream | None:
 
 def _source(session: Session, stream_id: int, folder: str) -> Source:
     folder = folder.encode("utf-8", "backslashreplace").decode()
-    _locked(session, Stream, stream_id)
+    locked(session, Stream, stream_id)
     source = session.scalar(select(Source).where(Source.stream_id == stream_id, Source.folder == folder))
     if source is None:
         source = Source(stream_id=stream_id, folder=folder)
@@ -434,9 +442,37 @@ def _source(session: Session, stream_id: int, folder: str) -> Source:
     return source
 
 
-def _locked(session: Session, table: type[Row], key: int) -> Row:
+def locked(session: Session, table: type[Row], key: int) -> Row:
     """A row that no other transaction changes until this one ends."""
     return session.get_one(table, key, with_for_update={"key_share": True}, populate_existing=True)
+
+
+def output_of(session: Session, stream_id: int, kind: str, address: str) -> int:
+    """Return the row of an output of a stream, which is made where there is none; the stream must be locked."""
+    named = (Output.stream_id == stream_id, Output.kind == kind, Output.address == address)
+    output = session.scalar(select(Output).where(*named))
+    if output is None:
+        output = Output(stream_id=stream_id, kind=kind, address=address)
+        session.add(output)
+        session.flush()
+    return output.id
+
+
+def add_delivery(
+    session: Session, output: Output, *, result_id: int | None = None, part_id: int | None = None
+) -> None:
+    """Have a result or a part delivered to an output, which must be locked, after all that it was given before."""
+    output.last_number += 1
+    session.add(
+        Delivery(
+            output_id=output.id,
+            number=output.last_number,
+            result_id=result_id,
+            part_id=part_id,
+            key=str(uuid.uuid4()),
+            state=PENDING,
+        )
+    )
 
 
 def _chunks(values: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -1,9 +1,9 @@
 """Tables of the line's database.
 
 A stream is one results file; its sources are the folders whose results it holds. An arrival is one file that came, a
-result what a model said of it, a delivery one result on its way to one output, a label what a person said of an image.
-Identifiers never change, and rows of results and of labels are never deleted or changed. Parts of several views can
-refer to arrivals, and outputs other than webhooks are further values of `outputs.kind`.
+result what a model said of it, a part what a station said of all views of a part, a delivery one result or part on its
+way to one output, a label what a person said of an image. Identifiers never change, and rows of results and of labels
+are never deleted or changed; the audit has an entry for each of them, see `energyad.line.audit`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class SchemaVersion(Base):
 
 
 class Stream(Base):
-    """A results file. `last_number` counts its results; the other two say how far the file is written."""
+    """A results file. `last_number` counts its results, `last_part_number` the parts of a station; the other two say
+    how far the file is written.
+    """
 
     __tablename__ = "streams"
     __table_args__ = (UniqueConstraint("station", "path"),)
@@ -96,6 +98,7 @@ class Stream(Base):
     station: Mapped[Name]
     path: Mapped[Name]
     last_number: Mapped[Big] = mapped_column(default=0)
+    last_part_number: Mapped[Big] = mapped_column(default=0)
     written_number: Mapped[Big] = mapped_column(default=0)
     written_bytes: Mapped[Big] = mapped_column(default=0)
 
@@ -198,8 +201,48 @@ class Result(Base):
     line: Mapped[Name]
 
 
+class Part(Base):
+    """A part of a station: one view or several. It is open, without a number, until its verdict is known.
+
+    name: what its images have in common. number: its place among the station's verdicts. triggered_at: when its first
+    image was complete; null where nobody saw it come. latency: seconds from then to the verdict. late: whether that was
+    over the station's budget. line: the verdict as JSON, what outputs are told.
+    """
+
+    __tablename__ = "parts"
+    __table_args__ = (
+        UniqueConstraint("stream_id", "number"),
+        Index("part_name", "stream_id", "name"),
+    )
+
+    id: Mapped[Key]
+    stream_id: Mapped[int] = mapped_column(ForeignKey("streams.id"))
+    name: Mapped[Name]
+    number: Mapped[Big | None]
+    triggered_at: Mapped[Time | None]
+    decided_at: Mapped[Time | None]
+    verdict: Mapped[str | None] = mapped_column(String(16))
+    p_value: Mapped[float | None]
+    latency: Mapped[float | None]
+    late: Mapped[bool] = mapped_column(default=False)
+    reason: Mapped[Name | None]
+    line: Mapped[Name | None]
+
+
+class PartView(Base):
+    """An image of a part. too_late: it came after the part's verdict, and does not count."""
+
+    __tablename__ = "part_views"
+
+    id: Mapped[Key]
+    part_id: Mapped[int] = mapped_column(ForeignKey("parts.id"), index=True)
+    view: Mapped[Name]
+    result_id: Mapped[int] = mapped_column(ForeignKey("results.id"), unique=True)
+    too_late: Mapped[bool] = mapped_column(default=False)
+
+
 class Output(Base):
-    """Where results of a stream are delivered to. watcher_id: the one process that delivers."""
+    """Where results or parts of a stream are delivered to. watcher_id: the one process that delivers."""
 
     __tablename__ = "outputs"
     __table_args__ = (UniqueConstraint("stream_id", "kind", "address"),)
@@ -213,20 +256,25 @@ class Output(Base):
 
 
 class Delivery(Base):
-    """One result for one output. `number` is its place in the output's order, `key` the same in every try."""
+    """One result or one part for one output. `number` is its place in the output's order, `key` the same in every
+    try.
+    """
 
     __tablename__ = "deliveries"
     __table_args__ = (
         CheckConstraint(f"state IN ('{PENDING}', '{DELIVERED}', '{DEAD}')", name="delivery_state"),
         UniqueConstraint("output_id", "number"),
+        CheckConstraint("(result_id IS NULL) <> (part_id IS NULL)", name="delivery_of_one"),
         UniqueConstraint("output_id", "result_id"),
+        UniqueConstraint("output_id", "part_id"),
         Index("delivery_queue", "output_id", "state", "number"),
     )
 
     id: Mapped[Key]
     output_id: Mapped[int] = mapped_column(ForeignKey("outputs.id"))
     number: Mapped[Big]
-    result_id: Mapped[int] = mapped_column(ForeignKey("results.id"), index=True)
+    result_id: Mapped[int | None] = mapped_column(ForeignKey("results.id"), index=True)
+    part_id: Mapped[int | None] = mapped_column(ForeignKey("parts.id"), index=True)
     key: Mapped[str] = mapped_column(String(36))
     state: Mapped[str] = mapped_column(String(16), default=PENDING)
     attempts: Mapped[int] = mapped_column(default=0)
@@ -263,3 +311,22 @@ class ImageLabel(Base):
     model_sha256: Mapped[str | None] = mapped_column(String(64))
     model_verdict: Mapped[str | None] = mapped_column(String(16))
     model_score: Mapped[float | None]
+
+
+class AuditEntry(Base):
+    """One entry of the audit: a row that was stored, and the hash of the entry before; see `energyad.line.audit`.
+
+    action: what was stored, which names the table of row_id. row_sha256: of that row's content. previous: entry_sha256
+    of the entry before; it is unique, so that the database itself refuses a second entry after the same one.
+    """
+
+    __tablename__ = "audit"
+    __table_args__ = (UniqueConstraint("action", "row_id"), UniqueConstraint("previous"))
+
+    id: Mapped[Key]
+    recorded_at: Mapped[str] = mapped_column(String(32))
+    action: Mapped[str] = mapped_column(String(16))
+    row_id: Mapped[Big]
+    row_sha256: Mapped[str] = mapped_column(String(64))
+    previous: Mapped[str] = mapped_column(String(64))
+    entry_sha256: Mapped[str] = mapped_column(String(64))

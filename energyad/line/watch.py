@@ -13,7 +13,7 @@ import datetime
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
@@ -31,6 +31,7 @@ from energyad.line.filing import file_away, free_name, is_claimed, original_path
 from energyad.line.incoming import (
     FileState,
     Folder,
+    FoundFile,
     Look,
     NotReady,
     fingerprint_of,
@@ -132,6 +133,7 @@ class Watcher:
         settle: Seconds for which a file that cannot be read must be unchanged before that is noted.
         max_bytes: Larger files are not read.
         warn: Called with what is wrong and does not end the watcher.
+        on_new: Called at each look with the complete files that are new.
 
     Raises:
         DataError: There is no such folder, or `move_to` cannot be made.
@@ -147,9 +149,9 @@ class Watcher:
         settle: float = SETTLE_SECONDS,
         max_bytes: int = 8 * DEFAULT_MAX_PIXELS,
         warn: Callable[[str], None] = lambda text: None,
+        on_new: Callable[[Mapping[Path, FoundFile]], None] = lambda files: None,
     ) -> None:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; make it, or check the path")
+        self.require_folder(folder)
         if move_to is not None:
             try:
                 move_to.mkdir(parents=True, exist_ok=True)
@@ -158,11 +160,17 @@ class Watcher:
                 raise DataError(f"{move_to}: cannot be made: {reason}; give another --move-to") from error
         self.folder = Folder(folder, leave_out=move_to, warn=warn)
         self._store, self._score, self._move_to = store, score, move_to
-        self._settle, self._max_bytes = settle, max_bytes
+        self._settle, self._max_bytes, self._on_new = settle, max_bytes, on_new
         self._held: dict[int, _Work] = {}
         self._known: dict[Path, str] = {}
         self._num_waiting = 0
         self._stop = threading.Event()
+
+    @staticmethod
+    def require_folder(folder: Path) -> None:
+        """Raise DataError where there is no such folder."""
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; make it, or check the path")
 
     def run(
         self,
@@ -211,6 +219,7 @@ class Watcher:
             yield from self._process(works)
         claim = self._claim_in_place if self._move_to is None else self._claim_by_name
         new = self._new_files(look)
+        self._on_new({path: look.complete[path] for path in new})
         for start in range(0, len(new), CHUNK):
             if stop.is_set():
                 return

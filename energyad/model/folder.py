@@ -58,9 +58,7 @@ def save_model(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) 
     """
     folder = folder.absolute()
     require_place(folder)
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    values = with_digest(json.loads(manifest.replace(files=hashes).model_dump_json()))
-    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    text = manifest_text(manifest, contents)
     _require_readable_sizes(folder, {**contents, MANIFEST: text.encode()})
     temporary: Path | None = None
     try:
@@ -77,6 +75,13 @@ def save_model(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) 
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def manifest_text(manifest: Manifest, contents: Mapping[str, bytes]) -> str:
+    """Return what `save_model` writes as `model.json`; see there for the arguments."""
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    values = with_digest(json.loads(manifest.replace(files=hashes).model_dump_json()))
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def require_place(folder: Path) -> None:

@@ -76,14 +76,14 @@ def picture_sheet(
     row_height = _TILE + _CAPTION + _GAP
     canvas = Image.new("RGB", (width, _HEADER + len(rows) * row_height + _FOOTER), _PAPER)
     draw, scale = ImageDraw.Draw(canvas), ColourScale(detector.threshold)
-    draw.text((16, 14), title, font=_font(24), fill=_INK)
-    draw.text((16, 50), figures_line(evaluation), font=_font(16), fill=_FAINT)
+    draw.text((16, 14), title, font=font(24), fill=_INK)
+    draw.text((16, 50), figures_line(evaluation), font=font(16), fill=_FAINT)
     for index, (defect_type, items) in enumerate(rows):
         top = _HEADER + index * row_height
         row = evaluation.row(defect_type)
-        draw.text((16, top + 8), defect_type.replace("_", " "), font=_font(17), fill=_INK)
+        draw.text((16, top + 8), defect_type.replace("_", " "), font=font(17), fill=_INK)
         found = f"{row.above_threshold} of {row.images} above\nthe threshold"
-        draw.multiline_text((16, top + 34), found, font=_font(13), fill=_FAINT, spacing=3)
+        draw.multiline_text((16, top + 34), found, font=font(13), fill=_FAINT, spacing=3)
         for column, example in enumerate(load_examples(detector, items)):
             _draw_example(canvas, example, scale, left=_LABEL + column * (triple + 3 * _GAP), top=top)
     _draw_legend(canvas, scale, left=_LABEL)
@@ -91,7 +91,7 @@ def picture_sheet(
         "From left: image, heatmap, mask. One value, one colour everywhere; "
         "white lines enclose what is above the threshold."
     )
-    draw.text((_LABEL + _BAR + 40, canvas.height - _FOOTER + 15), note, font=_font(13), fill=_FAINT)
+    draw.text((_LABEL + _BAR + 40, canvas.height - _FOOTER + 15), note, font=font(13), fill=_FAINT)
     return np.asarray(canvas)
 
 
@@ -131,7 +131,7 @@ def _draw_example(canvas: Image.Image, example: Example, scale: ColourScale, *, 
         x = left + column * (_TILE + _GAP)
         draw.rectangle((x, top, x + _TILE - 1, top + _TILE - 1), fill=_EMPTY)
         if tile is None:
-            draw.text((x + _TILE // 2, top + _TILE // 2), "no mask", font=_font(13), fill=_FAINT, anchor="mm")
+            draw.text((x + _TILE // 2, top + _TILE // 2), "no mask", font=font(13), fill=_FAINT, anchor="mm")
             continue
         picture = Image.fromarray(fit_tile(tile, _TILE))
         canvas.paste(picture, (x + (_TILE - picture.width) // 2, top + (_TILE - picture.height) // 2))
@@ -139,7 +139,7 @@ def _draw_example(canvas: Image.Image, example: Example, scale: ColourScale, *, 
     verdict = (
         f"{example.item.path.name}   {example.item.score:.3g}   {'anomalous' if anomalous else 'normal'}"
     )
-    draw.text((left, top + _TILE + 4), verdict, font=_font(13), fill=_ALARM if anomalous else _FAINT)
+    draw.text((left, top + _TILE + 4), verdict, font=font(13), fill=_ALARM if anomalous else _FAINT)
 
 
 def _draw_legend(canvas: Image.Image, scale: ColourScale, *, left: int) -> None:
@@ -149,9 +149,10 @@ def _draw_legend(canvas: Image.Image, scale: ColourScale, *, left: int) -> None:
     for share, text in ((0.0, "0"), (0.5, f"threshold {scale.threshold:.3g}"), (1.0, f"{scale.top:.3g}")):
         x = left + share * _BAR
         draw.line((x, top + 14, x, top + 19), fill=_INK)
-        draw.text((x, top + 22), text, font=_font(13), fill=_INK, anchor="ma")
-    draw.text((16, top - 1), "energy", font=_font(13), fill=_INK)
+        draw.text((x, top + 22), text, font=font(13), fill=_INK, anchor="ma")
+    draw.text((16, top - 1), "energy", font=font(13), fill=_INK)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return the letters of all pictures, so many pixels high."""
     return ImageFont.load_default(size)

@@ -24,6 +24,12 @@ MIN_CONNECTIONS: Final = 8
 _RETRY_SECONDS: Final = 0.5
 _LOG_SECONDS: Final = 60.0
 _TIMEOUT_ANSWER: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_LONG_HEAD_ANSWER: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
+MAX_HEAD_BYTES: Final = 16 << 10
+"""Of a request line with its headers; web servers allow 8 to 32 KiB. Longer ones are not parsed."""
+_CLOSE_HEADER: Final = (b"connection", b"close")
 _log = logging.getLogger(__name__)
 
 
@@ -63,7 +69,12 @@ class LimitedConnection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Note when something came, and take it."""
         self._received = self.loop.time()
+        if self._is_between_requests() and self._has_long_head(data):
+            self.transport.write(_LONG_HEAD_ANSWER)
+            self.transport.close()
+            return
         super().data_received(data)
+        self._refuse_pipelining()
 
     def on_response_complete(self) -> None:
         """Note the end of an answer."""
@@ -95,6 +106,26 @@ class LimitedConnection(H11Protocol):
 
     def _is_between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
+
+    def _has_long_head(self, data: bytes) -> bool:
+        begun = self.conn.trailing_data[0]
+        if len(begun) + len(data) <= MAX_HEAD_BYTES:
+            return False
+        head = (begun + data[:MAX_HEAD_BYTES])[:MAX_HEAD_BYTES]
+        return b"\n\r\n" not in head and b"\n\n" not in head  # both end a head for h11
+
+    def _refuse_pipelining(self) -> None:
+        """End the connection after this answer where more requests have come before it.
+
+        A client that waits for its answers never does this; one that sends thousands at once would take the event
+        loop's time from all others.
+        """
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body or not self.conn.trailing_data[0]:
+            return
+        if cycle.keep_alive:
+            cycle.keep_alive = False
+            cycle.default_headers = [*cycle.default_headers, _CLOSE_HEADER]
 
 
 class Connections:

@@ -15,7 +15,8 @@ from energyad.detector.scored_image import UnreadableImage
 from energyad.errors import DataError, ImageError
 from energyad.feedback.marks import Polygon
 from energyad.feedback.queue import QueueItem, ReviewQueue
-from energyad.line.incoming import largest_file, read_file
+from energyad.images.decoding import largest_file
+from energyad.line.incoming import read_file
 from energyad.service.errors import RequestError
 from energyad.service.routes import State, place_in_queue
 from energyad.service.scoring import ModelSession, Pictures, status_of

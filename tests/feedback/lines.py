@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from energyad.detector import AnomalyDetector
+from energyad.line import audit
 from energyad.line.database import Database
 from energyad.line.tables import KEPT, Arrival, Result, Source, Stream, WatcherProcess
 
@@ -37,17 +38,18 @@ def fill_line(database: Database, detector: AnomalyDetector, paths: Sequence[Pat
             )
             session.add(arrival)
             session.flush()
-            session.add(
-                Result(
-                    stream_id=stream.id,
-                    number=number,
-                    arrival_id=arrival.id,
-                    scored_at=datetime.datetime.now(datetime.UTC),
-                    model_name=detector.name,
-                    model_sha256=detector.reference.sha256,
-                    verdict=result.verdict,
-                    score=result.score,
-                    quarantined=False,
-                    line=result.json_line(),
-                )
+            row = Result(
+                stream_id=stream.id,
+                number=number,
+                arrival_id=arrival.id,
+                scored_at=datetime.datetime.now(datetime.UTC),
+                model_name=detector.name,
+                model_sha256=detector.reference.sha256,
+                verdict=result.verdict,
+                score=result.score,
+                quarantined=False,
+                line=result.json_line(),
             )
+            session.add(row)
+            session.flush()
+            audit.record(session, "verdict", [(row.id, audit.result_digest(row, arrival.sha256))])

@@ -524,6 +524,25 @@ def test_pipes_among_images_are_passed_over_and_counted(folder: Path) -> None:
         find_images([folder / "camera.png"])
 
 
+def test_a_pipe_or_device_given_as_an_image_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "camera.png")
+    (tmp_path / "link.png").symlink_to("/dev/zero")
+    for path in (tmp_path / "camera.png", tmp_path / "link.png", Path("/dev/zero")):
+        with pytest.raises(ImageError, match="no regular file"):
+            read_image(path)
+        with pytest.raises(ImageError, match="no regular file"):
+            read_mask(path)
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.png"
+    with path.open("wb") as file:
+        file.write(encoded(picture(), ".png"))
+        file.truncate(10 << 30)  # sparse: it takes no space
+    with pytest.raises(ImageError, match=r"huge\.png: 10,737,418,240 bytes are more than any image"):
+        read_image(path)
+
+
 def test_a_folder_of_other_images_names_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "a.gif").write_bytes(b"?")
     with pytest.raises(DataError, match=r"no image in this folder; it holds 1 \.gif files"):

@@ -19,9 +19,11 @@ from hypothesis import strategies as st  # noqa: E402
 from energyad.data.datasets import Category  # noqa: E402
 from energyad.detector import AnomalyDetector  # noqa: E402
 from energyad.detector.scored_image import ScoringOutcome  # noqa: E402
-from energyad.errors import DataError  # noqa: E402
+from energyad.errors import DataError, ImageError  # noqa: E402
+from energyad.integrations import scoring_job  # noqa: E402
 from energyad.integrations.parquet import RESULT_SCHEMA, results_table  # noqa: E402
 from energyad.integrations.scoring_job import (  # noqa: E402
+    ImageReference,
     ScoringSummary,
     finish_job,
     list_images,
@@ -195,6 +197,14 @@ def test_a_url_that_has_gone_costs_its_own_row(
     errors = {row["image"]: row["error"] for row in read_results(output) if row["error"] is not None}
     assert job.num_images == 4 and len(errors) == 1
     assert "no such file" in next(iter(errors.values()))
+
+
+def test_an_object_larger_than_any_image_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/plant/large/1.png", b"?" * 100)
+    monkeypatch.setattr(type(memory), "cat_file", None)
+    fetched = scoring_job._fetch(ImageReference("memory://plant/large/1.png"), max_bytes=99)
+    assert isinstance(fetched, ImageError) and "100 bytes are more than any image" in str(fetched)
 
 
 @pytest.mark.parametrize("column", ["path", "bytes", "image"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import subprocess
 import sys
@@ -14,7 +15,19 @@ from sqlalchemy import Connection, event, inspect, select, text
 from energyad.errors import DataError, SettingsError
 from energyad.line import database as module
 from energyad.line.database import Database
-from energyad.line.tables import Base, SchemaVersion, Stream, WatcherProcess
+from energyad.line.deliveries import list_deliveries
+from energyad.line.store import add_delivery
+from energyad.line.tables import (
+    Arrival,
+    Base,
+    Output,
+    Part,
+    Result,
+    SchemaVersion,
+    Source,
+    Stream,
+    WatcherProcess,
+)
 from energyad.line.watchers import Registration
 
 from .conftest import Line, died, look, renamed, state
@@ -211,3 +224,51 @@ def test_neither_scoring_nor_reading_a_results_file_imports_the_database() -> No
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_deliveries_of_a_database_without_parts_keep_their_rows_and_take_parts(place: str | Path) -> None:
+    before = module.MIGRATIONS.index(module._add_parts) + 1
+    with Database(place) as database, database.write() as session:
+        for table in ("part_views", "deliveries", "parts"):
+            session.execute(text(f"DROP TABLE {table}"))
+        session.execute(text("ALTER TABLE streams DROP COLUMN last_part_number"))
+        session.execute(
+            text(
+                "CREATE TABLE deliveries (id INTEGER PRIMARY KEY, output_id BIGINT, number BIGINT, "
+                "result_id BIGINT NOT NULL REFERENCES results (id), key VARCHAR(36), state VARCHAR(16), "
+                "attempts INTEGER, "
+                "first_tried TIMESTAMP, last_tried TIMESTAMP, last_error TEXT)"
+            )
+        )
+        session.execute(text(f"UPDATE schema_version SET version = {before}"))
+        session.execute(
+            text(
+                "INSERT INTO streams (id, station, path, last_number, written_number, written_bytes) "
+                "VALUES (1, 'one', 'out', 1, 0, 0)"
+            )
+        )
+        session.add(Source(id=1, stream_id=1, folder="in"))
+        session.add(WatcherProcess(id="w", place="", process=1, started="", heartbeat=0.0))
+        session.flush()
+        session.add(Arrival(id=1, source_id=1, path="a", state="kept", watcher_id="w"))
+        session.add(Output(id=1, stream_id=1, kind="webhook", address="x", last_number=1))
+        session.add(
+            Result(
+                id=1, stream_id=1, number=1, arrival_id=1, scored_at=datetime.datetime.now(datetime.UTC),
+                model_name="gasket", model_sha256="0", verdict="ok", score=1.0, quarantined=False, line="{}",
+            )
+        )  # fmt: skip
+        session.flush()
+        session.execute(
+            text("INSERT INTO deliveries VALUES (7, 1, 1, 1, 'key', 'pending', 3, NULL, NULL, 'why')")
+        )
+    with Database(place) as database:
+        (kept,) = list_deliveries(database, "pending")
+        assert (kept.id, kept.key, kept.attempts, kept.reason, kept.image) == (7, "key", 3, "why", "a")
+        with database.write() as session:
+            session.add(Part(id=1, stream_id=1, name="part", number=1, verdict="ng", line="{}"))
+            session.flush()
+            add_delivery(session, session.get_one(Output, 1), part_id=1)
+        assert [(row.image, row.verdict) for row in list_deliveries(database, "pending")][1:] == [
+            ("part", "ng")
+        ]

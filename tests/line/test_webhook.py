@@ -16,9 +16,10 @@ from energyad.errors import DataError, SettingsError
 from energyad.line import webhook
 from energyad.line.database import Database, DatabaseUnavailable
 from energyad.line.deliveries import count_deliveries, list_deliveries, retry_deliveries
+from energyad.line.outbox import MAX_REFUSALS, Outbox
 from energyad.line.store import LineStore
 from energyad.line.tables import DEAD, PENDING
-from energyad.line.webhook import KIND, Webhook
+from energyad.line.webhook import KIND
 
 from .conftest import Line, look, renamed
 
@@ -76,7 +77,7 @@ class Sender:
         self.store: LineStore = line.store()
         self.database: Database = self.store.database
         self.watcher = line.watcher(store=self.store)
-        self.webhook = Webhook(
+        self.webhook = webhook.webhook(
             *(url, self.database),
             output=self.store.add_output(KIND, url),
             watcher=self.store.watcher_id,
@@ -113,13 +114,13 @@ def test_each_result_arrives_in_order_as_it_is_kept_and_signed(any_line: Line, r
 def test_what_is_not_accepted_is_repeated_with_the_same_key_and_nothing_overtakes_it(
     line: Line, receiver: Receiver, status: int
 ) -> None:
-    receiver.statuses = [status] * (webhook.MAX_REFUSALS + 2)
+    receiver.statuses = [status] * (MAX_REFUSALS + 2)
     sender = Sender(line, receiver.url)
     sender.webhook.start()
     first, second = sender.score("a", "b")
-    until(lambda: len(receiver.came) == webhook.MAX_REFUSALS + 4)
+    until(lambda: len(receiver.came) == MAX_REFUSALS + 4)
     sender.webhook.stop()
-    assert receiver.bodies == [first] * (webhook.MAX_REFUSALS + 3) + [second]
+    assert receiver.bodies == [first] * (MAX_REFUSALS + 3) + [second]
     assert len({headers["Idempotency-Key"] for headers, body in receiver.came if body == first.encode()}) == 1
     assert len(sender.warnings) == 1 and str(status) in sender.warnings[0]
 
@@ -129,13 +130,13 @@ def test_what_is_not_accepted_is_repeated_with_the_same_key_and_nothing_overtake
 def test_a_result_that_the_receiver_calls_wrong_is_set_aside_and_can_be_tried_again(
     line: Line, receiver: Receiver, status: int
 ) -> None:
-    receiver.statuses = [status] * webhook.MAX_REFUSALS
+    receiver.statuses = [status] * MAX_REFUSALS
     sender = Sender(line, receiver.url)
     sender.webhook.start()
     first, second = sender.score("a", "b")
     until(lambda: receiver.bodies[-1:] == [second])
     (dead,) = list_deliveries(sender.database, DEAD)
-    assert (dead.image, dead.attempts, dead.reason) == ("a.png", webhook.MAX_REFUSALS, f"status {status}")
+    assert (dead.image, dead.attempts, dead.reason) == ("a.png", MAX_REFUSALS, f"status {status}")
     assert "set aside" in sender.warnings[-1]
     assert retry_deliveries(sender.database, [dead.id]) == 1
     until(lambda: receiver.bodies[-1:] == [first])
@@ -196,14 +197,14 @@ def test_a_full_disk_delays_deliveries_and_does_not_end_them(
     line: Line, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sender = Sender(line, receiver.url)
-    original, failures = Webhook._note, [DatabaseUnavailable("the disk is full"), OSError("no space left")]
+    original, failures = Outbox._note, [DatabaseUnavailable("the disk is full"), OSError("no space left")]
 
-    def note(self: Webhook, *arguments: object) -> bool:
+    def note(self: Outbox, *arguments: object) -> bool:
         if failures:
             raise failures.pop()
         return original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Webhook, "_note", note)
+    monkeypatch.setattr(Outbox, "_note", note)
     sender.webhook.start()
     line_a, line_b = sender.score("a", "b")
     until(lambda: not list_deliveries(sender.database, PENDING))

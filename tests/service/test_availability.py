@@ -98,9 +98,9 @@ def test_a_body_is_given_up_when_it_is_idle_or_takes_too_long(
 
 
 HEADS = {
-    "nothing": b"",
-    "half a head": b"GET / HTTP/1.1\r\nHost: local",
-    "after an answer": HEALTH + b"GET /",
+    "nothing": (b"", b""),
+    "half a head": (b"", b"GET / HTTP/1.1\r\nHost: local"),
+    "after an answer": (HEALTH, b"GET /"),
 }
 
 
@@ -110,7 +110,11 @@ def test_a_connection_without_a_whole_head_is_closed(
     fitted_detector: AnomalyDetector, begun: str, piece: bytes
 ) -> None:
     limits = {"head_seconds": 0.3, "idle_seconds": 30.0}
-    with serving(fitted_detector, **limits) as service, service.connect(HEADS[begun]) as slow:
+    whole, half = HEADS[begun]
+    with serving(fitted_detector, **limits) as service, service.connect(whole) as slow:
+        if whole:
+            assert b"200 OK" in answer_of(slow)[:20]
+        slow.sendall(half)
         slow.settimeout(0.05)
         answer = trickle(slow, piece)
         is_answered = begun != "nothing" or piece != b""
@@ -141,12 +145,49 @@ def test_a_client_that_does_not_take_up_its_answers_is_dropped(fitted_detector: 
     with serving(fitted_detector, idle_seconds=0.3) as service, socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect(("127.0.0.1", service.port))
-        slow.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(500):  # more than the system buffers
-                slow.send(ask)
         wait_until(lambda: service.num_connections == 1)
+        state = service.server.server_state
+        (connection,) = state.connections
+        sent = 0
+        while connection.transport.get_write_buffer_size() == 0:  # the system buffers some answers
+            slow.sendall(ask)
+            sent += 1
+            while state.total_requests < sent and connection.transport.get_write_buffer_size() == 0:
+                time.sleep(0.001)
         wait_until(lambda: service.num_connections == 0)
+
+
+@pytest.mark.parametrize("count", [2, 50])
+def test_requests_that_do_not_wait_for_answers_get_one_and_the_connection_ends(
+    fitted_detector: AnomalyDetector, count: int
+) -> None:
+    with serving(fitted_detector) as service, service.connect(HEALTH * count) as hasty:
+        answer = answer_of(hasty)
+        assert b"200 OK" in answer[:20] and b"connection: close" in answer.lower()
+        assert answer_of(hasty) == b"" and answer.count(b"HTTP/1.1") == 1
+
+
+def test_requests_that_wait_for_answers_share_a_connection(fitted_detector: AnomalyDetector) -> None:
+    with serving(fitted_detector) as service, service.connect() as patient:
+        for _ in range(5):
+            patient.sendall(HEALTH)
+            answer = answer_of(patient)
+            assert b"200 OK" in answer[:20] and b"connection: close" not in answer.lower()
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+@pytest.mark.parametrize("excess", [0, 1])
+def test_a_head_is_parsed_up_to_its_limit(fitted_detector: AnomalyDetector, excess: int, pieces: int) -> None:
+    begun = HEALTH.removesuffix(b"\r\n") + b"X-Long: "
+    head = begun + b"a" * (connections.MAX_HEAD_BYTES + excess - len(begun) - 4) + b"\r\n\r\n"
+    size = -(-len(head) // pieces)
+    with serving(fitted_detector) as service, service.connect() as client:
+        with contextlib.suppress(OSError):  # closed before all is sent
+            for start in range(0, len(head), size):
+                client.sendall(head[start : start + size])
+                time.sleep(0.01)
+        answer = answer_of(client)
+    assert (b" 431 " if excess else b"200 OK") in answer[:20]
 
 
 @pytest.mark.parametrize("limit", ["max_connections", "max_connections_per_peer"])

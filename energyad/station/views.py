@@ -1,0 +1,182 @@
+"""One view of a station: a folder that is watched, and the model that scores what arrives there."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from energyad.detector import AnomalyDetector
+from energyad.images.decoding import largest_file
+from energyad.images.isolated import IsolatedDecoder
+from energyad.line.database import Database
+from energyad.line.drift import WINDOW, DriftMonitor
+from energyad.line.journal import JournalLine
+from energyad.line.reloading import ReloadingDetector
+from energyad.line.store import LineStore, Scored
+from energyad.line.tables import Result
+from energyad.line.watch import ScoreFiles, Watcher, score_with
+from energyad.model.folder import find_model, graph_file
+from energyad.station.combining import for_view
+from energyad.station.config import StationConfig, ViewConfig
+from energyad.station.parts import PartBook
+from energyad.station.triggers import Clock, FolderTriggers
+
+MEMORY_PER_PIXEL: Final = 40
+MIN_DECODE_MEMORY: Final = 2 << 30
+CHECK_EVERY: Final = 10
+"""Images between two checks for drift."""
+
+
+class View:
+    """Watches the folder of a view in a thread.
+
+    Args:
+        station: The station.
+        view: The view.
+        database: The line's.
+        clock: Tells the time.
+        say: Called with messages for people.
+        warn: Called with warnings for people.
+
+    Raises:
+        ModelError: The model cannot be loaded.
+        DataError: The results file is of another database.
+    """
+
+    def __init__(
+        self,
+        station: StationConfig,
+        view: ViewConfig,
+        database: Database,
+        *,
+        clock: Clock,
+        say: Callable[[str], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self.name, self._config, self._station = view.name, view, station
+        self._clock, self._say, self._warn = clock, say, warn
+        self._triggers = FolderTriggers(clock)
+        self.model = ReloadingDetector(
+            find_model(station.model_of(view)),
+            functools.partial(_load, threads=station.threads, views=len(station.views)),
+            on_reload=self._on_reload,
+            on_error=lambda error: warn(f"view {view.name}: the old model stays: {error}"),
+        )
+        self.store = LineStore(
+            database, out=station.results, folder=view.folder, station=station.name, on_result=self._on_result
+        )
+        self._book: PartBook | None = None
+        self._monitor = self._new_monitor(self.model())
+        self._num_images = 0
+        self.is_drifted = False
+        self.last_look = float("-inf")
+        self.error: BaseException | None = None
+
+    def watch(
+        self,
+        book: PartBook,
+        stop: threading.Event,
+        *,
+        on_image: Callable[[], None],
+        once: bool = False,
+        score: ScoreFiles | None = None,
+    ) -> None:
+        """Score what arrives until `stop` is set, which an error does too.
+
+        Args:
+            book: The station's parts.
+            stop: Ends it.
+            on_image: Called for each image when its result is on the disk.
+            once: End when what is there has been scored.
+            score: Scores files; by default the view's model, which decodes them in processes that can be ended.
+        """
+        self._book = book
+        try:
+            if score is not None:
+                self._run(score, stop, on_image, once)
+                return
+            max_pixels = round(self._station.max_megapixels * 1e6)
+            memory = max(MIN_DECODE_MEMORY, MEMORY_PER_PIXEL * max_pixels)
+            workers, timeout = self.model().runtime.plan.workers, self._station.decode_seconds
+            with IsolatedDecoder(workers=workers, timeout=timeout, max_memory=memory) as decoder:
+                self._run(score_with(self.model, decoder, max_pixels=max_pixels), stop, on_image, once)
+        except BaseException as error:
+            self.error = error
+            stop.set()
+
+    def _run(
+        self, score: ScoreFiles, stop: threading.Event, on_image: Callable[[], None], once: bool
+    ) -> None:
+        images = self._station.images
+        watcher = _ViewWatcher(
+            *(self._config.folder, self.store, score),
+            move_to=None if images is None else images.folder,
+            settle=self._config.settle,
+            max_bytes=largest_file(round(self._station.max_megapixels * 1e6)),
+            warn=self._warn,
+            on_new=self._triggers.on_new,
+        )
+        watcher.on_look = self._on_look
+
+        def noted(line: JournalLine) -> None:
+            self._on_line(line)
+            on_image()
+
+        watcher.run(stop, noted=noted, interval=self._config.interval, once=once)
+
+    def _on_look(self, began: float) -> None:
+        self.last_look = began
+
+    def _on_result(self, session: Session, result: Result, scored: Scored) -> None:
+        """In the transaction that stores an image's result: it joins its part."""
+        if self._book is None:
+            return
+        path = self._config.folder / scored.claim.path
+        name = str(PurePosixPath(scored.claim.path).with_suffix(""))
+        self._book.add(session, result, view=self.name, name=name, trigger=self._triggers.of(path))
+
+    def _on_line(self, line: JournalLine) -> None:
+        if line.observation is None:
+            return
+        self._monitor.add(line.observation)
+        self._num_images += 1
+        if self._num_images % CHECK_EVERY == 0:
+            drift = self._monitor.check()
+            is_drifted = drift.state == "shifted"
+            if is_drifted != self.is_drifted:
+                self.is_drifted = is_drifted
+                (self._warn if is_drifted else self._say)(f"view {self.name}: drift: {drift.advice}")
+
+    def _on_reload(self, detector: AnomalyDetector) -> None:
+        self._monitor = self._new_monitor(detector)
+        self._say(
+            f"view {self.name}: {detector.name} was replaced; its threshold is {detector.threshold:.4g} from now on"
+        )
+
+    def _new_monitor(self, detector: AnomalyDetector) -> DriftMonitor:
+        manifest = detector.manifest
+        latest = self.store.latest_parts(manifest.files.get(graph_file(manifest)), window=WINDOW)
+        return DriftMonitor.resumed(manifest.good_parts, latest, model=detector.name)
+
+
+class _ViewWatcher(Watcher):
+    """A watcher that says when each complete look began."""
+
+    on_look: Callable[[float], None]
+
+    def look(self, stop: threading.Event) -> Iterator[JournalLine]:
+        """Look once, see `Watcher.look`."""
+        began = time.monotonic()
+        yield from super().look(stop)
+        if not stop.is_set():
+            self.on_look(began)
+
+
+def _load(folder: Path, *, threads: int | None, views: int) -> AnomalyDetector:
+    return for_view(AnomalyDetector.load(folder, threads=threads), views=views)

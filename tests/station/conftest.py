@@ -1,0 +1,205 @@
+"""A station to try things on: folders, a database, scores that files say themselves, and real programs to talk to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage
+from energyad.errors import ImageError
+from energyad.line.database import Database
+from energyad.line.watch import ReadBytes
+from energyad.model.statistics import PartStatistics
+from energyad.scoring.calibration import Calibration
+from energyad.scoring.prediction import predict
+from energyad.scoring.results import ModelReference
+from energyad.station.config import StationConfig
+from energyad.station.results import PartResult
+from energyad.station.running import Station
+from energyad.station.triggers import Clock
+
+MOSQUITTO_REQUIRED = "ENERGYAD_TEST_MOSQUITTO"
+"""Set where a missing broker is a failure, not a reason to leave its tests out."""
+MODEL = ModelReference(name="stub", sha256="0", calibrated=None)
+RULE = Calibration(2.0, 0.01, "conformal", tuple(np.linspace(0.1, 1.0, 99).tolist()), review_threshold=1.0)
+"""ng above 2, review above 1; p-values from 0.01 on."""
+
+
+def score_texts(paths: Sequence[Path], read: ReadBytes) -> Iterator[ScoringOutcome]:
+    """Score each file by the number that it holds; one that holds none cannot be read."""
+    pixels = np.zeros((1, 1, 3), np.uint8)
+    for path in paths:
+        try:
+            text = read(path).decode()
+            if text == "broken":
+                raise ImageError(path, "damaged")
+        except ImageError as error:
+            yield UnreadableImage(path, MODEL, RULE, error)
+            continue
+        heatmap = np.full((1, 1), float(text), np.float32)
+        prediction = predict(heatmap, RULE, shape=(1, 1))
+        yield ScoredImage(path, MODEL, pixels, prediction, heatmap, PartStatistics(prediction.score))
+
+
+@dataclass
+class Rig:
+    """A station of some views below a folder; it runs in a thread while `running` lasts."""
+
+    root: Path
+    model: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    views: tuple[str, ...] = ("front",)
+    said: list[str] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def config(self) -> StationConfig:
+        views = []
+        for name in self.views:
+            (self.root / name).mkdir(exist_ok=True)
+            views.append({"name": name, "folder": self.root / name, "interval": 0.01, "settle": 0.0})
+        return StationConfig.model_validate(
+            {
+                "name": "test",
+                "model": str(self.model),
+                "database": str(self.root / "energyad.db"),
+                "results": self.root / "results.jsonl",
+                "threads": 1,
+                "views": views,
+                **self.settings,
+            }
+        )
+
+    def put(self, name: str, text: str = "0.5", *, view: str = "front") -> None:
+        """An image of that score arrives, renamed into place."""
+        temporary = self.root / f".{name}.part"
+        temporary.write_text(text)
+        (self.root / view).mkdir(exist_ok=True)
+        temporary.rename(self.root / view / f"{name}.png")
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Station]:
+        with Database(self.root / "energyad.db") as database:
+            station = Station(
+                self.config, database, say=self.said.append, warn=self.warned.append, clock=self.clock
+            )
+            stop, errors = threading.Event(), []
+            score = dict.fromkeys(self.views, score_texts)
+            started = threading.Event()
+
+            def run() -> None:
+                try:
+                    station.run(stop, on_start=started.set, score=score)
+                except BaseException as error:
+                    errors.append(error)
+                    started.set()
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            try:
+                assert started.wait(60)
+                until(lambda: bool(errors) or all(view.last_look > 0 for view in station.views))
+                if not errors:
+                    yield station
+            finally:
+                stop.set()
+                thread.join(60)
+            if errors:
+                raise errors[0]
+
+    def run_once(self) -> None:
+        with Database(self.root / "energyad.db") as database:
+            station = Station(
+                self.config, database, say=self.said.append, warn=self.warned.append, clock=self.clock
+            )
+            station.run(threading.Event(), once=True, score=dict.fromkeys(self.views, score_texts))
+
+    def parts(self) -> list[PartResult]:
+        from sqlalchemy import select
+
+        from energyad.line.tables import Part
+
+        query = select(Part.line).where(Part.number.is_not(None)).order_by(Part.number)
+        with Database(self.root / "energyad.db") as database, database.read() as session:
+            return [PartResult.model_validate_json(line) for line in session.scalars(query)]
+
+    def inspect(self, name: str, text: str = "0.5") -> None:
+        """An image arrives, and its part is decided."""
+        count = len(self.parts())
+        self.put(name, text)
+        self.await_parts(count + 1)
+
+    def await_parts(self, count: int) -> list[PartResult]:
+        until(lambda: len(self.parts()) >= count)
+        return self.parts()
+
+
+def until(reached: Callable[[], bool], *, seconds: float = 60.0) -> None:
+    """Wait for something that happens; the limit is for what never does."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def rig(tmp_path: Path, model_folder: Path) -> Rig:
+    return Rig(tmp_path, model_folder)
+
+
+class Broker:
+    """A Mosquitto of its own, which can be ended and started again on its port."""
+
+    def __init__(self, folder: Path) -> None:
+        program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+        if program is None:
+            if os.environ.get(MOSQUITTO_REQUIRED):
+                raise AssertionError("no mosquitto: install it")
+            pytest.skip("no mosquitto: install it")
+        self.port = free_port()
+        config = folder / "mosquitto.conf"
+        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+        self._command = [program, "-c", str(config)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return True
+            return False
+
+        until(answers)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+            self._process = None
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    broker = Broker(tmp_path)
+    broker.start()
+    yield broker
+    broker.stop()
