@@ -1,7 +1,8 @@
 """`python -m benchmarks.detection.games`: what DxMI gives to detection, beside its start and beside its controls.
 
 One fit of each category and seed without DxMI; then several games start from its autoencoders. Whatever does not depend
-on the game (features, memory banks, discriminator) is the same for all of them.
+on the game (features, memory banks, discriminator) is the same for all of them. A game's last energy is measured; a fit
+would keep the start where synthetic defects are told from held-out parts better by it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ class Game:
     """One game on one scale.
 
     Attributes:
-        energy: What it made of the start.
+            energy: What it ended with, whether a fit would keep that or the start.
         seconds: Of the processor.
         figures: Health and radius; empty of the start.
     """
@@ -140,6 +141,12 @@ def _play(
     start: PatchEnergy, latents: Latents, settings: FitSettings, new_trainer: Callable[..., DxMITrainer]
 ) -> Game:
     began = time.process_time()
+    trainers: list[DxMITrainer] = []
+
+    def kept(**options: Any) -> DxMITrainer:
+        trainers.append(new_trainer(**options))
+        return trainers[-1]
+
     trained = train_dxmi(
         copy.deepcopy(autoencoder_of(start)).requires_grad_(True).train(),
         latents.training,
@@ -148,10 +155,10 @@ def _play(
         generator=torch.Generator().manual_seed(settings.seed),
         progress=NullProgress(),
         synthetic=latents.synthetic,
-        new_trainer=new_trainer,
+        new_trainer=kept,
     )
     seconds = time.process_time() - began
-    energy = with_autoencoder(start, trained.energy)
+    energy = with_autoencoder(start, cast(LatentEnergy, trainers[-1].averaged_energy))
     if energy.reranker is not None:
         match_medians(energy.latent_energy, energy.reranker, latents.held_out)
     figures = {} if trained.health is None else asdict(trained.health)
