@@ -179,6 +179,7 @@ def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototy
         {
             "energy.pretrain_steps": 30,
             "dxmi.iterations": 8,
+            "dxmi.decay_iterations": 400,
             "dxmi.pretrain_iterations": 10,
             "memory_bank.size": 101,
         }
@@ -190,7 +191,6 @@ def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototy
     )
     assert (wide.energy.pretrain_steps, wide.dxmi.iterations, wide.dxmi.decay_iterations) == (8, 2, 100)
     assert for_scale(settings, FINE) == settings
-    ends: dict[int, int] = {}
     good = [
         TrainingPatches(
             drawn(4, 16, each.num_channels).half(), *[drawn(1, 16, each.num_channels).half()] * 2, drawn(0, 7)
@@ -203,13 +203,8 @@ def test_patches_of_every_scale_are_seen_as_often_and_of_fewer_are_fewer_prototy
     grid = Grid.square(image_size=32, size=4, margin=0)
     session: Any = None  # patches are given
     context = FitContext(settings=small, session=session, grid=grid, scales=(FINE, COARSE))
-    fit_multiscale_energy(
-        good,
-        context,
-        context.generator(),
-        lambda scale, iteration, _: ends.update({scale: iteration}),
-    )
-    assert ends == {0: 8, 1: 2}
+    _, trainings = fit_multiscale_energy(good, context, context.generator())
+    assert [training.history[-1].iteration for training in trainings] == [8, 2]
 
 
 def test_interpolation_keeps_what_is_even() -> None:
