@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from sqlalchemy import func, select
 
 from benchmarks.provenance import ROOT
@@ -154,7 +153,8 @@ class Trial:
 
     def _memory(self) -> float:
         assert self.process is not None
-        return psutil.Process(self.process.pid).memory_info().rss / 1e6
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def _fault(self, name: str, plc: Plc, room: ControlRoom) -> None:
         if name == "kill":
@@ -188,7 +188,9 @@ class Trial:
     ) -> Counts:  # fmt: skip
         with Database(self.folder / "energyad.db") as database, database.read() as session:
             numbers = session.scalars(select(Part.number).order_by(Part.id)).all()
-            latencies = sorted(session.scalars(select(Part.latency).where(Part.latency.is_not(None))))
+            latencies = sorted(
+                latency for latency in session.scalars(select(Part.latency)) if latency is not None
+            )
             results = session.scalar(select(func.count(Result.id))) or 0
             names = session.scalar(select(func.count(func.distinct(Arrival.path)))) or 0
         rows = [
