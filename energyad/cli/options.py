@@ -54,6 +54,14 @@ MaxMegapixels: TypeAlias = Annotated[
         help="Largest image that is decoded, in millions of pixels.",
     ),
 ]
+Shadowed: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--shadow",
+        metavar="VERSION_OR_DIR",
+        help="Score by this beside the model, and act on nothing: candidate, a version that is kept, or a folder.",
+    ),
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]
 TrustedKeys: TypeAlias = Annotated[
     list[Path] | None,

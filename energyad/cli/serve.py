@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, Quiet, Threads, TrustedKeys
+from energyad.cli.options import Debug, Quiet, Shadowed, Threads, TrustedKeys
+from energyad.cli.shadow import open_shadow
 
 
 def serve(
@@ -44,6 +45,7 @@ def serve(
             "--review", metavar="FILE_OR_URL", help="A line's database, reviewed on the page /review."
         ),
     ] = None,
+    shadow: Shadowed = None,
     without_key: Annotated[
         bool, typer.Option("--without-key", help="Let other machines in without a key.")
     ] = False,
@@ -96,6 +98,9 @@ def serve(
     for detector in detectors:
         detector.check()
     folder_of = dict(zip((detector.name for detector in detectors), folders, strict=True))
+    shadows = {
+        name: open_shadow(folder, shadow, load) for name, folder in folder_of.items() if shadow is not None
+    }
     with contextlib.ExitStack() as stack:
         queue_of_line = None
         if review is not None:
@@ -104,7 +109,13 @@ def serve(
 
             opened = stack.enter_context(Database(review, create=False))
             queue_of_line = ReviewQueue(opened, models=tuple(folder_of))
-        app = create_app(detectors, settings, load=lambda name: load(folder_of[name]), review=queue_of_line)
+        app = create_app(
+            detectors,
+            settings,
+            load=lambda name: load(folder_of[name]),
+            review=queue_of_line,
+            shadows=shadows,
+        )
         listening = stack.enter_context(server.listen(host, port))
         address = _address(host, listening.getsockname()[1])
         access = f"with the key in {KEY_VARIABLE}" if key is not None else "without a key"

@@ -265,6 +265,29 @@ def find_version(folder: Path, reference: ModelReference) -> tuple[str, Path] | 
     return None
 
 
+def shadow_folder(folder: Path, name: str) -> Path:
+    """Return the folder of what is to score in the shadow of a model.
+
+    Args:
+        folder: Of the model in charge.
+        name: "candidate", a version that is kept or the beginning of its name, or a model's folder.
+
+    Raises:
+        ModelError: There is none.
+    """
+    if name == "candidate":
+        _candidate(folder)
+        return candidate_of(folder)
+    if (Path(name) / MANIFEST).exists():
+        return Path(name)
+    kept = [place.parent for place in versions_of(folder).glob(f"*/{MANIFEST}")]
+    named = [place for place in kept if place.name.startswith(name)]
+    if len(named) != 1:
+        versions = ", ".join(sorted(place.name for place in kept)) or "none"
+        raise ModelError(f"{name}: give candidate, a model's folder or a version that is kept ({versions})")
+    return named[0]
+
+
 def lesson_of(manifest: Manifest) -> str:
     """Say in a few words what a model learned since its fit."""
     parts = []

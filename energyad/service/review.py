@@ -37,8 +37,9 @@ class Waiting(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: int
-    sampling: str = Field(description="why: random or alarm")
+    sampling: str = Field(description="why: alarm, shadow (a candidate says otherwise) or random")
     result: dict[str, Any] = Field(description="as `energyad score --json` prints it")
+    shadow: dict[str, Any] | None = Field(description="what a candidate said, likewise; null where none did")
 
 
 class Queue(BaseModel):
@@ -71,11 +72,21 @@ router = APIRouter(prefix="/v1/review", dependencies=[Depends(require_key)])
 
 @router.get("", summary="What waits for a label")
 async def queue(state: State, reviewer: Reviewer, limit: Annotated[int, Query(ge=1, le=200)] = 20) -> Queue:
-    """Results that are not ok, and a random share of all, that the reviewer has not labelled."""
+    """Results that are not ok, that a candidate calls otherwise, and a random share of all; without those that the
+    reviewer has labelled.
+    """
     review = _review(state)
     items = await anyio.to_thread.run_sync(lambda: review.waiting(reviewer.strip(), limit=limit))
     kinds = await anyio.to_thread.run_sync(review.kinds)
-    waiting = [Waiting(id=item.id, sampling=item.sampling, result=json.loads(item.line)) for item in items]
+    waiting = [
+        Waiting(
+            id=item.id,
+            sampling=item.sampling,
+            result=json.loads(item.line),
+            shadow=None if item.shadow is None else json.loads(item.shadow),
+        )
+        for item in items
+    ]
     return Queue(waiting=waiting, kinds=kinds)
 
 

@@ -83,7 +83,9 @@ class ServiceState:
             raise RequestError(
                 409, f"the old model stays: its folder holds {detector.name} now; start the service anew"
             )
-        self.sessions[name] = ModelSession(detector, max_pixels=old.max_pixels, decoder=old.decoder)
+        self.sessions[name] = ModelSession(
+            detector, max_pixels=old.max_pixels, decoder=old.decoder, beside=old.beside
+        )
         return self.sessions[name]
 
     def record(self, session: ModelSession, result: ImageResult) -> ImageResult:

@@ -77,7 +77,7 @@ async function show() {
   at("verdict").textContent = result.verdict;
   at("verdict").className = `verdict ${result.verdict}`;
   at("name").textContent = (result.image || "").split("/").pop();
-  const facts = { score: figure(result.score), threshold: figure(result.threshold), "p-value": figure(result.p_value), ...kindFact(result), "shown because": item.sampling === "random" ? "drawn at random" : `it is ${result.verdict}` };
+  const facts = { score: figure(result.score), threshold: figure(result.threshold), "p-value": figure(result.p_value), ...kindFact(result), ...shadowFact(item.shadow), "shown because": REASONS[item.sampling] || `it is ${result.verdict}` };
   at("facts").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
   draw();
   for (const next of queue.slice(0, AHEAD)) fetched(next);
@@ -87,6 +87,12 @@ async function show() {
   at("heat").src = shown.heatmap || "";
   if (shown.problem) complain(shown.problem);
   at("stage").dataset.result = item.id;
+}
+
+const REASONS = { random: "drawn at random", shadow: "the candidate says otherwise" };
+
+function shadowFact(shadow) {
+  return shadow ? { candidate: `${shadow.verdict || "unreadable"}, score ${figure(shadow.score)}, threshold ${figure(shadow.threshold)}` } : {};
 }
 
 function kindFact({ regions }) {
