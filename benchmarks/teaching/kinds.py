@@ -17,7 +17,7 @@ from benchmarks.teaching import protocol
 from benchmarks.teaching.protocol import Bench
 from energyad.feedback.evidence import Evidence
 from energyad.feedback.kinds import fit_kinds
-from energyad.feedback.learning import scales_of
+from energyad.feedback.learning import category_energy, scales_of
 from energyad.scoring.kinds import KindClassifier
 from energyad.scoring.prediction import predict
 from energyad.scoring.regions import UNKNOWN, Region
@@ -112,7 +112,8 @@ def _fit(
         evidence = [bench.evidence[place] for place in known[:examples]] if kind != hidden else []
         shown += [one for one in evidence if one is not None]
     head = bench.opened.head
-    classifier = fit_kinds(shown, grid=head.grid, scale=scales_of(head)[0])
+    whitening = category_energy(head).by_scale()[0].whitening
+    classifier = fit_kinds(shown, grid=head.grid, scale=scales_of(head)[0], whitening=whitening)
     assert classifier is not None
     return classifier
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from sklearn.covariance import OAS
 
+from energyad.energy.whitening import Whitening
 from energyad.features.grids import Grid, Scale
 from energyad.feedback.evidence import Evidence
 from energyad.scoring.kinds import KindClassifier, describe
@@ -22,13 +23,19 @@ TEMPERATURES: Final = 2.0 ** np.arange(9)
 _EPS: Final = 1e-9
 
 
-def fit_kinds(evidence: Sequence[Evidence], *, grid: Grid, scale: Scale) -> KindClassifier | None:
+def fit_kinds(
+    evidence: Sequence[Evidence], *, grid: Grid, scale: Scale, whitening: Whitening
+) -> KindClassifier | None:
     """Fit a classifier of the kinds that people named and marked.
+
+    The covariance within the kinds is shrunk in whitened features, that is towards the covariance of good patches: a
+    few examples say too little of it.
 
     Args:
         evidence: Labelled images; those without a named and marked defect do not count.
         grid: Of the model's patches.
         scale: The finest, whose features count.
+        whitening: Of this scale's features.
 
     Returns:
         The classifier; None where no kind has `MIN_EXAMPLES`.
@@ -39,14 +46,17 @@ def fit_kinds(evidence: Sequence[Evidence], *, grid: Grid, scale: Scale) -> Kind
     if not kinds:
         return None
     chosen = [one for one in named if one.label.kind in kinds]
-    x = np.stack([_description(one, scale.stop) for one in chosen]).astype(np.float64)
+    described = np.stack([_description(one, scale.stop) for one in chosen]).astype(np.float64)
+    projection = whitening.projection.double().numpy()
+    x = described @ projection
     y = np.array([kinds.index(one.label.kind or "") for one in chosen])
-    centres, metric = _fit(x, y)
+    _, metric = _fit(x, y)
+    centres = np.stack([described[y == kind].mean(axis=0) for kind in range(len(kinds))])
     left_out = _left_out_distances(x, y)
     return KindClassifier(
         names=tuple(kinds),
         centres=centres.astype(np.float32),
-        metric=metric.astype(np.float32),
+        metric=(metric @ projection.T).astype(np.float32),
         limit=float(np.quantile(left_out.min(axis=1), LIMIT_QUANTILE)),
         temperature=_temperature(left_out, y),
         patches=(grid.rows.patches, grid.columns.patches),

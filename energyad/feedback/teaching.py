@@ -156,7 +156,12 @@ def teach(
         false_alarms=alarms,
     )
     changes = {"teaching": teaching, "calibration": calibration, "good_parts": parts}
-    kinds = fit_kinds(lesson.evidence, grid=opened.head.grid, scale=scales_of(opened.head)[0])
+    kinds = fit_kinds(
+        lesson.evidence,
+        grid=opened.head.grid,
+        scale=scales_of(opened.head)[0],
+        whitening=category_energy(opened.head).by_scale()[0].whitening,
+    )
     return _packed(detector, opened, final, changes, kinds=kinds, threads=threads)
 
 

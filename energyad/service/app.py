@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from importlib import metadata, resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastapi import Depends, FastAPI
@@ -59,6 +60,7 @@ def create_app(
     load: Loader | None = None,
     review: ReviewQueue | None = None,
     shadows: Mapping[str, Shadow] | None = None,
+    folders: Mapping[str, Path] | None = None,
 ) -> FastAPI:
     """Create the service of some models.
 
@@ -68,6 +70,7 @@ def create_app(
         load: Loads one of the models again, by its name; None where that is not wanted.
         review: Results that people label on the page /review; None for no such page.
         shadows: Candidates that score beside some of the models, by the models' names.
+        folders: Of the models, by their names, for owners who promote candidates; None where that is not wanted.
 
     Raises:
         SettingsError: No model, or two of one name.
@@ -76,7 +79,7 @@ def create_app(
         >>> app = create_app([AnomalyDetector.load("models/gasket")])
     """
     settings = settings or ServiceSettings()
-    state = _create_state(detectors, settings, load, review, shadows or {})
+    state = _create_state(detectors, settings, load, review, shadows or {}, folders or {})
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -120,6 +123,7 @@ def _create_state(
     load: Loader | None,
     review: ReviewQueue | None,
     shadows: Mapping[str, Shadow],
+    folders: Mapping[str, Path],
 ) -> ServiceState:
     bodies, worker = PendingBodies(settings), Worker(settings.queue)
     metrics = Metrics(worker, bodies)
@@ -139,7 +143,7 @@ def _create_state(
         raise SettingsError(
             f"a service needs models of different names, at least one; given: {names or 'none'}"
         )
-    return ServiceState(sessions, load, settings, bodies, worker, metrics, decoder, review)
+    return ServiceState(sessions, load, settings, bodies, worker, metrics, decoder, review, folders)
 
 
 def _beside(shadow: Shadow | None, metrics: Metrics) -> Callable[[ScoringOutcome], ScoringOutcome]:

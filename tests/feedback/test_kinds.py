@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,16 @@ from energyad.detector import AnomalyDetector
 from energyad.feedback.evidence import Evidence, evidence_of, see_images
 from energyad.feedback.importing import read_labels
 from energyad.feedback.kinds import MIN_EXAMPLES, fit_kinds
-from energyad.feedback.learning import scales_of
-from energyad.feedback.teaching import open_to_learn
+from energyad.feedback.learning import category_energy, scales_of
+from energyad.feedback.teaching import OpenedModel, open_to_learn
 from energyad.progress import NullProgress
 from energyad.scoring.kinds import KINDS_FILE
 from energyad.scoring.regions import UNKNOWN
+
+
+def where(opened: OpenedModel) -> dict[str, Any]:
+    whitening = category_energy(opened.head).by_scale()[0].whitening
+    return {"grid": opened.head.grid, "scale": scales_of(opened.head)[0], "whitening": whitening}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +45,7 @@ def evidence(fitted_detector: AnomalyDetector, demo_category: Category) -> list[
 @pytest.fixture(scope="module")
 def named(fitted_detector: AnomalyDetector, evidence: list[Evidence]) -> AnomalyDetector:
     opened = open_to_learn(fitted_detector, threads=1)
-    kinds = fit_kinds(evidence, grid=opened.head.grid, scale=scales_of(opened.head)[0])
+    kinds = fit_kinds(evidence, **where(opened))
     assert kinds is not None and kinds.names == ("one", "other")
     contents = {**fitted_detector.contents, KINDS_FILE: kinds.to_bytes()}
     return AnomalyDetector.from_contents(fitted_detector.manifest, contents, threads=1)
@@ -81,10 +87,9 @@ def test_a_few_marked_and_named_defects_of_a_kind_are_needed(
     fitted_detector: AnomalyDetector, evidence: list[Evidence]
 ) -> None:
     opened = open_to_learn(fitted_detector, threads=1)
-    where = {"grid": opened.head.grid, "scale": scales_of(opened.head)[0]}
     ones = [one for one in evidence if one.label.kind == "one"]
-    assert fit_kinds(ones[: MIN_EXAMPLES - 1], **where) is None
+    assert fit_kinds(ones[: MIN_EXAMPLES - 1], **where(opened)) is None
     unmarked = [replace(one, coverage=None) for one in ones]
-    assert fit_kinds(unmarked, **where) is None
-    few = fit_kinds(ones[:MIN_EXAMPLES], **where)
+    assert fit_kinds(unmarked, **where(opened)) is None
+    few = fit_kinds(ones[:MIN_EXAMPLES], **where(opened))
     assert few is not None and few.names == ("one",) and np.isfinite(few.limit)
