@@ -74,7 +74,7 @@ def _add_parts(connection: Connection) -> None:
 
 
 def _add_shadow_results(connection: Connection) -> None:
-    ShadowResult.__table__.create(connection)  # type: ignore[attr-defined]
+    ShadowResult.__table__.create(connection, checkfirst=True)  # type: ignore[attr-defined]
 
 
 MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (

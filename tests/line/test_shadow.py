@@ -29,7 +29,12 @@ def folder(fitted_detector: AnomalyDetector, tmp_path: Path) -> Path:
     """A model with a candidate that rejects everything."""
     place = tmp_path / "models" / "gasket"
     fitted_detector.save(place)
-    calibration = replace(fitted_detector.calibration, threshold=1e-9, review_threshold=None)
+    calibration = replace(
+        fitted_detector.calibration,
+        threshold=1e-9,
+        review_threshold=None,
+        created="2026-01-01T00:00:00+00:00",
+    )
     strict = fitted_detector.manifest.replace(calibration=calibration)
     versions.put_candidate(place, strict, fitted_detector.contents, action="taught")
     return place
