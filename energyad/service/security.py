@@ -50,7 +50,8 @@ def require_key(
     if settings.api_key is None and not settings.keys:
         return
     if _owner_of(given, settings) is None and not _is_equal(given, settings.api_key or secrets.token_hex()):
-        raise _unauthorised("give your key, or the service's, as X-API-Key")
+        whose = "your key, or the service's," if settings.keys else "the service's key"
+        raise _unauthorised(f"give {whose} as X-API-Key")
 
 
 def person_of(
