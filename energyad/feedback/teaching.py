@@ -156,13 +156,13 @@ def teach(
         false_alarms=alarms,
     )
     changes = {"teaching": teaching, "calibration": calibration, "good_parts": parts}
-    kinds = fit_kinds(
+    named = fit_kinds(
         lesson.evidence,
         grid=opened.head.grid,
         scale=scales_of(opened.head)[0],
         whitening=category_energy(opened.head).by_scale()[0].whitening,
     )
-    return _packed(detector, opened, final, changes, kinds=kinds, threads=threads)
+    return _packed(detector, opened, final, changes, kinds=named, threads=threads)
 
 
 def extend(
