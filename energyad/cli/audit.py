@@ -215,6 +215,8 @@ def _print(
     folder: Path | None,
     found: list[Neighbours],
 ) -> None:
+    from energyad.scoring.results import named_kind
+
     result = part.result
     lines = [
         ("part", f"{part.image}, result {part.id} of station {part.station}"),
@@ -225,7 +227,10 @@ def _print(
     for number, region in enumerate(result.regions[:MAX_REGIONS], start=1):
         box = region.box
         where = f"{box.width} x {box.height} px at {box.x}, {box.y}; {region.area} px"
-        lines.append((f"region {number}", f"{where}; peak {region.peak:.4g}, p-value {region.p_value:.2g}"))
+        kind = f"; {named_kind(region)}" if region.kind else ""
+        lines.append(
+            (f"region {number}", f"{where}; peak {region.peak:.4g}, p-value {region.p_value:.2g}{kind}")
+        )
     if len(result.regions) > MAX_REGIONS:
         lines.append(("", f"and {len(result.regions) - MAX_REGIONS} more"))
     for reviewer, label in part.labels:

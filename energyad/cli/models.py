@@ -159,11 +159,12 @@ def _print_history(name: str, *, as_json: bool) -> None:
             entry.action,
             entry.version,
             entry.details,
+            entry.by,
             "yes" if entry.forced else "",
         )
         for entry in entries
     ]
-    console.print_table(("when", "what", "version", "learned from", "forced"), rows)
+    console.print_table(("when", "what", "version", "learned from", "by", "forced"), rows)
     console.say(f"in charge  version {version(folder)}")
 
 

@@ -54,6 +54,32 @@ MaxMegapixels: TypeAlias = Annotated[
         help="Largest image that is decoded, in millions of pixels.",
     ),
 ]
+Shadowed: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--shadow",
+        metavar="VERSION_OR_DIR",
+        help="Score by this beside the model, and act on nothing: candidate, a version that is kept, or a folder.",
+    ),
+]
+Keys: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--keys", metavar="FILE", help="Of people's keys: on each line a name and the SHA-256 of a key."
+    ),
+]
+IdentityHeader: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--identity-header",
+        metavar="NAME",
+        help="Where the proxy in front of this service says who asks, such as X-Forwarded-User.",
+    ),
+]
+Owners: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--owner", metavar="NAME", help="Who may promote models; the others that are known review."),
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]
 TrustedKeys: TypeAlias = Annotated[
     list[Path] | None,

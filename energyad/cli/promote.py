@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from typing import Annotated
 
 import typer
@@ -32,7 +33,9 @@ def promote(
     from energyad.model.folder import find_model
 
     folder = find_model(model)
-    console.say(f"promoted   version {versions.promote(folder, force=force)} is in charge of {folder}")
+    console.say(
+        f"promoted   version {versions.promote(folder, force=force, by=getpass.getuser())} is in charge of {folder}"
+    )
 
 
 def rollback(model: Name = None, quiet: Quiet = False, debug: Debug = False) -> None:
@@ -47,4 +50,6 @@ def rollback(model: Name = None, quiet: Quiet = False, debug: Debug = False) -> 
     from energyad.model.folder import find_model
 
     folder = find_model(model)
-    console.say(f"back       version {versions.rollback(folder)} is in charge of {folder}")
+    console.say(
+        f"back       version {versions.rollback(folder, by=getpass.getuser())} is in charge of {folder}"
+    )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from energyad.cli.options import Debug, Model, Quiet, Threads
+from energyad.cli.options import Debug, IdentityHeader, Keys, Model, Owners, Quiet, Threads
 from energyad.cli.serve import serve
 
 
@@ -19,6 +19,9 @@ def review(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, metavar="N", help="0: any free one.")
     ] = 8000,
+    keys: Keys = None,
+    identity_header: IdentityHeader = None,
+    owner: Owners = None,
     threads: Threads = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -34,4 +37,15 @@ def review(
     which has further options. Where ENERGYAD_API_KEY is set, the page asks for that key.
     """
     names = [model] if model is not None else None
-    serve(model=names, host=host, port=port, review=database, threads=threads, quiet=quiet, debug=debug)
+    serve(
+        model=names,
+        host=host,
+        port=port,
+        review=database,
+        keys=keys,
+        identity_header=identity_header,
+        owner=owner,
+        threads=threads,
+        quiet=quiet,
+        debug=debug,
+    )

@@ -211,16 +211,24 @@ def _score_all(
     return results
 
 
+def _kind_of(result: ImageResult) -> str:
+    """The kind of the region with the highest peak."""
+    from energyad.scoring.results import named_kind
+
+    return named_kind(result.regions[0]) if result.regions else ""
+
+
 def _print_rows(results: Sequence[ImageResult]) -> None:
     several = any(result.category is not None for result in results)
+    named = any(_kind_of(result) for result in results)
 
     def cells(result: ImageResult) -> tuple[str, ...]:
-        kind = [result.category or ""] * several
+        kind = [*[result.category or ""] * several, *[_kind_of(result)] * named]
         if result.score is None or result.p_value is None:
             return "", "", "unreadable", *kind, f"{result.image}: {result.error}"
         return f"{result.score:#.4g}", f"{result.p_value:.3f}", str(result.verdict), *kind, str(result.image)
 
-    columns = ("score", "p-value", "verdict", *["category"] * several, "image")
+    columns = ("score", "p-value", "verdict", *["category"] * several, *["kind"] * named, "image")
     console.print_table(columns, [cells(result) for result in results], right=columns[:2])
 
 

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, Quiet, Threads, TrustedKeys
+from energyad.cli.options import Debug, IdentityHeader, Keys, Owners, Quiet, Shadowed, Threads, TrustedKeys
+from energyad.cli.shadow import open_shadow
 
 
 def serve(
@@ -44,6 +45,10 @@ def serve(
             "--review", metavar="FILE_OR_URL", help="A line's database, reviewed on the page /review."
         ),
     ] = None,
+    shadow: Shadowed = None,
+    keys: Keys = None,
+    identity_header: IdentityHeader = None,
+    owner: Owners = None,
     without_key: Annotated[
         bool, typer.Option("--without-key", help="Let other machines in without a key.")
     ] = False,
@@ -75,10 +80,11 @@ def serve(
     require("serve", "energyad serve")
     from energyad.service import server
     from energyad.service.app import create_app
-    from energyad.service.settings import KEY_VARIABLE, MIB, ServiceSettings, require_safe
+    from energyad.service.settings import KEY_VARIABLE, MIB, ServiceSettings, read_keys, require_safe
 
     key = os.environ.get(KEY_VARIABLE)
-    require_safe(host, api_key=key, open_to_all=without_key)
+    known = {} if keys is None else read_keys(keys)
+    require_safe(host, asks_for_key=key is not None or bool(known), open_to_all=without_key)
     settings = ServiceSettings(
         max_upload=int(max_upload * MIB),
         max_pixels=int(max_megapixels * 1e6),
@@ -88,6 +94,9 @@ def serve(
         host=host,
         allowed_hosts=tuple(allow_host or ()),
         api_key=key,
+        keys=known,
+        identity_header=identity_header,
+        owners=frozenset(owner or ()),
     )
     names: list[str | None] = [*model] if model else [None]
     folders = [find_model(name) for name in names]
@@ -96,6 +105,9 @@ def serve(
     for detector in detectors:
         detector.check()
     folder_of = dict(zip((detector.name for detector in detectors), folders, strict=True))
+    shadows = {
+        name: open_shadow(folder, shadow, load) for name, folder in folder_of.items() if shadow is not None
+    }
     with contextlib.ExitStack() as stack:
         queue_of_line = None
         if review is not None:
@@ -104,10 +116,18 @@ def serve(
 
             opened = stack.enter_context(Database(review, create=False))
             queue_of_line = ReviewQueue(opened, models=tuple(folder_of))
-        app = create_app(detectors, settings, load=lambda name: load(folder_of[name]), review=queue_of_line)
+        app = create_app(
+            detectors,
+            settings,
+            load=lambda name: load(folder_of[name]),
+            review=queue_of_line,
+            shadows=shadows,
+            folders=folder_of,
+        )
         listening = stack.enter_context(server.listen(host, port))
         address = _address(host, listening.getsockname()[1])
         access = f"with the key in {KEY_VARIABLE}" if key is not None else "without a key"
+        access = f"with the keys in {keys}" if known else access
         served = ", ".join(folder.name for folder in folders)
 
         def on_start() -> None:

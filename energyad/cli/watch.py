@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, MaxMegapixels, Model, Quiet, Threads, TrustedKeys
+from energyad.cli.options import Debug, MaxMegapixels, Model, Quiet, Shadowed, Threads, TrustedKeys
+from energyad.cli.shadow import open_shadow
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from energyad.line.drift import DriftMonitor
     from energyad.line.journal import JournalLine
     from energyad.line.reloading import ReloadingDetector
+    from energyad.line.shadow import Shadow
     from energyad.line.store import LineStore
 
 CHECK_EVERY: Final = 10
@@ -59,6 +61,7 @@ def watch(
             "--move-to", metavar="DIR", help="Move scored images there, by verdict: ok, review, ng."
         ),
     ] = None,
+    shadow: Shadowed = None,
     webhook: Annotated[
         str | None, typer.Option("--webhook", metavar="URL", help="Also POST each result there.")
     ] = None,
@@ -115,9 +118,12 @@ def watch(
     if webhook is not None:
         checked_url(webhook)
     max_pixels = round(max_megapixels * 1e6)
+    watched = find_model(model)
+    load = functools.partial(AnomalyDetector.load, threads=threads, trusted_keys=trusted_key)
+    candidate = None if shadow is None else open_shadow(watched, shadow, load)
     model_now = ReloadingDetector(
-        find_model(model),
-        functools.partial(AnomalyDetector.load, threads=threads, trusted_keys=trusted_key),
+        watched,
+        load,
         on_reload=lambda detector: messages.on_reload(detector),
         on_error=lambda error: console.warn(f"the old model stays: {error}"),
     )
@@ -126,7 +132,7 @@ def watch(
         store = LineStore(opened, out=out, folder=folder, station=station)
         messages = _WatchMessages(model_now(), store)
         with (
-            _scoring(model_now, decode_seconds, max_pixels) as score,
+            _scoring(model_now, decode_seconds, max_pixels, candidate) as score,
             _sinks(opened, store, webhook) as tell,
         ):
             watcher = Watcher(
@@ -145,12 +151,17 @@ def watch(
                 f"watching {folder}/ with {model_now().name}; results in {out}, kept in {opened.name}"
             )
             watcher.run(stop, noted=on_line, interval=interval, once=once)
+        if candidate is not None:
+            _say_comparison(store, candidate)
     console.say("stopped")
 
 
 @contextlib.contextmanager
 def _scoring(
-    model: ReloadingDetector, decode_seconds: float, max_pixels: int
+    model: ReloadingDetector,
+    decode_seconds: float,
+    max_pixels: int,
+    candidate: Shadow | None,
 ) -> Iterator[Callable[[Sequence[Path], Callable[[Path], bytes]], Iterable[ScoringOutcome]]]:
     """What scores files: decoded in processes that can be ended."""
     from energyad.images.isolated import IsolatedDecoder
@@ -159,7 +170,22 @@ def _scoring(
     memory = max(MIN_DECODE_MEMORY, MEMORY_PER_PIXEL * max_pixels)
     workers = model().runtime.plan.workers
     with IsolatedDecoder(workers=workers, timeout=decode_seconds, max_memory=memory) as decoder:
-        yield score_with(model, decoder, max_pixels=max_pixels)
+        if candidate is None:
+            yield score_with(model, decoder, max_pixels=max_pixels)
+        else:
+            yield score_with(model, decoder, max_pixels=max_pixels, beside=candidate.beside)
+
+
+def _say_comparison(store: LineStore, candidate: Shadow) -> None:
+    """Say how often the candidate said otherwise."""
+    from energyad.line.shadow import compare
+
+    with store.database.read() as session:
+        found = compare(session, candidate.sha256, stream_id=store.stream_id)
+    console.say(
+        f"shadow     {found.images} images: {found.newly_ng} newly ng, {found.no_longer_ng} no longer, "
+        f"{found.other} otherwise; `energyad review` lists them"
+    )
 
 
 @contextlib.contextmanager

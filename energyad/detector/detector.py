@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from operator import length_hint
 from pathlib import Path
@@ -32,7 +33,9 @@ from energyad.model.folder import (
 from energyad.model.manifest import Manifest
 from energyad.model.statistics import measure_batch
 from energyad.runtimes import RUNTIMES, Runtime, open_runtime, tuning
+from energyad.runtimes.onnx import OnnxFeatures
 from energyad.runtimes.plan import Plan, available_threads
+from energyad.scoring.kinds import KINDS_FILE, KindClassifier
 from energyad.scoring.prediction import NOT_FINITE, Prediction, predict
 from energyad.scoring.results import ModelReference
 
@@ -62,6 +65,8 @@ class AnomalyDetector:
         self.contents = dict(contents)
         self.runtime = runtime
         self.calibration = manifest.calibration
+        self.kinds = KindClassifier.from_bytes(self.contents[KINDS_FILE]) if KINDS_FILE in contents else None
+        self._features: tuple[int, OnnxFeatures] | None = None
 
     @property
     def runtime(self) -> Runtime:
@@ -250,6 +255,8 @@ class AnomalyDetector:
         pixels = (np.arange(height * width * 3) % 256).astype(np.uint8).reshape(1, height, width, 3)
         try:
             raw = self.runtime.run(pixels)
+            if self.kinds is not None:
+                self._patch_features()
         except EnergyadError:
             raise
         except Exception as error:  # engines derive theirs from nothing more precise
@@ -266,6 +273,33 @@ class AnomalyDetector:
             raise ModelError(
                 f"model '{self.name}': its graph and its manifest differ in categories; {_REMEDY}"
             )
+
+    def _patch_features(self) -> OnnxFeatures:
+        """What kinds of regions are named by; each process has its own."""
+        process = os.getpid()
+        if self._features is None or self._features[0] != process:
+            graph, threads = self.contents[GRAPH_FILE], self.runtime.plan.allowed
+            self._features = process, OnnxFeatures(graph, threads=threads, is_scorer=True)
+        return self._features[1]
+
+    def _with_kinds(self, prediction: Prediction, pixels: UInt8[np.ndarray, "h w 3"]) -> Prediction:
+        """Name the kinds of an image's regions.
+
+        Args:
+            prediction: Of the image.
+            pixels: Of the image, at the network's input size.
+        """
+        if self.kinds is None or not prediction.regions:
+            return prediction
+        spec = self.manifest.input
+        regions = self.kinds.name_regions(
+            prediction.regions,
+            self._patch_features().run(pixels[None]),
+            shape=prediction.heatmap.shape,
+            tiles=spec.tiles,
+            tile_size=spec.image_size,
+        )
+        return replace(prediction, regions=regions)
 
     def prepare(self, count: int | None = None) -> None:
         """Measure, in about a second, which batch size and threads score fastest here, and keep that for next time.
@@ -393,11 +427,14 @@ class AnomalyDetector:
         raw = self.runtime.run(resized)
         statistics = measure_batch(resized, raw, self.manifest.categories)
         outcomes: list[ScoringOutcome] = []
-        for source, image, heatmap, part in zip(sources, batch, raw.heatmap, statistics, strict=True):
+        for source, image, network_pixels, heatmap, part in zip(
+            sources, batch, resized, raw.heatmap, statistics, strict=True
+        ):
             try:
                 if not np.isfinite(part.score):
                     raise ImageError("image", NOT_FINITE)
                 prediction = predict(heatmap, self.calibration, shape=image.shape[:2], category=part.category)
+                prediction = self._with_kinds(prediction, network_pixels)
             except ImageError as error:
                 named = ImageError(name_of(source) or "image", error.reason)
                 outcomes.append(UnreadableImage(source, self.reference, self.calibration, named))

@@ -29,6 +29,7 @@ class ScoredImage:
         network_heatmap: The heatmap at the network's input size, energies.
         statistics: What drift is measured from: the score, and statistics of pixels and heatmap at the network's
             input size, as the fit measures them.
+        shadow: What a candidate says of it, see `energyad.line.shadow`; None where none was asked.
     """
 
     source: ImageLike
@@ -37,6 +38,7 @@ class ScoredImage:
     prediction: Prediction
     network_heatmap: Float32[np.ndarray, "rows columns"]
     statistics: PartStatistics
+    shadow: ImageResult | None = None
 
     def require(self) -> Self:
         """Return the image itself, as it was scored."""

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx.utils
 import torch
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from energyad.errors import ImageError
@@ -21,10 +21,10 @@ from energyad.images import reading
 from energyad.images.identity import pixel_digest
 from energyad.images.prefetch import ordered_map
 from energyad.images.reading import ImageLike
-from energyad.images.tiling import cut_pixels
 from energyad.model.manifest import Manifest
 from energyad.progress import Progress
 from energyad.runtimes.onnx import OnnxFeatures
+from energyad.scoring.coverage import patch_coverage
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,14 +148,12 @@ def coverage_of(
         manifest: Of the model, whose input the mask is resized to.
         grid: Of the patches of one tile.
     """
-    shape, tiles = manifest.input.shape, manifest.input.tiles
-    covered = reading.resize_map(mask.astype(np.float32), *shape)
-    whole = np.repeat((255 * covered).round().astype(np.uint8)[..., None], 3, axis=2)
-    cut = cut_pixels(whole, tiles, manifest.input.image_size) if tiles.count > 1 else whole[None]
-    return torch.from_numpy(np.stack([_on_grid(tile[..., 0].astype(np.float32) / 255, grid) for tile in cut]))
-
-
-def _on_grid(covered: Float32[np.ndarray, "h w"], grid: Grid) -> Float32[np.ndarray, "g1 g2"]:
-    axes = (grid.rows, grid.columns)
-    rows, columns = (slice(axis.margin, axis.patches - axis.margin) for axis in axes)
-    return reading.resize_map(covered, *(axis.patches for axis in axes))[rows, columns]
+    rows, columns = grid.rows, grid.columns
+    covered = patch_coverage(
+        mask,
+        tiles=manifest.input.tiles,
+        tile_size=manifest.input.image_size,
+        patches=(rows.patches, columns.patches),
+        margins=(rows.margin, columns.margin),
+    )
+    return torch.from_numpy(covered)

@@ -22,9 +22,10 @@ from energyad.line.locks import one_at_a_time
 from energyad.line.tables import WITHDRAWN, Arrival, ImageLabel, Result
 
 LabelValue: TypeAlias = Literal["fine", "defect", "unsure"]
-Sampling: TypeAlias = Literal["given", "alarm", "random"]
-"""Why a person looked at the image: it was given to energyad with its label, the model had not called it ok, or it was
-drawn at random from all parts. Only images that were drawn at random are like the parts of the line."""
+Sampling: TypeAlias = Literal["given", "alarm", "shadow", "random"]
+"""Why a person looked at the image: it was given to energyad with its label, the model had not called it ok, a
+candidate in the shadow had called it otherwise, or it was drawn at random from all parts. Only images that were drawn
+at random are like the parts of the line."""
 
 UNNAMED: Final = "defect"
 """In files: the kind of a defect that nobody named."""

@@ -1,4 +1,6 @@
-"""What deserves a person's look: results that are not ok, and a random share of all, as long as they have no label."""
+"""What deserves a person's look, as long as it has no label: results that are not ok, those on which a candidate in the
+shadow differs, and a random share of all.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,17 @@ from energyad.errors import DataError
 from energyad.feedback.labels import Added, Label, LabelStore, LabelValue, ModelOpinion, Sampling
 from energyad.feedback.marks import Polygon
 from energyad.line.database import Database
-from energyad.line.tables import WITHDRAWN, Arrival, ImageLabel, Result, Source
+from energyad.line.tables import WITHDRAWN, Arrival, ImageLabel, Result, ShadowResult, Source
 
 RANDOM_BELOW: Final = "0d"
 """Images whose hash begins with less are the random sample, 5 % of all: chance chose them, whatever the model said."""
 
-_REASONS: Final = (Result.verdict == "ng", Result.verdict == "review", Arrival.sha256 < RANDOM_BELOW)
+_REASONS: Final = (
+    Result.verdict == "ng",
+    Result.verdict == "review",
+    Arrival.sha256 < RANDOM_BELOW,
+    Result.id.in_(select(ShadowResult.result_id).where(ShadowResult.differs)),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +38,7 @@ class QueueItem:
         sampling: Why it deserves a look.
         opinion: What the model said.
         line: The result as JSON.
+        shadow: What a candidate in the shadow said, as JSON; None where none scored it.
     """
 
     id: int
@@ -39,6 +47,7 @@ class QueueItem:
     sampling: Sampling
     opinion: ModelOpinion
     line: str
+    shadow: str | None = None
 
 
 class ReviewQueue:
@@ -75,7 +84,7 @@ class ReviewQueue:
                 found.update(session.scalars(query.order_by(Result.id.desc()).limit(limit)))
             latest_ones = sorted(found, reverse=True)[:limit]
             rows = session.execute(self._results().where(Result.id.in_(latest_ones))).all()
-        items = [_item(result, arrival, folder) for result, arrival, folder in rows]
+        items = [_item(*row) for row in rows]
         return sorted(items, key=lambda item: -item.id)
 
     def item(self, result_id: int) -> QueueItem:
@@ -84,8 +93,7 @@ class ReviewQueue:
             row = session.execute(self._results().where(Result.id == result_id)).one_or_none()
             if row is None:
                 raise DataError(f"{self.database.name}: no result {result_id} to label")
-            result, arrival, folder = row
-            return _item(result, arrival, folder)
+            return _item(*row)
 
     def label(
         self,
@@ -132,25 +140,33 @@ class ReviewQueue:
         with self.database.read() as session:
             return [kind for kind in session.scalars(query) if kind is not None]
 
-    def _results(self) -> Select[Result, Arrival, str]:
+    def _results(self) -> Select[Result, Arrival, str, str | None]:
         query = (
-            select(Result, Arrival, Source.folder)
+            select(Result, Arrival, Source.folder, ShadowResult.line)
             .join(Arrival, Result.arrival_id == Arrival.id)
             .join(Source, Arrival.source_id == Source.id)
+            .outerjoin(ShadowResult, ShadowResult.result_id == Result.id)
             .where(Arrival.sha256.is_not(None), Result.error.is_(None))
         )
         return query.where(Result.model_name.in_(self.models)) if self.models else query
 
 
-def _item(result: Result, arrival: Arrival, folder: str) -> QueueItem:
+def _item(result: Result, arrival: Arrival, folder: str, shadow: str | None) -> QueueItem:
     digest = arrival.sha256 or ""
     return QueueItem(
         id=result.id,
         image=Path(folder) / arrival.path if arrival.filed_as is None else Path(arrival.filed_as).absolute(),
         sha256=digest,
-        sampling="random" if digest < RANDOM_BELOW else "alarm",
+        sampling=_sampling(result, digest),
         opinion=ModelOpinion(
             name=result.model_name, sha256=result.model_sha256, verdict=result.verdict, score=result.score
         ),
         line=result.line,
+        shadow=shadow,
     )
+
+
+def _sampling(result: Result, digest: str) -> Sampling:
+    if digest < RANDOM_BELOW:
+        return "random"
+    return "shadow" if result.verdict == "ok" else "alarm"

@@ -19,6 +19,7 @@ from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
 from energyad.features.extractor import FeatureExtractor
 from energyad.feedback.evidence import Evidence, SeenImage, backbone_of, evidence_of, see_images
+from energyad.feedback.kinds import fit_kinds
 from energyad.feedback.labels import Label, agreed, is_unchanged
 from energyad.feedback.learning import (
     MIN_TO_CHOOSE,
@@ -27,6 +28,7 @@ from energyad.feedback.learning import (
     category_energy,
     folds,
     learn,
+    scales_of,
     score,
     untaught,
     with_good_parts,
@@ -49,6 +51,7 @@ from energyad.progress import NullProgress, Progress
 from energyad.runtimes.interface import RawScores
 from energyad.runtimes.onnx import OnnxFeatures
 from energyad.scoring.calibration import Calibration, calibrate
+from energyad.scoring.kinds import KINDS_FILE, KindClassifier
 from energyad.scoring.scorer import EnergyHead
 
 FOLDS: Final = 4
@@ -153,7 +156,13 @@ def teach(
         false_alarms=alarms,
     )
     changes = {"teaching": teaching, "calibration": calibration, "good_parts": parts}
-    return _packed(detector, opened, final, changes, threads=threads)
+    named = fit_kinds(
+        lesson.evidence,
+        grid=opened.head.grid,
+        scale=scales_of(opened.head)[0],
+        whitening=category_energy(opened.head).by_scale()[0].whitening,
+    )
+    return _packed(detector, opened, final, changes, kinds=named, threads=threads)
 
 
 def extend(
@@ -220,7 +229,7 @@ def extend(
     changes: dict[str, object] = {"extensions": (*manifest.extensions, extension)}
     if new.threshold > manifest.calibration.threshold:
         changes |= {"calibration": new, "good_parts": tuple(parts)}
-    return _packed(detector, opened, final, changes, threads=threads)
+    return _packed(detector, opened, final, changes, kinds=detector.kinds, threads=threads)
 
 
 def open_to_learn(detector: AnomalyDetector, *, threads: int | None = None) -> OpenedModel:
@@ -406,6 +415,7 @@ def _packed(
     head: EnergyHead,
     changes: dict[str, object],
     *,
+    kinds: KindClassifier | None,
     threads: int | None,
 ) -> AnomalyDetector:
     """The model with another head: its files, and the manifest that describes them."""
@@ -421,6 +431,9 @@ def _packed(
         BACKBONE_FILE: save_beside(graph, opened.extractor.backbone.state_dict()),
         CARD_FILE: model_card(new).encode(),
     }
+    contents.pop(KINDS_FILE, None)
+    if kinds is not None:
+        contents[KINDS_FILE] = kinds.to_bytes()
     return AnomalyDetector.from_contents(new, contents, threads=threads)
 
 

@@ -63,6 +63,7 @@ class Entry:
         before: That was in charge until then; empty where there was none.
         forced: Whether it was promoted in spite of `faults`.
         details: What it learned from.
+        by: Who did it; empty where that is not known.
         previous: Hash of the line before.
     """
 
@@ -72,6 +73,7 @@ class Entry:
     before: str
     forced: bool = False
     details: str = ""
+    by: str = ""
     previous: str = FIRST
 
 
@@ -155,12 +157,13 @@ def faults(folder: Path) -> list[str]:
     return found
 
 
-def promote(folder: Path, *, force: bool = False) -> str:
+def promote(folder: Path, *, force: bool = False, by: str = "") -> str:
     """Put a model's candidate in charge, as a whole or not at all. Killed at any time, it can be done again.
 
     Args:
         folder: Of the model in charge.
         force: In spite of `faults`.
+        by: Who does it.
 
     Returns:
         The version that is in charge now.
@@ -175,18 +178,20 @@ def promote(folder: Path, *, force: bool = False) -> str:
     manifest, _ = open_model(place)
     if candidate != before:  # it is where an earlier promotion was killed after its last step but one
         _keep(folder)
-        _append(folder, "promoted", candidate, before, forced=bool(reasons), details=lesson_of(manifest))
+        lesson = lesson_of(manifest)
+        _append(folder, "promoted", candidate, before, forced=bool(reasons), details=lesson, by=by)
         _copy(place, folder)
     if version(place) == candidate:
         shutil.rmtree(place, ignore_errors=True)
     return version(folder)
 
 
-def rollback(folder: Path) -> str:
+def rollback(folder: Path, *, by: str = "") -> str:
     """Put the version in charge that was in charge before the present one.
 
     Args:
         folder: Of the model in charge.
+        by: Who does it.
 
     Returns:
         The version that is in charge now.
@@ -201,7 +206,7 @@ def rollback(folder: Path) -> str:
     kept = versions_of(folder) / earlier
     open_model(kept)
     _keep(folder)
-    _append(folder, "rolled back", earlier, now)
+    _append(folder, "rolled back", earlier, now, by=by)
     _copy(kept, folder)
     return version(folder)
 
@@ -263,6 +268,29 @@ def find_version(folder: Path, reference: ModelReference) -> tuple[str, Path] | 
             if (manifest.files.get(graph_file(manifest)), made) == (reference.sha256, reference.calibrated):
                 return version(place), place
     return None
+
+
+def shadow_folder(folder: Path, name: str) -> Path:
+    """Return the folder of what is to score in the shadow of a model.
+
+    Args:
+        folder: Of the model in charge.
+        name: "candidate", a version that is kept or the beginning of its name, or a model's folder.
+
+    Raises:
+        ModelError: There is none.
+    """
+    if name == "candidate":
+        _candidate(folder)
+        return candidate_of(folder)
+    if (Path(name) / MANIFEST).exists():
+        return Path(name)
+    kept = [place.parent for place in versions_of(folder).glob(f"*/{MANIFEST}")]
+    named = [place for place in kept if place.name.startswith(name)]
+    if len(named) != 1:
+        versions = ", ".join(sorted(place.name for place in kept)) or "none"
+        raise ModelError(f"{name}: give candidate, a model's folder or a version that is kept ({versions})")
+    return named[0]
 
 
 def lesson_of(manifest: Manifest) -> str:
@@ -348,7 +376,14 @@ def _one_at_a_time(place: Path) -> Iterator[None]:
 
 
 def _append(
-    folder: Path, action: Action, new: str, before: str, *, forced: bool = False, details: str = ""
+    folder: Path,
+    action: Action,
+    new: str,
+    before: str,
+    *,
+    forced: bool = False,
+    details: str = "",
+    by: str = "",
 ) -> None:
     place = versions_of(folder)
     place.mkdir(parents=True, exist_ok=True)
@@ -361,6 +396,7 @@ def _append(
             before=before,
             forced=forced,
             details=details,
+            by=by,
             previous=lines[-1][1] if lines else FIRST,
         )
         text = json.dumps(asdict(entry), ensure_ascii=False) + "\n"

@@ -24,16 +24,17 @@ def results_frame(results: Iterable[ImageResult]) -> pandas.DataFrame:
     numbers = dict.fromkeys(
         ("score", "p_value", "q_value", "threshold", "review_threshold", "area_percent"), "float64"
     )
-    texts = dict.fromkeys(("image", "category", "heatmap", "error"), "string")
+    texts = dict.fromkeys(("image", "kind", "category", "heatmap", "error"), "string")
     return frame.astype(
         {**whole, **numbers, **texts, "verdict": pandas.CategoricalDtype(["ok", "review", "ng"])}
     )
 
 
 def regions_frame(results: Iterable[ImageResult]) -> pandas.DataFrame:
-    """Return a table with a row for each region of each image: its box, area, peak and p-value."""
+    """Return a table with a row for each region of each image: its box, area, peak, p-value and kind."""
     columns = [
         "image", "verdict", "region", "x", "y", "width", "height", "area", "area_percent", "peak", "p_value",
+        "kind", "kind_probability",
     ]  # fmt: skip
     rows = [
         {
@@ -41,7 +42,9 @@ def regions_frame(results: Iterable[ImageResult]) -> pandas.DataFrame:
             "verdict": result.verdict,
             "region": number,
             **region.box.model_dump(),
-            **region.model_dump(include={"area", "area_percent", "peak", "p_value"}),
+            **region.model_dump(
+                include={"area", "area_percent", "peak", "p_value", "kind", "kind_probability"}
+            ),
         }
         for result in results
         for number, region in enumerate(result.regions)

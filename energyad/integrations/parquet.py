@@ -22,6 +22,8 @@ _REGION: Final = pyarrow.struct(
         ("peak", pyarrow.float64()),
         ("peak_at", _POINT),
         ("p_value", pyarrow.float64()),
+        ("kind", pyarrow.string()),
+        ("kind_probability", pyarrow.float64()),
     ]
 )
 _MODEL: Final = pyarrow.struct([(name, pyarrow.string()) for name in ("name", "sha256", "calibrated")])

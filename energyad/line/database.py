@@ -30,6 +30,7 @@ from energyad.line.tables import (
     PartView,
     Result,
     SchemaVersion,
+    ShadowResult,
 )
 
 BUSY_SECONDS: Final = 30.0
@@ -72,11 +73,16 @@ def _add_parts(connection: Connection) -> None:
         )
 
 
+def _add_shadow_results(connection: Connection) -> None:
+    ShadowResult.__table__.create(connection, checkfirst=True)  # type: ignore[attr-defined]
+
+
 MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
     _add_labels,
     _add_indexes_of_reviews,
     _add_audit,
     _add_parts,
+    _add_shadow_results,
 )
 """What makes version n + 2 of the tables from version n + 1: SQL for both kinds of database, in one transaction.
 

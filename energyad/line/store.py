@@ -34,12 +34,14 @@ from energyad.line.tables import (
     Delivery,
     Output,
     Result,
+    ShadowResult,
     Source,
     Stream,
     WatcherProcess,
 )
 from energyad.line.watchers import Registration
 from energyad.model.statistics import PartStatistics
+from energyad.scoring.results import ImageResult
 
 QUARANTINE: Final = "quarantine"
 UNREADABLE: Final = "unreadable"
@@ -69,13 +71,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Scored:
-    """A result to be stored. filed_as: where its file will lie; None where it stays."""
+    """A result to be stored. filed_as: where its file will lie; None where it stays. shadow: what a candidate says."""
 
     claim: Claim
     state: FileState
     line: JournalLine
     quarantined: bool = False
     filed_as: str | None = None
+    shadow: ImageResult | None = None
 
     @property
     def place(self) -> str:
@@ -357,6 +360,8 @@ class LineStore:
         )
         session.add(result)
         session.flush()
+        if scored.shadow is not None:
+            session.add(_shadow_row(result, scored.shadow))
         for output in outputs:
             add_delivery(session, output, result_id=result.id)
         if self._on_result is not None:
@@ -408,6 +413,18 @@ class LineStore:
             )
             .order_by(Arrival.id)
         )
+
+
+def _shadow_row(result: Result, shadow: ImageResult) -> ShadowResult:
+    return ShadowResult(
+        result_id=result.id,
+        model_name=shadow.model.name,
+        model_sha256=shadow.model.sha256,
+        verdict=shadow.verdict,
+        score=shadow.score,
+        differs=shadow.verdict != result.verdict,
+        line=shadow.json_line(),
+    )
 
 
 def _claim_of(session: Session, arrival: Arrival) -> Claim:

@@ -241,6 +241,25 @@ class PartView(Base):
     too_late: Mapped[bool] = mapped_column(default=False)
 
 
+class ShadowResult(Base):
+    """What a candidate said of a result's image, beside the model in charge. Nothing acts on it.
+
+    `line` is it as JSON. differs: whether its verdict is another one.
+    """
+
+    __tablename__ = "shadow_results"
+    __table_args__ = (Index("shadow_differs", "differs", "result_id"),)
+
+    id: Mapped[Key]
+    result_id: Mapped[int] = mapped_column(ForeignKey("results.id"), unique=True)
+    model_name: Mapped[Name]
+    model_sha256: Mapped[str] = mapped_column(String(64), index=True)
+    verdict: Mapped[str | None] = mapped_column(String(16))
+    score: Mapped[float | None]
+    differs: Mapped[bool]
+    line: Mapped[Name]
+
+
 class Output(Base):
     """Where results or parts of a stream are delivered to. watcher_id: the one process that delivers."""
 

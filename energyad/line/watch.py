@@ -60,7 +60,11 @@ T = TypeVar("T")
 
 
 def score_with(
-    model: Callable[[], AnomalyDetector], decoder: IsolatedDecoder, *, max_pixels: int = DEFAULT_MAX_PIXELS
+    model: Callable[[], AnomalyDetector],
+    decoder: IsolatedDecoder,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    beside: Callable[[ScoringOutcome], ScoringOutcome] = lambda image: image,
 ) -> ScoreFiles:
     """Score each batch of files with the detector that `model` returns at that moment.
 
@@ -68,6 +72,7 @@ def score_with(
         model: Returns the detector.
         decoder: Decodes the files, in processes that can be ended.
         max_pixels: Files with more pixels are not decoded.
+        beside: Called with each image that was scored, see `energyad.line.shadow`.
     """
 
     def score(paths: Sequence[Path], read: ReadBytes) -> Iterator[ScoringOutcome]:
@@ -84,7 +89,8 @@ def score_with(
             except MemoryError as error:
                 raise ImageError(path, NO_MEMORY) from error
 
-        yield from _within_memory(detector, paths, lambda batch: detector.score_images(batch, read=pixels))
+        outcomes = _within_memory(detector, paths, lambda batch: detector.score_images(batch, read=pixels))
+        yield from map(beside, outcomes)
 
     return score
 
@@ -448,7 +454,8 @@ class Watcher:
             self._not_ready(work)  # what will be filed is not what was scored
             return None
         line = _line(outcome, work)
-        scored = Scored(work.claim, work.state, line, quarantined)
+        shadow = outcome.shadow if isinstance(outcome, ScoredImage) else None
+        scored = Scored(work.claim, work.state, line, quarantined, shadow=shadow)
         if work.claim.token is None or self._move_to is None:
             return scored
         target = free_name(self._move_to / scored.place / self._relative(work.original))

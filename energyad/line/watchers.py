@@ -20,6 +20,8 @@ from energyad.line.database import Database
 from energyad.line.tables import WatcherProcess
 
 HEARTBEAT_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 0.25
+"""Between two looks for processes that ended."""
 SILENT_SECONDS: Final = 60.0
 """After which a process of another machine counts as dead."""
 
@@ -31,6 +33,7 @@ class Registration:
         self.id = uuid.uuid4().hex
         self._database = database
         self._beaten = time.monotonic()
+        self._looked = float("-inf")
         with database.write() as session:
             session.add(
                 WatcherProcess(
@@ -52,7 +55,10 @@ class Registration:
         self._beaten = time.monotonic()
 
     def mark_dead(self) -> None:
-        """Mark the processes that ended without saying so."""
+        """Mark the processes that ended without saying so, a few times a second at most."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
         with self._database.read() as session:
             now = clock_of(session)
             listed = session.scalars(select(WatcherProcess).where(~WatcherProcess.ended)).all()

@@ -21,7 +21,7 @@ from energyad.report.gathering import MAX_PICTURED, Report, ReportImage, of_cate
 from energyad.report.overlays import ColourScale, colour_bar
 from energyad.report.sheet import picture_sheet
 from energyad.report.style import STYLE
-from energyad.scoring.results import ImageResult, by_score, results_csv
+from energyad.scoring.results import ImageResult, by_score, named_kind, results_csv
 
 PAGE: Final = 50
 """Images a page; a closed page costs a browser nothing."""
@@ -184,6 +184,7 @@ def _regions(result: ImageResult) -> str:
         return ""
     words = [
         f"{region.area_percent:.2g} % at {region.peak_at[0]}, {region.peak_at[1]} (peak {region.peak:.3g})"
+        f"{f', {escape(named_kind(region))}' if region.kind else ''}"
         for region in result.regions[:3]
     ]
     more = f" and {len(result.regions) - 3} more" if len(result.regions) > 3 else ""

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
 
 
-def open_session(model: Path | bytes, *, threads: int = 0) -> onnxruntime.InferenceSession:
+def open_session(
+    model: Path | bytes, *, threads: int = 0, also: str | None = None
+) -> onnxruntime.InferenceSession:
     """Open a CPU session of a graph that reads no other file and has no loops.
 
     Args:
         model: An ONNX file, or its bytes.
         threads: Of one call; 0 lets ONNX Runtime take all cores.
+        also: A value that the graph computes and that is wanted as a further output.
 
     Raises:
         ModelError: The graph is refused, see `energyad.graphs.inspection`, or ONNX Runtime cannot load it.
@@ -33,6 +36,8 @@ def open_session(model: Path | bytes, *, threads: int = 0) -> onnxruntime.Infere
     where = str(model) if isinstance(model, Path) else "the exported graph"
     graph = model.read_bytes() if isinstance(model, Path) else model
     check_graph(graph, name=where)
+    if also is not None:
+        graph = _with_output(graph, also)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -47,13 +52,28 @@ def open_session(model: Path | bytes, *, threads: int = 0) -> onnxruntime.Infere
         ) from error
 
 
-class OnnxFeatures:
-    """The frozen backbone alone, for fitting. fingerprint: of its graph, weights included."""
+def _with_output(graph: bytes, name: str) -> bytes:
+    """A graph with a further output: protobuf merges messages that follow each other, and this is the output alone."""
+    message = name.encode("ascii")
+    for field in (1, 12, 7):  # ValueInfoProto.name, GraphProto.output, ModelProto.graph
+        message = bytes([field << 3 | 2, len(message)]) + message
+    return graph + message
 
-    def __init__(self, model: bytes, *, threads: int = 0) -> None:
+
+class OnnxFeatures:
+    """The features of patches. fingerprint: of the graph, weights included.
+
+    Args:
+        model: The frozen backbone alone, or a whole scorer.
+        threads: Of all calls; 0 for all cores.
+        is_scorer: Whether it is a scorer, in which features are no output.
+    """
+
+    def __init__(self, model: bytes, *, threads: int = 0, is_scorer: bool = False) -> None:
         self.plan = default_plan(threads)
         self.fingerprint = hashlib.sha256(model).hexdigest()
-        self._session = open_session(model, threads=self.plan.threads)
+        also = "features" if is_scorer else None
+        self._session = open_session(model, threads=self.plan.threads, also=also)
         keep_in_forks(self)
         self._free = BoundedSemaphore(self.plan.concurrency)
 

@@ -12,6 +12,8 @@ from energyad.scoring.calibration import Calibration
 
 MAX_REGIONS = 100
 """Regions reported of one image, those of the highest peaks; an image that is all wrong has thousands."""
+UNKNOWN = "unknown"
+"""The kind of a region that is like none of those that people named."""
 POLYGON_TOLERANCE = 1 / 1000
 """How far a polygon may stray from its region, as a share of the image's longer side."""
 
@@ -29,6 +31,9 @@ class Region:
         peak: Highest value of the heatmap in it.
         peak_at: Where that is, (x, y).
         p_value: That of an image whose score is this peak.
+        kind: Of defect that it is likeliest, "unknown" where it is like none that was named; None where the model knows
+            no kinds.
+        kind_probability: Of the likeliest kind, likewise.
     """
 
     polygon: tuple[tuple[int, int], ...]
@@ -38,6 +43,8 @@ class Region:
     peak: float
     peak_at: tuple[int, int]
     p_value: float
+    kind: str | None = None
+    kind_probability: float | None = None
 
 
 def find_regions(heatmap: Float32[np.ndarray, "h w"], calibration: Calibration) -> tuple[Region, ...]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from energyad.scoring.calibration import Calibration, Verdict, benjamini_hochberg
 from energyad.scoring.prediction import Prediction
-from energyad.scoring.regions import MAX_REGIONS, Region
+from energyad.scoring.regions import MAX_REGIONS, UNKNOWN, Region
 
 RESULT_SCHEMA_VERSION: Final = 1
 Point = Annotated[tuple[int, int], Field(description="x, y in pixels of the original image")]
@@ -50,6 +50,10 @@ class RegionResult(_Frozen):
     peak: float = Field(description="highest value of the heatmap in it")
     peak_at: Point
     p_value: Probability = Field(description="of an image whose score is this peak")
+    kind: str | None = Field(
+        default=None, description="of defect that it is likeliest; unknown: like none that people named"
+    )
+    kind_probability: Probability | None = Field(default=None, description="of the likeliest kind")
 
     @classmethod
     def of(cls, region: Region) -> Self:
@@ -147,6 +151,13 @@ def unreadable_result(
     )
 
 
+def named_kind(region: RegionResult) -> str:
+    """Return the kind of a region with its probability in words; nothing where the model knows no kinds."""
+    if region.kind is None or region.kind_probability is None:
+        return ""
+    return region.kind if region.kind == UNKNOWN else f"{region.kind} {region.kind_probability:.0%}"
+
+
 def with_q_values(results: Iterable[ImageResult]) -> list[ImageResult]:
     """Add Benjamini-Hochberg q-values over a batch of results.
 
@@ -173,7 +184,7 @@ def by_score(results: Iterable[ImageResult]) -> list[ImageResult]:
 
 CSV_COLUMNS = (
     "image", "verdict", "score", "p_value", "q_value", "threshold", "review_threshold", "regions", "area_percent",
-    "category", "width", "height", "heatmap", "error",
+    "kind", "category", "width", "height", "heatmap", "error",
 )  # fmt: skip
 
 
@@ -191,12 +202,16 @@ def results_csv(results: Iterable[ImageResult]) -> str:
 
 
 def table_row(result: ImageResult) -> dict[str, Any]:
-    """Return a result as a row of `CSV_COLUMNS`: of regions their number and total area; None where unknown."""
+    """Return a result as a row of `CSV_COLUMNS`; None where unknown.
+
+    Of regions it holds their number and total area, and the kind of the one with the highest peak.
+    """
     scored = result.score is not None
     return {
         **{name: getattr(result, name, None) for name in CSV_COLUMNS},
         "regions": len(result.regions) if scored else None,
         "area_percent": sum(region.area_percent for region in result.regions) if scored else None,
+        "kind": result.regions[0].kind if result.regions else None,
     }
 
 

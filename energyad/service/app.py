@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from importlib import metadata, resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastapi import Depends, FastAPI
@@ -20,6 +21,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from energyad.detector import AnomalyDetector
+from energyad.detector.scored_image import ScoredImage, ScoringOutcome
 from energyad.errors import SettingsError, first_validation_error
 from energyad.images.isolated import IsolatedDecoder
 from energyad.service import kserve
@@ -35,6 +37,7 @@ from energyad.service.worker import DECODERS, Worker
 
 if TYPE_CHECKING:
     from energyad.feedback.queue import ReviewQueue
+    from energyad.line.shadow import Shadow
 
 _log = logging.getLogger(__name__)
 _PAGE: Final = {
@@ -56,6 +59,8 @@ def create_app(
     *,
     load: Loader | None = None,
     review: ReviewQueue | None = None,
+    shadows: Mapping[str, Shadow] | None = None,
+    folders: Mapping[str, Path] | None = None,
 ) -> FastAPI:
     """Create the service of some models.
 
@@ -64,6 +69,8 @@ def create_app(
         settings: Limits and the key.
         load: Loads one of the models again, by its name; None where that is not wanted.
         review: Results that people label on the page /review; None for no such page.
+        shadows: Candidates that score beside some of the models, by the models' names.
+        folders: Of the models, by their names, for owners who promote candidates; None where that is not wanted.
 
     Raises:
         SettingsError: No model, or two of one name.
@@ -72,7 +79,7 @@ def create_app(
         >>> app = create_app([AnomalyDetector.load("models/gasket")])
     """
     settings = settings or ServiceSettings()
-    state = _create_state(detectors, settings, load, review)
+    state = _create_state(detectors, settings, load, review, shadows or {}, folders or {})
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -115,11 +122,20 @@ def _create_state(
     settings: ServiceSettings,
     load: Loader | None,
     review: ReviewQueue | None,
+    shadows: Mapping[str, Shadow],
+    folders: Mapping[str, Path],
 ) -> ServiceState:
+    bodies, worker = PendingBodies(settings), Worker(settings.queue)
+    metrics = Metrics(worker, bodies)
     seconds = settings.decode_seconds
     decoder = IsolatedDecoder(workers=DECODERS, timeout=seconds) if seconds is not None else None
     sessions = {
-        detector.name: ModelSession(detector, max_pixels=settings.max_pixels, decoder=decoder)
+        detector.name: ModelSession(
+            detector,
+            max_pixels=settings.max_pixels,
+            decoder=decoder,
+            beside=_beside(shadows.get(detector.name), metrics),
+        )
         for detector in detectors
     }
     if len(sessions) != len(detectors) or not detectors:
@@ -127,8 +143,20 @@ def _create_state(
         raise SettingsError(
             f"a service needs models of different names, at least one; given: {names or 'none'}"
         )
-    bodies, worker = PendingBodies(settings), Worker(settings.queue)
-    return ServiceState(sessions, load, settings, bodies, worker, Metrics(worker, bodies), decoder, review)
+    return ServiceState(sessions, load, settings, bodies, worker, metrics, decoder, review, folders)
+
+
+def _beside(shadow: Shadow | None, metrics: Metrics) -> Callable[[ScoringOutcome], ScoringOutcome]:
+    """Let a candidate score beside a model, and count what it says."""
+
+    def score(image: ScoringOutcome) -> ScoringOutcome:
+        if shadow is not None:
+            image = shadow.beside(image)
+            if isinstance(image, ScoredImage):
+                metrics.record_shadow(image)
+        return image
+
+    return score
 
 
 def _add_document(app: FastAPI) -> None:

@@ -43,6 +43,8 @@ RESULT: Final[dict[str, Any]] = {
             "peak": 4.71,
             "peak_at": [430, 214],
             "p_value": 0.0123,
+            "kind": "scratch",
+            "kind_probability": 0.91,
         }
     ],
     "heatmap": None,

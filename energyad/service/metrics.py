@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from energyad.detector.scored_image import ScoredImage
 from energyad.line.drift import Drift
 from energyad.scoring.results import ImageResult
 from energyad.service.bodies import PendingBodies
@@ -33,6 +34,12 @@ class Metrics:
             "energyad_images",
             "Images by verdict: ok, review, ng, unreadable.",
             ["model", "verdict"],
+            registry=registry,
+        )
+        self._shadow = Counter(
+            "energyad_shadow_images",
+            "Images by verdict of the model in charge and of its candidate in the shadow.",
+            ["model", "verdict", "shadow"],
             registry=registry,
         )
         self._ratio = Histogram(
@@ -76,6 +83,12 @@ class Metrics:
         self._images.labels(result.model.name, result.verdict or "unreadable").inc()
         if result.score is not None and result.threshold > 0:
             self._ratio.labels(result.model.name).observe(result.score / result.threshold)
+
+    def record_shadow(self, image: ScoredImage) -> None:
+        """Count an image by what the model in charge and its candidate say; nothing where none said anything."""
+        if image.shadow is not None:
+            verdict = image.shadow.verdict or "unreadable"
+            self._shadow.labels(image.model.name, image.prediction.verdict, verdict).inc()
 
     def record_drift(self, model: str, drift: Drift) -> None:
         """Set the gauges of a model's drift."""

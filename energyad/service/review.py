@@ -20,14 +20,33 @@ from energyad.line.incoming import read_file
 from energyad.service.errors import RequestError
 from energyad.service.routes import State, place_in_queue
 from energyad.service.scoring import ModelSession, Pictures, status_of
-from energyad.service.security import require_key
+from energyad.service.security import MAX_NAME, Person, require_key
 from energyad.service.state import ServiceState
 from energyad.service.uploads import Upload
 
 MAX_CORNERS: Final = 10_000
 """Of all marks of one label."""
 
-Reviewer = Annotated[str, Query(min_length=1, max_length=100, description="Who reviews.")]
+
+def reviewer_of(
+    person: Person,
+    reviewer: Annotated[
+        str | None,
+        Query(max_length=MAX_NAME, description="Who reviews, where the service does not know by itself."),
+    ] = None,
+) -> str:
+    """Return who reviews: whom the key or the proxy names, else the name that was given.
+
+    Raises:
+        RequestError: 400 where nobody is named.
+    """
+    name = person if person is not None else (reviewer or "").strip()
+    if not name:
+        raise RequestError(400, "who reviews? Give ?reviewer=")
+    return name
+
+
+Reviewer = Annotated[str, Depends(reviewer_of)]
 Corner = tuple[Annotated[int, Field(ge=0, le=1 << 20)], Annotated[int, Field(ge=0, le=1 << 20)]]
 
 
@@ -37,8 +56,9 @@ class Waiting(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: int
-    sampling: str = Field(description="why: random or alarm")
+    sampling: str = Field(description="why: alarm, shadow (a candidate says otherwise) or random")
     result: dict[str, Any] = Field(description="as `energyad score --json` prints it")
+    shadow: dict[str, Any] | None = Field(description="what a candidate said, likewise; null where none did")
 
 
 class Queue(BaseModel):
@@ -60,6 +80,13 @@ class GivenLabel(BaseModel):
     )
 
 
+class Me(BaseModel):
+    """Who asks."""
+
+    name: str | None = Field(description="as the key or the proxy says; null where the reviewer says it")
+    role: Literal["reviewer", "owner"]
+
+
 class Stored(BaseModel):
     """What became of a label."""
 
@@ -69,13 +96,30 @@ class Stored(BaseModel):
 router = APIRouter(prefix="/v1/review", dependencies=[Depends(require_key)])
 
 
+@router.get("/me", summary="Who asks")
+async def me(state: State, person: Person) -> Me:
+    """A page that knows its reviewer asks for no name."""
+    is_owner = person is None or person in state.settings.owners
+    return Me(name=person, role="owner" if is_owner else "reviewer")
+
+
 @router.get("", summary="What waits for a label")
 async def queue(state: State, reviewer: Reviewer, limit: Annotated[int, Query(ge=1, le=200)] = 20) -> Queue:
-    """Results that are not ok, and a random share of all, that the reviewer has not labelled."""
+    """Results that are not ok, that a candidate calls otherwise, and a random share of all; without those that the
+    reviewer has labelled.
+    """
     review = _review(state)
-    items = await anyio.to_thread.run_sync(lambda: review.waiting(reviewer.strip(), limit=limit))
+    items = await anyio.to_thread.run_sync(lambda: review.waiting(reviewer, limit=limit))
     kinds = await anyio.to_thread.run_sync(review.kinds)
-    waiting = [Waiting(id=item.id, sampling=item.sampling, result=json.loads(item.line)) for item in items]
+    waiting = [
+        Waiting(
+            id=item.id,
+            sampling=item.sampling,
+            result=json.loads(item.line),
+            shadow=None if item.shadow is None else json.loads(item.shadow),
+        )
+        for item in items
+    ]
     return Queue(waiting=waiting, kinds=kinds)
 
 
@@ -102,7 +146,7 @@ async def store(state: State, result_id: int, reviewer: Reviewer, given: GivenLa
 
     def add() -> Stored:
         item = _item(review, result_id)
-        added = review.label(item, reviewer=reviewer.strip(), value=given.label, kind=kind, marks=marks)
+        added = review.label(item, reviewer=reviewer, value=given.label, kind=kind, marks=marks)
         return Stored(stored="new" if added.new else "changed" if added.changed else "unchanged")
 
     return await anyio.to_thread.run_sync(add)
@@ -115,7 +159,7 @@ async def withdraw(state: State, result_id: int, reviewer: Reviewer) -> Stored:
 
     def take_back() -> Stored:
         item = _item(review, result_id)
-        is_withdrawn = review.withdraw(item, reviewer=reviewer.strip())
+        is_withdrawn = review.withdraw(item, reviewer=reviewer)
         return Stored(stored="withdrawn" if is_withdrawn else "absent")
 
     return await anyio.to_thread.run_sync(take_back)

@@ -20,7 +20,7 @@ from energyad.scoring.results import ImageResult, with_q_values
 from energyad.service import examples
 from energyad.service.errors import RequestError
 from energyad.service.scoring import ModelSession, overlay_png, status_of
-from energyad.service.security import require_key, require_key_to_change
+from energyad.service.security import Person, require_key, require_key_to_change, require_owner
 from energyad.service.state import ServiceState
 from energyad.service.uploads import Upload, read_uploads
 
@@ -208,6 +208,40 @@ async def reload(name: str, state: State) -> ModelEntry:
     """
     state.session(name)
     return _entry(await state.worker.run(state.reload, name))
+
+
+@router.post(
+    "/models/{name}/promote",
+    summary="Put the candidate of a model in charge",
+    dependencies=[Depends(require_owner)],
+    responses={
+        403: examples.error_example("Somebody else than an owner asks", "owners alone may do this; ..."),
+        409: examples.error_example(
+            "There is no candidate, or it has faults", "models/...: not promoted: ..."
+        ),
+    },
+)
+async def promote(
+    name: str,
+    state: State,
+    person: Person,
+    force: Annotated[bool, Query(description="Also where it finds or promises less than before.")] = False,
+) -> ModelEntry:
+    """As `energyad promote`. The service scores by it from the next image on."""
+    return _entry(await state.worker.run(state.promote, name, force=force, by=person or ""))
+
+
+@router.post(
+    "/models/{name}/rollback",
+    summary="Go back to the version before the last promotion",
+    dependencies=[Depends(require_owner)],
+    responses={
+        403: examples.error_example("Somebody else than an owner asks", "owners alone may do this; ...")
+    },
+)
+async def rollback(name: str, state: State, person: Person) -> ModelEntry:
+    """As `energyad rollback`. The service scores by it from the next image on."""
+    return _entry(await state.worker.run(state.rollback, name, by=person or ""))
 
 
 @router.get("/models/{name}/drift", summary="Drift of one model in full")

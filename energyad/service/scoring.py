@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Final
 
 import cv2
@@ -49,15 +50,22 @@ class ModelSession:
         detector: The model.
         max_pixels: Images with more pixels are not decoded.
         decoder: Decodes in processes that can be ended; None to decode here.
+        beside: Called with each image that was scored, see `energyad.line.shadow`.
         drift: The drift of the latest images, brought up to date every few images.
     """
 
     def __init__(
-        self, detector: AnomalyDetector, *, max_pixels: int, decoder: IsolatedDecoder | None = None
+        self,
+        detector: AnomalyDetector,
+        *,
+        max_pixels: int,
+        decoder: IsolatedDecoder | None = None,
+        beside: Callable[[ScoringOutcome], ScoringOutcome] = lambda image: image,
     ) -> None:
         self.detector = detector
         self.max_pixels = max_pixels
         self.decoder = decoder
+        self.beside = beside
         self._scale = ColourScale(detector.threshold)
         reference = detector.manifest.good_parts
         self._monitor = drift.DriftMonitor(reference, model=detector.name)
@@ -83,7 +91,7 @@ class ModelSession:
         """Score what `decode` returned. Of the worker's thread alone."""
         if isinstance(pixels, UnreadableImage):
             return pixels
-        image = self.detector.score_image(pixels, max_pixels=self.max_pixels)
+        image = self.beside(self.detector.score_image(pixels, max_pixels=self.max_pixels))
         if isinstance(image, ScoredImage):
             self._monitor.add(image.statistics)
             self._num_scored += 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
+import secrets
 from typing import Annotated, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -20,6 +22,8 @@ CONTENT_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+MAX_NAME: Final = 100
+"""Letters of a person's name."""
 HEADERS: Final = {
     "content-security-policy": CONTENT_POLICY,
     "x-content-type-options": "nosniff",
@@ -42,8 +46,57 @@ def require_key(
         RequestError: 401 where the service asks for a key and the request brings none or another.
     """
     settings: ServiceSettings = request.app.state.service.settings
-    if settings.api_key is not None and not _is_equal(_given_key(header, bearer), settings.api_key):
-        raise _unauthorised("give the service's key as X-API-Key")
+    given = _given_key(header, bearer)
+    if settings.api_key is None and not settings.keys:
+        return
+    if _owner_of(given, settings) is None and not _is_equal(given, settings.api_key or secrets.token_hex()):
+        whose = "your key, or the service's," if settings.keys else "the service's key"
+        raise _unauthorised(f"give {whose} as X-API-Key")
+
+
+def person_of(
+    request: Request,
+    header: Annotated[str | None, Depends(_header)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> str | None:
+    """Return who asks, as the proxy or the key says; None where the service does not ask that.
+
+    Raises:
+        RequestError: 401 where the service must know who asks, and does not.
+    """
+    settings: ServiceSettings = request.app.state.service.settings
+    if not settings.knows_people:
+        return None
+    name = None
+    if settings.identity_header is not None:
+        given = request.headers.getlist(settings.identity_header)
+        name = given[0].strip() if len(given) == 1 and len(given[0]) <= MAX_NAME else None
+    if not name:
+        name = _owner_of(_given_key(header, bearer), settings)
+    if not name:
+        raise _unauthorised("this service must know who asks: give your own key, or come by its proxy")
+    return name
+
+
+Person = Annotated[str | None, Depends(person_of)]
+
+
+def require_owner(
+    request: Request,
+    person: Person,
+    header: Annotated[str | None, Depends(_header)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> None:
+    """Let owners alone change which model is in charge; where nobody is known, whoever has the key to change.
+
+    Raises:
+        RequestError: 403 where somebody else asks, 401 where a key is missing.
+    """
+    settings: ServiceSettings = request.app.state.service.settings
+    if person is None:
+        require_key_to_change(request, header, bearer)
+    elif person not in settings.owners:
+        raise RequestError(403, "owners alone may do this; the service names them with --owner")
 
 
 def require_key_to_change(
@@ -60,6 +113,11 @@ def require_key_to_change(
     key = settings.start_key if settings.api_key is None else settings.api_key
     if not _is_equal(_given_key(header, bearer), key):
         raise _unauthorised("give the key that the service printed at its start as X-API-Key")
+
+
+def _owner_of(key: str, settings: ServiceSettings) -> str | None:
+    """Whose key this is. Found by its hash, so that the time taken reveals nothing of the keys."""
+    return settings.keys.get(hashlib.sha256(key.encode()).hexdigest())
 
 
 def _given_key(header: str | None, bearer: HTTPAuthorizationCredentials | None) -> str:

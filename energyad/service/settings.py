@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from energyad.errors import SettingsError
 
@@ -39,6 +42,9 @@ class ServiceSettings:
         allowed_hosts: Further names that requests may give as their host, beside localhost.
         api_key: What requests must bring; None where no key is asked for.
         start_key: What requests that change something must bring where there is no `api_key`; random by default.
+        keys: Names of people by the SHA-256 of their keys; requests must bring one of these, or `api_key`.
+        identity_header: Where a proxy in front of the service says who asks; None to believe no such header.
+        owners: Names of people who may promote models and go back; the others, if they are known, review.
 
     Raises:
         SettingsError: A limit is not above 0, the bodies have less room than one upload, or the key is shorter than
@@ -63,6 +69,9 @@ class ServiceSettings:
     allowed_hosts: tuple[str, ...] = ()
     api_key: str | None = field(default=None, repr=False)
     start_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    identity_header: str | None = None
+    owners: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for limit in fields(self):
@@ -78,6 +87,44 @@ class ServiceSettings:
                 f"the API key has {len(self.api_key)} characters; give {KEY_VARIABLE} 16 or more"
             )
 
+    @property
+    def knows_people(self) -> bool:
+        """Whether requests say who asks in a way that can be believed."""
+        return bool(self.keys) or self.identity_header is not None
+
+
+def read_keys(path: Path) -> dict[str, str]:
+    """Read a file of people's keys: on each line a name, a space and the SHA-256 of the key, hexadecimal.
+
+    Args:
+        path: The file. Lines that begin with # are comments.
+
+    Returns:
+        The names by the hashes.
+
+    Raises:
+        SettingsError: It cannot be read, a line is something else, or there is no key in it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"{path}: cannot be read ({type(error).__name__}); give a file of names and hashes"
+        ) from error
+    keys: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        name, _, digest = line.strip().rpartition(" ")
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if not name.strip() or not re.fullmatch("[0-9a-f]{64}", digest) or digest in keys:
+            raise SettingsError(
+                f"{path}, line {number}: give a name and the SHA-256 of a key of his or her own"
+            )
+        keys[digest] = name.strip()
+    if not keys:
+        raise SettingsError(f"{path}: no keys in it; give a name and the SHA-256 of a key on each line")
+    return keys
+
 
 def is_local(host: str) -> bool:
     """Return whether only this machine can reach a service that listens on this address."""
@@ -89,13 +136,13 @@ def is_local(host: str) -> bool:
         return False
 
 
-def require_safe(host: str, *, api_key: str | None, open_to_all: bool) -> None:
+def require_safe(host: str, *, asks_for_key: bool, open_to_all: bool) -> None:
     """Refuse an address that other machines can reach where no key is asked for.
 
     Raises:
         SettingsError: The address is not local, there is no key, and `open_to_all` is not set.
     """
-    if not (is_local(host) or api_key is not None or open_to_all):
+    if not (is_local(host) or asks_for_key or open_to_all):
         raise SettingsError(
             f"{host}: other machines could use the service without a key; set {KEY_VARIABLE}, or give --without-key"
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from energyad.detector import AnomalyDetector
-from energyad.errors import ModelError
+from energyad.errors import EnergyadError, ModelError
+from energyad.feedback import versions
 from energyad.images.isolated import IsolatedDecoder
 from energyad.scoring.results import ImageResult
 from energyad.service.bodies import PendingBodies
@@ -37,6 +39,7 @@ class ServiceState:
         metrics: Counts of requests and images.
         decoder: Decodes images in a process that can be ended; None where images are decoded in this one.
         review: What waits for labels; None where the service reviews nothing.
+        folders: Of the models, by their names; none where versions are not changed here.
     """
 
     sessions: dict[str, ModelSession]
@@ -47,6 +50,7 @@ class ServiceState:
     metrics: Metrics
     decoder: IsolatedDecoder | None
     review: ReviewQueue | None = None
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
     def session(self, name: str | None) -> ModelSession:
         """Return the model of that name, or the only one.
@@ -83,8 +87,32 @@ class ServiceState:
             raise RequestError(
                 409, f"the old model stays: its folder holds {detector.name} now; start the service anew"
             )
-        self.sessions[name] = ModelSession(detector, max_pixels=old.max_pixels, decoder=old.decoder)
+        self.sessions[name] = ModelSession(
+            detector, max_pixels=old.max_pixels, decoder=old.decoder, beside=old.beside
+        )
         return self.sessions[name]
+
+    def promote(self, name: str, *, force: bool, by: str) -> ModelSession:
+        """Put the candidate of a model in charge, in the worker's thread, and load it.
+
+        Raises:
+            RequestError: 409 where there is none, or it has faults.
+        """
+        return self._switch(name, lambda folder: versions.promote(folder, force=force, by=by))
+
+    def rollback(self, name: str, *, by: str) -> ModelSession:
+        """Put the version before back in charge, likewise."""
+        return self._switch(name, lambda folder: versions.rollback(folder, by=by))
+
+    def _switch(self, name: str, switch: Callable[[Path], str]) -> ModelSession:
+        self.session(name)
+        if name not in self.folders:
+            raise RequestError(409, "this service was given its models and changes no versions of them")
+        try:
+            switch(self.folders[name])
+        except EnergyadError as error:
+            raise RequestError(409, str(error)) from None
+        return self.reload(name)
 
     def record(self, session: ModelSession, result: ImageResult) -> ImageResult:
         """Count a result in the metrics, and return it."""

@@ -16,8 +16,9 @@ from energyad.line.database import Database
 from energyad.line.watch import Watcher
 from energyad.model.folder import find_model
 from energyad.station.archive import ArchiveOutput
+from energyad.station.cameras import open_capture
 from energyad.station.combining import share_rates
-from energyad.station.config import StationConfig, ViewConfig, examine_station
+from energyad.station.config import CameraConfig, StationConfig, ViewConfig, examine_station
 from energyad.station.modbus import require_free
 
 TIMED_IMAGES = 3
@@ -64,7 +65,11 @@ def _guarded(what: str, check: Callable[[], str]) -> list[Finding]:
 
 
 def _view(config: StationConfig, view: ViewConfig) -> Iterator[Finding]:
-    yield from _guarded(f"view {view.name}: folder", lambda: _folder(config, view))
+    if view.camera is not None:
+        camera = view.camera
+        yield from _guarded(f"view {view.name}: camera", lambda: _camera(camera))
+    else:
+        yield from _guarded(f"view {view.name}: folder", lambda: _folder(config, view))
     yield from _guarded(f"view {view.name}: model", lambda: _model(config, view))
 
 
@@ -75,6 +80,19 @@ def _folder(config: StationConfig, view: ViewConfig) -> str:
         why = "read, and images moved away" if config.images is not None else "read"
         raise EnergyadError(f"{view.folder}: cannot be {why}; change its permissions")
     return str(view.folder)
+
+
+def _camera(camera: CameraConfig) -> str:
+    """One frame of it."""
+    capture = open_capture(camera)
+    try:
+        is_there, frame = capture.read() if capture.isOpened() else (False, None)
+    finally:
+        capture.release()
+    if not is_there or frame is None:
+        raise EnergyadError(f"{camera.source}: gives no frame; check the cable, the address and the password")
+    height, width = frame.shape[:2]
+    return f"{camera.source}, {width} x {height} pixels"
 
 
 def _model(config: StationConfig, view: ViewConfig) -> str:

@@ -42,12 +42,55 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class CameraConfig(_Table):
+    """A camera whose frames are written into the folder of its view, and scored from there."""
+
+    source: str = Field(
+        min_length=1, description="a number or device of a USB camera, a URL, or a video file"
+    )
+    timeout: Seconds = Field(
+        default=5.0, description="seconds without a frame after which the camera is lost"
+    )
+    width: int | None = Field(default=None, ge=1, description="pixels; of a USB camera")
+    height: int | None = Field(default=None, ge=1, description="pixels; of a USB camera")
+    fps: Positive | None = Field(default=None, description="frames a second; of a USB camera")
+    loop: bool = Field(default=False, description="whether a video file begins anew at its end")
+
+    @property
+    def is_device(self) -> bool:
+        """Whether it is a USB camera."""
+        return self.source.isdecimal() or self.source.startswith("/dev/")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a video file."""
+        return not self.is_device and "://" not in self.source
+
+
+class TriggerConfig(_Table):
+    """When cameras take a part."""
+
+    kind: Literal["frame", "time", "mqtt", "modbus"] = Field(
+        default="frame",
+        description="each frame of the only camera; every so many seconds; a message; coil 0 of [modbus]",
+    )
+    every: Seconds | None = Field(default=None, description="seconds between two parts, of kind time")
+    topic: Annotated[str, AfterValidator(_topic)] | None = Field(
+        default=None,
+        description="of the broker of [mqtt], of kind mqtt; a message's text, if there is one, names the part",
+    )
+    debounce: float = Field(
+        default=0.0, ge=0, description="seconds after a trigger in which others do not count"
+    )
+
+
 class ViewConfig(_Table):
     """One view of a part: where its images arrive and the model that scores them."""
 
     name: Word = Field(default="front", description="of the view")
     model: str | None = Field(default=None, min_length=1, description="its model; the station's by default")
     folder: Path = Field(strict=False, description="where its images arrive")
+    camera: CameraConfig | None = None
     interval: Seconds = Field(default=0.05, description="seconds between two looks into the folder")
     settle: float = Field(
         default=2.0, ge=0, description="seconds after which a file that cannot be read is noted"
@@ -156,6 +199,7 @@ class StationConfig(_Table):
     max_megapixels: Positive = Field(default=200.0, description="largest image that is decoded")
     decode_seconds: Seconds = Field(default=10.0, description="longest time to decode one image")
     views: Annotated[tuple[ViewConfig, ...], Len(1)] = Field(strict=False, description="at least one")
+    trigger: TriggerConfig = TriggerConfig()
     part: PartConfig = PartConfig()
     latency: LatencyConfig = LatencyConfig()
     images: ImagesConfig | None = None
@@ -177,6 +221,30 @@ class StationConfig(_Table):
                 raise ValueError(
                     f"views: {view.name} has no model; give `model` for all views, or one for each"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _trigger_fits(self) -> Self:
+        cameras = [view for view in self.views if view.camera is not None]
+        trigger = self.trigger
+        if not cameras:
+            if trigger != TriggerConfig():
+                raise ValueError("trigger: no view has a camera; remove [trigger], or give a view one")
+            return self
+        if self.images is None:
+            raise ValueError("images: is missing; frames of cameras are moved there when they are scored")
+        if trigger.kind == "frame" and len(self.views) > 1:
+            raise ValueError("trigger.kind = 'frame': is for one view; give time, mqtt or modbus for several")
+        needed = {
+            "time": ("trigger.every", trigger.every),
+            "mqtt": ("trigger.topic", trigger.topic),
+        }.get(trigger.kind)
+        if needed is not None and needed[1] is None:
+            raise ValueError(f"{needed[0]}: is missing; trigger.kind = {trigger.kind!r} needs it")
+        if trigger.kind in ("mqtt", "modbus") and getattr(self, trigger.kind) is None:
+            raise ValueError(
+                f"{trigger.kind}: is missing; trigger.kind = {trigger.kind!r} needs [{trigger.kind}]"
+            )
         return self
 
     def model_of(self, view: ViewConfig) -> str:
@@ -301,7 +369,13 @@ def _all_names(table: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]
 def _absolute(config: StationConfig, base: Path) -> StationConfig:
     """The same station, its paths absolute and models that are folders beside the file found there."""
     views = tuple(
-        view.model_copy(update={"folder": base / view.folder, "model": _model_place(view.model, base)})
+        view.model_copy(
+            update={
+                "folder": base / view.folder,
+                "model": _model_place(view.model, base),
+                "camera": _camera_place(view.camera, base),
+            }
+        )
         for view in config.views
     )
     changes: dict[str, Any] = {
@@ -327,3 +401,9 @@ def _model_place(model: str | None, base: Path) -> str | None:
     if model is None:
         return None
     return str(base / model if (base / model).exists() else base / "models" / model)
+
+
+def _camera_place(camera: CameraConfig | None, base: Path) -> CameraConfig | None:
+    if camera is None or not camera.is_file:
+        return camera
+    return camera.model_copy(update={"source": str(base / camera.source)})

@@ -2,7 +2,7 @@
 
 Read only, addresses from 0. Discrete inputs: ok, review, ng, running. Input registers, see `INPUT_REGISTERS`; numbers
 of 32 bits have their high word first. Written by the PLC: holding register 0, the sequence number of the part that it
-has taken.
+has taken; and coil 0, which triggers the cameras and reads as 0.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from energyad.errors import DataError, os_reason
@@ -43,7 +43,10 @@ where there is none. part: the number of the part that is shown. total, rejected
 """
 ACKNOWLEDGE: Final = 0
 """The holding register that the PLC writes."""
-_READ_DISCRETE, _READ_HOLDING, _READ_INPUT = 2, 3, 4
+TRIGGER: Final = 0
+"""The coil that the PLC writes."""
+_READ_COILS, _READ_DISCRETE, _READ_HOLDING, _READ_INPUT = 1, 2, 3, 4
+_WRITE_REGISTER, _WRITE_COILS = (6, 16), (5, 15)
 _NO_P_VALUE: Final = 65_535
 
 
@@ -69,6 +72,7 @@ class ModbusOutput:
         self._part: ShownPart | None = None
         self._status: Status | None = None
         self._holding = 0
+        self.on_trigger: Callable[[], None] = lambda: None
         self._handshake = Handshake(acknowledge=config.acknowledge, show=self._show)
         self._loop: LoopThread | None = None
         self._server: ModbusTcpServer | None = None
@@ -110,10 +114,10 @@ class ModbusOutput:
         from pymodbus.simulator import DataType, SimData, SimDevice
 
         logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
-        bits = [SimData(0, values=[False] * 16, datatype=DataType.BITS)]
+        coils, bits = ([SimData(0, values=[False] * 16, datatype=DataType.BITS)] for _ in range(2))
         inputs = [SimData(0, count=len(INPUT_REGISTERS), datatype=DataType.REGISTERS)]
         holding = [SimData(0, count=1, datatype=DataType.REGISTERS)]
-        device = SimDevice(0, simdata=(bits, bits, holding, inputs), action=self._access)
+        device = SimDevice(0, simdata=(coils, bits, holding, inputs), action=self._access)
         self._server = ModbusTcpServer(device, address=(self._config.host, self._config.port))
         await self._server.serve_forever(background=True)
         self.port = self._server.transport.sockets[0].getsockname()[1]
@@ -131,14 +135,18 @@ class ModbusOutput:
         with self._lock:
             if function == _READ_INPUT:
                 registers[:] = self._inputs()
+            elif function == _READ_COILS:
+                registers[0] = 0
             elif function == _READ_DISCRETE:
                 registers[0] = sum(bit << place for place, bit in enumerate(self._bits()))
             elif function == _READ_HOLDING:
                 registers[:] = [self._holding]
-            elif values is not None and address == ACKNOWLEDGE and function in (6, 16):
+            elif values is not None and address == ACKNOWLEDGE and function in _WRITE_REGISTER:
                 self._holding = int(values[0])
-        if values is not None and address == ACKNOWLEDGE and function in (6, 16):
+        if values is not None and address == ACKNOWLEDGE and function in _WRITE_REGISTER:
             self._handshake.acknowledged(int(values[0]))
+        if values is not None and address == TRIGGER and function in _WRITE_COILS and values[0]:
+            self.on_trigger()
 
     def _bits(self) -> list[bool]:
         verdict = None if self._part is None else self._part.result.verdict

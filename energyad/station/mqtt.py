@@ -12,6 +12,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,6 +59,12 @@ class MqttOutput:
         self._pending: tuple[str, MQTTMessageInfo] | None = None
         self._refused = ""
         self._told: tuple[float, Status] | None = None
+        self._topic: str | None = None
+
+    def on_topic(self, topic: str, call: Callable[[bytes], None]) -> None:
+        """Have something called with each message of a topic; before `start`."""
+        self._topic = topic
+        self._client.on_message = lambda client, data, message: call(message.payload)
 
     def start(self) -> None:
         """Connect, now and whenever the connection is lost."""
@@ -126,6 +133,8 @@ class MqttOutput:
     def _on_connect(self, client: Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._refused = f"the broker refuses the connection: {reason}" if reason.is_failure else ""
         self._told = None
+        if self._topic is not None and not reason.is_failure:
+            client.subscribe(self._topic, qos=1)
 
 
 def _client(config: MqttConfig, station: str, password: str | None, status: str) -> Client:

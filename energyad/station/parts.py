@@ -48,6 +48,7 @@ class PartBook:
         views: Names of a part's views, in the file's order.
         latency: The budget.
         clock: Tells the time.
+        opens_first: Whether parts are opened by `open`, before their images come.
         on_part: Called with each part that was decided, when that is on the disk.
         warn: Called of images that come too late.
     """
@@ -61,12 +62,14 @@ class PartBook:
         views: Sequence[str],
         latency: LatencyConfig,
         clock: Clock,
+        opens_first: bool = False,
         on_part: Callable[[PartResult], None] = lambda part: None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._database, self._stream_id, self._station = database, stream_id, station
         self._views, self._latency, self._clock = tuple(views), latency, clock
         self._on_part, self._warn = on_part, warn
+        self._joins = opens_first or len(self._views) > 1
         self._outputs: list[int] = []
         self._opened: dict[int, float] = {}
         self._lock = threading.Lock()
@@ -104,6 +107,21 @@ class PartBook:
             self._after_commit(session).opened[part.id] = part.name
         self._decide(session, expired=())
 
+    def open(self, name: str, trigger: Trigger) -> None:
+        """A part was triggered; its images are to come. From now on it gets a verdict, whatever happens.
+
+        Args:
+            name: Of the part.
+            trigger: When that was.
+
+        Raises:
+            DatabaseUnavailable: It could not be stored.
+        """
+        with self._database.write() as session:
+            locked(session, Stream, self._stream_id)
+            part = self._new(session, name, trigger)
+            self._after_commit(session).opened[part.id] = name
+
     def waiting(self) -> list[tuple[int, float]]:
         """Parts that wait for views, oldest first, with the monotonic time of their first image."""
         with self._lock:
@@ -134,7 +152,7 @@ class PartBook:
 
     def _part_for(self, session: Session, view: str, name: str, trigger: Trigger | None) -> Part:
         """The part that an image belongs to: the latest of its name that still lacks this view, else a new one."""
-        if len(self._views) > 1:
+        if self._joins:
             newest = (
                 select(Part)
                 .where(Part.stream_id == self._stream_id, Part.name == name)
@@ -144,6 +162,9 @@ class PartBook:
             part = session.scalar(newest)
             if part is not None and view not in self._views_of(session, part):
                 return part
+        return self._new(session, name, trigger)
+
+    def _new(self, session: Session, name: str, trigger: Trigger | None) -> Part:
         part = Part(
             stream_id=self._stream_id,
             name=name,

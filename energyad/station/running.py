@@ -17,14 +17,18 @@ from energyad.line.results_file import ResultsFile
 from energyad.line.tables import Part
 from energyad.line.watch import ScoreFiles
 from energyad.line.watchers import Registration
+from energyad.station.cameras import Camera
 from energyad.station.config import StationConfig
 from energyad.station.images import ImageKeeper
 from energyad.station.latency import LatencySummary, LatencyWindow
 from energyad.station.metrics import MetricsServer, Reading
+from energyad.station.modbus import ModbusOutput
+from energyad.station.mqtt import MqttOutput
 from energyad.station.opening import outputs_of
 from energyad.station.outputs import State, StationOutput, Status
 from energyad.station.parts import PartBook
 from energyad.station.results import PartResult
+from energyad.station.triggering import Debounce, PartNames, Triggers, name_frames
 from energyad.station.triggers import Clock
 from energyad.station.views import View
 
@@ -62,6 +66,8 @@ class Station:
     ) -> None:
         self.config, self._database, self._say, self._warn = config, database, say, warn
         self._clock = clock or Clock()
+        for folder in (view.folder for view in config.views if view.camera is not None):
+            folder.mkdir(parents=True, exist_ok=True)
         self.outputs: list[StationOutput] = list(outputs_of(config, warn))
         self.views = [
             View(config, view, database, clock=self._clock, say=say, warn=warn) for view in config.views
@@ -74,15 +80,41 @@ class Station:
             views=[view.name for view in config.views],
             latency=config.latency,
             clock=self._clock,
+            opens_first=self._opens_first,
             on_part=self._on_part,
             warn=warn,
         )
+        self.cameras = self._make_cameras()
         self._latency = LatencyWindow()
         self._counts, self._num_late = _counts_of(database, self.stream_id)
         self._heartbeat = 0
         self._state: State = "running"
         self._outboxes: list[Outbox] = []
         self._lock = threading.Lock()
+        self._triggers = self._connect_triggers()
+
+    @property
+    def _opens_first(self) -> bool:
+        """Whether parts are opened by a trigger, before their images come."""
+        has_camera = any(view.camera is not None for view in self.config.views)
+        return has_camera and self.config.trigger.kind != "frame"
+
+    def _make_cameras(self) -> list[Camera]:
+        self._names = PartNames(self._clock)
+        debounce = Debounce(self.config.trigger.debounce)
+        name_frame = None if self._opens_first else name_frames(self._names, debounce)
+        return [
+            Camera(
+                *(config.name, config.camera, config.folder),
+                clock=self._clock,
+                announce=view.triggers.announce,
+                name_frame=name_frame,
+                warn=self._warn,
+                say=self._say,
+            )
+            for view, config in zip(self.views, self.config.views, strict=True)
+            if config.camera is not None
+        ]
 
     @property
     def latency(self) -> LatencySummary | None:
@@ -128,7 +160,11 @@ class Station:
                 server.start()
                 stack.callback(server.stop)
             views_stop = threading.Event()
+            if once:  # videos to their ends, before what they gave is looked at
+                self._run_cameras(stop)
             threads = self._start_views(views_stop, results.tell, once=once, score=score or {})
+            if not once:
+                threads += self._start_cameras(views_stop)
             try:
                 on_start()
                 self._supervise(stop, views_stop, threads, registration)
@@ -195,7 +231,44 @@ class Station:
         ]
         for thread in threads:
             thread.start()
+        for view in self.views:
+            view.is_ready.wait()
         return threads
+
+    def _run_cameras(self, stop: threading.Event) -> None:
+        for camera in self.cameras:
+            camera.run(stop)
+
+    def _start_cameras(self, stop: threading.Event) -> list[threading.Thread]:
+        """Read the cameras, and take parts where something else than a frame triggers."""
+        work: list[tuple[str, Callable[[threading.Event], None]]] = [
+            (f"camera-{camera.name}", camera.run) for camera in self.cameras
+        ]
+        if self._triggers is not None:
+            work.append(("trigger", self._triggers.run))
+        threads = [
+            threading.Thread(target=run, args=(stop,), name=f"energyad-{name}", daemon=True)
+            for name, run in work
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _connect_triggers(self) -> Triggers | None:
+        if not self._opens_first:
+            return None
+        triggers = Triggers(
+            self.config.trigger,
+            self.book,
+            self.cameras,
+            clock=self._clock,
+            names=self._names,
+            warn=self._warn,
+        )
+        mqtt = next((output for output in self.outputs if isinstance(output, MqttOutput)), None)
+        modbus = next((output for output in self.outputs if isinstance(output, ModbusOutput)), None)
+        triggers.connect(mqtt=mqtt, modbus=modbus)
+        return triggers
 
     def _supervise(
         self,
@@ -231,7 +304,7 @@ class Station:
             output.beat(status)
 
     def _expire(self) -> None:
-        if len(self.views) > 1:
+        if len(self.views) > 1 or self._opens_first:
             self.book.expire({view.name: view.last_look for view in self.views}, self.config.part.deadline)
 
     def _expire_all(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from energyad.line.incoming import FoundFile
 
 _FILE_CLOCK_SECONDS: Final = 0.05
 """How far times of files may lag behind the clock."""
+_MAX_ANNOUNCED: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class FolderTriggers:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._triggers: dict[Path, Trigger | None] = {}
+        self._announced: OrderedDict[Path, Trigger] = OrderedDict()
         self._looks: tuple[float, ...] = ()
         self._first_look = 0.0  # seconds since 1970
         self._lock = threading.Lock()
@@ -100,7 +103,14 @@ class FolderTriggers:
         age = min(max(0.0, wall - changed), longest)
         return Trigger(now - age, datetime.datetime.fromtimestamp(wall - age, datetime.UTC))
 
+    def announce(self, path: Path, trigger: Trigger) -> None:
+        """A camera is about to write a frame: its trigger is known better than by its file."""
+        with self._lock:
+            self._announced[path] = trigger
+            while len(self._announced) > _MAX_ANNOUNCED:
+                self._announced.popitem(last=False)
+
     def of(self, path: Path) -> Trigger | None:
         """Return when a file was complete; None where nobody saw it come."""
         with self._lock:
-            return self._triggers.get(path)
+            return self._announced.get(path, self._triggers.get(path))

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+import cv2
+import numpy as np
 from sqlalchemy.orm import Session
 
 from energyad.detector import AnomalyDetector
@@ -61,7 +63,7 @@ class View:
     ) -> None:
         self.name, self._config, self._station = view.name, view, station
         self._clock, self._say, self._warn = clock, say, warn
-        self._triggers = FolderTriggers(clock)
+        self.triggers = FolderTriggers(clock)
         self.model = ReloadingDetector(
             find_model(station.model_of(view)),
             functools.partial(_load, threads=station.threads, views=len(station.views)),
@@ -75,6 +77,7 @@ class View:
         self._monitor = self._new_monitor(self.model())
         self._num_images = 0
         self.is_drifted = False
+        self.is_ready = threading.Event()
         self.last_look = float("-inf")
         self.error: BaseException | None = None
 
@@ -105,10 +108,13 @@ class View:
             memory = max(MIN_DECODE_MEMORY, MEMORY_PER_PIXEL * max_pixels)
             workers, timeout = self.model().runtime.plan.workers, self._station.decode_seconds
             with IsolatedDecoder(workers=workers, timeout=timeout, max_memory=memory) as decoder:
+                _warm_up(decoder, self.model())
                 self._run(score_with(self.model, decoder, max_pixels=max_pixels), stop, on_image, once)
         except BaseException as error:
             self.error = error
             stop.set()
+        finally:
+            self.is_ready.set()
 
     def _run(
         self, score: ScoreFiles, stop: threading.Event, on_image: Callable[[], None], once: bool
@@ -120,9 +126,10 @@ class View:
             settle=self._config.settle,
             max_bytes=largest_file(round(self._station.max_megapixels * 1e6)),
             warn=self._warn,
-            on_new=self._triggers.on_new,
+            on_new=self.triggers.on_new,
         )
         watcher.on_look = self._on_look
+        self.is_ready.set()
 
         def noted(line: JournalLine) -> None:
             self._on_line(line)
@@ -139,7 +146,7 @@ class View:
             return
         path = self._config.folder / scored.claim.path
         name = str(PurePosixPath(scored.claim.path).with_suffix(""))
-        self._book.add(session, result, view=self.name, name=name, trigger=self._triggers.of(path))
+        self._book.add(session, result, view=self.name, name=name, trigger=self.triggers.of(path))
 
     def _on_line(self, line: JournalLine) -> None:
         if line.observation is None:
@@ -180,3 +187,16 @@ class _ViewWatcher(Watcher):
 
 def _load(folder: Path, *, threads: int | None, views: int) -> AnomalyDetector:
     return for_view(AnomalyDetector.load(folder, threads=threads), views=views)
+
+
+def _warm_up(decoder: IsolatedDecoder, detector: AnomalyDetector) -> None:
+    """Decode and score one image, so that the first part waits for no process and no allocation."""
+    height, width = detector.input_shape
+    _, data = cv2.imencode(".png", np.zeros((height, width, 3), np.uint8))
+    pixels = decoder.decode(
+        data.tobytes(),
+        name="a black image",
+        max_pixels=height * width,
+        white_level=detector.manifest.input.white_level,
+    )
+    detector.score_pixels([pixels])

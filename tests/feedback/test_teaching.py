@@ -107,7 +107,7 @@ def test_what_was_taught_can_be_taken_away_bit_for_bit(
 def test_a_threshold_rests_on_held_out_parts_and_such_as_were_drawn_at_random(
     fitted_detector: AnomalyDetector, demo_category: Category, labels: list[Label], tmp_path: Path
 ) -> None:
-    defects, good = of(labels, "defect"), of(labels, "fine")
+    defects, good = [replace(label, kind="flaw") for label in of(labels, "defect")], of(labels, "fine")
     made = fitted_detector.manifest.provenance
     with pytest.raises(DataError, match="0 good parts for a new threshold, and 3 are the least"):
         teach(fitted_detector, defects, threads=1)
@@ -116,6 +116,7 @@ def test_a_threshold_rests_on_held_out_parts_and_such_as_were_drawn_at_random(
     assert len(taught.calibration.good_scores) == made.num_held_out + len(good)
     assert taught.manifest.teaching is not None
     assert taught.manifest.teaching.num_false_alarms == 0
+    assert taught.kinds is not None and taught.kinds.names == ("flaw",)
     assert list(taught.calibration.good_scores) == sorted(part.score for part in taught.manifest.good_parts)
     rates = {"false_reject_rate": 0.01, "review_rate": 0.05}
     assert taught.calibration.threshold == calibrate(taught.calibration.good_scores, **rates).threshold

@@ -77,11 +77,11 @@ def test_a_service_that_has_not_started_or_is_ending_is_alive_and_not_ready(lock
 )
 def test_other_machines_are_let_in_with_a_key_or_on_purpose(host: str, local: bool) -> None:
     assert is_local(host) == local
-    require_safe(host, api_key=KEY, open_to_all=False)
-    require_safe(host, api_key=None, open_to_all=True)
+    require_safe(host, asks_for_key=True, open_to_all=False)
+    require_safe(host, asks_for_key=False, open_to_all=True)
     if not local:
         with pytest.raises(SettingsError, match="ENERGYAD_API_KEY"):
-            require_safe(host, api_key=None, open_to_all=False)
+            require_safe(host, asks_for_key=False, open_to_all=False)
 
 
 @pytest.mark.parametrize(

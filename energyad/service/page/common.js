@@ -2,6 +2,7 @@
 // What the pages share: elements, figures, and questions to the service with its key.
 
 const at = (id) => document.getElementById(id);
+const kindOf = ({ kind, kind_probability }) => (!kind || kind === "unknown" ? kind || "" : `${kind} ${Math.round(100 * kind_probability)} %`);
 const figure = (value) => (value === null ? "–" : Number(value).toPrecision(4));
 const pause = (seconds) => new Promise((ended) => setTimeout(ended, 1000 * seconds));
 

@@ -133,10 +133,11 @@ function drawRegions(card, result) {
   }));
   svg.replaceChildren(...lines);
   card.querySelector("table").hidden = !result.regions.length;
+  card.querySelector("th:last-child").hidden = !result.regions.some((region) => region.kind);
   card.querySelector("tbody").replaceChildren(...result.regions.map((region, index) => {
     const row = document.createElement("tr");
     const cells = [index + 1, `${region.area} px`, `${figure(region.area_percent)} %`, figure(region.peak),
-      figure(region.p_value), region.peak_at.join(", ")];
+      figure(region.p_value), region.peak_at.join(", "), kindOf(region)];
     row.replaceChildren(...cells.map((cell) => element("td", cell)));
     return row;
   }));

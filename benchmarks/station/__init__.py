@@ -1,0 +1,1 @@
+"""A station between real programs: throughput, and faults."""

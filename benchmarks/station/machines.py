@@ -1,0 +1,177 @@
+"""What stands around a station: a broker, a subscriber, a PLC and a control room, each of which can be taken away."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def free_port() -> int:
+    """A port that is free at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+class Broker:
+    """A Mosquitto of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+        if program is None:
+            raise SystemExit("no mosquitto: apt install mosquitto")
+        self.port = free_port()
+        config = folder / "mosquitto.conf"
+        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+        self._command = [program, "-c", str(config)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+
+
+class Subscriber:
+    """Keeps the numbers of the parts that a broker passes on. It keeps its session, so that none is missed."""
+
+    def __init__(self, port: int, topic: str) -> None:
+        from paho.mqtt.client import Client, MQTTv5
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        self.numbers: list[int] = []
+        self.client = Client(CallbackAPIVersion.VERSION2, client_id="subscriber", protocol=MQTTv5)
+        self.client.reconnect_delay_set(min_delay=1, max_delay=1)
+        self.client.on_connect = lambda *_: self.client.subscribe(f"{topic}/parts", qos=1)
+        self.client.on_message = self._on_message
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+
+    def _on_message(self, client: Any, data: Any, message: Any) -> None:
+        self.numbers.append(json.loads(message.payload)["number"])
+
+    def stop(self) -> None:
+        """Disconnect."""
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+class Machine:
+    """A program that reads each part and acknowledges it; `away` takes it from the network for a while."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.away = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stop.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(Exception), self.connected() as connection:  # it connects again
+                last = 0
+                while not self._stop.is_set() and not self.away.is_set():
+                    sequence, number = self.read(connection)
+                    if sequence not in (0, last):
+                        self.numbers.append(number)
+                        last = sequence
+                        self.acknowledge(connection, sequence)
+                    time.sleep(0.005)
+            while self.away.is_set() and not self._stop.is_set():
+                time.sleep(0.01)
+            time.sleep(0.1)
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[Any]:
+        """A connection to the station."""
+        raise NotImplementedError
+        yield
+
+    def read(self, connection: Any) -> tuple[int, int]:
+        """Sequence number and number of the part that is shown."""
+        raise NotImplementedError
+
+    def acknowledge(self, connection: Any, sequence: int) -> None:
+        """The part is taken."""
+        raise NotImplementedError
+
+
+class Plc(Machine):
+    """Reads the Modbus registers."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._port = port
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[Any]:
+        """A Modbus connection."""
+        from pymodbus.client import ModbusTcpClient
+
+        client = ModbusTcpClient("127.0.0.1", port=self._port, retries=0, timeout=3)
+        client.connect()
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def read(self, connection: Any) -> tuple[int, int]:
+        """Of the input registers."""
+        registers = connection.read_input_registers(0, count=6).registers
+        return registers[1], registers[4] << 16 | registers[5]
+
+    def acknowledge(self, connection: Any, sequence: int) -> None:
+        """By holding register 0."""
+        connection.write_register(0, sequence)
+
+
+class ControlRoom(Machine):
+    """Reads the OPC UA nodes."""
+
+    def __init__(self, port: int, station: str) -> None:
+        super().__init__()
+        self._url = f"opc.tcp://127.0.0.1:{port}/energyad/{station}"
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[Any]:
+        """An OPC UA session, and the nodes."""
+        from asyncua.sync import Client
+
+        with Client(self._url) as client:
+            space = client.get_namespace_index("urn:energyad:station")
+            names = ("Result.Sequence", "Result.Number", "Acknowledge")
+            yield [client.get_node(f"ns={space};s=Station.{name}") for name in names]
+
+    def read(self, connection: Any) -> tuple[int, int]:
+        """Of the nodes."""
+        return connection[0].read_value(), connection[1].read_value()
+
+    def acknowledge(self, connection: Any, sequence: int) -> None:
+        """By the node."""
+        from asyncua import ua
+
+        connection[2].write_value(sequence, ua.VariantType.UInt16)

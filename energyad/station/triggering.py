@@ -1,0 +1,146 @@
+"""When cameras take a part: at a time, at a message, at a coil; and how parts of cameras are called."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from energyad.errors import DataError
+from energyad.line.database import DatabaseUnavailable
+from energyad.station.cameras import Camera, Wanted
+from energyad.station.config import TriggerConfig
+from energyad.station.parts import PartBook
+from energyad.station.triggers import Clock, Trigger
+
+if TYPE_CHECKING:
+    from energyad.station.modbus import ModbusOutput
+    from energyad.station.mqtt import MqttOutput
+
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]+")
+_MAX_NAME: Final = 100
+_RETRY_SECONDS: Final = 1.0
+
+
+class PartNames:
+    """Names of parts that cameras take: the time in UTC, and a number that counts; a name that somebody gave first.
+
+    Args:
+        clock: Tells the time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._count, self._lock = clock, 0, threading.Lock()
+
+    def new(self, given: str = "") -> str:
+        """Return a name that no other part of this run has.
+
+        Args:
+            given: What the part is called by who triggered it; what no file may hold is left out.
+        """
+        with self._lock:
+            self._count += 1
+            count = self._count
+        time = f"{self._clock.now():%Y%m%dT%H%M%S}-{count:06d}"
+        safe = _UNSAFE.sub("_", given).strip("._")[:_MAX_NAME]
+        return f"{safe}-{time}" if safe else time
+
+
+class Debounce:
+    """Lets a trigger through where none came shortly before.
+
+    Args:
+        seconds: In which others do not count.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._last = seconds, float("-inf")
+
+    def accepts(self, moment: float) -> bool:
+        """Whether a trigger at this time of the monotonic clock counts."""
+        if moment - self._last < self._seconds:
+            return False
+        self._last = moment
+        return True
+
+
+class Triggers:
+    """Opens a part at each trigger, and asks every camera for a frame of it.
+
+    Args:
+        config: What triggers.
+        book: The parts.
+        cameras: Of all views that have one.
+        clock: Tells the time.
+        warn: Called where a part cannot be stored yet.
+    """
+
+    def __init__(
+        self,
+        config: TriggerConfig,
+        book: PartBook,
+        cameras: Sequence[Camera],
+        *,
+        clock: Clock,
+        names: PartNames,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._config, self._book, self._cameras, self._clock, self._warn = config, book, cameras, clock, warn
+        self._names = names
+        self._debounce = Debounce(config.debounce)
+        self._fired: queue.SimpleQueue[tuple[str, Trigger]] = queue.SimpleQueue()
+
+    def fire(self, given: str = "") -> None:
+        """A trigger came; returns at once.
+
+        Args:
+            given: What the part is called by who triggered it.
+        """
+        self._fired.put((given, Trigger(self._clock.monotonic(), self._clock.now())))
+
+    def connect(self, *, mqtt: MqttOutput | None, modbus: ModbusOutput | None) -> None:
+        """Be told by the outputs that machines can write to."""
+        if self._config.kind == "mqtt" and mqtt is not None and self._config.topic is not None:
+            mqtt.on_topic(self._config.topic, lambda payload: self.fire(payload.decode("utf-8", "replace")))
+        if self._config.kind == "modbus" and modbus is not None:
+            modbus.on_trigger = self.fire
+
+    def run(self, stop: threading.Event) -> None:
+        """Take parts until `stop` is set."""
+        next_time = self._clock.monotonic()
+        while not stop.is_set():
+            if self._config.kind == "time" and self._clock.monotonic() >= next_time:
+                next_time += self._config.every or 1.0
+                next_time = max(next_time, self._clock.monotonic())  # a time that passed is not made up for
+                self.fire()
+            with contextlib.suppress(queue.Empty):
+                given, trigger = self._fired.get(timeout=0.005)
+                if self._debounce.accepts(trigger.monotonic):
+                    self._take(given, trigger, stop)
+
+    def _take(self, given: str, trigger: Trigger, stop: threading.Event) -> None:
+        name = self._names.new(given)
+        for camera in self._cameras:
+            camera.want(Wanted(name, trigger))
+        was_said = False
+        while True:
+            try:
+                self._book.open(name, trigger)
+                return
+            except DatabaseUnavailable as error:
+                if not was_said:
+                    self._warn(f"part {name}: {error}; tried again until it is")
+                was_said = True
+                if stop.wait(_RETRY_SECONDS):
+                    return
+            except DataError as error:  # the views end with it
+                self._warn(f"part {name}: {error}")
+                return
+
+
+def name_frames(names: PartNames, debounce: Debounce) -> Callable[[Trigger], Any]:
+    """Return what names each frame of a camera that is a part by itself; None for one that is passed over."""
+    return lambda moment: names.new() if debounce.accepts(moment.monotonic) else None
