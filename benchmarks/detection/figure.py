@@ -19,12 +19,16 @@ OURS, OTHERS = "#d9602f", "#5b83c4"
 def draw(measured: Sequence[Row], path: Path) -> None:
     """One panel a category: each method's mean with the mean of its seeds' 95 % intervals, and every seed."""
     categories, methods = sorted({row.category for row in measured}), summary.ordered(measured)
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    columns = min(3, len(categories))
+    rows_of_panels = -(-len(categories) // columns)
+    figure = Figure(figsize=(11, 0.6 + 3 * rows_of_panels), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(categories), sharey=True, squeeze=False)[0]
-    for axis, category in zip(panels, categories, strict=True):
+    panels = figure.subplots(rows_of_panels, columns, sharey=True, squeeze=False).flat
+    for axis, category in zip(panels, categories, strict=False):  # a panel may stay empty
         for place, method in enumerate(reversed(methods)):
             some = [row for row in measured if (row.category, row.method) == (category, method)]
+            if not some:
+                continue
             colour = OURS if method.startswith("energyad") else OTHERS
             low, high = (
                 statistics.fmean(getattr(row, name) for row in some)
