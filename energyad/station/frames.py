@@ -81,8 +81,8 @@ def fault_of(quality: FrameQuality, limits: ChecksConfig) -> Fault | None:
 
 
 def learn_limits(samples: Sequence[FrameQuality]) -> ChecksConfig:
-    """Choose limits: half of the lowest brightness, structure and sharpness of good parts; of saturated pixels half of
-    the share that even the brightest good part leaves.
+    """Choose limits: half of the lowest brightness, structure and sharpness of good parts; of saturated pixels a quarter
+    of the way from the whitest good part to all white.
 
     Raises:
         DataError: The samples are too few.
@@ -94,7 +94,7 @@ def learn_limits(samples: Sequence[FrameQuality]) -> ChecksConfig:
     highest = max(sample.saturated for sample in samples)
     return ChecksConfig(
         min_brightness=_rounded(min(sample.brightness for sample in samples) / 2),
-        max_saturated=_rounded((1 + highest) / 2),
+        max_saturated=_rounded(highest + (1 - highest) / 4),
         min_structure=_rounded(min(sample.structure for sample in samples) / 2),
         min_sharpness=_rounded(min(sample.sharpness for sample in samples) / 2),
     )
