@@ -81,8 +81,8 @@ def fault_of(quality: FrameQuality, limits: ChecksConfig) -> Fault | None:
 
 
 def learn_limits(samples: Sequence[FrameQuality]) -> ChecksConfig:
-    """Choose limits: half of the lowest brightness, structure and sharpness of good parts; of saturated pixels a quarter
-    of the way from the whitest good part to all white.
+    """Choose limits: half of the lowest brightness, structure and sharpness of good parts; of saturated pixels a
+    quarter of the way from the whitest good part to all white.
 
     Raises:
         DataError: The samples are too few.
