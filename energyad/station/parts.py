@@ -11,7 +11,7 @@ import datetime
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from sqlalchemy import Select, event, select
 from sqlalchemy.orm import Session
@@ -207,7 +207,8 @@ class PartBook:
             .order_by(PartView.id)
         )
         return {
-            view: _Image(view, JournalLine.model_validate_json(line), fault) for view, line, fault in rows
+            view: _Image(view, JournalLine.model_validate_json(line), cast(Fault | None, fault))
+            for view, line, fault in rows
         }
 
     def _close(

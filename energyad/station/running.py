@@ -184,7 +184,8 @@ class Station:
     def reading(self) -> Reading:
         """Return what the metrics say."""
         with self._lock:
-            verdicts, late = dict(self._counts), self._num_late
+            verdicts: dict[str, int] = {**self._counts}
+            late = self._num_late
         try:
             outputs = count_deliveries(self._database)
         except DataError:  # not now
