@@ -184,7 +184,7 @@ class Station:
     def reading(self) -> Reading:
         """Return what the metrics say."""
         with self._lock:
-            verdicts: dict[str, int] = {**self._counts}
+            verdicts = {str(verdict): count for verdict, count in self._counts.items()}
             late = self._num_late
         try:
             outputs = count_deliveries(self._database)
