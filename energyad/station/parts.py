@@ -16,6 +16,7 @@ from typing import Final, cast
 from sqlalchemy import Select, event, select
 from sqlalchemy.orm import Session
 
+from energyad.line import audit
 from energyad.line.database import Database
 from energyad.line.journal import JournalLine
 from energyad.line.store import add_delivery, locked, output_of
@@ -249,6 +250,7 @@ class PartBook:
         session.flush()
         for output in sorted(self._outputs):
             add_delivery(session, locked(session, Output, output), part_id=part.id)
+        audit.record(session, "part", [(part.id, audit.part_digest(part))])
         self._after_commit(session).decided.append((part.id, result))
 
     # After a transaction
