@@ -51,7 +51,7 @@ PACKAGES: Final[dict[Extra, dict[str, str]]] = {
     "signing": {"cryptography": "cryptography"},
     "station": {"paho": "Eclipse Paho", "pymodbus": "pymodbus", "asyncua": "asyncua"},
     "storage": {"fsspec": "fsspec"},
-    "supervision": {"supervision": "supervision"},
+    "supervision": {"supervision": "supervision", "defusedxml": "defusedxml"},
     "postgres": {"psycopg": "Psycopg"},
 }
 """Of each extra, the modules that are imported and what people call them."""

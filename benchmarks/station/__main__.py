@@ -1,4 +1,7 @@
-"""`python -m benchmarks.station throughput|faults --model DIR --images DIR`: run a station, append a row, print it."""
+"""`python -m benchmarks.station throughput|faults --model DIR --images DIR`: run a station, append a row, print it.
+
+`python -m benchmarks.station frames --data-root DIR`: frame checks on the categories there, rows of frames.jsonl.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.provenance import append_row, stamp
+from benchmarks.station import frames
 from benchmarks.station.trial import FAULTS, Trial
 from energyad.images.finding import find_images
 
 RESULTS = Path(__file__).with_name("results.jsonl")
+FRAMES = Path(__file__).with_name("frames.jsonl")
 PACKAGES = ("energyad", "onnxruntime", "paho-mqtt", "pymodbus", "asyncua")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("throughput", "faults"))
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("part", choices=("throughput", "faults", "frames"))
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--data-root", type=Path, default=Path("datasets/MVTecAD"))
     parser.add_argument("--parts", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=5.0, help="parts a second")
     parser.add_argument("--faults", type=int, default=200, help="of the part faults: how many, of all kinds")
@@ -31,6 +37,9 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
+    if arguments.part == "frames":
+        run_frames(arguments.data_root)
+        return
     faults = []
     if arguments.part == "faults":
         faults = [FAULTS[number % len(FAULTS)] for number in range(arguments.faults)]
@@ -42,6 +51,13 @@ def main() -> None:
     row = {**described, **asdict(counts), **asdict(stamp(threads=arguments.threads, packages=PACKAGES))}
     append_row(arguments.results, row)
     print(json.dumps(row, indent=1))
+
+
+def run_frames(data_root: Path) -> None:
+    for root in sorted(path.parent for path in data_root.glob("*/test")):
+        for called in frames.measure(root):
+            append_row(FRAMES, {**asdict(called), **asdict(stamp(threads=1, packages=("energyad",)))})
+            print(f"{called.category}  {called.disturbance}  {called.frames}  {called.called}")
 
 
 if __name__ == "__main__":

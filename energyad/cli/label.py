@@ -25,7 +25,8 @@ def label(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[LABELS]", help="A folder, CSV, COCO or labelme file; none lists what is stored."
+            metavar="[LABELS]",
+            help="A folder, or a file of CSV, COCO, labelme, CVAT or Label Studio; none lists what is stored.",
         ),
     ] = None,
     database: Labels = "energyad.db",
@@ -56,7 +57,8 @@ def label(
     \b
       energyad label checked/                    good/, defect/KIND/, masks in ground_truth/KIND/
       energyad label checked.csv --reviewer anna columns image, label, kind, mask
-      energyad label annotations.json            COCO or labelme
+      energyad label annotations.json            COCO, labelme or Label Studio
+      energyad label annotations.xml             CVAT
       energyad label                             list the labels
       energyad label --export labels.json        write them as COCO
       energyad label --export dataset/           images and masks as MVTec AD has them

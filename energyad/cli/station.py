@@ -13,6 +13,7 @@ from energyad.cli.options import Debug, Quiet
 from energyad.errors import SettingsError
 
 if TYPE_CHECKING:
+    from energyad.station.config import ChecksConfig
     from energyad.station.writing import Answers
 
 DEFAULT_FILE: Final = "station.toml"
@@ -32,6 +33,12 @@ def station(
     view: Annotated[
         list[str] | None,
         typer.Option("--view", metavar="NAME=DIR", help="A view and its folder; give it again for several."),
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(
+            "--samples", metavar="DIR", help="Images of good parts: limits for dark, blurred, empty frames."
+        ),
     ] = None,
     images: Annotated[
         str | None, typer.Option("--images", metavar="DIR", help="Move scored images there, by verdict.")
@@ -91,8 +98,19 @@ def station(
         webhook=webhook,
         archive=archive,
         metrics=metrics,
+        checks=None if samples is None else _limits(samples),
     )
     _write(file, answers)
+
+
+def _limits(folder: Path) -> ChecksConfig:
+    """Limits for frames, from images of good parts."""
+    from energyad.images.finding import find_images
+    from energyad.images.reading import read_image
+    from energyad.station.frames import learn_limits, measure_frame
+
+    images = find_images([folder])
+    return learn_limits([measure_frame(read_image(path)) for path in images])
 
 
 def _write(file: Path, answers: Answers) -> None:

@@ -1,4 +1,4 @@
-"""Labels from files: folders by name, CSV, COCO and labelme."""
+"""Labels from files: folders by name, CSV, COCO, labelme, CVAT and Label Studio."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,66 +13,17 @@ import cv2
 import numpy as np
 
 from energyad.data.datasets import TestItem, labelled_items
-from energyad.errors import DataError, os_reason
+from energyad.errors import DataError
 from energyad.extras import require
-from energyad.feedback.labels import UNNAMED, Label, LabelValue, Sampling
+from energyad.feedback.imported import ImportedLabel, value_and_kind
+from energyad.feedback.label_tools import read_cvat, read_label_studio
+from energyad.feedback.labels import UNNAMED, LabelValue
 from energyad.feedback.marks import Polygon, box, polygons_of
 from energyad.images.masks import read_mask
 from energyad.images.reading import as_rgb
-from energyad.model.folder import file_hash
 
 CSV_COLUMNS: Final = ("image", "label", "kind", "mask")
-VALUES: Final[Mapping[str, LabelValue]] = {
-    **dict.fromkeys(("fine", "good", "ok", "normal"), "fine"),
-    **dict.fromkeys(("defect", "ng", "bad", "anomaly", "anomalous"), "defect"),
-    "unsure": "unsure",
-}
-"""What a label may be called in a file, in any case. Any other name is the kind of a defect."""
-
 CIRCLE_CORNERS: Final = 32
-
-
-@dataclass(frozen=True)
-class ImportedLabel:
-    """A label as a file has it, without its reviewer.
-
-    Attributes:
-        image: The image file.
-        value: "fine", "defect" or "unsure".
-        kind: Of the defect; None where it has no name.
-        marks: Where the defects are.
-    """
-
-    image: Path
-    value: LabelValue
-    kind: str | None = None
-    marks: tuple[Polygon, ...] = ()
-
-    def by(self, reviewer: str, *, sampling: Sampling = "given") -> Label:
-        """Return the label of this reviewer.
-
-        Args:
-            reviewer: Who says so.
-            sampling: Why the image was looked at.
-
-        Raises:
-            DataError: The image cannot be read.
-        """
-        try:
-            digest = file_hash(self.image)
-        except OSError as error:
-            raise DataError(
-                f"{self.image}: cannot be read ({os_reason(error)}); put the image back, or leave out its label"
-            ) from error
-        return Label(
-            image=self.image.absolute(),
-            sha256=digest,
-            value=self.value,
-            kind=self.kind,
-            marks=self.marks,
-            reviewer=reviewer,
-            sampling=sampling,
-        )
 
 
 def read_labels(source: Path) -> list[ImportedLabel]:
@@ -82,7 +32,8 @@ def read_labels(source: Path) -> list[ImportedLabel]:
     Args:
         source: A folder with `good/` and `defect/KIND/`, or in the layout of MVTec AD, in both cases with masks where
             there are any; a CSV file with the columns `image`, `label` and, optionally, `kind` and `mask`; a COCO
-            file; or a labelme file, or a folder of those. Paths in a file are below the file's folder.
+            file; a labelme file, or a folder of those; an XML file of CVAT; or a JSON file of Label Studio. Paths in
+            a file are below the file's folder.
 
     Raises:
         DataError: It holds no labels, or one of them is wrong.
@@ -94,8 +45,10 @@ def read_labels(source: Path) -> list[ImportedLabel]:
         found = list(_of_csv(source))
     elif source.suffix.lower() == ".json":
         found = list(_of_json(source))
+    elif source.suffix.lower() == ".xml":
+        found = list(read_cvat(source))
     else:
-        raise DataError(f"{source}: no folder, .csv or .json of labels; see `energyad label --help`")
+        raise DataError(f"{source}: no folder, .csv, .json or .xml of labels; see `energyad label --help`")
     if not found:
         raise DataError(f"{source}: holds no labels; see `energyad label --help` for what is read")
     return found
@@ -121,11 +74,6 @@ def _marks_of_item(item: TestItem) -> tuple[Polygon, ...]:
     return polygons_of(item.read_mask(as_rgb(item.path).shape[:2]))
 
 
-def _value_and_kind(text: str) -> tuple[LabelValue, str | None]:
-    value = VALUES.get(text.lower())
-    return ("defect", text) if value is None else (value, None)
-
-
 def _of_csv(path: Path) -> Iterator[ImportedLabel]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -142,7 +90,7 @@ def _of_csv(path: Path) -> Iterator[ImportedLabel]:
         if not text or not (row["image"] or "").strip():
             raise DataError(f"{path}, line {reader.line_num}: image or label is empty; fill it in")
         image, mask = path.parent / row["image"].strip(), (row.get("mask") or "").strip()
-        value, kind = _value_and_kind(text)
+        value, kind = value_and_kind(text)
         marks = polygons_of(read_mask(path.parent / mask, shape=as_rgb(image).shape[:2])) if mask else ()
         yield ImportedLabel(image, value, (row.get("kind") or "").strip() or kind, marks)
 
@@ -151,17 +99,23 @@ def _of_json(path: Path) -> Iterator[ImportedLabel]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: no JSON file ({type(error).__name__}); give COCO or labelme") from error
+        raise DataError(
+            f"{path}: no JSON file ({type(error).__name__}); give COCO, labelme or Label Studio"
+        ) from error
     try:
         if isinstance(content, dict) and "shapes" in content:
             yield _of_labelme(path, content)
         elif isinstance(content, dict) and {"images", "annotations"} <= content.keys():
             yield from _of_coco(path, content)
+        elif isinstance(content, list):
+            yield from read_label_studio(path, content)
         else:
-            raise DataError(f"{path}: neither COCO (images, annotations) nor labelme (shapes)")
+            raise DataError(
+                f"{path}: neither COCO (images, annotations) nor labelme (shapes) nor a list of Label Studio's tasks"
+            )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DataError(
-            f"{path}: not as COCO or labelme write it ({type(error).__name__}: {error}); export it again"
+            f"{path}: not as COCO, labelme or Label Studio write it ({type(error).__name__}: {error}); export it again"
         ) from error
 
 
@@ -170,7 +124,7 @@ def _of_labelme(path: Path, content: Mapping[str, Any]) -> ImportedLabel:
     shapes = content["shapes"]
     marks = [polygon for shape in shapes for polygon in _labelme_polygons(shape)]
     kinds = {str(shape["label"]) for shape in shapes}
-    value, kind = _value_and_kind(kinds.pop()) if len(kinds) == 1 else ("defect", None)
+    value, kind = value_and_kind(kinds.pop()) if len(kinds) == 1 else ("defect", None)
     value = value if shapes else "fine"
     return ImportedLabel(path.parent / content["imagePath"], value, kind, tuple(marks))
 
@@ -203,7 +157,7 @@ def _of_coco(path: Path, content: Mapping[str, Any]) -> Iterator[ImportedLabel]:
         annotations = by_image.get(image["id"], [])
         shape = int(image["height"]), int(image["width"])
         found = [
-            _value_and_kind(names.get(annotation.get("category_id"), "defect")) for annotation in annotations
+            value_and_kind(names.get(annotation.get("category_id"), "defect")) for annotation in annotations
         ]
         values = {value for value, _ in found}
         kinds = {kind for _, kind in found if kind is not None}

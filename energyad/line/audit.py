@@ -1,8 +1,9 @@
-"""The audit of a line: an entry for each verdict and each label, which holds the hash of the entry before.
+"""The audit of a line: an entry for each verdict, of an image or of a part of several views, and for each label.
 
-An entry is stored in the transaction of the row that it speaks of. Whoever changes, removes or inserts a row breaks the
-chain where that row stands. Whoever can write the database can also write the whole chain anew; against that, keep the
-head, which `energyad audit` prints, somewhere else: a chain that was written anew has it no more.
+An entry holds the hash of the entry before, and is stored in the transaction of the row that it speaks of. Whoever
+changes, removes or inserts a row breaks the chain where that row stands. Whoever can write the database can also write
+the whole chain anew; against that, keep the head, which `energyad audit` prints, somewhere else: a chain that was
+written anew has it no more.
 """
 
 from __future__ import annotations
@@ -18,29 +19,25 @@ from sqlalchemy.orm import Session
 
 from energyad.line.chain import FIRST, ChainCheck
 from energyad.line.locks import Lock, one_at_a_time
-from energyad.line.tables import Arrival, AuditEntry, ImageLabel, Result, Stream
+from energyad.line.tables import Arrival, AuditEntry, ImageLabel, Part, Result, Stream
 
-Action: TypeAlias = Literal["verdict", "label"]
+Action: TypeAlias = Literal["verdict", "part", "label"]
 
 _PAGE: Final = 500
 _RESULT: Final = (
-    *(
-        "id",
-        "stream_id",
-        "number",
-        "arrival_id",
-        "scored_at",
-        "model_name",
-        "model_sha256",
-        "verdict",
-        "score",
-    ),
-    *("category", "error", "quarantined", "brightness", "contrast", "sharpness", "heatmap_mean", "line"),
-)
+    "id", "stream_id", "number", "arrival_id", "scored_at", "model_name", "model_sha256", "verdict",
+    "score", "category", "error", "quarantined", "brightness", "contrast", "sharpness", "heatmap_mean",
+    "line",
+)  # fmt: skip
+_PART: Final = (
+    "id", "stream_id", "name", "number", "decided_at", "verdict", "p_value", "latency", "late", "reason",
+    "line",
+)  # fmt: skip
 _LABEL: Final = (
-    *("id", "sha256", "reviewer", "revision", "label", "kind", "marks", "image", "labelled_at", "sampling"),
-    *("model_name", "model_sha256", "model_verdict", "model_score"),
-)
+    "id", "sha256", "reviewer", "revision", "label", "kind", "marks", "image", "labelled_at", "sampling",
+    "model_name", "model_sha256", "model_verdict", "model_score",
+)  # fmt: skip
+_TABLES: Final[dict[Action, Any]] = {"verdict": Result, "part": Part, "label": ImageLabel}
 
 
 def record(session: Session | Connection, action: Action, rows: Sequence[tuple[int, str]]) -> None:
@@ -49,7 +46,7 @@ def record(session: Session | Connection, action: Action, rows: Sequence[tuple[i
     Args:
         session: Of the transaction.
         action: What was stored.
-        rows: Number and digest of each row, see `result_digest` and `label_digest`.
+        rows: Number and digest of each row, see `result_digest`, `part_digest` and `label_digest`.
     """
     if not rows:
         return
@@ -81,6 +78,11 @@ def result_digest(result: Any, image_sha256: str | None) -> str:
     return _hash([*_values(result, _RESULT), image_sha256])
 
 
+def part_digest(part: Any) -> str:
+    """Return the digest of a part that has its verdict."""
+    return _hash(_values(part, _PART))
+
+
 def label_digest(label: Any) -> str:
     """Return the digest of a label's row."""
     return _hash(_values(label, _LABEL))
@@ -92,11 +94,12 @@ def record_all(connection: Connection) -> None:
     Args:
         connection: Of the transaction that adds the table.
     """
-    for action, table, query in (("verdict", Result, _results()), ("label", ImageLabel, _labels())):
-        last = 0
+    actions: tuple[Action, ...] = ("verdict", "label")  # no version without an audit had parts
+    for action in actions:
+        table, query, last = _TABLES[action], _query(action), 0
         while page := connection.execute(query.where(table.id > last).order_by(table.id).limit(_PAGE)).all():
             rows = [(row.id, _digest(action, row)) for row in page]
-            record(connection, action, rows)  # type: ignore[arg-type]
+            record(connection, action, rows)
             last = rows[-1][0]
 
 
@@ -109,7 +112,9 @@ def check(session: Session, *, heads: frozenset[str] = frozenset()) -> ChainChec
     """
     entries, previous, known = 0, FIRST, heads & {FIRST}
     for page in _pages(session):
-        digests = {**_digests(session, "verdict", page), **_digests(session, "label", page)}
+        digests: dict[tuple[str, int], str] = {}
+        for action in _TABLES:
+            digests |= _digests(session, action, page)
         for entry in page:
             fault = _fault(entry, previous, digests.get((entry.action, entry.row_id)))
             if fault is not None:
@@ -161,20 +166,20 @@ def _pages(session: Session) -> Iterator[Sequence[AuditEntry]]:
         session.expunge_all()
 
 
-def _digests(
-    session: Session, action: Action, entries: Iterable[AuditEntry]
-) -> dict[tuple[str, int], str | None]:
+def _digests(session: Session, action: Action, entries: Iterable[AuditEntry]) -> dict[tuple[str, int], str]:
     """The digests that the rows of these entries have now."""
-    table, query = (Result, _results()) if action == "verdict" else (ImageLabel, _labels())
+    table, query = _TABLES[action], _query(action)
     wanted = [entry.row_id for entry in entries if entry.action == action]
     rows = session.execute(query.where(table.id.in_(wanted))) if wanted else ()
     return {(action, row.id): _digest(action, row) for row in rows}
 
 
 def _first_without_entry(session: Session) -> str | None:
-    for action, table in (("verdict", Result), ("label", ImageLabel)):
+    for action, table in _TABLES.items():
         has_entry = and_(AuditEntry.action == action, AuditEntry.row_id == table.id)
         query = select(table.id).outerjoin(AuditEntry, has_entry).where(AuditEntry.id.is_(None))
+        if table is Part:
+            query = query.where(Part.number.is_not(None))  # the others are still open
         inserted = session.scalar(query.order_by(table.id).limit(1))
         if inserted is not None:
             return f"{action} {inserted} has no entry: it was inserted by another program"
@@ -200,12 +205,18 @@ def _results() -> Select[Any]:
     )
 
 
-def _labels() -> Select[Any]:
-    return select(*(getattr(ImageLabel, name) for name in _LABEL))
+def _query(action: Action) -> Select[Any]:
+    """What the digests of an action's rows are made of."""
+    if action == "verdict":
+        return _results()
+    table, names = (Part, _PART) if action == "part" else (ImageLabel, _LABEL)
+    return select(*(getattr(table, name) for name in names))
 
 
-def _digest(action: str, row: Any) -> str:
-    return result_digest(row, row.image_sha256) if action == "verdict" else label_digest(row)
+def _digest(action: Action, row: Any) -> str:
+    if action == "verdict":
+        return result_digest(row, row.image_sha256)
+    return part_digest(row) if action == "part" else label_digest(row)
 
 
 def _values(row: Any, names: Sequence[str]) -> list[Any]:

@@ -77,12 +77,18 @@ def _add_shadow_results(connection: Connection) -> None:
     ShadowResult.__table__.create(connection, checkfirst=True)  # type: ignore[attr-defined]
 
 
+def _add_faults(connection: Connection) -> None:
+    if "fault" not in {column["name"] for column in inspect(connection).get_columns("part_views")}:
+        connection.execute(text("ALTER TABLE part_views ADD COLUMN fault VARCHAR(16)"))
+
+
 MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
     _add_labels,
     _add_indexes_of_reviews,
     _add_audit,
     _add_parts,
     _add_shadow_results,
+    _add_faults,
 )
 """What makes version n + 2 of the tables from version n + 1: SQL for both kinds of database, in one transaction.
 

@@ -230,7 +230,9 @@ class Part(Base):
 
 
 class PartView(Base):
-    """An image of a part. too_late: it came after the part's verdict, and does not count."""
+    """An image of a part. too_late: it came after the part's verdict, and does not count. fault: why its frame cannot
+    be judged.
+    """
 
     __tablename__ = "part_views"
 
@@ -239,6 +241,7 @@ class PartView(Base):
     view: Mapped[Name]
     result_id: Mapped[int] = mapped_column(ForeignKey("results.id"), unique=True)
     too_late: Mapped[bool] = mapped_column(default=False)
+    fault: Mapped[str | None] = mapped_column(String(16))
 
 
 class ShadowResult(Base):

@@ -84,6 +84,21 @@ class TriggerConfig(_Table):
     )
 
 
+class ChecksConfig(_Table):
+    """Frames that no model can judge: each is its own verdict. `station new --samples` learns the limits."""
+
+    min_brightness: float | None = Field(default=None, ge=0, description="mean grey value; below it: `dark`")
+    max_saturated: Share | None = Field(
+        default=None, description="share of white pixels; above it: `saturated`"
+    )
+    min_structure: float | None = Field(
+        default=None, ge=0, description="spread of the coarse grey values; below it: `no_part`"
+    )
+    min_sharpness: float | None = Field(
+        default=None, ge=0, description="spread of the Laplacian; below it: `blurred`"
+    )
+
+
 class ViewConfig(_Table):
     """One view of a part: where its images arrive and the model that scores them."""
 
@@ -91,6 +106,7 @@ class ViewConfig(_Table):
     model: str | None = Field(default=None, min_length=1, description="its model; the station's by default")
     folder: Path = Field(strict=False, description="where its images arrive")
     camera: CameraConfig | None = None
+    checks: ChecksConfig = ChecksConfig()
     interval: Seconds = Field(default=0.05, description="seconds between two looks into the folder")
     settle: float = Field(
         default=2.0, ge=0, description="seconds after which a file that cannot be read is noted"

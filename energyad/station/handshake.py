@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from energyad.line.outbox import Failure, Message, Unanswered
-from energyad.scoring.calibration import Verdict
-from energyad.station.results import PartResult
+from energyad.station.results import PartResult, PartVerdict
 
 SEQUENCES: Final = 65_535
 """Sequence numbers run from 1 to this and begin anew, as one register holds them. 0: no part so far."""
-VERDICT_CODES: Final[dict[Verdict, int]] = {"ok": 1, "review": 2, "ng": 3}
+VERDICT_CODES: Final[dict[PartVerdict, int]] = {
+    "ok": 1,
+    "review": 2,
+    "ng": 3,
+    "dark": 4,
+    "saturated": 5,
+    "no_part": 6,
+    "blurred": 7,
+}
 
 
 @dataclass(frozen=True)

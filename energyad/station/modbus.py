@@ -1,8 +1,8 @@
 """Parts in the registers of a Modbus TCP server, for a PLC.
 
-Read only, addresses from 0. Discrete inputs: ok, review, ng, running. Input registers, see `INPUT_REGISTERS`; numbers
-of 32 bits have their high word first. Written by the PLC: holding register 0, the sequence number of the part that it
-has taken; and coil 0, which triggers the cameras and reads as 0.
+Read only, addresses from 0. Discrete inputs: ok, review (also frames that cannot be judged), ng, running. Input
+registers, see `INPUT_REGISTERS`; numbers of 32 bits have their high word first. Written by the PLC: holding register 0,
+the sequence number of the part that it has taken; and coil 0, which triggers the cameras and reads as 0.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ INPUT_REGISTERS: Final = (
     "rejected_high",
     "rejected_low",
 )
-"""heartbeat: counts up about once a second. verdict: 0 none, 1 ok, 2 review, 3 ng. p_value_e4: times 10,000; 65,535
-where there is none. part: the number of the part that is shown. total, rejected: parts so far, and those that are ng.
+"""heartbeat: counts up about once a second. verdict: see `VERDICT_CODES`, 0 before the first part. p_value_e4: times
+10,000; 65,535 where there is none. part: the number of the part that is shown. total, rejected: parts so far, and those
+that are ng.
 """
 ACKNOWLEDGE: Final = 0
 """The holding register that the PLC writes."""
@@ -151,7 +152,7 @@ class ModbusOutput:
     def _bits(self) -> list[bool]:
         verdict = None if self._part is None else self._part.result.verdict
         running = self._status is not None and self._status.state == "running"
-        return [verdict == "ok", verdict == "review", verdict == "ng", running]
+        return [verdict == "ok", verdict not in (None, "ok", "ng"), verdict == "ng", running]
 
     def _inputs(self) -> list[int]:
         status, part = self._status, self._part

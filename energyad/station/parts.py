@@ -11,20 +11,21 @@ import datetime
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from sqlalchemy import Select, event, select
 from sqlalchemy.orm import Session
 
+from energyad.line import audit
 from energyad.line.database import Database
 from energyad.line.journal import JournalLine
 from energyad.line.store import add_delivery, locked, output_of
 from energyad.line.tables import Output, Part, PartView, Result, Stream
-from energyad.scoring.calibration import Verdict
 from energyad.scoring.results import ImageResult
 from energyad.station.combining import combine_p_values
 from energyad.station.config import LatencyConfig
-from energyad.station.results import PartResult, ViewResult, worst
+from energyad.station.frames import Fault
+from energyad.station.results import PartResult, PartVerdict, ViewResult, worst
 from energyad.station.triggers import Clock, Trigger
 
 _DECIDED: Final = "energyad.station.decided"
@@ -36,6 +37,7 @@ class _Image:
 
     view: str
     line: JournalLine
+    fault: Fault | None
 
 
 class PartBook:
@@ -85,7 +87,16 @@ class PartBook:
         self._outputs.append(output)
         return output
 
-    def add(self, session: Session, result: Result, *, view: str, name: str, trigger: Trigger | None) -> None:
+    def add(
+        self,
+        session: Session,
+        result: Result,
+        *,
+        view: str,
+        name: str,
+        trigger: Trigger | None,
+        fault: Fault | None = None,
+    ) -> None:
         """Join an image to its part, and decide the parts that are complete, in the transaction that stores the image.
 
         Args:
@@ -94,10 +105,11 @@ class PartBook:
             view: Which view it is.
             name: Of its part.
             trigger: When it came; None where nobody saw it come.
+            fault: Why its frame cannot be judged.
         """
         part = self._part_for(session, view, name, trigger)
         too_late = part.number is not None
-        session.add(PartView(part_id=part.id, view=view, result_id=result.id, too_late=too_late))
+        session.add(PartView(part_id=part.id, view=view, result_id=result.id, too_late=too_late, fault=fault))
         session.flush()
         if too_late:
             self._after_commit(session).late.append(
@@ -190,12 +202,15 @@ class PartBook:
 
     def _images(self, session: Session, part: Part) -> dict[str, _Image]:
         rows = session.execute(
-            select(PartView.view, Result.line)
+            select(PartView.view, Result.line, PartView.fault)
             .join(Result, Result.id == PartView.result_id)
             .where(PartView.part_id == part.id)
             .order_by(PartView.id)
         )
-        return {view: _Image(view, JournalLine.model_validate_json(line)) for view, line in rows}
+        return {
+            view: _Image(view, JournalLine.model_validate_json(line), cast(Fault | None, fault))
+            for view, line, fault in rows
+        }
 
     def _close(
         self, session: Session, part: Part, images: Mapping[str, _Image], lacking: Sequence[str]
@@ -205,13 +220,13 @@ class PartBook:
         stream.last_part_number += 1
         latency = self._clock.since(part.id, part.triggered_at)
         decided = self._clock.now()
-        ordered = [images[view].line for view in self._views if view in images]
-        verdict, reasons = verdict_of(ordered, lacking)
+        ordered = [images[view] for view in self._views if view in images]
+        verdict, reasons = verdict_of([(image.line, image.fault) for image in ordered], lacking)
         is_late = self._latency.budget is not None and latency is not None and latency > self._latency.budget
         if is_late:
             verdict = worst([verdict, self._latency.missed])
             reasons.append(f"the verdict took {latency:.3f} s; the budget is {self._latency.budget:g} s")
-        p_values = [line.p_value for line in ordered if line.p_value is not None]
+        p_values = [image.line.p_value for image in ordered if image.line.p_value is not None]
         is_whole = len(p_values) == len(self._views)
         result = PartResult(
             station=self._station,
@@ -225,9 +240,8 @@ class PartBook:
             decided=_iso(decided),
             latency=None if latency is None else round(latency, 6),
             views=[
-                ViewResult(view=view, result=_image_result(images[view].line))
-                for view in self._views
-                if view in images
+                ViewResult(view=image.view, fault=image.fault, result=_image_result(image.line))
+                for image in ordered
             ],
         )
         part.number, part.verdict, part.p_value = result.number, result.verdict, result.p_value
@@ -236,6 +250,7 @@ class PartBook:
         session.flush()
         for output in sorted(self._outputs):
             add_delivery(session, locked(session, Output, output), part_id=part.id)
+        audit.record(session, "part", [(part.id, audit.part_digest(part))])
         self._after_commit(session).decided.append((part.id, result))
 
     # After a transaction
@@ -270,18 +285,30 @@ class _Changes:
     late: list[str]
 
 
-def verdict_of(images: Sequence[ImageResult], missing: Sequence[str]) -> tuple[Verdict, list[str]]:
+def verdict_of(
+    images: Sequence[tuple[ImageResult, Fault | None]], missing: Sequence[str]
+) -> tuple[PartVerdict, list[str]]:
     """Return the verdict of a part, and why it is not that of its images alone.
 
     Args:
-        images: The results of its views.
+        images: The result of each view, and why its frame cannot be judged: that counts instead.
         missing: Names of the views that did not come.
     """
-    verdicts: list[Verdict] = [image.verdict for image in images if image.verdict is not None]
-    reasons = [f"{image.image or 'an image'}: {image.error}" for image in images if image.verdict is None]
-    reasons += [f"view {view} is missing" for view in missing]
-    if reasons:
+    verdicts: list[PartVerdict] = []
+    reasons = []
+    for image, fault in images:
+        name = image.image or "an image"
+        if image.verdict is None:
+            verdicts.append("review")
+            reasons.append(f"{name}: {image.error}")
+        elif fault is not None:
+            verdicts.append(fault)
+            reasons.append(f"{name}: {fault}")
+        else:
+            verdicts.append(image.verdict)
+    if missing:
         verdicts.append("review")
+        reasons += [f"view {view} is missing" for view in missing]
     return worst(verdicts), reasons
 
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, Literal
+from collections.abc import Sequence
+from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from energyad.scoring.calibration import Verdict
 from energyad.scoring.results import ImageResult
 
 PART_SCHEMA_VERSION: Final = 1
-SEVERITY: Final[dict[Verdict, int]] = {"ok": 0, "review": 1, "ng": 2}
+PartVerdict: TypeAlias = Literal["ok", "review", "ng", "dark", "saturated", "no_part", "blurred"]
+SEVERITY: Final[dict[PartVerdict, int]] = {
+    "ok": 0,
+    "review": 1,
+    "blurred": 2,
+    "no_part": 3,
+    "saturated": 4,
+    "dark": 5,
+    "ng": 6,
+}
+"""Of a part's views the one with the highest decides."""
 
 
 class _Frozen(BaseModel):
@@ -22,6 +32,9 @@ class ViewResult(_Frozen):
     """One view of a part: which one, and the result of its image."""
 
     view: str
+    fault: Literal["dark", "saturated", "no_part", "blurred"] | None = Field(
+        description="why its frame cannot be judged; it counts instead of the image's verdict"
+    )
     result: ImageResult
 
 
@@ -34,7 +47,9 @@ class PartResult(_Frozen):
         description="what its images have in common: their path below the views' folders, no suffix"
     )
     number: int = Field(ge=1, description="counts the station's verdicts, without a gap")
-    verdict: Verdict
+    verdict: PartVerdict = Field(
+        description="ok, review, ng; or dark, saturated, no_part, blurred: a frame that cannot be judged"
+    )
     p_value: float | None = Field(
         ge=0,
         le=1,
@@ -56,8 +71,8 @@ class PartResult(_Frozen):
         return self.model_dump_json()
 
 
-def worst(verdicts: list[Verdict]) -> Verdict:
-    """Return the most severe of these verdicts: ng, then review, then ok."""
+def worst(verdicts: Sequence[PartVerdict]) -> PartVerdict:
+    """Return the most severe of these verdicts: ng, then frames that cannot be judged, then review, then ok."""
     return max(verdicts, key=SEVERITY.__getitem__)
 
 

@@ -27,7 +27,7 @@ from energyad.station.mqtt import MqttOutput
 from energyad.station.opening import outputs_of
 from energyad.station.outputs import State, StationOutput, Status
 from energyad.station.parts import PartBook
-from energyad.station.results import PartResult
+from energyad.station.results import SEVERITY, PartResult, PartVerdict
 from energyad.station.triggering import Debounce, PartNames, Triggers, name_frames
 from energyad.station.triggers import Clock
 from energyad.station.views import View
@@ -184,7 +184,8 @@ class Station:
     def reading(self) -> Reading:
         """Return what the metrics say."""
         with self._lock:
-            verdicts, late = dict(self._counts), self._num_late
+            verdicts = {str(verdict): count for verdict, count in self._counts.items()}
+            late = self._num_late
         try:
             outputs = count_deliveries(self._database)
         except DataError:  # not now
@@ -341,7 +342,17 @@ class Station:
             registration.end()
 
 
-def _counts_of(database: Database, stream_id: int) -> tuple[dict[str, int], int]:
+def _message(part: PartResult) -> str:
+    """One line for people: the verdict, the scores over their thresholds, and why."""
+    scores = [
+        f"{view.view} {view.result.score:.4g} (ng above {view.result.threshold:.4g})"
+        for view in part.views
+        if view.result.score is not None
+    ]
+    return "  ".join([part.verdict, part.part, *scores, *([] if part.reason is None else [part.reason])])
+
+
+def _counts_of(database: Database, stream_id: int) -> tuple[dict[PartVerdict, int], int]:
     """Parts so far by verdict, and how many were late."""
     decided = (Part.stream_id == stream_id, Part.number.is_not(None))
     with database.read() as session:
@@ -349,7 +360,7 @@ def _counts_of(database: Database, stream_id: int) -> tuple[dict[str, int], int]
             select(Part.verdict, func.count()).where(*decided).group_by(Part.verdict)
         ).all()
         late = session.scalar(select(func.count()).where(*decided, Part.late)) or 0
-    counts = {"ok": 0, "review": 0, "ng": 0}
+    counts = dict.fromkeys(SEVERITY, 0)
     for verdict, count in rows:
-        counts[verdict or "review"] += count
+        counts[verdict] += count  # type: ignore[index]  # one of SEVERITY
     return counts, late

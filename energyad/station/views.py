@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -14,23 +15,27 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from energyad.detector import AnomalyDetector
+from energyad.detector.scored_image import ScoredImage, ScoringOutcome
 from energyad.images.decoding import largest_file
 from energyad.images.isolated import IsolatedDecoder
 from energyad.line.database import Database
 from energyad.line.drift import WINDOW, DriftMonitor
+from energyad.line.filing import PRIVATE_NAME
 from energyad.line.journal import JournalLine
 from energyad.line.reloading import ReloadingDetector
 from energyad.line.store import LineStore, Scored
 from energyad.line.tables import Result
-from energyad.line.watch import ScoreFiles, Watcher, score_with
+from energyad.line.watch import ReadBytes, ScoreFiles, Watcher, score_with
 from energyad.model.folder import find_model, graph_file
 from energyad.station.combining import for_view
-from energyad.station.config import StationConfig, ViewConfig
+from energyad.station.config import ChecksConfig, StationConfig, ViewConfig
+from energyad.station.frames import Fault, fault_of, measure_frame
 from energyad.station.parts import PartBook
 from energyad.station.triggers import Clock, FolderTriggers
 
 MEMORY_PER_PIXEL: Final = 40
 MIN_DECODE_MEMORY: Final = 2 << 30
+_MAX_FAULTS: Final = 1_000
 CHECK_EVERY: Final = 10
 """Images between two checks for drift."""
 
@@ -64,6 +69,7 @@ class View:
         self.name, self._config, self._station = view.name, view, station
         self._clock, self._say, self._warn = clock, say, warn
         self.triggers = FolderTriggers(clock)
+        self._faults: OrderedDict[str, Fault] = OrderedDict()
         self.model = ReloadingDetector(
             find_model(station.model_of(view)),
             functools.partial(_load, threads=station.threads, views=len(station.views)),
@@ -121,7 +127,7 @@ class View:
     ) -> None:
         images = self._station.images
         watcher = _ViewWatcher(
-            *(self._config.folder, self.store, score),
+            *(self._config.folder, self.store, self._checked(score)),
             move_to=None if images is None else images.folder,
             settle=self._config.settle,
             max_bytes=largest_file(round(self._station.max_megapixels * 1e6)),
@@ -137,6 +143,24 @@ class View:
 
         watcher.run(stop, noted=noted, interval=self._config.interval, once=once)
 
+    def _checked(self, score: ScoreFiles) -> ScoreFiles:
+        """Also look whether each frame can be judged, where the file has limits for that."""
+        limits = self._config.checks
+        if limits == ChecksConfig():
+            return score
+
+        def checked(paths: Sequence[Path], read: ReadBytes) -> Iterator[ScoringOutcome]:
+            for path, outcome in zip(paths, score(paths, read), strict=True):
+                if isinstance(outcome, ScoredImage):
+                    fault = fault_of(measure_frame(outcome.pixels), limits)
+                    if fault is not None:
+                        self._faults[_key(path)] = fault
+                yield outcome
+            while len(self._faults) > _MAX_FAULTS:
+                self._faults.popitem(last=False)
+
+        return checked
+
     def _on_look(self, began: float) -> None:
         self.last_look = began
 
@@ -146,7 +170,14 @@ class View:
             return
         path = self._config.folder / scored.claim.path
         name = str(PurePosixPath(scored.claim.path).with_suffix(""))
-        self._book.add(session, result, view=self.name, name=name, trigger=self.triggers.of(path))
+        self._book.add(
+            session,
+            result,
+            view=self.name,
+            name=name,
+            trigger=self.triggers.of(path),
+            fault=self._faults.get(scored.claim.token or str(path)),
+        )
 
     def _on_line(self, line: JournalLine) -> None:
         if line.observation is None:
@@ -187,6 +218,12 @@ class _ViewWatcher(Watcher):
 
 def _load(folder: Path, *, threads: int | None, views: int) -> AnomalyDetector:
     return for_view(AnomalyDetector.load(folder, threads=threads), views=views)
+
+
+def _key(path: Path) -> str:
+    """What a file is known by while it is scored: its private name holds its claim."""
+    match = PRIVATE_NAME.fullmatch(path.name)
+    return str(path) if match is None else match[1]
 
 
 def _warm_up(decoder: IsolatedDecoder, detector: AnomalyDetector) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from energyad.errors import SettingsError, os_reason
-from energyad.station.config import examine_station
+from energyad.station.config import ChecksConfig, examine_station
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Answers:
         webhook: Address that parts are posted to.
         archive: Folder of tables.
         metrics: Port that Prometheus reads.
+        checks: Limits for the frames of all views.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Answers:
     webhook: str | None = None
     archive: str | None = None
     metrics: int | None = None
+    checks: ChecksConfig | None = None
 
 
 def station_text(answers: Answers) -> str:
@@ -48,7 +50,10 @@ def station_text(answers: Answers) -> str:
         "# A station of energyad. Paths are relative to this file; all settings: docs/how-to/station.md",
         f"name = {_text(answers.name)}\nmodel = {_text(answers.model)}",
     ]
-    parts += [f"[[views]]\nname = {_text(name)}\nfolder = {_text(folder)}" for name, folder in answers.views]
+    checks = "" if answers.checks is None else f"\nchecks = {_inline(answers.checks)}"
+    parts += [
+        f"[[views]]\nname = {_text(name)}\nfolder = {_text(folder)}{checks}" for name, folder in answers.views
+    ]
     if len(answers.views) > 1:
         parts.append(
             "[part]\ndeadline = 5.0  # seconds after which a view is missing, and the part for review"
@@ -101,6 +106,12 @@ def write_station(path: Path, answers: Answers) -> None:
         raise SettingsError(faults[0])
     for view in config.views:
         view.folder.mkdir(parents=True, exist_ok=True)
+
+
+def _inline(checks: ChecksConfig) -> str:
+    """Limits as a table on one line."""
+    values = checks.model_dump(exclude_none=True)
+    return f"{{{', '.join(f'{name} = {value}' for name, value in values.items())}}}"
 
 
 def _text(value: str) -> str:

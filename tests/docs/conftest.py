@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,13 @@ def fits_share_a_model(fitted: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         return manifest.model_copy(update={"name": name}), contents
 
     monkeypatch.setattr("energyad.fitting.fit.fit_model", shared_fit)
+
+
+@pytest.fixture(autouse=True)
+def renderings_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page renders is as small as what the workspace holds."""
+    small = functools.partial(render_demo, seed=3, train=8, good=3, per_flaw=1, size=128)
+    monkeypatch.setattr("energyad.data.demo.render_demo", small)
 
 
 @pytest.fixture(scope="session")

@@ -160,6 +160,78 @@ def test_csv_coco_and_labelme_say_the_same(tmp_path: Path) -> None:
         assert np.array_equal(mask_of(found["bad"].marks, (20, 30)), mask > 0), source
 
 
+def label_studio_brush(mask: np.ndarray) -> list[int]:
+    """As Label Studio packs a brush, without runs: words of eight bits, sixteen at a time."""
+    values = np.repeat(255 * mask.astype(int).ravel(), 4)
+    bits = f"{len(values):032b}{7:05b}{3:04b}" + 3 * f"{3:04b}"
+    for start in range(0, len(values), 16):
+        words = values[start : start + 16]
+        bits += f"000{len(words) - 1:04b}" + "".join(f"{word:08b}" for word in words)
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[place : place + 8], 2) for place in range(0, len(bits), 8)]
+
+
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version><meta><task/></meta>
+<image id="0" name="good.png" width="30" height="20"></image>
+<image id="1" name="unsure.png" width="30" height="20"><tag label="Unsure"/></image>
+<image id="2" name="bad.png" width="30" height="20">{shape}</image></annotations>"""
+CVAT_SHAPES = {
+    "box": '<box label="dent" xtl="6.0" ytl="3.0" xbr="9.0" ybr="5.0"/>',
+    "mask": '<mask label="dent" rle="0, 6" left="6" top="3" width="3" height="2"/>',
+    "polygon": '<polygon label="dent" points="6.0,3.0;8.0,3.0;8.0,4.0;6.0,4.0"/>',
+}
+
+
+@pytest.mark.parametrize("shape", CVAT_SHAPES)
+def test_cvat_says_what_is_good_unsure_and_where_defects_are(tmp_path: Path, shape: str) -> None:
+    (tmp_path / "annotations.xml").write_text(CVAT.format(shape=CVAT_SHAPES[shape]))
+    found = {one.image.stem: one for one in read_labels(tmp_path / "annotations.xml")}
+    assert {name: one.value for name, one in found.items()} == {
+        "good": "fine",
+        "unsure": "unsure",
+        "bad": "defect",
+    }
+    expected = np.zeros((20, 30), bool)
+    expected[3:5, 6:9] = True
+    assert found["bad"].kind == "dent" and np.array_equal(mask_of(found["bad"].marks, (20, 30)), expected)
+
+
+@pytest.mark.parametrize("kind", ["rectanglelabels", "polygonlabels", "brushlabels"])
+def test_label_studio_says_what_is_good_and_where_defects_are(tmp_path: Path, kind: str) -> None:
+    expected = np.zeros((20, 30), bool)
+    expected[3:5, 6:9] = True
+    value = {
+        "rectanglelabels": {"x": 20.0, "y": 15.0, "width": 10.0, "height": 10.0, "rotation": 0},
+        "polygonlabels": {"points": [[20, 15], [80 / 3, 15], [80 / 3, 20], [20, 20]]},
+        "brushlabels": {"format": "rle", "rle": label_studio_brush(expected)},
+    }[kind]
+    drawn = {"type": kind, "original_width": 30, "original_height": 20, "value": {**value, kind: ["dent"]}}
+    said = {"type": "choices", "value": {"choices": ["good"]}}
+    old = {"result": [said]}
+    tasks = [
+        {"data": {"image": "/data/upload/1/0123abcd-bad.png"}, "annotations": [old, {"result": [drawn]}]},
+        {"data": {"image": "/data/local-files/?d=in/good.png"}, "annotations": [{"result": [said]}]},
+        {"data": {"image": "later.png"}, "annotations": []},
+        {"data": {"image": "skipped.png"}, "annotations": [{"result": [], "was_cancelled": True}]},
+    ]
+    image(tmp_path / "bad.png"), image(tmp_path / "in/good.png")
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    bad, good = read_labels(tmp_path / "tasks.json")
+    assert (bad.image, good.image) == (tmp_path / "bad.png", tmp_path / "in/good.png")
+    assert (good.value, bad.value, bad.kind) == ("fine", "defect", "dent")
+    assert np.array_equal(mask_of(bad.marks, (20, 30)), expected)
+
+
+def test_a_turned_rectangle_lies_where_it_was_drawn(tmp_path: Path) -> None:
+    value = {"x": 50.0, "y": 50.0, "width": 20.0, "height": 10.0, "rotation": 90, "rectanglelabels": ["dent"]}
+    drawn = {"type": "rectanglelabels", "original_width": 30, "original_height": 20, "value": value}
+    tasks = [{"data": {"image": "a.png"}, "annotations": [{"result": [drawn]}]}]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    (found,) = read_labels(tmp_path / "tasks.json")
+    assert sorted(found.marks[0]) == [(13, 10), (13, 16), (15, 10), (15, 16)]
+
+
 def test_a_labelme_mask_lies_where_its_corner_says(tmp_path: Path) -> None:
     _, png = cv2.imencode(".png", np.full((2, 3), 255, np.uint8))
     shape = {
@@ -183,8 +255,12 @@ def test_a_labelme_mask_lies_where_its_corner_says(tmp_path: Path) -> None:
         ("a.csv", "image,label\n", "holds no labels"),
         ("a.json", "{", "no JSON file"),
         ("a.json", "{}", "neither COCO"),
-        ("a.json", '{"images": [{}], "annotations": []}', "not as COCO or labelme write it"),
-        ("a.txt", "", "no folder, .csv or .json"),
+        ("a.json", '{"images": [{}], "annotations": []}', "not as COCO, labelme or Label Studio write it"),
+        ("a.json", '[{"annotations": [{"result": [{}]}]}]', "not as COCO, labelme or Label Studio write it"),
+        ("a.xml", "<annotations><image/></annotations>", "not as CVAT writes it"),
+        ("a.xml", "<annotations>", "not as CVAT writes it"),
+        ("a.xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', "not as CVAT writes it"),
+        ("a.txt", "", "no folder, .csv, .json or .xml"),
     ],
 )
 def test_what_holds_no_labels_is_named_in_one_line(

@@ -64,6 +64,7 @@ class Rig:
     views: tuple[str, ...] = ("front",)
     cameras: dict[str, str] = field(default_factory=dict)
     captures: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, float] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
@@ -73,7 +74,13 @@ class Rig:
         views = []
         for name in self.views:
             (self.root / name).mkdir(exist_ok=True)
-            view = {"name": name, "folder": self.root / name, "interval": 0.01, "settle": 0.0}
+            view = {
+                "name": name,
+                "folder": self.root / name,
+                "interval": 0.01,
+                "settle": 0.0,
+                "checks": self.checks,
+            }
             camera = {"camera": {"source": self.cameras[name]}} if name in self.cameras else {}
             views.append({**view, **camera})
         return StationConfig.model_validate(

@@ -72,4 +72,6 @@ def test_thresholds_rise_with_the_number_of_views_and_review_stays_below_reject(
 def test_the_worst_verdict_counts() -> None:
     assert worst(["ok", "ng", "review"]) == "ng"
     assert worst(["ok", "review"]) == "review"
+    assert worst(["review", "dark", "ok"]) == "dark"
+    assert worst(["ng", "dark"]) == "ng"
     assert worst(["ok"]) == "ok"

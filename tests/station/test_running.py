@@ -8,11 +8,12 @@ import urllib.request
 
 import jsonschema
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from energyad.errors import DataError
+from energyad.line import audit
 from energyad.line.database import Database
-from energyad.line.tables import PartView
+from energyad.line.tables import AuditEntry, Part, PartView
 from energyad.station import running
 from energyad.station.results import json_schema
 from energyad.station.triggers import Clock
@@ -101,6 +102,25 @@ def test_views_of_a_part_join_by_name_and_the_worst_counts(rig: Rig) -> None:
     assert [view.view for view in by_name["a"].views] == ["top", "side"]
     assert by_name["a"].p_value == pytest.approx(2 * 0.01)
     assert not by_name["a"].missing
+
+
+def test_the_audit_has_an_entry_of_each_part_and_names_one_that_was_changed(rig: Rig) -> None:
+    rig.views = ("top", "side")
+    with rig.running():
+        rig.put("a", "0.5", view="top")
+        rig.put("a", "3", view="side")
+        rig.await_parts(1)
+        rig.put("b", "0.5", view="top")  # still open
+    with Database(rig.root / "energyad.db") as database:
+        with database.snapshot() as session:
+            assert audit.check(session).fault is None
+            actions = session.scalars(select(AuditEntry.action)).all()
+        assert actions.count("part") == 1
+        with database.write() as session:
+            session.execute(update(Part).where(Part.number == 1).values(verdict="ok"))
+        with database.snapshot() as session:
+            fault = audit.check(session).fault
+    assert fault is not None and "the part 1 was changed" in fault
 
 
 def test_a_missing_view_is_said_after_the_deadline_and_an_image_that_comes_later_does_not_count(

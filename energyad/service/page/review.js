@@ -92,7 +92,7 @@ async function show() {
 const REASONS = { random: "drawn at random", shadow: "the candidate says otherwise" };
 
 function shadowFact(shadow) {
-  return shadow ? { candidate: `${shadow.verdict || "unreadable"}, score ${figure(shadow.score)}, threshold ${figure(shadow.threshold)}` } : {};
+  return shadow ? { candidate: `${shadow.verdict || "unreadable"}, ${figure(shadow.score)}` } : {};
 }
 
 function kindFact({ regions }) {
