@@ -1,4 +1,4 @@
-"""Cameras: USB, RTSP and video files, read all the time, so that a frame is always the newest one.
+"""Cameras: USB, RTSP, GenICam and video files, read all the time, so that a frame is always the newest one.
 
 A frame that is wanted is written into the folder of its view, under a name of its own and in one step, and scored from
 there: what was taken outlives the program. A camera that is lost is opened again and again, at growing pauses.
@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeAlias
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt
 
 from energyad.errors import ImageError, os_reason
 from energyad.station.config import CameraConfig
@@ -26,7 +26,7 @@ MIN_PAUSE, MAX_PAUSE = 0.5, 30.0
 _COMPRESSION: Final = 1
 """Of PNG: the quickest; frames are kept without loss."""
 
-Frame: TypeAlias = UInt8[np.ndarray, "h w 3"]
+Frame: TypeAlias = UInt[np.ndarray, "h w c"]
 
 
 class Capture(Protocol):
@@ -43,7 +43,11 @@ class Capture(Protocol):
 
 
 def open_capture(config: CameraConfig) -> Capture:
-    """Open a USB camera by its number or device, a URL, or a video file."""
+    """Open a USB camera by its number or device, a URL, a video file, or a GenICam camera."""
+    if config.is_genicam:
+        from energyad.station.aravis import AravisCapture  # a library of the system
+
+        return AravisCapture(config)
     if config.source.isdecimal():
         capture = cv2.VideoCapture(int(config.source))
     else:

@@ -54,6 +54,14 @@ class CameraConfig(_Table):
     width: int | None = Field(default=None, ge=1, description="pixels; of a USB camera")
     height: int | None = Field(default=None, ge=1, description="pixels; of a USB camera")
     fps: Positive | None = Field(default=None, description="frames a second; of a USB camera")
+    pixel_format: str | None = Field(
+        default=None,
+        min_length=1,
+        description="of a camera by Aravis: Mono8, Mono12Packed, BayerRG8 and so on",
+    )
+    features: dict[str, str | int | float | bool] = Field(
+        default={}, description="of a camera by Aravis: GenICam features such as ExposureTime"
+    )
     loop: bool = Field(default=False, description="whether a video file begins anew at its end")
 
     @property
@@ -64,7 +72,12 @@ class CameraConfig(_Table):
     @property
     def is_file(self) -> bool:
         """Whether it is a video file."""
-        return not self.is_device and "://" not in self.source
+        return not self.is_device and not self.is_genicam and "://" not in self.source
+
+    @property
+    def is_genicam(self) -> bool:
+        """Whether it is a GigE Vision or USB3 Vision camera."""
+        return self.source.startswith("aravis:")
 
 
 class TriggerConfig(_Table):
