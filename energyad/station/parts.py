@@ -122,8 +122,10 @@ class PartBook:
     def open(self, name: str, trigger: Trigger) -> None:
         """A part was triggered; its images are to come. From now on it gets a verdict, whatever happens.
 
+        An image that was faster than this has opened the part already.
+
         Args:
-            name: Of the part.
+            name: Of the part; no other has it.
             trigger: When that was.
 
         Raises:
@@ -131,6 +133,9 @@ class PartBook:
         """
         with self._database.write() as session:
             locked(session, Stream, self._stream_id)
+            named = (Part.stream_id == self._stream_id, Part.name == name)
+            if session.scalar(select(Part.id).where(*named).limit(1)) is not None:
+                return
             part = self._new(session, name, trigger)
             self._after_commit(session).opened[part.id] = name
 

@@ -208,11 +208,31 @@ def test_a_coil_triggers_and_a_camera_that_is_away_makes_the_part_for_review(rig
 
 def test_parts_come_at_a_time_that_is_set(rig: Rig) -> None:
     rig.cameras = {"front": "0"}
-    rig.settings = {"images": {"folder": rig.root / "kept"}, "trigger": {"kind": "time", "every": 0.05}}
+    rig.settings = {
+        "images": {"folder": rig.root / "kept"},
+        "trigger": {"kind": "time", "every": 0.2},
+        "part": {"deadline": 3600.0},
+    }
     rig.captures = {"0": Scripted(frames=10**9)}
     with rig.running():
         parts = rig.await_parts(3)
-    assert all(len(part.views) == 1 for part in parts)
+    assert [len(part.views) for part in parts] == [1] * len(parts)
+    assert len({part.part for part in parts}) == len(parts)
+
+
+def test_a_frame_that_is_scored_before_its_part_was_opened_is_that_part(rig: Rig) -> None:
+    rig.cameras, rig.captures = {"front": "0"}, {"0": Scripted(frames=0, opened=False)}
+    rig.settings = {
+        "images": {"folder": rig.root / "kept"},
+        "trigger": {"kind": "time", "every": 3600.0, "debounce": 3600.0},
+        "part": {"deadline": 3600.0},
+    }
+    with rig.running() as station:
+        rig.put("fast")
+        until(lambda: any("fast" in path.name for path in (rig.root / "kept").rglob("*")))
+        waiting = len(station.book.waiting())
+        station.book.open("fast", Trigger(0.0, Clock().now()))
+        assert len(station.book.waiting()) == waiting
 
 
 def test_names_are_safe_and_never_the_same() -> None:
