@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from energyad.errors import DataError, ModelError
+from energyad.errors import DataError, ModelError, os_reason
 from energyad.files import atomic_write
 from energyad.line.chain import FIRST, ChainCheck
 from energyad.model.folder import (
@@ -386,26 +386,36 @@ def _append(
     by: str = "",
 ) -> None:
     place = versions_of(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(place):
-        lines = list(_checked_lines(folder))
-        entry = Entry(
-            time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            action=action,
-            version=new,
-            before=before,
-            forced=forced,
-            details=details,
-            by=by,
-            previous=lines[-1][1] if lines else FIRST,
-        )
-        text = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
-        with (place / HISTORY).open("r+b" if (place / HISTORY).exists() else "w+b") as file:
-            file.seek(sum(len(line) + 1 for line in _whole_lines(folder)))
-            file.truncate()  # a line that was torn by a kill
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+    made = {
+        "action": action,
+        "version": new,
+        "before": before,
+        "forced": forced,
+        "details": details,
+        "by": by,
+    }
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with _one_at_a_time(place):
+            _add_line(folder, made)
+    except OSError as error:
+        raise ModelError(
+            f"{place / HISTORY}: cannot be written ({os_reason(error)}); the model stays as it was"
+        ) from error
+
+
+def _add_line(folder: Path, made: Mapping[str, Any]) -> None:
+    """Add a line, on the disk, in place of one that was torn by a kill."""
+    lines = list(_checked_lines(folder))
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    entry = Entry(time=now, previous=lines[-1][1] if lines else FIRST, **made)
+    path = versions_of(folder) / HISTORY
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        file.seek(sum(len(line) + 1 for line in _whole_lines(folder)))
+        file.truncate()
+        file.write((json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _whole_lines(folder: Path) -> list[bytes]:

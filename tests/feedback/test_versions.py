@@ -137,6 +137,16 @@ def test_a_torn_last_line_is_written_anew_and_a_changed_one_is_found(
         versions.read_history(folder)
 
 
+def test_a_history_that_cannot_be_written_is_named_and_the_model_stays(
+    folder: Path, fitted_detector: AnomalyDetector
+) -> None:
+    before = versions.version(folder)
+    versions.versions_of(folder).write_text("a file where a folder should be")
+    with pytest.raises(ModelError, match=r"history\.jsonl: cannot be written .* stays as it was"):
+        versions.save(folder, fitted_detector.manifest, fitted_detector.contents, action="calibrated")
+    assert versions.version(folder) == before
+
+
 def test_the_commands_promote_and_go_back(folder: Path, fitted_detector: AnomalyDetector) -> None:
     first, candidate = versions.version(folder), put(folder, fitted_detector)
     run = CliRunner()
