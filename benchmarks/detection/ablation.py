@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -20,8 +19,7 @@ from torch import Tensor
 from benchmarks import provenance
 from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.fitted import fit_of, parser_of_models
-from benchmarks.detection.method import read_batches
-from benchmarks.detection.quality import measure_quality
+from benchmarks.detection.heads import Finest, features_of_test, figures_of
 from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.energy.discriminator import DiscriminatorEnergy
@@ -32,7 +30,6 @@ from energyad.energy.patch_energy import (
     CategoryEnergy,
     ImageEnergy,
     PatchEnergies,
-    PatchEnergy,
     PatchPrediction,
 )
 from energyad.errors import DataError, EnergyadError
@@ -140,23 +137,7 @@ def _without_reranking(head: EnergyHead) -> None:
 
 def _without_half(head: EnergyHead) -> None:
     finest, *_ = head.patch_energy.by_category()[0].by_scale()
-    head.patch_energy = _Finest(finest)
-
-
-class _Finest(PatchEnergy):
-    """The finest scale's energy, of features that hold other scales' too."""
-
-    def __init__(self, energy: PatchEnergy) -> None:
-        super().__init__(energy.whitening, energy.latent_energy, energy.reranker)
-
-    def forward(
-        self,
-        features: Float[Tensor, "b *g c"],
-        patches_per_image: int,
-        in_roi: Bool[Tensor, " p"] | None = None,
-    ) -> PatchEnergies:
-        own = features[..., : len(self.whitening.mean)]
-        return super().forward(own, patches_per_image, in_roi)
+    head.patch_energy = Finest(finest)
 
 
 def _as_shown(head: EnergyHead) -> None:
@@ -189,7 +170,6 @@ def without(head: EnergyHead, part: str) -> EnergyHead:
     return changed.eval().requires_grad_(False)
 
 
-@torch.no_grad()
 def measure_parts(category: Category, scorer: Scorer, *, threads: int) -> dict[str, dict[str, float | None]]:
     """Measure a model with all parts, and without each.
 
@@ -203,22 +183,8 @@ def measure_parts(category: Category, scorer: Scorer, *, threads: int) -> dict[s
     """
     grid = scorer.extractor.grid
     session = OnnxFeatures(extractor_graph(scorer.extractor).SerializeToString(), threads=threads)
-    paths = [item.path for item in category.test]
-    features = [
-        torch.from_numpy(session.run(pixels)).half() for pixels in read_batches(paths, grid.image_size)
-    ]
-    figures = {}
-    for part in PARTS:
-        head = without(scorer.head, part)
-        scores = [head(grids.float()) for grids in features]
-        quality = measure_quality(
-            category,
-            np.concatenate([each.score.numpy() for each in scores]),
-            np.concatenate([each.heatmap.numpy() for each in scores]),
-        )
-        found = {name: getattr(quality, name) for name in ("image_auroc", "pixel_auroc", "aupro")}
-        figures[part] = {name: value and round(value, 5) for name, value in found.items()}
-    return figures
+    features = features_of_test(category, session, grid.image_size)
+    return {part: figures_of(category, without(scorer.head, part), features) for part in PARTS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

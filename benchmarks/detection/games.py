@@ -16,22 +16,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks import provenance
 from benchmarks.detection.data import open_anywhere
-from benchmarks.detection.method import read_batches
-from benchmarks.detection.quality import measure_quality
+from benchmarks.detection.heads import Finest, features_of_test, figures_of
 from benchmarks.detection.rows import settings_hash
 from energyad.data.datasets import Category
 from energyad.dxmi import DxMITrainer
 from energyad.energy.discriminator import DiscriminatorEnergy
 from energyad.energy.latent_energy import LatentEnergy
 from energyad.energy.memory_bank import MemoryBankEnergy
-from energyad.energy.patch_energy import CategoryEnergy, PatchEnergies, PatchEnergy, combine_scales
+from energyad.energy.patch_energy import CategoryEnergy, PatchEnergy, combine_scales
 from energyad.energy.reranking import match_medians
 from energyad.errors import EnergyadError
 from energyad.fitting.backbone import open_backbone
@@ -187,21 +185,6 @@ def with_autoencoder(energy: PatchEnergy, autoencoder: LatentEnergy) -> PatchEne
     return changed
 
 
-class _Alone(PatchEnergy):
-    """The finest scale's autoencoder and nothing else, of features that hold other scales' too."""
-
-    def __init__(self, energy: PatchEnergy) -> None:
-        super().__init__(energy.whitening, autoencoder_of(energy))
-
-    def forward(
-        self,
-        features: Float[Tensor, "b *g c"],
-        patches_per_image: int,
-        in_roi: Bool[Tensor, " p"] | None = None,
-    ) -> PatchEnergies:
-        return super().forward(features[..., : len(self.whitening.mean)], patches_per_image, in_roi)
-
-
 def prepare(category: Category, settings: FitSettings, *, threads: int) -> PreparedCategory:
     """Extract what a fit of a category needs."""
     distinct = leave_out_copies(
@@ -235,7 +218,8 @@ def measure_games(
         A row without its provenance for each start, game and view.
     """
     prepared = prepare(category, settings, threads=threads)
-    features = _test_features(category, prepared.context)
+    context = prepared.context
+    features = features_of_test(category, context.session, context.settings.input.shape)
     for start in starts:
         changed = overridden(prepared.context.settings, ["dxmi.iterations=0", *STARTS[start].split()])
         context = replace(prepared.context, settings=changed)
@@ -251,7 +235,7 @@ def measure_games(
                     "category": category.name,
                     "seed": settings.seed,
                     "num_test": len(category.test),
-                    **_figures(category, head, features),
+                    **figures_of(category, head, features),
                     "game_cpu_seconds": round(sum(one.seconds for one in by_scale), 1),
                     "health": [_rounded(one.figures) for one in by_scale if one.figures],
                 }
@@ -275,7 +259,11 @@ def _head(
     prepared: PreparedCategory, context: FitContext, energies: Sequence[PatchEnergy], view: str
 ) -> EnergyHead:
     energy: CategoryEnergy
-    energy = _Alone(energies[0]) if view == ALONE else _with_held_out(prepared, context, energies)
+    energy = (
+        Finest(PatchEnergy(energies[0].whitening, autoencoder_of(energies[0])))
+        if view == ALONE
+        else _with_held_out(prepared, context, energies)
+    )
     head = EnergyHead(
         energy,
         grid=context.grid,
@@ -304,26 +292,6 @@ def _with_held_out(
         rotated=prepared.rotated,
     )
     return fit.with_held_out().energy
-
-
-def _test_features(category: Category, context: FitContext) -> list[Tensor]:
-    paths = [item.path for item in category.test]
-    shape = context.settings.input.shape
-    return [torch.from_numpy(context.session.run(pixels)).half() for pixels in read_batches(paths, shape)]
-
-
-@torch.no_grad()
-def _figures(category: Category, head: EnergyHead, features: Sequence[Tensor]) -> dict[str, float | None]:
-    scores = [head(grids.float()) for grids in features]
-    quality = measure_quality(
-        category,
-        np.concatenate([each.score.numpy() for each in scores]),
-        np.concatenate([each.heatmap.numpy() for each in scores]),
-    )
-    return {
-        name: None if (value := getattr(quality, name)) is None else round(value, 5)
-        for name in ("image_auroc", "pixel_auroc", "aupro")
-    }
 
 
 def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
