@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from energyad.cli import console
 from energyad.cli.options import Debug, IdentityHeader, Keys, Owners, Quiet, Shadowed, Threads, TrustedKeys
 from energyad.cli.shadow import open_shadow
+
+if TYPE_CHECKING:
+    from energyad.detector import AnomalyDetector
+    from energyad.service.settings import ServiceSettings
 
 
 def serve(
@@ -75,7 +81,6 @@ def serve(
     """
     from energyad.detector import AnomalyDetector
     from energyad.extras import require
-    from energyad.model.folder import find_model
 
     require("serve", "energyad serve")
     from energyad.service import server
@@ -98,15 +103,10 @@ def serve(
         identity_header=identity_header,
         owners=frozenset(owner or ()),
     )
-    names: list[str | None] = [*model] if model else [None]
-    folders = [find_model(name) for name in names]
     load = functools.partial(AnomalyDetector.load, threads=threads, trusted_keys=trusted_key)
-    detectors = [load(folder) for folder in folders]
-    for detector in detectors:
-        detector.check()
-    folder_of = dict(zip((detector.name for detector in detectors), folders, strict=True))
+    detectors, folders = _load_models(model, load)
     shadows = {
-        name: open_shadow(folder, shadow, load) for name, folder in folder_of.items() if shadow is not None
+        name: open_shadow(folder, shadow, load) for name, folder in folders.items() if shadow is not None
     }
     with contextlib.ExitStack() as stack:
         queue_of_line = None
@@ -115,30 +115,54 @@ def serve(
             from energyad.line.database import Database
 
             opened = stack.enter_context(Database(review, create=False))
-            queue_of_line = ReviewQueue(opened, models=tuple(folder_of))
+            queue_of_line = ReviewQueue(opened, models=tuple(folders))
         app = create_app(
             detectors,
             settings,
-            load=lambda name: load(folder_of[name]),
+            load=lambda name: load(folders[name]),
             review=queue_of_line,
             shadows=shadows,
-            folders=folder_of,
+            folders=folders,
         )
         listening = stack.enter_context(server.listen(host, port))
         address = _address(host, listening.getsockname()[1])
-        access = f"with the key in {KEY_VARIABLE}" if key is not None else "without a key"
-        access = f"with the keys in {keys}" if known else access
-        served = ", ".join(folder.name for folder in folders)
-
-        def on_start() -> None:
-            console.say(f"serving {served} on {address} {access}")
-            if review is not None:
-                console.say(f"review at {address}/review")
-            if key is None:
-                console.say(f"reload needs X-API-Key: {settings.start_key}")
-
-        server.run(app, listening, on_start=on_start)
+        say = functools.partial(_say_address, address, folders, settings, keys=keys, reviews=review is not None)
+        server.run(app, listening, on_start=say)
     console.say("stopped")
+
+
+def _load_models(
+    names: Sequence[str] | None, load: Callable[[Path], AnomalyDetector]
+) -> tuple[list[AnomalyDetector], dict[str, Path]]:
+    """Load models that score an image, the only one of models/ where no name is given; also their folders by name."""
+    from energyad.model.folder import find_model
+
+    folders = [find_model(name) for name in names or [None]]
+    detectors = [load(folder) for folder in folders]
+    for detector in detectors:
+        detector.check()
+    return detectors, dict(zip((detector.name for detector in detectors), folders, strict=True))
+
+
+def _say_address(
+    address: str,
+    folders: Mapping[str, Path],
+    settings: ServiceSettings,
+    *,
+    keys: Path | None,
+    reviews: bool,
+) -> None:
+    from energyad.service.settings import KEY_VARIABLE
+
+    access = f"with the key in {KEY_VARIABLE}" if settings.api_key is not None else "without a key"
+    if settings.keys:
+        access = f"with the keys in {keys}"
+    served = ", ".join(folder.name for folder in folders.values())
+    console.say(f"serving {served} on {address} {access}")
+    if reviews:
+        console.say(f"review at {address}/review")
+    if settings.api_key is None:
+        console.say(f"reload needs X-API-Key: {settings.start_key}")
 
 
 def _address(host: str, port: int) -> str:

@@ -49,14 +49,7 @@ class Metrics:
             buckets=_RATIOS,
             registry=registry,
         )
-        waiting = Gauge(
-            "energyad_requests_in_progress",
-            "Requests whose images are arriving, wait or are scored.",
-            registry=registry,
-        )
-        waiting.set_function(lambda: worker.taken + len(bodies))
-        limit = Gauge("energyad_requests_limit", "Requests that are taken at a time.", registry=registry)
-        limit.set(worker.places)
+        _add_load_gauges(worker, bodies, registry)
         self._psi = Gauge(
             "energyad_drift_psi",
             "Population stability index of the latest parts against held-out good ones.",
@@ -99,3 +92,14 @@ class Metrics:
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _add_load_gauges(worker: Worker, bodies: PendingBodies, registry: CollectorRegistry) -> None:
+    in_progress = Gauge(
+        "energyad_requests_in_progress",
+        "Requests whose images are arriving, wait or are scored.",
+        registry=registry,
+    )
+    in_progress.set_function(lambda: worker.taken + len(bodies))
+    limit = Gauge("energyad_requests_limit", "Requests that are taken at a time.", registry=registry)
+    limit.set(worker.places)
