@@ -1,4 +1,4 @@
-"""A network of five convolutions with weights from a seed: tracing a real one takes longer than the rest of a small fit."""
+"""A network of five convolutions with weights from a seed: tracing a real one takes longer than a small fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fits without a traced head: tracing takes seconds, more than the rest of a small fit, and few laws are of its graph."""
+"""Fits without a traced head: tracing takes longer than the rest of a small fit, and few laws are of its graph."""
 
 from __future__ import annotations
 
