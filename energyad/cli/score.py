@@ -101,14 +101,11 @@ def score(
         raise typer.Exit(status)
     check_csv(None if no_csv else csv)
     overlays = heatmaps_dir or Path("heatmaps")
+    drawn = overlays if draws_heatmaps else None
     paths = _find(sources, overlays)
     detector = AnomalyDetector.load(folder, threads=threads, runtime=runtime, trusted_keys=trusted_key)
     prints_at_once = as_json and fdr is None  # a q-value needs the whole batch
-    results = _score_all(
-        *(detector, paths, overlays if draws_heatmaps else None),
-        as_json=prints_at_once,
-        max_pixels=max_pixels,
-    )
+    results = _score_all(detector, paths, drawn, as_json=prints_at_once, max_pixels=max_pixels)
     if fdr is not None:
         results = with_q_values(results)
     if not prints_at_once:
@@ -116,10 +113,8 @@ def score(
     if not no_csv:
         atomic_write(csv, results_csv(by_score(results)))
     written = [str(csv)] * (not no_csv) + [f"{overlays}/"] * draws_heatmaps
-    status = _conclude(results, written, threshold=detector.threshold)
-    if fdr is not None:
-        _say_discoveries(results, fdr, smallest=detector.calibration.smallest_p_value)
-    raise typer.Exit(status)
+    _say_verdicts(results, written, detector, fdr=fdr)
+    raise typer.Exit(_status(results))
 
 
 def check_csv(path: Path | None) -> None:
@@ -248,13 +243,22 @@ def _say_discoveries(results: Sequence[ImageResult], fdr: float, *, smallest: fl
         console.say(f"{text}; calibrate with more good parts")
 
 
-def _conclude(results: Sequence[ImageResult], written: Sequence[str], *, threshold: float) -> int:
+def _say_verdicts(
+    results: Sequence[ImageResult], written: Sequence[str], detector: AnomalyDetector, *, fdr: float | None
+) -> None:
     rejected, unsure = (sum(result.verdict == verdict for result in results) for verdict in ("ng", "review"))
     unread = sum(result.error is not None for result in results)
     where = f"; see {' and '.join(written)}" if written else ""
     review = f", {unsure} for review" if unsure else ""
-    console.say(f"{rejected} of {len(results)} images above the threshold {threshold:.4g}{review}{where}")
+    threshold = f"the threshold {detector.threshold:.4g}"
+    console.say(f"{rejected} of {len(results)} images above {threshold}{review}{where}")
     if unread:
         console.fail(f"{unread} of {len(results)} images could not be read; their rows say why")
+    if fdr is not None:
+        _say_discoveries(results, fdr, smallest=detector.calibration.smallest_p_value)
+
+
+def _status(results: Sequence[ImageResult]) -> int:
+    if any(result.error is not None for result in results):
         return console.ERROR_STATUS
-    return 1 if rejected else 0
+    return int(any(result.verdict == "ng" for result in results))

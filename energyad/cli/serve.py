@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,10 +17,12 @@ from energyad.cli.shadow import open_shadow
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
+    from energyad.feedback.queue import ReviewQueue
     from energyad.service.settings import ServiceSettings
 
 
 def serve(
+    context: typer.Context,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", metavar="NAME_OR_DIR", help="A model; give it again for several."),
@@ -85,37 +87,15 @@ def serve(
     require("serve", "energyad serve")
     from energyad.service import server
     from energyad.service.app import create_app
-    from energyad.service.settings import KEY_VARIABLE, MIB, ServiceSettings, read_keys, require_safe
 
-    key = os.environ.get(KEY_VARIABLE)
-    known = {} if keys is None else read_keys(keys)
-    require_safe(host, asks_for_key=key is not None or bool(known), open_to_all=without_key)
-    settings = ServiceSettings(
-        max_upload=int(max_upload * MIB),
-        max_pixels=int(max_megapixels * 1e6),
-        max_body_bytes=int(8 * max_upload * MIB),
-        queue=queue,
-        decode_seconds=decode_seconds,
-        host=host,
-        allowed_hosts=tuple(allow_host or ()),
-        api_key=key,
-        keys=known,
-        identity_header=identity_header,
-        owners=frozenset(owner or ()),
-    )
+    settings = _settings_from(context.params)
     load = functools.partial(AnomalyDetector.load, threads=threads, trusted_keys=trusted_key)
     detectors, folders = _load_models(model, load)
     shadows = {
         name: open_shadow(folder, shadow, load) for name, folder in folders.items() if shadow is not None
     }
     with contextlib.ExitStack() as stack:
-        queue_of_line = None
-        if review is not None:
-            from energyad.feedback.queue import ReviewQueue
-            from energyad.line.database import Database
-
-            opened = stack.enter_context(Database(review, create=False))
-            queue_of_line = ReviewQueue(opened, models=tuple(folders))
+        queue_of_line = None if review is None else _open_review(stack, review, tuple(folders))
         app = create_app(
             detectors,
             settings,
@@ -126,9 +106,41 @@ def serve(
         )
         listening = stack.enter_context(server.listen(host, port))
         address = _address(host, listening.getsockname()[1])
-        say = functools.partial(_say_address, address, folders, settings, keys=keys, reviews=review is not None)
+        say = functools.partial(
+            _say_address, address, folders, settings, keys=keys, reviews=review is not None
+        )
         server.run(app, listening, on_start=say)
     console.say("stopped")
+
+
+def _settings_from(options: Mapping[str, Any]) -> ServiceSettings:
+    """Make the service's limits from the command's parameters, and the keys that clients have."""
+    from energyad.service.settings import KEY_VARIABLE, MIB, ServiceSettings, read_keys, require_safe
+
+    key = os.environ.get(KEY_VARIABLE)
+    keys = {} if options["keys"] is None else read_keys(options["keys"])
+    asks_for_key = key is not None or bool(keys)
+    require_safe(options["host"], asks_for_key=asks_for_key, open_to_all=options["without_key"])
+    return ServiceSettings(
+        max_upload=int(options["max_upload"] * MIB),
+        max_pixels=int(options["max_megapixels"] * 1e6),
+        max_body_bytes=int(8 * options["max_upload"] * MIB),
+        queue=options["queue"],
+        decode_seconds=options["decode_seconds"],
+        host=options["host"],
+        allowed_hosts=tuple(options["allow_host"] or ()),
+        api_key=key,
+        keys=keys,
+        identity_header=options["identity_header"],
+        owners=frozenset(options["owner"] or ()),
+    )
+
+
+def _open_review(stack: contextlib.ExitStack, database: str, models: tuple[str, ...]) -> ReviewQueue:
+    from energyad.feedback.queue import ReviewQueue
+    from energyad.line.database import Database
+
+    return ReviewQueue(stack.enter_context(Database(database, create=False)), models=models)
 
 
 def _load_models(

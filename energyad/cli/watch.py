@@ -104,26 +104,20 @@ def watch(
     counts from the next files on. Ctrl-C or SIGTERM ends it with status 0.
     """
     from energyad.detector import AnomalyDetector
-    from energyad.errors import DataError
     from energyad.images.decoding import largest_file
     from energyad.line.database import Database
     from energyad.line.reloading import ReloadingDetector
     from energyad.line.store import LineStore
     from energyad.line.watch import Watcher
-    from energyad.line.webhook import checked_url
     from energyad.model.folder import find_model
 
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; make it, or check the path")
-    if webhook is not None:
-        checked_url(webhook)
+    _check_inputs(folder, webhook)
     max_pixels = round(max_megapixels * 1e6)
     watched = find_model(model)
     load = functools.partial(AnomalyDetector.load, threads=threads, trusted_keys=trusted_key)
     candidate = None if shadow is None else open_shadow(watched, shadow, load)
     model_now = ReloadingDetector(
-        watched,
-        load,
+        *(watched, load),
         on_reload=lambda detector: messages.on_reload(detector),
         on_error=lambda error: console.warn(f"the old model stays: {error}"),
     )
@@ -142,13 +136,22 @@ def watch(
                 max_bytes=largest_file(max_pixels),
                 warn=console.warn,
             )
-            console.say(
-                f"watching {folder}/ with {model_now().name}; results in {out}, kept in {opened.name}"
-            )
+            where = f"results in {out}, kept in {opened.name}"
+            console.say(f"watching {folder}/ with {model_now().name}; {where}")
             watcher.run(stop, noted=messages.on_line, interval=interval, once=once)
         if candidate is not None:
             _say_comparison(store, candidate)
     console.say("stopped")
+
+
+def _check_inputs(folder: Path, webhook: str | None) -> None:
+    from energyad.errors import DataError
+    from energyad.line.webhook import checked_url
+
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; make it, or check the path")
+    if webhook is not None:
+        checked_url(webhook)
 
 
 @contextlib.contextmanager

@@ -50,15 +50,7 @@ class Metrics:
             registry=registry,
         )
         _add_load_gauges(worker, bodies, registry)
-        self._psi = Gauge(
-            "energyad_drift_psi",
-            "Population stability index of the latest parts against held-out good ones.",
-            ["model", "quantity"],
-            registry=registry,
-        )
-        self._shifted = Gauge(
-            "energyad_drift_shifted", "1 where the line has drifted.", ["model"], registry=registry
-        )
+        self._psi, self._shifted = _drift_gauges(registry)
 
     def record_request(self, route: str, status: int, seconds: float) -> None:
         """Count an answered request.
@@ -103,3 +95,14 @@ def _add_load_gauges(worker: Worker, bodies: PendingBodies, registry: CollectorR
     in_progress.set_function(lambda: worker.taken + len(bodies))
     limit = Gauge("energyad_requests_limit", "Requests that are taken at a time.", registry=registry)
     limit.set(worker.places)
+
+
+def _drift_gauges(registry: CollectorRegistry) -> tuple[Gauge, Gauge]:
+    psi = Gauge(
+        "energyad_drift_psi",
+        "Population stability index of the latest parts against held-out good ones.",
+        ["model", "quantity"],
+        registry=registry,
+    )
+    shifted = Gauge("energyad_drift_shifted", "1 where the line has drifted.", ["model"], registry=registry)
+    return psi, shifted
