@@ -23,7 +23,6 @@ FAMILIES = [
     pytest.param("swin_tiny_patch4_window7_224", 384, marks=pytest.mark.slow),  # maps of 96 x 96 x 96
     ("vit_tiny_patch16_224", 224),
     ("vit_tiny_patch16_224", 80),
-    pytest.param("vit_small_patch14_dinov2", 518, marks=pytest.mark.slow),
     ("vit_small_patch14_dinov2", 98),
 ]
 
