@@ -23,7 +23,7 @@ from energyad.integrations.anomalib_export import import_export
 from energyad.service.app import create_app
 from energyad.service.settings import ServiceSettings
 
-SIZE = (64, 64)
+SIZE = (128, 128)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def weights(demo_category: Category, tmp_path_factory: pytest.TempPathFactory) -
     place = tmp_path_factory.mktemp("anomalib")
     torch.manual_seed(0)
     model = Patchcore(
-        backbone="test_resnet",
+        backbone="resnet18",
         pre_trained=False,
         layers=("layer1", "layer2"),
         coreset_sampling_ratio=0.02,

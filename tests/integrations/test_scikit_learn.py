@@ -20,7 +20,7 @@ from energyad.detector import AnomalyDetector
 from energyad.errors import SettingsError
 from energyad.images.reading import as_rgb
 from energyad.integrations.scikit_learn import EnergyADEstimator
-from tests.quick import TINY
+from tests.quick import QUICK
 from tests.untraced import fit_untraced
 
 NOT_FOR_IMAGES = {
@@ -134,7 +134,7 @@ def test_clones_in_pipelines_searches_and_cross_validation(
 ) -> None:
     monkeypatch.setattr("energyad.integrations.scikit_learn.AnomalyDetector", UntracedDetector)
     paths = np.array([str(path) for path in demo_category.train_good[:8]])
-    quick = TINY.with_values({"energy.pretrain_steps": 20, "synthetic_defects.discriminator_iterations": 5})
+    quick = QUICK.with_values({"energy.pretrain_steps": 20, "synthetic_defects.discriminator_iterations": 5})
     good, bad = paths, np.array([str(item.path) for item in demo_category.test if item.is_defective])[:4]
     images, labels = np.concatenate([good, bad]), np.repeat([1, -1], [len(good), len(bad)])
     splits = [(np.arange(6), np.array([6, 7, 8, 9, 10, 11]))]
