@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 def serve(
-    context: typer.Context,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", metavar="NAME_OR_DIR", help="A model; give it again for several."),
@@ -88,7 +87,10 @@ def serve(
     from energyad.service import server
     from energyad.service.app import create_app
 
-    settings = _settings_from(context.params)
+    settings = _settings_from(
+        *(host, keys, allow_host, owner, identity_header, without_key),
+        *(max_upload, max_megapixels, queue, decode_seconds),
+    )
     load = functools.partial(AnomalyDetector.load, threads=threads, trusted_keys=trusted_key)
     detectors, folders = _load_models(model, load)
     shadows = {
@@ -113,26 +115,36 @@ def serve(
     console.say("stopped")
 
 
-def _settings_from(options: Mapping[str, Any]) -> ServiceSettings:
-    """Make the service's limits from the command's parameters, and the keys that clients have."""
+def _settings_from(
+    host: str,
+    keys: Path | None,
+    allow_host: list[str] | None,
+    owner: list[str] | None,
+    identity_header: str | None,
+    without_key: bool,
+    max_upload: float,
+    max_megapixels: float,
+    queue: int,
+    decode_seconds: float,
+) -> ServiceSettings:
+    """Make the service's limits from the command's options, and the keys that clients have."""
     from energyad.service.settings import KEY_VARIABLE, MIB, ServiceSettings, read_keys, require_safe
 
     key = os.environ.get(KEY_VARIABLE)
-    keys = {} if options["keys"] is None else read_keys(options["keys"])
-    asks_for_key = key is not None or bool(keys)
-    require_safe(options["host"], asks_for_key=asks_for_key, open_to_all=options["without_key"])
+    known = {} if keys is None else read_keys(keys)
+    require_safe(host, asks_for_key=key is not None or bool(known), open_to_all=without_key)
     return ServiceSettings(
-        max_upload=int(options["max_upload"] * MIB),
-        max_pixels=int(options["max_megapixels"] * 1e6),
-        max_body_bytes=int(8 * options["max_upload"] * MIB),
-        queue=options["queue"],
-        decode_seconds=options["decode_seconds"],
-        host=options["host"],
-        allowed_hosts=tuple(options["allow_host"] or ()),
+        max_upload=int(max_upload * MIB),
+        max_pixels=int(max_megapixels * 1e6),
+        max_body_bytes=int(8 * max_upload * MIB),
+        queue=queue,
+        decode_seconds=decode_seconds,
+        host=host,
+        allowed_hosts=tuple(allow_host or ()),
         api_key=key,
-        keys=keys,
-        identity_header=options["identity_header"],
-        owners=frozenset(options["owner"] or ()),
+        keys=known,
+        identity_header=identity_header,
+        owners=frozenset(owner or ()),
     )
 
 
@@ -149,7 +161,7 @@ def _load_models(
     """Load models that score an image, the only one of models/ where no name is given; also their folders by name."""
     from energyad.model.folder import find_model
 
-    folders = [find_model(name) for name in names or [None]]
+    folders = [find_model(name) for name in names] if names else [find_model(None)]
     detectors = [load(folder) for folder in folders]
     for detector in detectors:
         detector.check()
