@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo docs examples robustness test check lint format clean
+.PHONY: help demo docs examples integrations robustness test check lint format clean
 
 help:
 	@echo "make demo    fit, score and evaluate on synthetic images; opens nothing, writes to demo/"
 	@echo "make test    run the tests"
+	@echo "make integrations  run the tests with other packages: anomalib, Ray, PyOD, scikit-learn, object storage"
 	@echo "make check   lint, and the tests of the package that are quick: while you work"
 	@echo "make docs    build the documentation into build/site/, and run its examples and notebooks"
 	@echo "make examples  run the example in a browser; fetches onnxruntime-web into build/"
@@ -34,7 +35,10 @@ demo: $(VENV)/.fit
 	$(BIN)/energyad demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/docs
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/docs --ignore tests/integrations
+
+integrations: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/integrations
 
 check: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/docs --ignore tests/integrations --ignore tests/benchmarks -m "not slow"

@@ -92,9 +92,9 @@ def _checks(group: type[SettingsGroup]) -> list[tuple[Declaration, TypeAdapter[A
 def _cached_checks(group: type[SettingsGroup]) -> list[tuple[Declaration, TypeAdapter[Any]]]:
     hints = get_type_hints(group, include_extras=True)
     return [
-        (_declaration(each, hints[each.name]), TypeAdapter(hints[each.name], config=STRICT))
-        for each in fields(group)
-        if "description" in each.metadata
+        (_declaration(entry, hints[entry.name]), TypeAdapter(hints[entry.name], config=STRICT))
+        for entry in fields(group)
+        if "description" in entry.metadata
     ]
 
 
@@ -119,11 +119,13 @@ def legal_values(hint: Any) -> str:
 def _legal_lists(base: Any, constraints: tuple[Any, ...]) -> str:
     first, *others = get_args(base)
     element, bounds = _parts(first)
-    several = f"{PLURAL[element]}{_bounds(bounds, each='each ')}"
+    elements = f"{PLURAL[element]}{_bounds(bounds, each='each ')}"
     if others != [Ellipsis]:
-        return f"a list of {1 + len(others)} {several}"
-    least = max((each.min_length for each in constraints if isinstance(each, MinLen)), default=0)
-    return f"a list of {f'at least {least} ' if least else ''}{several}"
+        return f"a list of {1 + len(others)} {elements}"
+    least = max(
+        (constraint.min_length for constraint in constraints if isinstance(constraint, MinLen)), default=0
+    )
+    return f"a list of {f'at least {least} ' if least else ''}{elements}"
 
 
 def _bounds(constraints: tuple[Any, ...], *, each: str = "") -> str:
@@ -143,7 +145,7 @@ def type_name(hint: Any) -> str:
     if get_origin(base) is Literal:
         return "str"
     if get_origin(base) is tuple:
-        elements = ("..." if each is Ellipsis else type_name(each) for each in get_args(base))
+        elements = ("..." if element is Ellipsis else type_name(element) for element in get_args(base))
         return f"tuple[{', '.join(elements)}]"
     return "None" if base is NoneType else str(base.__name__)
 

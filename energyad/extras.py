@@ -57,7 +57,7 @@ PACKAGES: Final[dict[Extra, dict[str, str]]] = {
 """Of each extra, the modules that are imported and what people call them."""
 
 
-def require(extra: Extra, what: str) -> None:
+def require(extra: Extra, user: str) -> None:
     """Check that an extra's packages are installed; none of them is imported.
 
     Args:
@@ -69,7 +69,7 @@ def require(extra: Extra, what: str) -> None:
     """
     for module, name in PACKAGES[extra].items():
         if not is_installed(module):
-            raise MissingExtraError(f'{what} needs {name}: pip install "energyad[{extra}]"')
+            raise MissingExtraError(f'{user} needs {name}: pip install "energyad[{extra}]"')
 
 
 def is_installed(module: str) -> bool:

@@ -65,7 +65,7 @@ def atomic_write(path: str | Path, content: bytes | str) -> Path:
 
 def cache_folder() -> Path:
     """$ENERGYAD_CACHE, else energyad/ in $XDG_CACHE_HOME or ~/.cache."""
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given)
+    folder = os.environ.get(CACHE_VARIABLE)
+    if folder:
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "energyad"

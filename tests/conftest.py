@@ -15,8 +15,10 @@ from energyad.data.datasets import Category
 from energyad.data.demo import render_demo
 from energyad.detector import AnomalyDetector
 from energyad.evaluation.evaluate import Evaluation, evaluate
+from energyad.features import backbones
 from energyad.graphs import export
 from energyad.settings import FitSettings
+from tests.drawn_backbones import drawn_weights
 from tests.head_graphs import TracedHeads
 from tests.quick import QUICK
 
@@ -33,6 +35,14 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 def one_thread() -> None:
     """Networks of this size are fastest on one thread, and many times slower on two where a core is busy."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_network() -> Iterator[None]:
+    """`five_convolutions` has weights from a seed, as if timm had them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "_from_timm", drawn_weights)
+        yield
 
 
 @pytest.fixture(scope="session")

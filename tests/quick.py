@@ -6,6 +6,8 @@ from energyad.settings import FitSettings
 
 QUICK = FitSettings().with_values(
     {
+        "features.strides": (4, 8),
+        "features.coarse_strides": (),
         "input.image_size": 128,
         "augmentation.rotation": "off",
         "energy.latent_dim": 48,
@@ -24,6 +26,9 @@ QUICK = FitSettings().with_values(
 
 TINY = QUICK.with_values(
     {
+        "features.backbone": "five_convolutions",
+        "features.strides": FitSettings().features.strides,
+        "features.coarse_strides": FitSettings().features.coarse_strides,
         "input.image_size": 64,
         "energy.latent_dim": 16,
         "energy.width": 16,
@@ -35,4 +40,4 @@ TINY = QUICK.with_values(
         "dxmi.iterations": 2,
     }
 )
-"""A fit of which only the parts and their shapes are looked at."""
+"""A fit of which only the parts and their shapes are looked at, of a network with drawn weights."""

@@ -19,5 +19,8 @@ def on_page_content(content: str, **_: Any) -> str:
 
 
 def _mathml(match: re.Match[str]) -> str:
-    display = "block" if match["tag"] == "div" else "inline"
-    return converter.convert(html.unescape(match["tex"]).strip(), display=display)
+    tex = html.unescape(match["tex"]).strip()
+    if match["tag"] == "span":
+        return converter.convert(tex, display="inline")
+    # Browsers do not scroll a formula itself, and a narrow screen cuts a long one off.
+    return f'<div class="formula">{converter.convert(tex, display="block")}</div>'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from energyad.cli.calibrate import ReviewRate, TargetRate
 from energyad.cli.options import Debug, Quiet
 from energyad.cli.settings_options import (
@@ -22,6 +24,7 @@ from energyad.cli.settings_options import (
 
 
 def config(
+    context: typer.Context,
     config: Config = None,
     overrides: Overrides = None,
     seed: Seed = None,
@@ -50,19 +53,4 @@ def config(
     from energyad.extras import require
 
     require("fit", "energyad config")
-    settings = settings_from(
-        config,
-        overrides,
-        seed=seed,
-        backbone=backbone,
-        image_size=image_size,
-        precision=precision,
-        white_level=white_level,
-        iterations=iterations,
-        energies=energies,
-        target_frr=target_frr,
-        review_frr=review_frr,
-        tiles=tiles,
-        rotation=rotation,
-    )
-    print_settings(settings)
+    print_settings(settings_from(context.params))

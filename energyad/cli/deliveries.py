@@ -55,7 +55,7 @@ def deliveries(
         counts = count_deliveries(opened)
         listed = list_deliveries(opened, PENDING if waiting else DEAD, limit=limit)
     if as_json:
-        fields = {"outputs": [asdict(one) for one in counts], "deliveries": [asdict(one) for one in listed]}
+        fields = {"outputs": [asdict(row) for row in counts], "deliveries": [asdict(row) for row in listed]}
         console.echo_json(json.dumps(fields, ensure_ascii=False, default=lambda time: time.isoformat()))
     else:
         _print(counts, listed)

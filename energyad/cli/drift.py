@@ -51,15 +51,15 @@ def drift(
 
     folder = find_model(model)
     manifest = read_manifest(folder)
-    found = drift_of_results(results, manifest, window=window)
+    measured = drift_of_results(results, manifest, window=window)
     if as_json:
-        console.echo_json(json.dumps(found.to_dict(), ensure_ascii=False))
+        console.echo_json(json.dumps(measured.to_dict(), ensure_ascii=False))
     else:
-        _print(found)
-    raise typer.Exit(1 if found.state == "shifted" else 0)
+        _print(measured)
+    raise typer.Exit(1 if measured.state == "shifted" else 0)
 
 
-def _print(found: Drift) -> None:
+def _print(measured: Drift) -> None:
     columns = ("quantity", "then", "now", "KS", "p", "PSI", "PSI limit", "")
     rows = [
         (
@@ -69,9 +69,11 @@ def _print(found: Drift) -> None:
             *(f"{value:.3g}" for value in (shift.psi, shift.psi_limit)),
             "shifted" if shift.shifted else "",
         )
-        for shift in found.shifts
+        for shift in measured.shifts
     ]
     if rows:
         console.print_table(columns, rows, right=columns[1:-1])
-    typer.echo(f"{found.state}: the latest {found.window} parts against {found.reference} held-out good ones")
-    (console.warn if found.state == "shifted" else console.say)(found.advice)
+    typer.echo(
+        f"{measured.state}: the latest {measured.window} parts against {measured.reference} held-out good ones"
+    )
+    (console.warn if measured.state == "shifted" else console.say)(measured.advice)

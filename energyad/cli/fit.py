@@ -69,6 +69,7 @@ DryRun: TypeAlias = Annotated[
 
 
 def fit(
+    context: typer.Context,
     category: Categories = None,
     images: Images = None,
     name: Name = None,
@@ -113,21 +114,7 @@ def fit(
     from energyad.extras import require
 
     require("fit", "energyad fit")
-    settings = settings_from(
-        config,
-        overrides,
-        seed=seed,
-        backbone=backbone,
-        image_size=image_size,
-        precision=precision,
-        white_level=white_level,
-        iterations=iterations,
-        energies=energies,
-        target_frr=target_frr,
-        review_frr=review_frr,
-        tiles=tiles,
-        rotation=rotation,
-    )
+    settings = settings_from(context.params)
     if dry_run:
         print_settings(settings)
         return
@@ -166,15 +153,15 @@ def _open_data(
     if images is not None:
         return datasets.open_folder(images, name=name or images.absolute().name)
     find = datasets.download_category if download else datasets.open_category
-    wanted = names or []
-    if wanted == ["all"]:
-        wanted = list(datasets.MVTEC_CATEGORIES if download else datasets.present_categories(data_root))
-        if not wanted:
+    requested = names or []
+    if requested == ["all"]:
+        requested = list(datasets.MVTEC_CATEGORIES if download else datasets.present_categories(data_root))
+        if not requested:
             raise DataError(f"{datasets.find_data_root(data_root)}: no category there; give --data-root DIR")
-    found = [find(each, data_root=data_root) for each in dict.fromkeys(wanted)]
-    if len(found) == 1 and names != ["all"]:
-        return found[0]
-    return datasets.unite(found, name=name or "unified")
+    categories = [find(category, data_root=data_root) for category in dict.fromkeys(requested)]
+    if len(categories) == 1 and names != ["all"]:
+        return categories[0]
+    return datasets.unite(categories, name=name or "unified")
 
 
 def _fit(
@@ -220,8 +207,8 @@ def _fit(
 def _print_next_steps(
     detector: AnomalyDetector, data: Category, folder: Path, *, seconds: float, data_root: Path | None
 ) -> None:
-    minutes, rest = divmod(round(seconds), 60)
-    took = f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    minutes, remainder = divmod(round(seconds), 60)
+    took = f"{minutes} min {remainder} s" if minutes else f"{remainder} s"
     size = sum(map(len, detector.contents.values())) / 1e6
     model = folder.name if folder.parent == Path("models") else str(folder)
     console.say(

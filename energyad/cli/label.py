@@ -86,7 +86,7 @@ def label(
     counts = {"new": added.new, "changed": added.changed, "unchanged": added.unchanged}
     if as_json:
         console.echo_json(json.dumps(counts))
-    console.say(f"labels    {', '.join(f'{count} {what}' for what, count in counts.items())} in {database}")
+    console.say(f"labels    {', '.join(f'{count} {value}' for value, count in counts.items())} in {database}")
 
 
 def _export(database: str, place: Path, form: str) -> None:
@@ -135,7 +135,7 @@ def _fields(label: Label) -> dict[str, Any]:
 
 def _row(label: Label) -> tuple[str, ...]:
     opinion = label.opinion
-    said = "" if opinion is None else f"{opinion.verdict or 'unreadable'} ({opinion.name})"
+    verdict = "" if opinion is None else f"{opinion.verdict or 'unreadable'} ({opinion.name})"
     when = f"{label.time:%Y-%m-%d %H:%M}"
     marks = str(len(label.marks) or "")
-    return str(label.image), label.value, label.kind or "", marks, label.reviewer, when, said
+    return str(label.image), label.value, label.kind or "", marks, label.reviewer, when, verdict

@@ -73,18 +73,18 @@ def models(
     if len(words) > 1:
         raise SettingsError(f"{words[1]}: give one folder of models, or push, pull, key, sign or verify")
     folder = Path(words[0])
-    found = [_describe(place) for place in list_models(folder)]
+    descriptions = [_describe(place) for place in list_models(folder)]
     if as_json:
-        for model in found:
+        for model in descriptions:
             console.echo_json(json.dumps(model, ensure_ascii=False))
-    elif found:
+    elif descriptions:
         columns = ("name", "fitted", "backbone", "input", "size", "images", "threshold", "files")
-        console.print_table(columns, [_cells(model) for model in found], right=columns[3:7])
+        console.print_table(columns, [_cells(model) for model in descriptions], right=columns[3:7])
         if verbose:
-            _print_health(found)
+            _print_health(descriptions)
     else:
         console.say(f"no models in {folder}/; make one with `energyad fit`, or try `energyad demo`")
-    if any(model["problem"] is not None for model in found):
+    if any(model["problem"] is not None for model in descriptions):
         console.fail("damaged models; the column 'files' says what is wrong with them")
         raise typer.Exit(console.ERROR_STATUS)
 
@@ -192,7 +192,7 @@ def _describe(folder: Path) -> dict[str, Any]:
     }
 
 
-def _print_health(found: list[dict[str, Any]]) -> None:
+def _print_health(descriptions: list[dict[str, Any]]) -> None:
     columns = ("name", "samples / data", "at bound", "mean square", "AUROC", "objective", "training")
     rows = [
         (
@@ -204,7 +204,7 @@ def _print_health(found: list[dict[str, Any]]) -> None:
             f"{health['objective_before']:.3g} → {health['objective_after']:.3g}",
             health["verdict"],
         )
-        for model in found
+        for model in descriptions
         for health in model.get("training_health", ())
     ]
     console.print_table(columns, rows, right=columns[1:6])

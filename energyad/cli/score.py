@@ -83,49 +83,38 @@ def score(
     from energyad.scoring.results import by_score, results_csv, with_q_values
 
     check_fdr(fdr)
+    folder, max_pixels = find_model(model), round(max_megapixels * 1e6)
+    draws_heatmaps = heatmaps or heatmaps_dir is not None
     if engine != "local":
-        read_manifest(find_model(model), trusted_keys=trusted_key)
-        unfit = {"--json": as_json, "--heatmaps": heatmaps or heatmaps_dir is not None}
-        raise typer.Exit(
-            score_with_ray(
-                sources,
-                engine=engine,
-                unfit=[name for name, is_given in unfit.items() if is_given],
-                model=find_model(model),
-                output=output,
-                address=address,
-                workers=threads,
-                fdr=fdr,
-                max_pixels=round(max_megapixels * 1e6),
-            )
+        read_manifest(folder, trusted_keys=trusted_key)
+        status = score_with_ray(
+            sources,
+            engine=engine,
+            unfit=["--json"] * as_json + ["--heatmaps"] * draws_heatmaps,
+            model=folder,
+            output=output,
+            address=address,
+            workers=threads,
+            fdr=fdr,
+            max_pixels=max_pixels,
         )
+        raise typer.Exit(status)
     check_csv(None if no_csv else csv)
     overlays = heatmaps_dir or Path("heatmaps")
-    folder = find_model(model)
+    drawn = overlays if draws_heatmaps else None
     paths = _find(sources, overlays)
     detector = AnomalyDetector.load(folder, threads=threads, runtime=runtime, trusted_keys=trusted_key)
-    wanted = overlays if heatmaps or heatmaps_dir is not None else None
-    results = _score_all(
-        detector,
-        paths,
-        overlays=wanted,
-        as_json=as_json and fdr is None,
-        max_pixels=round(max_megapixels * 1e6),
-    )
+    prints_at_once = as_json and fdr is None  # a q-value needs the whole batch
+    results = _score_all(detector, paths, drawn, as_json=prints_at_once, max_pixels=max_pixels)
     if fdr is not None:
         results = with_q_values(results)
-        if as_json:  # a q-value needs the whole batch
-            for result in results:
-                console.echo_json(result.json_line())
-    if not as_json:
-        _print_rows(by_score(results))
+    if not prints_at_once:
+        _print_results(results, as_json=as_json)
     if not no_csv:
         atomic_write(csv, results_csv(by_score(results)))
-    written = [str(csv)] * (not no_csv) + ([f"{wanted}/"] if wanted is not None else [])
-    status = _conclude(results, written, threshold=detector.threshold)
-    if fdr is not None:
-        _say_discoveries(results, fdr, smallest=detector.calibration.smallest_p_value)
-    raise typer.Exit(status)
+    written = [str(csv)] * (not no_csv) + [f"{overlays}/"] * draws_heatmaps
+    _say_verdicts(results, written, detector, fdr=fdr)
+    raise typer.Exit(_status(results))
 
 
 def check_csv(path: Path | None) -> None:
@@ -158,19 +147,19 @@ def _find(sources: Iterable[str], overlays: Path) -> list[Path]:
     from energyad.errors import DataError
     from energyad.images.finding import find_images
 
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}
     for source in sources:
         if source == "-":
             lines = [line.rstrip("\r\n") for line in sys.stdin]
             # A file that has gone since it was listed costs its row alone, so files are not looked up here.
             for line in filter(None, lines):
-                found.update(dict.fromkeys(find_images([line]) if Path(line).is_dir() else [Path(line)]))
+                images.update(dict.fromkeys(find_images([line]) if Path(line).is_dir() else [Path(line)]))
         else:
-            found.update(dict.fromkeys(find_images([source])))
+            images.update(dict.fromkeys(find_images([source])))
     overlays_root = overlays.resolve()
-    paths = [path for path in found if not path.resolve().is_relative_to(overlays_root)]
-    if len(paths) < len(found):
-        console.warn(f"{len(found) - len(paths)} overlays in {overlays}/ left out")
+    paths = [path for path in images if not path.resolve().is_relative_to(overlays_root)]
+    if len(paths) < len(images):
+        console.warn(f"{len(images) - len(paths)} overlays in {overlays}/ left out")
     if not paths:
         raise DataError(
             "no image was named: give an image, a folder, a glob or - with paths on standard input"
@@ -181,8 +170,8 @@ def _find(sources: Iterable[str], overlays: Path) -> list[Path]:
 def _score_all(
     detector: AnomalyDetector,
     paths: Sequence[Path],
-    *,
     overlays: Path | None,
+    *,
     as_json: bool,
     max_pixels: int,
 ) -> list[ImageResult]:
@@ -211,6 +200,17 @@ def _score_all(
     return results
 
 
+def _print_results(results: Sequence[ImageResult], *, as_json: bool) -> None:
+    """Print a line of JSON for each result in their order, or a table in the order of their scores."""
+    from energyad.scoring.results import by_score
+
+    if not as_json:
+        _print_rows(by_score(results))
+        return
+    for result in results:
+        console.echo_json(result.json_line())
+
+
 def _kind_of(result: ImageResult) -> str:
     """The kind of the region with the highest peak."""
     from energyad.scoring.results import named_kind
@@ -219,37 +219,46 @@ def _kind_of(result: ImageResult) -> str:
 
 
 def _print_rows(results: Sequence[ImageResult]) -> None:
-    several = any(result.category is not None for result in results)
-    named = any(_kind_of(result) for result in results)
+    names_category = any(result.category is not None for result in results)
+    names_kind = any(_kind_of(result) for result in results)
 
     def cells(result: ImageResult) -> tuple[str, ...]:
-        kind = [*[result.category or ""] * several, *[_kind_of(result)] * named]
+        kind = [*[result.category or ""] * names_category, *[_kind_of(result)] * names_kind]
         if result.score is None or result.p_value is None:
             return "", "", "unreadable", *kind, f"{result.image}: {result.error}"
         return f"{result.score:#.4g}", f"{result.p_value:.3f}", str(result.verdict), *kind, str(result.image)
 
-    columns = ("score", "p-value", "verdict", *["category"] * several, *["kind"] * named, "image")
+    columns = ("score", "p-value", "verdict", *["category"] * names_category, *["kind"] * names_kind, "image")
     console.print_table(columns, [cells(result) for result in results], right=columns[:2])
 
 
 def _say_discoveries(results: Sequence[ImageResult], fdr: float, *, smallest: float) -> None:
-    found = [result for result in results if result.q_value is not None and result.q_value <= fdr]
-    console.say(f"{len(found)} of them stand out of the batch at a false discovery rate of {fdr:g}")
+    discoveries = [result for result in results if result.q_value is not None and result.q_value <= fdr]
+    console.say(f"{len(discoveries)} of them stand out of the batch at a false discovery rate of {fdr:g}")
     scored = sum(result.q_value is not None for result in results)
     fewest = math.ceil(scored * smallest / fdr - 1e-9)
-    if len(found) < fewest:
+    if len(discoveries) < fewest:
         can = f"only {fewest} or more together" if fewest <= scored else "none"
         text = f"no p-value is below {smallest:.3g}, so of {scored} images {can} can stand out"
         console.say(f"{text}; calibrate with more good parts")
 
 
-def _conclude(results: Sequence[ImageResult], written: Sequence[str], *, threshold: float) -> int:
+def _say_verdicts(
+    results: Sequence[ImageResult], written: Sequence[str], detector: AnomalyDetector, *, fdr: float | None
+) -> None:
     rejected, unsure = (sum(result.verdict == verdict for result in results) for verdict in ("ng", "review"))
     unread = sum(result.error is not None for result in results)
     where = f"; see {' and '.join(written)}" if written else ""
     review = f", {unsure} for review" if unsure else ""
-    console.say(f"{rejected} of {len(results)} images above the threshold {threshold:.4g}{review}{where}")
+    threshold = f"the threshold {detector.threshold:.4g}"
+    console.say(f"{rejected} of {len(results)} images above {threshold}{review}{where}")
     if unread:
         console.fail(f"{unread} of {len(results)} images could not be read; their rows say why")
+    if fdr is not None:
+        _say_discoveries(results, fdr, smallest=detector.calibration.smallest_p_value)
+
+
+def _status(results: Sequence[ImageResult]) -> int:
+    if any(result.error is not None for result in results):
         return console.ERROR_STATUS
-    return 1 if rejected else 0
+    return int(any(result.verdict == "ng" for result in results))

@@ -5,13 +5,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from energyad.cli import console
 from energyad.cli.options import Debug, IdentityHeader, Keys, Owners, Quiet, Shadowed, Threads, TrustedKeys
 from energyad.cli.shadow import open_shadow
+
+if TYPE_CHECKING:
+    from energyad.detector import AnomalyDetector
+    from energyad.feedback.queue import ReviewQueue
+    from energyad.service.settings import ServiceSettings
 
 
 def serve(
@@ -75,17 +82,58 @@ def serve(
     """
     from energyad.detector import AnomalyDetector
     from energyad.extras import require
-    from energyad.model.folder import find_model
 
     require("serve", "energyad serve")
     from energyad.service import server
     from energyad.service.app import create_app
+
+    settings = _settings_from(
+        *(host, keys, allow_host, owner, identity_header, without_key),
+        *(max_upload, max_megapixels, queue, decode_seconds),
+    )
+    load = functools.partial(AnomalyDetector.load, threads=threads, trusted_keys=trusted_key)
+    detectors, folders = _load_models(model, load)
+    shadows = {
+        name: open_shadow(folder, shadow, load) for name, folder in folders.items() if shadow is not None
+    }
+    with contextlib.ExitStack() as stack:
+        queue_of_line = None if review is None else _open_review(stack, review, tuple(folders))
+        app = create_app(
+            detectors,
+            settings,
+            load=lambda name: load(folders[name]),
+            review=queue_of_line,
+            shadows=shadows,
+            folders=folders,
+        )
+        listening = stack.enter_context(server.listen(host, port))
+        address = _address(host, listening.getsockname()[1])
+        say = functools.partial(
+            _say_address, address, folders, settings, keys=keys, reviews=review is not None
+        )
+        server.run(app, listening, on_start=say)
+    console.say("stopped")
+
+
+def _settings_from(
+    host: str,
+    keys: Path | None,
+    allow_host: list[str] | None,
+    owner: list[str] | None,
+    identity_header: str | None,
+    without_key: bool,
+    max_upload: float,
+    max_megapixels: float,
+    queue: int,
+    decode_seconds: float,
+) -> ServiceSettings:
+    """Make the service's limits from the command's options, and the keys that clients have."""
     from energyad.service.settings import KEY_VARIABLE, MIB, ServiceSettings, read_keys, require_safe
 
     key = os.environ.get(KEY_VARIABLE)
     known = {} if keys is None else read_keys(keys)
     require_safe(host, asks_for_key=key is not None or bool(known), open_to_all=without_key)
-    settings = ServiceSettings(
+    return ServiceSettings(
         max_upload=int(max_upload * MIB),
         max_pixels=int(max_megapixels * 1e6),
         max_body_bytes=int(8 * max_upload * MIB),
@@ -98,47 +146,47 @@ def serve(
         identity_header=identity_header,
         owners=frozenset(owner or ()),
     )
-    names: list[str | None] = [*model] if model else [None]
-    folders = [find_model(name) for name in names]
-    load = functools.partial(AnomalyDetector.load, threads=threads, trusted_keys=trusted_key)
+
+
+def _open_review(stack: contextlib.ExitStack, database: str, models: tuple[str, ...]) -> ReviewQueue:
+    from energyad.feedback.queue import ReviewQueue
+    from energyad.line.database import Database
+
+    return ReviewQueue(stack.enter_context(Database(database, create=False)), models=models)
+
+
+def _load_models(
+    names: Sequence[str] | None, load: Callable[[Path], AnomalyDetector]
+) -> tuple[list[AnomalyDetector], dict[str, Path]]:
+    """Load models that score an image, the only one of models/ where no name is given; also their folders by name."""
+    from energyad.model.folder import find_model
+
+    folders = [find_model(name) for name in names] if names else [find_model(None)]
     detectors = [load(folder) for folder in folders]
     for detector in detectors:
         detector.check()
-    folder_of = dict(zip((detector.name for detector in detectors), folders, strict=True))
-    shadows = {
-        name: open_shadow(folder, shadow, load) for name, folder in folder_of.items() if shadow is not None
-    }
-    with contextlib.ExitStack() as stack:
-        queue_of_line = None
-        if review is not None:
-            from energyad.feedback.queue import ReviewQueue
-            from energyad.line.database import Database
+    return detectors, dict(zip((detector.name for detector in detectors), folders, strict=True))
 
-            opened = stack.enter_context(Database(review, create=False))
-            queue_of_line = ReviewQueue(opened, models=tuple(folder_of))
-        app = create_app(
-            detectors,
-            settings,
-            load=lambda name: load(folder_of[name]),
-            review=queue_of_line,
-            shadows=shadows,
-            folders=folder_of,
-        )
-        listening = stack.enter_context(server.listen(host, port))
-        address = _address(host, listening.getsockname()[1])
-        access = f"with the key in {KEY_VARIABLE}" if key is not None else "without a key"
-        access = f"with the keys in {keys}" if known else access
-        served = ", ".join(folder.name for folder in folders)
 
-        def on_start() -> None:
-            console.say(f"serving {served} on {address} {access}")
-            if review is not None:
-                console.say(f"review at {address}/review")
-            if key is None:
-                console.say(f"reload needs X-API-Key: {settings.start_key}")
+def _say_address(
+    address: str,
+    folders: Mapping[str, Path],
+    settings: ServiceSettings,
+    *,
+    keys: Path | None,
+    reviews: bool,
+) -> None:
+    from energyad.service.settings import KEY_VARIABLE
 
-        server.run(app, listening, on_start=on_start)
-    console.say("stopped")
+    access = f"with the key in {KEY_VARIABLE}" if settings.api_key is not None else "without a key"
+    if settings.keys:
+        access = f"with the keys in {keys}"
+    served = ", ".join(folder.name for folder in folders.values())
+    console.say(f"serving {served} on {address} {access}")
+    if reviews:
+        console.say(f"review at {address}/review")
+    if settings.api_key is None:
+        console.say(f"reload needs X-API-Key: {settings.start_key}")
 
 
 def _address(host: str, port: int) -> str:

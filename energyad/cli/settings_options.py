@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -89,16 +89,15 @@ SETTING_NAMES: Mapping[str, str] = {
 """The setting that each option sets."""
 
 
-def settings_from(config: Path | None, overrides: Sequence[str] | None, **options: Any) -> FitSettings:
+def settings_from(options: Mapping[str, Any]) -> FitSettings:
     """Make the settings of a fit: the defaults, then a file's, then options, then each `--set`.
 
     Args:
-        config: a TOML file.
-        overrides: GROUP.NAME=VALUE each.
-        options: values of the options in `SETTING_NAMES`; None where one is not given.
+        options: A command's parameters by name, as `typer.Context.params` holds them: `config`, `overrides`, and those
+            of `SETTING_NAMES`, None where one is not given. Others are passed over.
 
     Raises:
-        SettingsError: for an unknown name or an illegal value.
+        SettingsError: For an unknown name or an illegal value.
     """
     from energyad.images.input_shape import parse_image_size
     from energyad.images.tiling import parse_tiles
@@ -106,17 +105,16 @@ def settings_from(config: Path | None, overrides: Sequence[str] | None, **option
     from energyad.settings.text import overridden, read_toml
 
     settings = FitSettings()
-    if config is not None:
-        settings = read_toml(config, settings)
-    given = {SETTING_NAMES[name]: value for name, value in options.items() if value is not None}
-    if "input.image_size" in given:
-        given["input.image_size"] = parse_image_size(given["input.image_size"])
-    if "input.tiles" in given:
-        given["input.tiles"] = parse_tiles(given["input.tiles"])
+    if options["config"] is not None:
+        settings = read_toml(options["config"], settings)
+    values = {setting: options[name] for name, setting in SETTING_NAMES.items() if options[name] is not None}
+    for setting, parse in (("input.image_size", parse_image_size), ("input.tiles", parse_tiles)):
+        if setting in values:
+            values[setting] = parse(values[setting])
     review_rate = settings.threshold.review_rate
-    if review_rate is not None and given.get("threshold.false_reject_rate", 0) > review_rate:
-        given = {"threshold.review_rate": None, **given}  # no room is left for a review
-    return overridden(settings.with_values(given), overrides or ())
+    if review_rate is not None and values.get("threshold.false_reject_rate", 0) > review_rate:
+        values = {"threshold.review_rate": None, **values}  # no room is left for a review
+    return overridden(settings.with_values(values), options["overrides"] or ())
 
 
 def print_settings(settings: FitSettings) -> None:

@@ -104,37 +104,31 @@ def watch(
     counts from the next files on. Ctrl-C or SIGTERM ends it with status 0.
     """
     from energyad.detector import AnomalyDetector
-    from energyad.errors import DataError
     from energyad.images.decoding import largest_file
     from energyad.line.database import Database
     from energyad.line.reloading import ReloadingDetector
     from energyad.line.store import LineStore
     from energyad.line.watch import Watcher
-    from energyad.line.webhook import checked_url
     from energyad.model.folder import find_model
 
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; make it, or check the path")
-    if webhook is not None:
-        checked_url(webhook)
+    _check_inputs(folder, webhook)
     max_pixels = round(max_megapixels * 1e6)
     watched = find_model(model)
     load = functools.partial(AnomalyDetector.load, threads=threads, trusted_keys=trusted_key)
     candidate = None if shadow is None else open_shadow(watched, shadow, load)
     model_now = ReloadingDetector(
-        watched,
-        load,
+        *(watched, load),
         on_reload=lambda detector: messages.on_reload(detector),
         on_error=lambda error: console.warn(f"the old model stays: {error}"),
     )
     place = database or out.resolve().with_name(DATABASE_NAME)
     with stop_on_signals() as stop, Database(place) as opened:
         store = LineStore(opened, out=out, folder=folder, station=station)
-        messages = _WatchMessages(model_now(), store)
         with (
             _scoring(model_now, decode_seconds, max_pixels, candidate) as score,
-            _sinks(opened, store, webhook) as tell,
+            _sinks(opened, store, webhook) as on_result,
         ):
+            messages = _WatchMessages(model_now(), store, on_result)
             watcher = Watcher(
                 *(folder, store, score),
                 move_to=move_to,
@@ -142,18 +136,22 @@ def watch(
                 max_bytes=largest_file(max_pixels),
                 warn=console.warn,
             )
-
-            def on_line(line: JournalLine) -> None:
-                tell()
-                messages.on_line(line)
-
-            console.say(
-                f"watching {folder}/ with {model_now().name}; results in {out}, kept in {opened.name}"
-            )
-            watcher.run(stop, noted=on_line, interval=interval, once=once)
+            where = f"results in {out}, kept in {opened.name}"
+            console.say(f"watching {folder}/ with {model_now().name}; {where}")
+            watcher.run(stop, noted=messages.on_line, interval=interval, once=once)
         if candidate is not None:
             _say_comparison(store, candidate)
     console.say("stopped")
+
+
+def _check_inputs(folder: Path, webhook: str | None) -> None:
+    from energyad.errors import DataError
+    from energyad.line.webhook import checked_url
+
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; make it, or check the path")
+    if webhook is not None:
+        checked_url(webhook)
 
 
 @contextlib.contextmanager
@@ -230,14 +228,20 @@ def stop_on_signals() -> Iterator[threading.Event]:
 
 
 class _WatchMessages:
-    """Messages for a person at the line: parts that are not ok, drift when it begins or ends, and a new model."""
+    """Messages for a person at the line: parts that are not ok, drift when it begins or ends, and a new model.
+
+    Args:
+        detector: The one in use.
+        store: The line's memory.
+        on_result: Called when there is a result, before anything is said of it.
+    """
 
     _monitor: DriftMonitor
     _state: str
     _num_parts: int
 
-    def __init__(self, detector: AnomalyDetector, store: LineStore) -> None:
-        self._store = store
+    def __init__(self, detector: AnomalyDetector, store: LineStore, on_result: Callable[[], None]) -> None:
+        self._store, self._on_result = store, on_result
         self._start_monitor(detector)
 
     def on_reload(self, detector: AnomalyDetector) -> None:
@@ -247,6 +251,7 @@ class _WatchMessages:
 
     def on_line(self, line: JournalLine) -> None:
         """Say what a new result is, unless it is ok, and whether there is drift with it."""
+        self._on_result()
         if line.verdict is None or line.score is None:
             console.say(f"unreadable  {line.image}: {line.error}")
         elif line.verdict != "ok":

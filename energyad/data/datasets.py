@@ -238,9 +238,9 @@ def check_category_name(name: str) -> None:
 
 def _absent(name: str, base: Path) -> str:
     present = present_categories(base)
-    there = f"there are {', '.join(present)}" if present else "there is none"
+    alternatives = f"there are {', '.join(present)}" if present else "there is none"
     ways = "--data-root DIR (where your data is), --download (fetch MVTec AD) or `energyad demo` (synthetic)"
-    return f"category {name} is not under {base}, {there}; ways on: {ways}"
+    return f"category {name} is not under {base}, {alternatives}; ways on: {ways}"
 
 
 def _test_items(folder: Path) -> tuple[TestItem, ...]:
@@ -290,10 +290,10 @@ class _MaskFinder:
     def of(self, image: Path, type_folder: Path) -> Path | None:
         """The mask of a test image: of the same place below the masks' folder, in any case."""
         below = image.relative_to(type_folder.parent)
-        found = self._by_key.get((below.parent.as_posix().lower(), below.stem.lower()))
-        if found is not None:
-            self._used.add(found)
-        return found
+        mask = self._by_key.get((below.parent.as_posix().lower(), below.stem.lower()))
+        if mask is not None:
+            self._used.add(mask)
+        return mask
 
     def warn_of_leftovers(self, defective: Sequence[TestItem]) -> None:
         """Say how many masks match no image, and how many images no mask where others have one."""

@@ -39,9 +39,11 @@ class SyntheticDefect:
     kind: str
 
 
-def drawing_size(own: tuple[int, ...], network: tuple[int, int]) -> tuple[int, int]:
+def drawing_size(image_shape: tuple[int, ...], network: tuple[int, int]) -> tuple[int, int]:
     """Height and width at which defects are drawn on an image: its own, from the network's to FINER times that."""
-    height, width = (min(max(side, least), FINER * least) for side, least in zip(own, network, strict=True))
+    height, width = (
+        min(max(side, least), FINER * least) for side, least in zip(image_shape, network, strict=True)
+    )
     return height, width
 
 
@@ -109,12 +111,12 @@ def saliency(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
 
 def _box(coverage: Float32[np.ndarray, "h w"]) -> tuple[slice, slice]:
     """FeatureStore and columns of what is covered, and of what blurring it reaches."""
-    found = []
+    slices = []
     for axis in (1, 0):
         covered = np.flatnonzero(coverage.any(axis=axis))
         first, last = (covered[0], covered[-1]) if len(covered) else (0, 0)
-        found.append(slice(max(0, first - _SEEN), last + _SEEN + 1))
-    return found[0], found[1]
+        slices.append(slice(max(0, first - _SEEN), last + _SEEN + 1))
+    return slices[0], slices[1]
 
 
 def _most(channels: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:

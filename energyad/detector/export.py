@@ -210,12 +210,12 @@ def compare(detector: AnomalyDetector, score: Score, paths: Sequence[Path]) -> A
     scores, heatmaps, changed = [0.0], [0.0], 0
 
     def both(batch: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[tuple[float, float, bool]]:
-        pixels = np.stack([reading.resize(each, detector.input_shape) for each in batch])
-        ours, theirs = reference.run(pixels), score(pixels)
-        scale = np.abs(ours.score)
-        score_error = np.abs(ours.score - theirs.score) / scale
-        map_error = np.abs(ours.heatmap - theirs.heatmap).max(axis=(1, 2)) / scale
-        other = (ours.score > detector.threshold) != (theirs.score > detector.threshold)
+        pixels = np.stack([reading.resize(image, detector.input_shape) for image in batch])
+        expected, exported = reference.run(pixels), score(pixels)
+        scale = np.abs(expected.score)
+        score_error = np.abs(expected.score - exported.score) / scale
+        map_error = np.abs(expected.heatmap - exported.heatmap).max(axis=(1, 2)) / scale
+        other = (expected.score > detector.threshold) != (exported.score > detector.threshold)
         return list(zip(score_error.tolist(), map_error.tolist(), other.tolist(), strict=True))
 
     for done in prefetch_map(paths, detector.read, both, batch_size=4, workers=1):
@@ -275,7 +275,7 @@ class _Plain(nn.Module):
         self.scorer = scorer
 
     def forward(self, pixels: UInt8[Tensor, "b h w 3"]) -> tuple[Tensor, ...]:
-        return tuple(each for each in self.scorer(pixels) if each is not None)
+        return tuple(output for output in self.scorer(pixels) if output is not None)
 
 
 def _run_pt2(graph: Path) -> Score:
@@ -283,7 +283,7 @@ def _run_pt2(graph: Path) -> Score:
 
     def score(pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         with torch.no_grad():
-            found = module(torch.from_numpy(pixels))
-        return RawScores(*(each.numpy() for each in found))
+            outputs = module(torch.from_numpy(pixels))
+        return RawScores(*(output.numpy() for output in outputs))
 
     return score

@@ -47,13 +47,13 @@ def recalibrate(
         SettingsError: Illegal rates.
     """
     manifest = detector.manifest
-    parts, kept = _measure(detector, good_images, skip_bad=skip_bad, progress=progress or NullProgress())
-    digest = provenance.data_hash(kept, white_level=manifest.input.white_level)
+    parts, sources = _measure(detector, good_images, skip_bad=skip_bad, progress=progress or NullProgress())
+    digest = provenance.data_hash(sources, white_level=manifest.input.white_level)
     rates = rates_for(manifest, false_reject_rate=false_reject_rate, review_rate=review_rate)
     calibration = calibrate([part.score for part in parts], **rates)
-    made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     new = manifest.replace(
-        calibration=replace(calibration, created=made, data_sha256=digest),
+        calibration=replace(calibration, created=created, data_sha256=digest),
         previous_calibrations=(*manifest.previous_calibrations, with_date(manifest)),
         good_parts=tuple(parts),
     )
@@ -65,19 +65,19 @@ def rates_for(
     manifest: Manifest, *, false_reject_rate: float | None, review_rate: float | None
 ) -> dict[str, Any]:
     """Return both rates: the model's own where none is given; no review where a new reject rate exceeds its rate."""
-    own = manifest.calibration
-    rate = own.false_reject_rate if false_reject_rate is None else false_reject_rate
-    if review_rate is None and own.review_rate is not None and own.review_rate >= rate:
-        review_rate = own.review_rate
+    current = manifest.calibration
+    rate = current.false_reject_rate if false_reject_rate is None else false_reject_rate
+    if review_rate is None and current.review_rate is not None and current.review_rate >= rate:
+        review_rate = current.review_rate
     return {"false_reject_rate": rate, "review_rate": review_rate}
 
 
 def with_date(manifest: Manifest) -> Calibration:
     """Return the model's calibration with its date and data: those of the fit where it has none of its own."""
-    own = manifest.calibration
-    if own.created is not None:
-        return own
-    return replace(own, created=manifest.created, data_sha256=manifest.provenance.data_sha256)
+    calibration = manifest.calibration
+    if calibration.created is not None:
+        return calibration
+    return replace(calibration, created=manifest.created, data_sha256=manifest.provenance.data_sha256)
 
 
 def _measure(
@@ -85,10 +85,10 @@ def _measure(
 ) -> tuple[list[statistics.PartStatistics], list[ImageLike]]:
     """Measure the images; return the statistics of those that can be read, and these images."""
     progress.stage("scoring", len(good_images))
-    fitted, found = frozenset(detector.manifest.provenance.image_digests), set[str]()
+    fitted, seen = frozenset(detector.manifest.provenance.image_digests), set[str]()
     num_fitted = num_copies = 0
     parts: list[statistics.PartStatistics] = []
-    kept: list[ImageLike] = []
+    sources: list[ImageLike] = []
     for image in detector.score_images(good_images):
         progress.advance()
         if isinstance(image, UnreadableImage):
@@ -97,23 +97,21 @@ def _measure(
         digest = pixel_digest(image.pixels)
         if digest in fitted:
             num_fitted += 1
-        elif digest in found:
+        elif digest in seen:
             num_copies += 1
         else:
-            found.add(digest)
+            seen.add(digest)
             parts.append(image.statistics)
-            kept.append(image.source)
-    for count, what in (
+            sources.append(image.source)
+    for count, reason in (
         (num_fitted, "were in the fit, which knows them"),
         (num_copies, "are copies of others"),
     ):
         if count:
-            text = (
-                f"{count} of {len(good_images)} images {what}: they say nothing of new parts and are left out"
-            )
+            text = f"{count} of {len(good_images)} images {reason}: they say nothing of new parts and are left out"
             warnings.warn(text, stacklevel=3)
     if not parts:
         raise DataError(
             f"none of {len(good_images)} images can be used; give images of good parts that were not in the fit"
         )
-    return parts, kept
+    return parts, sources

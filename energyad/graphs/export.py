@@ -64,7 +64,7 @@ class _Outputs(nn.Module):
         self.head = head
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        return tuple(each for each in self.head(features) if each is not None)
+        return tuple(output for output in self.head(features) if output is not None)
 
 
 class _Cut(nn.Module):
@@ -116,9 +116,9 @@ def join(extractor: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
         io_map=[("features", "features")],
         outputs=[output.name for output in head.graph.output],
     )
-    versions = {each.domain: each.version for each in joined.opset_import}
+    versions = {opset.domain: opset.version for opset in joined.opset_import}
     del joined.opset_import[:]  # each half has brought its own, and tools refuse a domain named twice
-    joined.opset_import.extend(helper.make_opsetid(*each) for each in versions.items())
+    joined.opset_import.extend(helper.make_opsetid(*opset) for opset in versions.items())
     del joined.metadata_props[:]
     for holder in (joined, joined.graph, *joined.graph.node, *joined.graph.value_info):
         holder.doc_string = ""

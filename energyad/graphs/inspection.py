@@ -163,8 +163,8 @@ class _Inspection:
             elif number in (4, 9, 10) and kind == _BYTES:
                 places.append((number, first, last))
         self._check_numbers(name, kind_of_data, places)
-        few = [place for place in places if place[2] - place[1] <= 8 * _MAX_SHAPE_RANK]
-        data = b"".join(self._bytes[first:last] for _, first, last in few)
+        short = [place for place in places if place[2] - place[1] <= 8 * _MAX_SHAPE_RANK]
+        data = b"".join(self._bytes[first:last] for _, first, last in short)
         if any(size < 0 for size in dims) or math.prod(dims) > MAX_ELEMENTS:
             raise _Refused(f"tensor '{name[:80]}' has more than {MAX_ELEMENTS:,} elements")
         width = {_INT32: 4, _INT64: 8}.get(kind_of_data)

@@ -58,7 +58,7 @@ def _reply(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], memory
             reply["shape"] = pixels.shape
         except ImageError as error:
             reply |= {"reason": error.reason, "too_large": isinstance(error, ImageTooLarge)}
-    reply["warnings"] = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
+    reply["warnings"] = [str(entry.message) for entry in caught if issubclass(entry.category, UserWarning)]
     return reply, np.ascontiguousarray(pixels).reshape(-1).data
 
 

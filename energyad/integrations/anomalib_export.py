@@ -135,9 +135,9 @@ def _unclamped(output: Any) -> Any:
         return _unclamped(inputs[0])
     if kind in ("Minimum", "Maximum"):
         bound = 1.0 if kind == "Minimum" else 0.0
-        for one, other in (inputs, inputs[::-1]):
-            if _constant(one) == bound:
-                return _unclamped(other)
+        for first, second in (inputs, inputs[::-1]):
+            if _constant(first) == bound:
+                return _unclamped(second)
     if kind == "Select" and (condition := _constant(inputs[0])) is not None:
         return _unclamped(inputs[1] if condition else inputs[2])
     return output

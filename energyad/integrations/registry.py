@@ -79,13 +79,13 @@ def pull_model(source: str, folder: Path) -> str:
     Raises:
         ModelError: There is no such model, or what arrived is not what was pushed; what was there stays.
     """
-    place, separator, wanted = source.rpartition("@")
-    if not separator or "/" in wanted:
-        place, wanted = source, ""
-    if wanted and not _DIGEST.fullmatch(wanted):
+    place, separator, digest = source.rpartition("@")
+    if not separator or "/" in digest:
+        place, digest = source, ""
+    if digest and not _DIGEST.fullmatch(digest):
         raise SettingsError(f"{source}: a version is the 64 digits that `energyad models push` printed")
     versions = StorageFolder.open(place.rstrip("/"))
-    digest = wanted or _latest(versions)
+    digest = digest or _latest(versions)
     version = versions.folder(digest)
 
     def read(name: str, limit: int) -> bytes:
@@ -142,9 +142,9 @@ def install_model(read: Read, folder: Path, *, source: str, digest: str | None =
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
-        found = _fetch(read, temporary, source)
-        if digest is not None and found != digest:
-            raise ModelError(f"{source}: holds the model {found[:12]} instead; push it again")
+        pulled = _fetch(read, temporary, source)
+        if digest is not None and pulled != digest:
+            raise ModelError(f"{source}: holds the model {pulled[:12]} instead; push it again")
         open_model(temporary)
         temporary.chmod(0o755)
         replace_folder(temporary, folder)
@@ -154,7 +154,7 @@ def install_model(read: Read, folder: Path, *, source: str, digest: str | None =
         raise ModelError(f"{source}: cannot be fetched ({error}); {folder} stays as it was") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return found
+    return pulled
 
 
 def _fetch(read: Read, folder: Path, source: str) -> str:

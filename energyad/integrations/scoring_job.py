@@ -176,18 +176,22 @@ def open_job(
         output = str(Path(output).absolute())
     folder = StorageFolder.open(output)
     _, digest, files = read_model_files(model)
-    given = {"sources": list(sources), "model": digest, "max_pixels": max_pixels}
+    request = {"sources": list(sources), "model": digest, "max_pixels": max_pixels}
     try:
         values = json.loads(folder.read(JOB_FILE))
     except FileNotFoundError:
         write_model_files(folder.folder("model"), files)
         number = _write_inputs(sources, folder, shard_size, progress or NullProgress())
-        values = {**given, "num_images": number, "shard_size": shard_size}
+        values = {**request, "num_images": number, "shard_size": shard_size}
         folder.write(JOB_FILE, json.dumps(values, indent=2).encode())
-    different = [name for name, value in given.items() if values[name] != value]
+    different = [name for name, value in request.items() if values[name] != value]
     if different:
-        what = {"sources": "other images", "model": "another model", "max_pixels": "another --max-megapixels"}
-        names = " and ".join(what[name] for name in different)
+        labels = {
+            "sources": "other images",
+            "model": "another model",
+            "max_pixels": "another --max-megapixels",
+        }
+        names = " and ".join(labels[name] for name in different)
         raise DataError(f"{output}: holds a job of {names}; give another --output, or delete it")
     return ScoringJob(output=output, **{**values, "sources": tuple(values["sources"])})
 

@@ -19,8 +19,8 @@ _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno
 def private_path(path: Path, token: str) -> Path:
     """The name, hidden and beside its own, under which one watcher has a file."""
     prefix = f".energyad-{token}"
-    own = f"{prefix}-{path.name}"
-    return path.with_name(own if len(os.fsencode(own)) <= _MAX_NAME_BYTES else prefix)
+    name = f"{prefix}-{path.name}"
+    return path.with_name(name if len(os.fsencode(name)) <= _MAX_NAME_BYTES else prefix)
 
 
 def original_path(private: Path) -> Path | None:
@@ -122,10 +122,10 @@ def _renamed(source: Path, target: Path) -> Path | None:
     return target
 
 
-def _is_same(one: Path, other: Path) -> bool:
+def _is_same(first: Path, second: Path) -> bool:
     """Whether two names are of one file, as after a move that was interrupted."""
     with contextlib.suppress(OSError):
-        return not other.is_symlink() and os.path.samefile(one, other)  # noqa: PTH121
+        return not second.is_symlink() and os.path.samefile(first, second)  # noqa: PTH121
     return False
 
 

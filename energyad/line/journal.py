@@ -142,12 +142,12 @@ def drift_of(
     """Drift of the latest parts of a results file. source: what errors call it. Raises DataError where none of its
     lines is of this model.
     """
-    own = _own(lines, manifest)
-    if lines and not own:
+    of_model = _own(lines, manifest)
+    if lines and not of_model:
         raise DataError(
             f"{source}: results of {lines[-1].model.name}, not of this {manifest.name}; give its --model"
         )
-    return compare(manifest.good_parts, latest_parts(own, manifest, window=window), model=manifest.name)
+    return compare(manifest.good_parts, latest_parts(of_model, manifest, window=window), model=manifest.name)
 
 
 def latest_parts(

@@ -114,9 +114,9 @@ class ResultsFile:
         if not rows:
             return False
         data = "".join(f"{line}\n" for _, line in rows).encode()
-        rest = memoryview(data)
-        while rest:  # a full disk or a signal may take a part only
-            rest = rest[os.write(self._file, rest) :]
+        remaining = memoryview(data)
+        while remaining:  # a full disk or a signal may take a part only
+            remaining = remaining[os.write(self._file, remaining) :]
         os.fsync(self._file)
         self._advance(rows[-1][0], self._size + len(data))
         return len(rows) == _LINES
@@ -166,8 +166,8 @@ class ResultsFile:
             status = self.path.stat()
         except FileNotFoundError:
             return False
-        own = os.fstat(self._file)
-        return (status.st_dev, status.st_ino, status.st_size) == (own.st_dev, own.st_ino, self._size)
+        opened = os.fstat(self._file)
+        return (status.st_dev, status.st_ino, status.st_size) == (opened.st_dev, opened.st_ino, self._size)
 
     def _is_ours(self, size: int) -> bool:
         """Whether the last noted line is where it should be, and what follows is what would be written next.

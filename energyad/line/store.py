@@ -153,9 +153,9 @@ class LineStore:
         """Which of these paths and fingerprints need no look: True where the result is stored, False where a living
         watcher works on it.
         """
-        wanted, answer = set(files), {}
+        requested, answer = set(files), {}
         with self.database.read() as session:
-            for chunk in _chunks(sorted({fingerprint for _, fingerprint in wanted})):
+            for chunk in _chunks(sorted({fingerprint for _, fingerprint in requested})):
                 rows = session.execute(
                     select(Arrival.path, Arrival.fingerprint, Arrival.state)
                     .join(WatcherProcess)
@@ -168,7 +168,7 @@ class LineStore:
                     )
                 )
                 answer.update({(row[0], row[1] or ""): row[2] != CLAIMED for row in rows})
-        return {key: value for key, value in answer.items() if key in wanted}
+        return {key: value for key, value in answer.items() if key in requested}
 
     def claim_in_place(self, files: Sequence[tuple[str, FileState]]) -> list[Claim]:
         """Claim files under their own names, but those that have a result or that a living watcher works on."""
@@ -196,7 +196,7 @@ class LineStore:
 
     def with_earlier_results(self, claims: Mapping[Claim, FileState]) -> dict[Claim, Claim]:
         """Those of these claims whose file was scored before under its own name, and the claim of that result."""
-        found = {}
+        earlier_results = {}
         with self.database.read() as session:
             for claim, state in claims.items():
                 query = select(Arrival.id).where(
@@ -204,8 +204,8 @@ class LineStore:
                 )
                 earlier = session.scalar(query)
                 if earlier is not None:
-                    found[claim] = earlier
-        return {claim: self._moved_to(claim, earlier) for claim, earlier in found.items()}
+                    earlier_results[claim] = earlier
+        return {claim: self._moved_to(claim, earlier) for claim, earlier in earlier_results.items()}
 
     def _moved_to(self, claim: Claim, earlier: int) -> Claim:
         with self.database.write() as session:

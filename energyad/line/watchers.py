@@ -50,8 +50,8 @@ class Registration:
         if time.monotonic() - self._beaten < HEARTBEAT_SECONDS:
             return
         with self._database.write() as session:
-            own = session.get_one(WatcherProcess, self.id)
-            own.heartbeat, own.ended = clock_of(session), False
+            row = session.get_one(WatcherProcess, self.id)
+            row.heartbeat, row.ended = clock_of(session), False
         self._beaten = time.monotonic()
 
     def mark_dead(self) -> None:

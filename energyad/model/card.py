@@ -14,13 +14,15 @@ def model_card(manifest: Manifest) -> str:
     Returns:
         Markdown.
     """
-    made, calibration = manifest.provenance, manifest.calibration
+    provenance, calibration = manifest.provenance, manifest.calibration
     review = ""
     if calibration.review_threshold is not None:
         review = f"; review from {calibration.review_threshold:.6g}, for {calibration.review_rate:.2%}"
-    data = f"{made.num_images} good images, {made.num_held_out} of them held out for the threshold"
-    if made.num_rotated:
-        data += f", and {made.num_rotated} rotated copies"
+    data = (
+        f"{provenance.num_images} good images, {provenance.num_held_out} of them held out for the threshold"
+    )
+    if provenance.num_rotated:
+        data += f", and {provenance.num_rotated} rotated copies"
     return f"""# {manifest.name}
 
 An energyad anomaly detector: a frozen backbone, whitened patch features, and an energy trained with DxMI.
@@ -28,7 +30,7 @@ High energy = abnormal.
 
 | | |
 |---|---|
-| fitted | {manifest.created}, {made.fit_seconds:.0f} s, seed {made.seed} |
+| fitted | {manifest.created}, {provenance.fit_seconds:.0f} s, seed {provenance.seed} |
 | data | {data}; {_learned(manifest)} |
 {_categories(manifest)}| backbone | {_backbone(manifest)} |
 | input | {_input(manifest)} |

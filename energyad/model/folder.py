@@ -138,9 +138,9 @@ def with_digest(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: A number is not finite.
     """
-    rest = {name: value for name, value in values.items() if name != DIGEST}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return {**rest, DIGEST: hashlib.sha256(text.encode()).hexdigest()}
+    undigested = {name: value for name, value in values.items() if name != DIGEST}
+    text = json.dumps(undigested, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return {**undigested, DIGEST: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def read_manifest(folder: Path, *, trusted_keys: Sequence[Path] | None = None) -> Manifest:

@@ -136,8 +136,8 @@ def _drift(manifest: Manifest, parts: Sequence[PartStatistics]) -> Drift:
 def _ranked(images: Iterable[ReportImage]) -> tuple[ReportImage, ...]:
     """Highest score first; those beyond MAX_PICTURED lose their pictures."""
     ranked = sorted(images, key=lambda image: rank(image.result))
-    rest = (replace(image, pictures=()) for image in ranked[MAX_PICTURED:])
-    return (*ranked[:MAX_PICTURED], *rest)
+    without_pictures = (replace(image, pictures=()) for image in ranked[MAX_PICTURED:])
+    return (*ranked[:MAX_PICTURED], *without_pictures)
 
 
 def _score(

@@ -141,12 +141,12 @@ def _pages(images: Sequence[ReportImage], *, grouped: bool) -> Iterator[str]:
     groups: dict[str, list[tuple[int, ReportImage]]] = {}
     for rank, image in enumerate(images[:MAX_LISTED], start=1):
         groups.setdefault((image.defect_type or "") if grouped else "", []).append((rank, image))
-    few = len(images) <= 2 * PAGE
+    is_short = len(images) <= 2 * PAGE
     for number, name in enumerate(sorted(groups, key=lambda name: (name == GOOD, name))):
         group = groups[name]
         for start in range(0, len(group), PAGE):
             page = group[start : start + PAGE]
-            is_open = " open" if start == 0 and (number == 0 or few) else ""
+            is_open = " open" if start == 0 and (number == 0 or is_short) else ""
             figures = "".join(_figure(image, rank) for rank, image in page)
             heading = f"{escape(name)} {start + 1} to {start + len(page)} of {len(group)}".strip()
             yield f"<details{is_open}><summary>{heading}{_score_range([image for _, image in page])}</summary>"

@@ -82,8 +82,8 @@ def picture_sheet(
         top = _HEADER + index * row_height
         row = evaluation.row(defect_type)
         draw.text((16, top + 8), defect_type.replace("_", " "), font=font(17), fill=_INK)
-        found = f"{row.above_threshold} of {row.images} above\nthe threshold"
-        draw.multiline_text((16, top + 34), found, font=font(13), fill=_FAINT, spacing=3)
+        caption = f"{row.above_threshold} of {row.images} above\nthe threshold"
+        draw.multiline_text((16, top + 34), caption, font=font(13), fill=_FAINT, spacing=3)
         for column, example in enumerate(load_examples(detector, items)):
             _draw_example(canvas, example, scale, left=_LABEL + column * (triple + 3 * _GAP), top=top)
     _draw_legend(canvas, scale, left=_LABEL)
@@ -117,8 +117,8 @@ def fit_tile(picture: UInt8[np.ndarray, "h w *c"], size: int) -> UInt8[np.ndarra
     """Resize a picture to fit into a square of `size` pixels; its aspect is kept."""
     height, width = picture.shape[:2]
     factor = size / max(height, width)
-    wanted = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return cv2.resize(picture, wanted, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    resized = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return cv2.resize(picture, resized, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
 
 
 def _draw_example(canvas: Image.Image, example: Example, scale: ColourScale, *, left: int, top: int) -> None:

@@ -37,8 +37,8 @@ def verdict_cards(results: Sequence[ImageResult]) -> str:
     """Write how many images have which verdict as cards."""
     counts: Counter[str] = Counter(result.verdict or "unreadable" for result in results)
     total = max(1, len(results))
-    wanted = [name for name in ("ng", "review", "ok", "unreadable") if counts[name] or name in {"ng", "ok"}]
-    return _cards(*((name, str(counts[name]), f"{counts[name] / total:.1%} of images") for name in wanted))
+    shown = [name for name in ("ng", "review", "ok", "unreadable") if counts[name] or name in {"ng", "ok"}]
+    return _cards(*((name, str(counts[name]), f"{counts[name] / total:.1%} of images") for name in shown))
 
 
 def _cards(*cells: tuple[str, str, str]) -> str:

@@ -76,11 +76,11 @@ class HeadRuntime:
             features = self.session.run(pixels)
         else:
             features = np.concatenate(
-                [self.session.run(cut_pixels(each, tiles, tile_size)) for each in pixels]
+                [self.session.run(cut_pixels(image, tiles, tile_size)) for image in pixels]
             )
         with self._free:
             return _raw(self.head(torch.from_numpy(features)))
 
 
 def _raw(scores: Scores) -> RawScores:
-    return RawScores(*(each.cpu().numpy() for each in scores if each is not None))
+    return RawScores(*(output.cpu().numpy() for output in scores if output is not None))

@@ -77,8 +77,8 @@ class OpenVinoRuntime:
 
 def _name_of(port: Any) -> str:
     """One name of an input or output, which has several where the compiler left copies out: the one looked for."""
-    wanted = [name for name in (INPUT, *OUTPUTS, CATEGORY) if name in port.names]
-    return wanted[0] if wanted else min(port.names, default="nothing")
+    names = [name for name in (INPUT, *OUTPUTS, CATEGORY) if name in port.names]
+    return names[0] if names else min(port.names, default="nothing")
 
 
 def as_intermediate(graph: bytes) -> IntermediateModel:

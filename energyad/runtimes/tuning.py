@@ -32,9 +32,9 @@ def plan_for(name: str, graph: bytes, *, threads: int | None, tiles: int = 1) ->
     # An engine that is not installed has no plan; what to do about it is said where it is opened.
     with contextlib.suppress(OSError, ValueError, TypeError, ImportError):
         values = json.loads(_place(name, graph, plan.allowed).read_text(encoding="utf-8"))
-        kept = Plan(**values)
-        if min(values.values()) >= 1 and kept.allowed == plan.allowed:
-            return kept
+        stored = Plan(**values)
+        if min(values.values()) >= 1 and stored.allowed == plan.allowed:
+            return stored
     return plan
 
 
@@ -59,8 +59,8 @@ def measure(runtime: Runtime, *, shape: tuple[int, int]) -> Plan:
     runtimes = [runtime.with_plan(plan) for plan in plans]
     rates: list[list[float]] = [[] for _ in plans]
     for _ in range(ROUNDS):
-        for candidate, found in zip(runtimes, rates, strict=True):
-            found.append(_rate(candidate, shape))
+        for candidate, measured in zip(runtimes, rates, strict=True):
+            measured.append(_rate(candidate, shape))
     return plans[max(range(len(plans)), key=lambda index: median(rates[index]))]
 
 

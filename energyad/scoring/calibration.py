@@ -108,11 +108,11 @@ def calibrate(
         raise SettingsError("calibration needs at least one finite score of a good part")
     check_rates(false_reject_rate, review_rate)
     threshold, method = _threshold(scores, false_reject_rate)
-    kept = tuple(scores.tolist())
+    in_order = tuple(scores.tolist())
     if review_rate is None:
-        return Calibration(threshold, false_reject_rate, method, kept)
+        return Calibration(threshold, false_reject_rate, method, in_order)
     review = _threshold(scores, review_rate)
-    return Calibration(threshold, false_reject_rate, method, kept, review[0], review_rate, review[1])
+    return Calibration(threshold, false_reject_rate, method, in_order, review[0], review_rate, review[1])
 
 
 def calibrate_together(
@@ -129,7 +129,9 @@ def calibrate_together(
         return calibrate(scores, false_reject_rate=false_reject_rate).threshold
 
     check_rates(false_reject_rate, review_rate)
-    rules = [calibrate(own, false_reject_rate=false_reject_rate) for own in by_category]
+    rules = [
+        calibrate(category_scores, false_reject_rate=false_reject_rate) for category_scores in by_category
+    ]
     units = tuple(rule.threshold for rule in rules)
     in_units = sorted(
         score / unit for scores, unit in zip(by_category, units, strict=True) for score in scores
@@ -138,9 +140,13 @@ def calibrate_together(
     together = Calibration(1.0, false_reject_rate, method, tuple(in_units))
     if review_rate is None:
         return units, together
-    others = [([*own[:place], *own[place + 1 :]] or own) for own in by_category for place in range(len(own))]
-    scores = [score for own in by_category for score in own]
-    ratios = np.sort([score / limit(rest) for score, rest in zip(scores, others, strict=True)])
+    others = [
+        ([*category_scores[:place], *category_scores[place + 1 :]] or category_scores)
+        for category_scores in by_category
+        for place in range(len(category_scores))
+    ]
+    scores = [score for category_scores in by_category for score in category_scores]
+    ratios = np.sort([score / limit(remaining) for score, remaining in zip(scores, others, strict=True)])
     review, review_method = _threshold(ratios, review_rate)
     if min(map(len, by_category)) < min_samples_for(review_rate):  # a unit of so few says little of new parts
         review_method = "prediction limit"

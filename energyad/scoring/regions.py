@@ -89,10 +89,10 @@ def _components(above: Bool[np.ndarray, "h w"]) -> tuple[Int32[np.ndarray, "h w"
     """OpenCV's labels and statistics of what is True, looked for where there is any: mostly a corner of the image."""
     y, x = (np.flatnonzero(above.any(axis=axis)) for axis in (1, 0))
     corner = (slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1))
-    _, found, stats, _ = cv2.connectedComponentsWithStats(above[corner].astype(np.uint8), connectivity=8)
+    _, components, stats, _ = cv2.connectedComponentsWithStats(above[corner].astype(np.uint8), connectivity=8)
     stats[:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]] += np.array([x[0], y[0]], stats.dtype)
     labels = np.zeros(above.shape, np.int32)
-    labels[corner] = found
+    labels[corner] = components
     return labels, stats
 
 

@@ -165,9 +165,9 @@ def with_q_values(results: Iterable[ImageResult]) -> list[ImageResult]:
     Results of images that could not be scored stay as they are.
     """
     batch = list(results)
-    found = iter(benjamini_hochberg([result.p_value for result in batch if result.p_value is not None]))
+    q_values = iter(benjamini_hochberg([result.p_value for result in batch if result.p_value is not None]))
     return [
-        result if result.p_value is None else result.model_copy(update={"q_value": next(found)})
+        result if result.p_value is None else result.model_copy(update={"q_value": next(q_values)})
         for result in batch
     ]
 

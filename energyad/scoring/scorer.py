@@ -70,8 +70,8 @@ class EnergyHead(nn.Module):
         self.grid, self.tiles = grid, tiles or Tiles()
         axes = upsampling_axes(grid, self.tiles, smoothing=smoothing)
         border = border_weights(axes, grid, smoothing=smoothing)
-        for name, each in zip(("upsampling", "widening", "border"), (*axes, border), strict=True):
-            self.register_buffer(name, each, persistent=False)
+        for name, matrix in zip(("upsampling", "widening", "border"), (*axes, border), strict=True):
+            self.register_buffer(name, matrix, persistent=False)
         self.register_buffer("mask", mask)
         in_roi = None if mask is None else patches_in_roi(mask, axes, self.tiles)
         self.register_buffer("in_roi", in_roi, persistent=False)

@@ -215,14 +215,14 @@ def _images_of(asked: _InferRequest, binary: bytes, settings: ServiceSettings) -
 
 def _elements(binary: bytes) -> list[bytes]:
     """Elements of a BYTES tensor: each its length in 4 bytes, little-endian, and its bytes."""
-    found, at = [], 0
+    elements, at = [], 0
     while at < len(binary):
         (length,) = struct.unpack_from("<I", binary, at) if at + 4 <= len(binary) else (len(binary),)
         at += 4 + length
         if at > len(binary):
             raise RequestError(400, f"'{IMAGE}': an element is longer than the binary data")
-        found.append(binary[at - length : at])
-    return found
+        elements.append(binary[at - length : at])
+    return elements
 
 
 def _from_base64(data: list[Any]) -> list[bytes]:

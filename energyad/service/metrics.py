@@ -49,23 +49,8 @@ class Metrics:
             buckets=_RATIOS,
             registry=registry,
         )
-        waiting = Gauge(
-            "energyad_requests_in_progress",
-            "Requests whose images are arriving, wait or are scored.",
-            registry=registry,
-        )
-        waiting.set_function(lambda: worker.taken + len(bodies))
-        limit = Gauge("energyad_requests_limit", "Requests that are taken at a time.", registry=registry)
-        limit.set(worker.places)
-        self._psi = Gauge(
-            "energyad_drift_psi",
-            "Population stability index of the latest parts against held-out good ones.",
-            ["model", "quantity"],
-            registry=registry,
-        )
-        self._shifted = Gauge(
-            "energyad_drift_shifted", "1 where the line has drifted.", ["model"], registry=registry
-        )
+        _add_load_gauges(worker, bodies, registry)
+        self._psi, self._shifted = _drift_gauges(registry)
 
     def record_request(self, route: str, status: int, seconds: float) -> None:
         """Count an answered request.
@@ -99,3 +84,25 @@ class Metrics:
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _add_load_gauges(worker: Worker, bodies: PendingBodies, registry: CollectorRegistry) -> None:
+    in_progress = Gauge(
+        "energyad_requests_in_progress",
+        "Requests whose images are arriving, wait or are scored.",
+        registry=registry,
+    )
+    in_progress.set_function(lambda: worker.taken + len(bodies))
+    limit = Gauge("energyad_requests_limit", "Requests that are taken at a time.", registry=registry)
+    limit.set(worker.places)
+
+
+def _drift_gauges(registry: CollectorRegistry) -> tuple[Gauge, Gauge]:
+    psi = Gauge(
+        "energyad_drift_psi",
+        "Population stability index of the latest parts against held-out good ones.",
+        ["model", "quantity"],
+        registry=registry,
+    )
+    shifted = Gauge("energyad_drift_shifted", "1 where the line has drifted.", ["model"], registry=registry)
+    return psi, shifted

@@ -64,9 +64,9 @@ class FitSettings(SettingsGroup):
             require_known(name)
             group, _, bare = name.rpartition(".")
             grouped.setdefault(group, {})[bare] = value
-        own = grouped.pop("", {})
+        ungrouped = grouped.pop("", {})
         groups = {group: replace(getattr(self, group), **changed) for group, changed in grouped.items()}
-        return replace(self, **groups, **own)
+        return replace(self, **groups, **ungrouped)
 
     def values(self) -> dict[str, Any]:
         """Every value by its full name, the inverse of `with_values`."""
@@ -89,24 +89,24 @@ class FitSettings(SettingsGroup):
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Nested values by their full names."""
-    found: dict[str, Any] = {}
+    by_full_name: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= {f"{name}.{bare}": inner for bare, inner in value.items()}
+            by_full_name |= {f"{name}.{bare}": inner for bare, inner in value.items()}
         else:
-            found[name] = value
-    return found
+            by_full_name[name] = value
+    return by_full_name
 
 
 def groups() -> dict[str, SettingsGroup]:
     """The groups by their names, with their default values."""
-    held = {each.name: getattr(FitSettings(), each.name) for each in fields(FitSettings)}
+    held = {group.name: getattr(FitSettings(), group.name) for group in fields(FitSettings)}
     return {name: value for name, value in held.items() if isinstance(value, SettingsGroup)}
 
 
 def names() -> list[str]:
     """The full name of every setting, in order."""
-    inner = [f"{group}.{each.name}" for group, default in groups().items() for each in fields(default)]
+    inner = [f"{group}.{setting.name}" for group, default in groups().items() for setting in fields(default)]
     return [*inner, "seed"]
 
 
@@ -123,9 +123,9 @@ def near_names(name: str, known: Iterable[str]) -> list[str]:
     """At most three full names that are like this one, which may be without its group."""
     known = list(known)
     bare = name.rpartition(".")[2]
-    alike = [full for full in known if full.rpartition(".")[2] == bare]
-    if alike:
-        return alike[:3]
+    same_name = [full for full in known if full.rpartition(".")[2] == bare]
+    if same_name:
+        return same_name[:3]
     if "." in name:
         return difflib.get_close_matches(name, known, n=3, cutoff=0.75)
     close = difflib.get_close_matches(name, [full.rpartition(".")[2] for full in known], n=3, cutoff=0.75)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import energyad.cli
 from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from tests.quick import TINY
+from tests.untraced import untraced_heads
 
 from .outcome import Outcome, Program
 
@@ -44,9 +46,11 @@ def program(workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 @pytest.fixture
-def quick_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fits take a second."""
+def quick_fit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fits take a second, and models have a stand-in for a head."""
     monkeypatch.setattr("energyad.settings.FitSettings", lambda: TINY)
+    with untraced_heads():
+        yield
 
 
 @pytest.fixture(scope="session")

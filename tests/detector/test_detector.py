@@ -16,7 +16,7 @@ from PIL import Image
 import energyad
 from energyad import AnomalyDetector
 from energyad.data.datasets import Category
-from energyad.data.demo import render_demo, render_flawed
+from energyad.data.demo import render_flawed
 from energyad.energy.memory_bank import MemoryBankEnergy
 from energyad.energy.reranking import Reranker
 from energyad.errors import DataError, ImageError, ModelError
@@ -25,6 +25,7 @@ from energyad.images.reading import read_image, resize
 from energyad.model.assembly import assemble_scorer
 from energyad.runtimes.eager import EagerRuntime
 from tests.quick import QUICK, TINY
+from tests.untraced import fit_untraced
 
 SIZE = 128
 
@@ -139,18 +140,12 @@ def test_scores_survive_saving_and_a_new_process_without_torch(
     assert output == [prediction.score, float(prediction.heatmap.sum()), False]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ensemble_size", [1, 2])
 def test_eager_pytorch_agrees_with_the_exported_graph(
-    ensemble_size: int, fitted_detector: AnomalyDetector, good_images: list[np.ndarray]
+    fitted_detector: AnomalyDetector, good_images: list[np.ndarray]
 ) -> None:
-    detector = fitted_detector
-    if ensemble_size > 1:
-        settings = TINY.with_values({"energy.ensemble_size": ensemble_size})
-        detector = AnomalyDetector.fit(good_images, settings=settings, threads=1)
-    eager = EagerRuntime(assemble_scorer(detector.manifest, detector.contents))
-    pixels = np.stack([resize(image, detector.manifest.input.image_size) for image in good_images[:3]])
-    ours, theirs = eager.run(pixels), detector.runtime.run(pixels)
+    eager = EagerRuntime(assemble_scorer(fitted_detector.manifest, fitted_detector.contents))
+    pixels = np.stack([resize(image, fitted_detector.manifest.input.image_size) for image in good_images[:3]])
+    ours, theirs = eager.run(pixels), fitted_detector.runtime.run(pixels)
     np.testing.assert_allclose(ours.score, theirs.score, rtol=1e-4)
     # A squared distance is a small difference of large products: its rounding is that of the largest
     np.testing.assert_allclose(ours.heatmap, theirs.heatmap, rtol=1e-4, atol=1e-4 * theirs.heatmap.max())
@@ -162,7 +157,7 @@ def test_the_finished_model_knows_the_held_out_parts_and_its_scores_have_only_fa
     rate: float, good_images: list[np.ndarray]
 ) -> None:
     settings = TINY.with_values({"threshold.false_reject_rate": rate, "threshold.review_rate": None})
-    model = AnomalyDetector.fit(good_images, name="part", settings=settings, threads=1)
+    model = fit_untraced(good_images, name="part", settings=settings)
     generator = torch.Generator().manual_seed(settings.seed)
     held_out = split_images(
         len(good_images), holdout=settings.threshold.holdout_fraction, generator=generator
@@ -179,7 +174,7 @@ def test_the_finished_model_knows_the_held_out_parts_and_its_scores_have_only_fa
 def test_the_threshold_of_very_few_images_is_in_the_units_of_the_scores(
     count: int, good_images: list[np.ndarray], new_part: np.ndarray
 ) -> None:
-    model = AnomalyDetector.fit(good_images[:count], name="part", settings=TINY, threads=1)
+    model = fit_untraced(good_images[:count], name="part", settings=TINY)
     assert 0.1 < model.score(new_part).score / model.threshold < 10
 
 
@@ -187,7 +182,7 @@ def test_the_threshold_of_very_few_images_is_in_the_units_of_the_scores(
 def test_other_trainings_have_the_same_memory_banks(good_images: list[np.ndarray]) -> None:
     def memory_banks(iterations: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         settings = TINY.with_values({"dxmi.iterations": iterations})
-        model = AnomalyDetector.fit(good_images, settings=settings, threads=1)
+        model = fit_untraced(good_images, settings=settings)
         head = assemble_scorer(model.manifest, model.contents).head
         first = [part.weight for part in head.modules() if isinstance(part, MemoryBankEnergy)]
         second = [part.points for part in head.modules() if isinstance(part, Reranker)]
@@ -202,12 +197,12 @@ def test_other_trainings_have_the_same_memory_banks(good_images: list[np.ndarray
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_model_bit_for_bit(good_images: list[np.ndarray]) -> None:
-    first, second = (AnomalyDetector.fit(good_images, settings=TINY, threads=1) for _ in range(2))
+    first, second = (fit_untraced(good_images, settings=TINY) for _ in range(2))
     for name in ("backbone.safetensors", "detector.safetensors"):
         assert first.contents[name] == second.contents[name]
     assert first.threshold == second.threshold
     reseeded = replace(TINY, seed=1)
-    other = AnomalyDetector.fit(good_images, settings=reseeded, threads=1)
+    other = fit_untraced(good_images, settings=reseeded)
     assert other.contents["detector.safetensors"] != first.contents["detector.safetensors"]
 
 
@@ -223,18 +218,10 @@ def test_a_rotated_part_scores_more_like_an_upright_one_where_rotated_copies_wer
     good_images: list[np.ndarray],
 ) -> None:
     quick = QUICK.with_values(
-        {
-            "input.image_size": 128,
-            "features.coarse_strides": (),
-            "energy.pretrain_steps": 100,
-            "dxmi.iterations": 0,
-            "synthetic_defects.per_image": 0,
-        }
+        {"energy.pretrain_steps": 100, "dxmi.iterations": 0, "synthetic_defects.per_image": 0}
     )
     augmented, plain = (
-        AnomalyDetector.fit(
-            good_images[:8], settings=quick.with_values({"augmentation.rotation": rotation}), threads=1
-        )
+        fit_untraced(good_images[:8], settings=quick.with_values({"augmentation.rotation": rotation}))
         for rotation in ("on", "off")
     )
     assert augmented.manifest.provenance.num_rotated > 0 == plain.manifest.provenance.num_rotated
@@ -280,7 +267,7 @@ def test_one_image_is_refused_and_few_are_warned_about(good_images: list[np.ndar
     with pytest.raises(DataError, match="at least 2"):
         AnomalyDetector.fit(good_images[:1], settings=TINY)
     with pytest.warns(UserWarning, match="only 2 good images of 'ring'"):
-        few = AnomalyDetector.fit(good_images[:2], name="ring", settings=TINY, threads=1)
+        few = fit_untraced(good_images[:2], name="ring", settings=TINY)
     assert few.threshold > 0
 
 
@@ -293,7 +280,7 @@ def test_a_bad_image_stops_the_fit_unless_told_to_skip_it(
     with pytest.raises(ImageError, match=r"zero\.png.*--skip-bad"):
         AnomalyDetector.fit([*good_images, bad], settings=TINY)
     with pytest.warns(UserWarning, match=r"left out: .*zero\.png"):
-        fitted = AnomalyDetector.fit([*good_images, bad], settings=TINY, skip_bad=True, threads=1)
+        fitted = fit_untraced([*good_images, bad], settings=TINY, skip_bad=True)
     assert fitted.manifest.provenance.num_images == len(good_images)
 
 
@@ -308,13 +295,6 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout
     assert output.strip() == "[]"
-
-
-@pytest.mark.slow
-def test_a_rendered_category_trains_from_its_files(tmp_path: Path) -> None:
-    category = render_demo(tmp_path, train=8, good=1, per_flaw=1, size=64)
-    fitted = AnomalyDetector.fit(category.train_good, name=category.name, settings=TINY, threads=1)
-    assert fitted.manifest.provenance.num_images == 8
 
 
 @pytest.mark.parametrize(

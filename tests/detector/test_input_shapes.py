@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from energyad import AnomalyDetector
 from energyad.data.datasets import Category, TestItem
 from energyad.detector import export
 from energyad.evaluation.evaluate import evaluate
+from energyad.fitting.backbone import open_backbone
 from energyad.images.reading import read_image, resize, write_png
-from energyad.settings import FitSettings
+from tests.quick import TINY
 
 pytestmark = pytest.mark.slow  # fits several models
 
@@ -23,15 +23,19 @@ TILED = {"input.image_size": TALL, "input.tiles": (1, 3)}
 SHAPES = {"tall": TALL, "wide in tiles": (128, 160)}
 
 
-@pytest.fixture(scope="module")
-def quick(quick_settings: FitSettings) -> FitSettings:
-    return quick_settings.with_values(
-        {"dxmi.iterations": 0, "energy.pretrain_steps": 100, "energy.latent_dim": 24}
-    )
+SETTINGS = TINY.with_values(
+    {
+        "features.coarse_strides": (),
+        "memory_bank.rerank_banks": 0,
+        "energy.latent_dim": 24,
+        "energy.pretrain_steps": 100,
+        "dxmi.iterations": 0,
+    }
+)
 
 
 @pytest.fixture(scope="module", params=list(SHAPES))
-def detector(request: pytest.FixtureRequest, quick: FitSettings, demo_category: Category) -> AnomalyDetector:
+def detector(request: pytest.FixtureRequest, demo_category: Category) -> AnomalyDetector:
     shape = SHAPES[request.param]
     values = {"input.image_size": TALL} if shape == TALL else TILED
     roi = np.ones(shape, dtype=bool)
@@ -39,7 +43,7 @@ def detector(request: pytest.FixtureRequest, quick: FitSettings, demo_category: 
     return AnomalyDetector.fit(
         [resize(read_image(path), shape) for path in demo_category.train_good[:8]],
         name=request.param,
-        settings=quick.with_values(values),
+        settings=SETTINGS.with_values(values),
         roi=roi,
         threads=1,
     )
@@ -89,8 +93,10 @@ def test_a_defect_is_hottest_where_it_is_and_masks_are_compared_at_the_input_s_s
     assert evaluation.pixel_auroc is not None and evaluation.pixel_auroc > 0.9
 
 
-def test_int8_keeps_the_shape(quick: FitSettings, demo_category: Category) -> None:
-    settings = quick.with_values({"input.image_size": TALL, "features.precision": "int8"})
-    detector = AnomalyDetector.fit(demo_category.train_good[:8], settings=settings, threads=1)
-    raw = detector.runtime.run(np.zeros((2, *TALL, 3), np.uint8))
-    assert raw.heatmap.shape == (2, *TALL) and torch.from_numpy(raw.heatmap).isfinite().all()
+def test_int8_keeps_the_shape(demo_category: Category) -> None:
+    settings = SETTINGS.with_values({"input.image_size": TALL, "features.precision": "int8"})
+    images = demo_category.train_good[:8]
+    backbone = open_backbone(images, settings, weights_file=None, threads=1, skip_bad=False)
+    features = backbone.session.run(np.zeros((2, *TALL, 3), np.uint8))
+    assert features.shape[2:] == backbone.extractor.grid.inner and np.isfinite(features).all()
+    assert features.shape[2] > features.shape[3] > 0

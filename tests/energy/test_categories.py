@@ -42,6 +42,7 @@ from energyad.scoring.results import results_csv, scored_result
 from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
 from tests.quick import TINY
+from tests.untraced import fit_untraced
 
 CHANNELS, LATENTS, SIDE = 6, 5, 4
 
@@ -95,6 +96,8 @@ def test_each_image_is_judged_by_its_expert_alone_in_any_batch(energies: int, ti
     assert category.tolist() == numbers
     alone, _ = experts.predict(features[:tiles], tiles * SIDE**2)
     torch.testing.assert_close([*alone], [part[:tiles] for part in expected], rtol=1e-4, atol=1e-5)
+    if tiles == 1:  # the graph is traced for the harder case
+        return
 
     grid = Grid.square(image_size=32, size=SIDE, margin=0)
     head = EnergyHead(experts, grid=grid, smoothing=1.0, tiles=Tiles(rows=tiles)).eval()
@@ -187,7 +190,7 @@ def test_one_model_for_several_scores_as_one_each_in_units_of_its_own(
         (paths, demo_category.train_good),
         ([negative(path) for path in paths], [negative(path) for path in demo_category.train_good]),
     ):
-        own = AnomalyDetector.fit(good, settings=settings, threads=1)
+        own = fit_untraced(good, settings=settings)
         ratios = [
             alone.score / together.score
             for alone, together in zip(own.score_batch(images), united.score_batch(images), strict=True)

@@ -5,7 +5,13 @@ import torch
 
 from energyad.energy.memory_bank import POINTS_PER_PRODUCT, MemoryBank, MemoryBankEnergy
 from energyad.energy.networks import AutoencoderEnergy
-from energyad.fitting.training import EarlyStopping, pretrain_autoencoder, set_scale, train_energy
+from energyad.fitting.training import (
+    EarlyStopping,
+    TrainedEnergy,
+    pretrain_autoencoder,
+    set_scale,
+    train_energy,
+)
 from energyad.progress import NullProgress
 from energyad.settings import FitSettings
 
@@ -65,13 +71,19 @@ def test_the_same_generator_gives_the_same_weights() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-@pytest.mark.slow
-def test_energy_rises_away_from_the_data(good: torch.Tensor) -> None:
+@pytest.fixture(scope="module")
+def trained(good: torch.Tensor) -> TrainedEnergy:
+    """Trained on the first three quarters of the points; the others ended the training."""
     generator = torch.Generator().manual_seed(0)
-    trained = train_energy(
+    return train_energy(
         good[:3000], good[3000:], settings=SETTINGS, generator=generator, progress=NullProgress()
     )
-    off = good[3000:] + 0.5 * torch.randn(good[3000:].shape, generator=generator)
+
+
+@pytest.mark.slow
+def test_energy_rises_away_from_the_data(good: torch.Tensor, trained: TrainedEnergy) -> None:
+    noise = torch.randn(good[3000:].shape, generator=torch.Generator().manual_seed(1))
+    off = good[3000:] + 0.5 * noise
     with torch.no_grad():
         near, far = trained.energy(good[3000:]), trained.energy(off)
     assert float(far.mean()) > 1.5 * float(near.mean())
@@ -98,14 +110,7 @@ def test_dxmi_begins_with_energies_of_the_stated_size(good: torch.Tensor) -> Non
 
 
 @pytest.mark.slow
-def test_the_history_shows_the_game(good: torch.Tensor) -> None:
-    trained = train_energy(
-        good,
-        good[:500],
-        settings=SETTINGS,
-        generator=torch.Generator().manual_seed(0),
-        progress=NullProgress(),
-    )
+def test_the_history_shows_the_game(trained: TrainedEnergy) -> None:
     assert [record.iteration for record in trained.history] == [50, 100]
     assert trained.history[-1].energy_samples > trained.history[-1].energy_data
 

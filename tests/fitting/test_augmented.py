@@ -98,7 +98,7 @@ def parts(count: int, *, shift: float, seed: int, size: int) -> Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [30, 200, 1000])  # background alone is as near in every direction
-@pytest.mark.parametrize("count", [4, 16, 60])
+@pytest.mark.parametrize("count", [4, 16, 30])
 def test_parts_come_in_any_rotation_where_rotated_ones_are_as_near_to_others(count: int, size: int) -> None:
     good = parts(count, shift=9, seed=0, size=size)
     alike = [parts(count, shift=9, seed=seed, size=size) for seed in range(1, 7)]

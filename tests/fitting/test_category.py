@@ -29,7 +29,7 @@ SETTINGS = FitSettings().with_values(
         "memory_bank.directions": 3,
         "memory_bank.rerank_banks": 1,
         "memory_bank.rerank_bank_size": 30,
-        "energy.pretrain_steps": 600,
+        "energy.pretrain_steps": 200,
         "synthetic_defects.discriminator_iterations": 20,
         "dxmi.iterations": 0,
     }

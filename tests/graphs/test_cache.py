@@ -15,16 +15,18 @@ from energyad.files import CACHE_VARIABLE
 from energyad.graphs import cache, export
 from energyad.graphs.cache import extractor_graph
 from energyad.runtimes.onnx import OnnxFeatures
+from tests.quick import TINY
 
 pytestmark = pytest.mark.slow  # one real trace
 
+NAME = TINY.features.backbone
 PIXELS = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
 def graph() -> onnx.ModelProto:
     """A backbone's real trace, from the cache that all tests share."""
-    return extractor_graph(load_extractor("tf_efficientnet_lite0", image_size=(64, 64), strides=(8, 16)))
+    return extractor_graph(load_extractor(NAME, image_size=(64, 64), strides=(8, 16)))
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_a_backbone_is_traced_once(
     traced: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    extractor = load_extractor("tf_efficientnet_lite0", image_size=(64, 64), strides=(8, 16))
+    extractor = load_extractor(NAME, image_size=(64, 64), strides=(8, 16))
     first, second = (
         OnnxFeatures(extractor_graph(extractor).SerializeToString()).run(PIXELS) for _ in range(2)
     )
@@ -53,12 +55,10 @@ def test_a_backbone_is_traced_once(
 
     extractor.grid = Grid.square(64, 16, 5)
     extractor_graph(extractor)
-    other = load_extractor("tf_efficientnet_lite0", image_size=(64, 64), strides=(8,))
+    other = load_extractor(NAME, image_size=(64, 64), strides=(8,))
     extractor_graph(other)
     for coarse_strides in ((8,), (4, 8)):
-        both = load_extractor(
-            "tf_efficientnet_lite0", image_size=(64, 64), strides=(4, 8), coarse_strides=coarse_strides
-        )
+        both = load_extractor(NAME, image_size=(64, 64), strides=(4, 8), coarse_strides=coarse_strides)
         extractor_graph(both)
     assert len(traced) == 5, "another grid or another stage is another graph, of the image or of its half"
 
@@ -67,7 +67,7 @@ def test_a_broken_or_unwritable_cache_costs_time_only(
     traced: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
-    extractor = load_extractor("tf_efficientnet_lite0", image_size=(64, 64), strides=(8, 16))
+    extractor = load_extractor(NAME, image_size=(64, 64), strides=(8, 16))
     extractor_graph(extractor)
     (kept,) = tmp_path.iterdir()
     kept.write_bytes(b"half a graph")
@@ -84,12 +84,9 @@ def test_the_key_changes_with_whatever_shapes_the_graph(
     for room in cache.ROOMS:
         shutil.copytree(room, tmp_path / room.name)
     monkeypatch.setattr(cache, "ROOMS", tuple(tmp_path / room.name for room in cache.ROOMS))
-    extractor = load_extractor("tf_efficientnet_lite0", image_size=(64, 64), strides=(8, 16))
+    extractor = load_extractor(NAME, image_size=(64, 64), strides=(8, 16))
     keys = [cache.cache_key(extractor)]
-    assert (
-        cache.cache_key(load_extractor("tf_efficientnet_lite0", image_size=(64, 64), strides=(8, 16)))
-        == keys[0]
-    )
+    assert cache.cache_key(load_extractor(NAME, image_size=(64, 64), strides=(8, 16))) == keys[0]
 
     extractor.weights = replace(extractor.weights, sha256="0" * 64)
     keys.append(cache.cache_key(extractor))

@@ -70,7 +70,6 @@ def prototype_energy() -> MemoryBankEnergy:
 
 ENERGIES = {
     "relu": Autoencoder(nn.ReLU()),
-    "silu": Autoencoder(nn.SiLU()),
     "mixture": Mixture(),
     "sorted": Sorted(),
     "prototypes": prototype_energy(),

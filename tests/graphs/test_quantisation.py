@@ -14,7 +14,7 @@ from energyad.evaluation.metrics import image_auroc
 from energyad.features.extractor import load_extractor
 from energyad.graphs.cache import extractor_graph
 from energyad.graphs.quantisation import quantise
-from energyad.images.reading import resize, write_png
+from energyad.images.reading import write_png
 from energyad.model.assembly import assemble_scorer
 from energyad.model.folder import BACKBONE_FILE, GRAPH_FILE
 from tests.quick import QUICK
@@ -130,8 +130,9 @@ def test_a_graph_that_cannot_be_quantised_is_one_clear_error() -> None:
 
 
 def test_the_same_images_give_the_same_quantised_backbone() -> None:
-    extractor = load_extractor(FitSettings().features.backbone, image_size=(64, 64), strides=(8, 16))
-    graph = extractor_graph(extractor)
-    pixels = [resize(image, (64, 64)) for image in GOOD[:4]]
-    first, second = (quantise(graph, pixels, name="same").SerializeToString() for _ in range(2))
+    features = QUICK.features
+    graph = extractor_graph(
+        load_extractor(features.backbone, image_size=(SIZE, SIZE), strides=features.strides)
+    )
+    first, second = (quantise(graph, GOOD[:4], name="same").SerializeToString() for _ in range(2))
     assert first == second

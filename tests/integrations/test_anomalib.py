@@ -17,7 +17,8 @@ from energyad.detector import AnomalyDetector
 from energyad.errors import DataError, ModelError
 from energyad.evaluation.evaluate import Evaluation, evaluate
 from energyad.integrations.anomalib import EnergyAD, category_of, image_batch
-from energyad.settings import FitSettings
+from tests.quick import TINY
+from tests.untraced import untraced_heads
 
 pytestmark = pytest.mark.slow
 
@@ -139,15 +140,13 @@ def test_tensors_score_as_the_images_they_are_made_of(
 
 @pytest.mark.slow
 def test_the_engine_fits_a_detector_that_its_checkpoint_holds(
-    mvtec: MVTecAD, quick_settings: FitSettings, tmp_path: Path, demo_category: Category
+    mvtec: MVTecAD, tmp_path: Path, demo_category: Category
 ) -> None:
-    quick = quick_settings.with_values(
-        {"energy.pretrain_steps": 20, "synthetic_defects.discriminator_iterations": 5}
-    )
     with pytest.raises(ModelError, match="not fitted"):
         _ = EnergyAD().detector
     running = engine(tmp_path)
-    running.fit(EnergyAD(settings=quick, visualizer=False, evaluator=False), datamodule=mvtec)
+    with untraced_heads():
+        running.fit(EnergyAD(settings=TINY, visualizer=False, evaluator=False), datamodule=mvtec)
     fitted = running.model.detector
     assert fitted.manifest.provenance.num_images == len(demo_category.train_good)
     running.trainer.save_checkpoint(tmp_path / "model.ckpt")

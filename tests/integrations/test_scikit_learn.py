@@ -20,7 +20,8 @@ from energyad.detector import AnomalyDetector
 from energyad.errors import SettingsError
 from energyad.images.reading import as_rgb
 from energyad.integrations.scikit_learn import EnergyADEstimator
-from energyad.settings import FitSettings
+from tests.quick import QUICK
+from tests.untraced import fit_untraced
 
 NOT_FOR_IMAGES = {
     "check_classifier_data_not_an_array": "a container without a length is no list of images",
@@ -48,6 +49,14 @@ class MeanDetector:
             score: float
 
         return [Scored(abs(float(as_rgb(image).mean()) - self.mean)) for image in images]
+
+
+class UntracedDetector:
+    """A real fit, whose head stays in PyTorch."""
+
+    @staticmethod
+    def fit(images: list[Any], *, threads: int | None, **options: Any) -> AnomalyDetector:
+        return fit_untraced(images, **options)
 
 
 class OnRows(EnergyADEstimator):
@@ -121,12 +130,11 @@ def test_illegal_parameters_are_refused_when_it_is_fitted() -> None:
 
 @pytest.mark.slow
 def test_clones_in_pipelines_searches_and_cross_validation(
-    demo_category: Category, quick_settings: FitSettings
+    demo_category: Category, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("energyad.integrations.scikit_learn.AnomalyDetector", UntracedDetector)
     paths = np.array([str(path) for path in demo_category.train_good[:8]])
-    quick = quick_settings.with_values(
-        {"energy.pretrain_steps": 20, "synthetic_defects.discriminator_iterations": 5}
-    )
+    quick = QUICK.with_values({"energy.pretrain_steps": 20, "synthetic_defects.discriminator_iterations": 5})
     good, bad = paths, np.array([str(item.path) for item in demo_category.test if item.is_defective])[:4]
     images, labels = np.concatenate([good, bad]), np.repeat([1, -1], [len(good), len(bad)])
     splits = [(np.arange(6), np.array([6, 7, 8, 9, 10, 11]))]
