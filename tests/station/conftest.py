@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from energyad.detector import AnomalyDetector
 from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage
 from energyad.errors import ImageError
 from energyad.line.database import Database
@@ -25,6 +26,7 @@ from energyad.model.statistics import PartStatistics
 from energyad.scoring.calibration import Calibration
 from energyad.scoring.prediction import predict
 from energyad.scoring.results import ModelReference
+from energyad.station import views
 from energyad.station.config import StationConfig
 from energyad.station.results import PartResult
 from energyad.station.running import Station
@@ -71,7 +73,7 @@ class Rig:
 
     @property
     def config(self) -> StationConfig:
-        views = []
+        view_tables = []
         for name in self.views:
             (self.root / name).mkdir(exist_ok=True)
             view = {
@@ -82,7 +84,7 @@ class Rig:
                 "checks": self.checks,
             }
             camera = {"camera": {"source": self.cameras[name]}} if name in self.cameras else {}
-            views.append({**view, **camera})
+            view_tables.append({**view, **camera})
         return StationConfig.model_validate(
             {
                 "name": "test",
@@ -90,7 +92,7 @@ class Rig:
                 "database": str(self.root / "energyad.db"),
                 "results": self.root / "results.jsonl",
                 "threads": 1,
-                "views": views,
+                "views": view_tables,
                 **self.settings,
             }
         )
@@ -176,7 +178,11 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def rig(tmp_path: Path, model_folder: Path) -> Rig:
+def rig(
+    tmp_path: Path, model_folder: Path, fitted_detector: AnomalyDetector, monkeypatch: pytest.MonkeyPatch
+) -> Rig:
+    """Its model is loaded once for all tests; scores come from the files."""
+    monkeypatch.setattr(views, "_load", lambda folder, **_: fitted_detector)
     return Rig(tmp_path, model_folder)
 
 

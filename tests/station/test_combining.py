@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from energyad.detector import AnomalyDetector
 from energyad.scoring.calibration import calibrate
-from energyad.station.combining import combine_p_values, share_rates
+from energyad.station.combining import combine_p_values, for_view, share_rates
 from energyad.station.results import worst
 
 RATE = 0.05
@@ -67,6 +68,15 @@ def test_thresholds_rise_with_the_number_of_views_and_review_stays_below_reject(
         assert shared.review_threshold is not None and shared.review_threshold <= shared.threshold
         assert shared.good_scores == rule.good_scores
         before = shared
+
+
+def test_a_detector_of_one_of_several_views_has_the_shared_thresholds(
+    fitted_detector: AnomalyDetector,
+) -> None:
+    shared = for_view(fitted_detector, views=3)
+    assert shared.threshold == shared.calibration.threshold >= fitted_detector.threshold
+    assert shared.calibration == share_rates(fitted_detector.calibration, views=3)
+    assert for_view(fitted_detector, views=1) is fitted_detector
 
 
 def test_the_worst_verdict_counts() -> None:
