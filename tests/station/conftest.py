@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -145,13 +146,9 @@ class Rig:
             station.run(threading.Event(), once=True, score=dict.fromkeys(self.views, score_texts))
 
     def parts(self) -> list[PartResult]:
-        from sqlalchemy import select
-
-        from energyad.line.tables import Part
-
-        query = select(Part.line).where(Part.number.is_not(None)).order_by(Part.number)
-        with Database(self.root / "energyad.db") as database, database.read() as session:
-            return [PartResult.model_validate_json(line) for line in session.scalars(query)]
+        query = "SELECT line FROM parts WHERE number IS NOT NULL ORDER BY number"
+        with contextlib.closing(sqlite3.connect(self.root / "energyad.db", timeout=60)) as database:
+            return [PartResult.model_validate_json(line) for (line,) in database.execute(query)]
 
     def inspect(self, name: str, text: str = "0.5") -> None:
         """An image arrives, and its part is decided."""
@@ -169,7 +166,7 @@ def until(reached: Callable[[], bool], *, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
+        time.sleep(0.01)
 
 
 def free_port() -> int:

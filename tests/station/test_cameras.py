@@ -156,6 +156,7 @@ def test_a_capture_of_a_video_file_gives_its_frames(tmp_path: Path) -> None:
     assert not open_capture(CameraConfig(source=str(tmp_path / "none.avi"))).isOpened()
 
 
+@pytest.mark.slow
 def test_a_message_triggers_all_cameras_and_names_the_part(rig: Rig, broker: Broker) -> None:
     rig.views, rig.cameras = ("top", "side"), {"top": "0", "side": "1"}
     rig.settings = {
@@ -184,6 +185,7 @@ def test_a_message_triggers_all_cameras_and_names_the_part(rig: Rig, broker: Bro
     assert part.latency is not None and part.latency > 0
 
 
+@pytest.mark.slow
 def test_a_coil_triggers_and_a_camera_that_is_away_makes_the_part_for_review(rig: Rig) -> None:
     port = free_port()
     rig.cameras = {"front": "0"}
@@ -213,7 +215,7 @@ def test_parts_come_at_a_time_that_is_set(rig: Rig) -> None:
         "trigger": {"kind": "time", "every": 0.2},
         "part": {"deadline": 3600.0},
     }
-    rig.captures = {"0": Scripted(frames=10**9)}
+    rig.captures = {"0": Scripted(frames=10**9, pause=0.02)}
     with rig.running():
         parts = rig.await_parts(3)
     assert [len(part.views) for part in parts] == [1] * len(parts)

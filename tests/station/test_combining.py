@@ -22,6 +22,7 @@ def good_scores(rng: np.random.Generator, count: int, views: int, dependence: fl
 
 
 @pytest.mark.parametrize(("views", "dependence"), [(2, 0.0), (2, -0.9), (3, 0.7), (3, 1.0), (6, 0.7)])
+@pytest.mark.slow
 def test_good_parts_are_rejected_at_most_at_the_rate_over_1000_resampled_splits(
     views: int, dependence: float
 ) -> None:
