@@ -248,14 +248,13 @@ def mean_decides_of(channels: int) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:only")
-@pytest.mark.parametrize("categories", [None, ["one", "two"] * 4])
 def test_a_model_of_scales_survives_its_folder_and_scores_alike_on_every_engine(
-    categories: list[str] | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts = [render_good(0, "train", index, size=96) for index in range(8)]
     area = np.zeros((96, 96), dtype=bool)
     area[:, :80] = True
-    model = AnomalyDetector.fit(parts, categories=categories, settings=SETTINGS, threads=1, roi=area)
+    model = AnomalyDetector.fit(parts, settings=SETTINGS, threads=1, roi=area)
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert not told, "exporters' notes are for their own developers"
     tensors = safetensors.torch.load(model.contents[HEAD_FILE])
