@@ -146,11 +146,12 @@ def watch(
 
 def _check_inputs(folder: Path, webhook: str | None) -> None:
     from energyad.errors import DataError
-    from energyad.line.webhook import checked_url
 
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; make it, or check the path")
     if webhook is not None:
+        from energyad.line.webhook import checked_url
+
         checked_url(webhook)
 
 
@@ -190,12 +191,13 @@ def _say_comparison(store: LineStore, candidate: Shadow) -> None:
 def _sinks(database: Database, store: LineStore, url: str | None) -> Iterator[Callable[[], None]]:
     """Write the results file and deliver to a URL while the block runs; gives what to call when there is a result."""
     from energyad.line.results_file import ResultsFile
-    from energyad.line.webhook import KIND, SECRET_VARIABLE, webhook
 
     with ResultsFile(database, store.stream_id, store.out, warn=console.warn) as results:
         if url is None:
             yield results.tell
             return
+        from energyad.line.webhook import KIND, SECRET_VARIABLE, webhook
+
         deliveries = webhook(
             *(url, database),
             output=store.add_output(KIND, url),
