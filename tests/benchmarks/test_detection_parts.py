@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from benchmarks.detection import ablation, ablation_table, edges
 from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.energy.discriminator import DiscriminatorEnergy
-from energyad.energy.patch_energy import PatchEnergy
+from energyad.energy.patch_energy import MultiScaleEnergy, PatchEnergy
+from energyad.features.grids import Scale
 from energyad.model.assembly import assemble_scorer
 from energyad.scoring.scorer import EnergyHead, Scores
 
 pytestmark = pytest.mark.slow
+HALF = "image at half its size"
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +48,23 @@ def test_parts_of_the_heatmap_change_no_score(scores: dict[str, Scores], part: s
 
 
 @pytest.mark.parametrize(
-    "part", [part for part in ablation.PARTS if part not in {ablation.WHOLE, "border weights"}]
+    "part", [part for part in ablation.PARTS if part not in {ablation.WHOLE, "border weights", HALF}]
 )
 def test_every_other_part_changes_heatmaps(scores: dict[str, Scores], part: str) -> None:
     assert not torch.equal(scores[part].heatmap, scores["model"].heatmap)
+
+
+def test_without_the_half_the_energy_is_that_of_the_finest_scale(head: EnergyHead) -> None:
+    (energy,) = head.patch_energy.by_category()[0].by_scale()
+    channels, (rows, columns) = len(energy.whitening.mean), head.grid.inner
+    scales = (Scale(0, channels), Scale(channels, channels, factor=2))
+    product = MultiScaleEnergy([energy, energy], scales, shape=(rows, columns), weights=(0.5, 0.5))
+    whole = copy.deepcopy(head)
+    whole.patch_energy = product
+    grids = torch.rand(2, scales[-1].stop, rows, columns, generator=torch.Generator().manual_seed(0))
+    alone = ablation.without(whole, HALF)(grids)
+    assert torch.equal(alone.heatmap, head(grids[:, :channels]).heatmap)
+    assert not torch.equal(alone.heatmap, whole(grids).heatmap)
 
 
 def test_without_a_factor_the_energy_is_the_product_of_the_others(head: EnergyHead) -> None:

