@@ -353,11 +353,15 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _before(folder: Path, now: str) -> str | None:
-    """The version that the present one replaced, if it is kept."""
+    """The version that the present one replaced, if it is kept. Calibrating makes no version to go back to."""
     for entry in reversed(read_history(folder)):
-        if entry.action == "promoted" and entry.version == now:
+        if entry.version != now:
+            continue
+        if entry.action == "promoted":
             is_kept = (versions_of(folder) / entry.before / MANIFEST).exists()
             return entry.before if is_kept else None
+        if entry.action == "calibrated":
+            now = entry.before
     return None
 
 

@@ -58,6 +58,20 @@ def test_promote_and_rollback_switch_and_the_history_says_so(
     assert entries[1].details == "2 defects (0 marked), 0 good parts"
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_rollback_goes_behind_the_promotion_though_the_promoted_version_was_calibrated(
+    folder: Path, fitted_detector: AnomalyDetector, times: int
+) -> None:
+    first = versions.version(folder)
+    put(folder, fitted_detector)
+    versions.promote(folder)
+    for number in range(times):
+        promoted = AnomalyDetector.load(folder, threads=1)
+        anew = promoted.manifest.replace(created=f"2026-01-0{number + 1}T00:00:00+00:00")
+        versions.save(folder, anew, promoted.contents, action="calibrated")
+    assert versions.rollback(folder) == first == versions.version(folder)
+
+
 def test_signatures_go_with_a_version(folder: Path, fitted_detector: AnomalyDetector, tmp_path: Path) -> None:
     public = make_keys(tmp_path / "plant.pem")
     sign_model(folder, tmp_path / "plant.pem")
