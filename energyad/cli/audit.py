@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, Json, Quiet, Threads
+from energyad.cli.options import DATABASE_NAME, Debug, Json, Quiet, Threads
 from energyad.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from energyad.line.chain import ChainCheck
     from energyad.model.manifest import Manifest
 
-DATABASE: Final = "energyad.db"
 DOES_NOT_FIT: Final = 1
 MAX_REGIONS: Final = 5
 
@@ -32,7 +31,7 @@ def audit(
     database: Annotated[
         str | None,
         typer.Option(
-            "--database", metavar="FILE_OR_URL", help=f"That of `energyad watch`; {DATABASE} by default."
+            "--database", metavar="FILE_OR_URL", help=f"That of `energyad watch`; {DATABASE_NAME} by default."
         ),
     ] = None,
     model: Annotated[
@@ -87,7 +86,7 @@ def audit(
             raise SettingsError(
                 f"{' '.join(words)}: give `part` and an image or the number of a result, or nothing"
             )
-        _explain(words[1], database or DATABASE, model, good, picture, threads=threads, as_json=as_json)
+        _explain(words[1], database or DATABASE_NAME, model, good, picture, threads=threads, as_json=as_json)
         return
     if good or picture is not None:
         raise SettingsError("--good and --picture belong to `energyad audit part IMAGE`")
@@ -124,15 +123,17 @@ def _check(place: str | None, model: str | None, heads: frozenset[str]) -> list[
     from energyad.model.folder import DEFAULT_FOLDER, find_model, list_models
 
     chains: list[tuple[str, ChainCheck]] = []
-    if place is not None or Path(DATABASE).exists():
-        with Database(place or DATABASE, create=False) as opened, opened.snapshot() as session:
+    if place is not None or Path(DATABASE_NAME).exists():
+        with Database(place or DATABASE_NAME, create=False) as opened, opened.snapshot() as session:
             chains.append((opened.name, line_audit.check(session, heads=heads)))
     folders = [find_model(model)] if model is not None else list_models()
     for folder in folders:
         if model is not None or versions.has_history(folder):
             chains.append((str(folder), versions.check(folder, heads=heads)))
     if not chains:
-        raise DataError(f"no {DATABASE} and no history under {DEFAULT_FOLDER}/; give --database or --model")
+        raise DataError(
+            f"no {DATABASE_NAME} and no history under {DEFAULT_FOLDER}/; give --database or --model"
+        )
     return chains
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, Json, Quiet
+from energyad.cli.options import DATABASE_NAME, Debug, Json, Quiet
 
 if TYPE_CHECKING:
     from energyad.line.deliveries import DeliveryState, OutputCounts
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def deliveries(
     database: Annotated[
         str, typer.Option("--database", metavar="FILE_OR_URL", help="That of `energyad watch`.")
-    ] = "energyad.db",
+    ] = DATABASE_NAME,
     waiting: Annotated[
         bool, typer.Option("--waiting", help="List those that wait, not those that were set aside.")
     ] = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, Json, Quiet
+from energyad.cli.options import DATABASE_NAME, Debug, Json, Quiet, user_name
 
 if TYPE_CHECKING:
     from energyad.feedback.labels import Label, Sampling
@@ -29,7 +28,7 @@ def label(
             help="A folder, or a file of CSV, COCO, labelme, CVAT or Label Studio; none lists what is stored.",
         ),
     ] = None,
-    database: Labels = "energyad.db",
+    database: Labels = DATABASE_NAME,
     reviewer: Annotated[
         str | None, typer.Option("--reviewer", metavar="NAME", help="Who says so; your user name by default.")
     ] = None,
@@ -78,7 +77,7 @@ def label(
         with Database(database, create=False) as opened:
             _print(LabelStore(opened).current(), as_json=as_json)
         return
-    name = reviewer or getpass.getuser()
+    name = reviewer or user_name()
     sampling: Sampling = "random" if at_random else "given"
     labels = [imported.by(name, sampling=sampling) for imported in read_labels(source)]
     with Database(database) as opened:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
 
 from energyad.cli import console
+
+DATABASE_NAME: Final = "energyad.db"
+"""The line's database, where no option names another."""
+
+
+def user_name() -> str:
+    """Return who runs the program; the user's number where the system has no name for it, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"user {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+
 
 Quiet: TypeAlias = Annotated[
     bool,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated
 
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, Quiet
+from energyad.cli.options import Debug, Quiet, user_name
 
 Name = Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A name under models/, or a folder.")]
 
@@ -34,7 +33,7 @@ def promote(
 
     folder = find_model(model)
     console.say(
-        f"promoted   version {versions.promote(folder, force=force, by=getpass.getuser())} is in charge of {folder}"
+        f"promoted   version {versions.promote(folder, force=force, by=user_name())} is in charge of {folder}"
     )
 
 
@@ -50,6 +49,4 @@ def rollback(model: Name = None, quiet: Quiet = False, debug: Debug = False) -> 
     from energyad.model.folder import find_model
 
     folder = find_model(model)
-    console.say(
-        f"back       version {versions.rollback(folder, by=getpass.getuser())} is in charge of {folder}"
-    )
+    console.say(f"back       version {versions.rollback(folder, by=user_name())} is in charge of {folder}")

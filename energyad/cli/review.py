@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from energyad.cli.options import Debug, IdentityHeader, Keys, Model, Owners, Quiet, Threads
+from energyad.cli.options import DATABASE_NAME, Debug, IdentityHeader, Keys, Model, Owners, Quiet, Threads
 from energyad.cli.serve import serve
 
 
@@ -14,7 +14,7 @@ def review(
     model: Model = None,
     database: Annotated[
         str, typer.Option("--database", metavar="FILE_OR_URL", help="That of `energyad watch`.")
-    ] = "energyad.db",
+    ] = DATABASE_NAME,
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, metavar="N", help="0: any free one.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, Json, Model, Quiet, Threads
+from energyad.cli.options import DATABASE_NAME, Debug, Json, Model, Quiet, Threads
 
 if TYPE_CHECKING:
     from energyad.detector import AnomalyDetector
@@ -24,7 +24,7 @@ def teach(
         typer.Option(
             "--labels", metavar="DATABASE_OR_SOURCE", help="A line's database, or what `label` reads."
         ),
-    ] = "energyad.db",
+    ] = DATABASE_NAME,
     good: Annotated[
         list[str] | None,
         typer.Option(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import subprocess
 import sys
 import warnings
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import energyad.cli
+from energyad.cli.options import user_name
 
 from .outcome import Program, is_one_line_error
 
@@ -55,3 +58,14 @@ def test_warnings_are_lines_and_quiet_is_quiet(program: Program, monkeypatch: py
     monkeypatch.setattr("energyad.model.folder.list_models", uneasy)
     assert "warning: the lamp flickers\n" in program("models").err
     assert program("models", "--quiet").err == ""
+
+
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 1234"), OSError("No username set")])
+def test_a_user_that_the_system_has_no_name_for_is_known_by_a_number(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def no_name() -> str:
+        raise error
+
+    monkeypatch.setattr(getpass, "getuser", no_name)
+    assert user_name() == f"user {os.getuid()}"
