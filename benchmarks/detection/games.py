@@ -33,7 +33,7 @@ from energyad.energy.patch_energy import CategoryEnergy, PatchEnergy, combine_sc
 from energyad.energy.reranking import match_medians
 from energyad.errors import EnergyadError
 from energyad.fitting.backbone import open_backbone
-from energyad.fitting.category import CategoryFit, PreparedCategory, prepare_category, single_thread
+from energyad.fitting.category import PreparedCategory, prepare_category, single_thread
 from energyad.fitting.context import FitContext
 from energyad.fitting.energies import Latents, fit_multiscale_energy, for_scale, to_latents
 from energyad.fitting.fit import leave_out_copies, shape_input
@@ -280,18 +280,7 @@ def _with_held_out(
     """The product of the scales, whose memory banks know the held-out parts too, as after a fit."""
 
     combined = combine_scales(energies, context.scales, context.grid, context.settings.energy.coarse_weight)
-    fit = CategoryFit(
-        name="benchmark",
-        context=context,
-        energy=combined,
-        trainings=(),
-        images=prepared.images,
-        split=prepared.split,
-        good=prepared.good,
-        jittered=prepared.jittered,
-        rotated=prepared.rotated,
-    )
-    return fit.with_held_out().energy
+    return prepared.fitted("benchmark", combined).with_held_out().energy
 
 
 def _rounded(figures: Mapping[str, float]) -> dict[str, float]:

@@ -9,12 +9,21 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import Debug, MaxMegapixels, Model, Quiet, Shadowed, Threads, TrustedKeys
+from energyad.cli.options import (
+    DATABASE_NAME,
+    Debug,
+    MaxMegapixels,
+    Model,
+    Quiet,
+    Shadowed,
+    Threads,
+    TrustedKeys,
+)
 from energyad.cli.shadow import open_shadow
 
 if TYPE_CHECKING:
@@ -26,13 +35,6 @@ if TYPE_CHECKING:
     from energyad.line.reloading import ReloadingDetector
     from energyad.line.shadow import Shadow
     from energyad.line.store import LineStore
-
-CHECK_EVERY: Final = 10
-"""Parts between two checks for drift."""
-DATABASE_NAME: Final = "energyad.db"
-MEMORY_PER_PIXEL: Final = 40
-"""For decoding: 24 bytes of 16-bit images, 8 of the file, and what the decoder needs."""
-MIN_DECODE_MEMORY: Final = 2 << 30
 
 
 def watch(
@@ -163,16 +165,11 @@ def _scoring(
     candidate: Shadow | None,
 ) -> Iterator[Callable[[Sequence[Path], Callable[[Path], bytes]], Iterable[ScoringOutcome]]]:
     """What scores files: decoded in processes that can be ended."""
-    from energyad.images.isolated import IsolatedDecoder
-    from energyad.line.watch import score_with
+    from energyad.line.watch import open_decoder, score_with
 
-    memory = max(MIN_DECODE_MEMORY, MEMORY_PER_PIXEL * max_pixels)
-    workers = model().runtime.plan.workers
-    with IsolatedDecoder(workers=workers, timeout=decode_seconds, max_memory=memory) as decoder:
-        if candidate is None:
-            yield score_with(model, decoder, max_pixels=max_pixels)
-        else:
-            yield score_with(model, decoder, max_pixels=max_pixels, beside=candidate.beside)
+    beside = {} if candidate is None else {"beside": candidate.beside}
+    with open_decoder(model(), seconds=decode_seconds, max_pixels=max_pixels) as decoder:
+        yield score_with(model, decoder, max_pixels=max_pixels, **beside)
 
 
 def _say_comparison(store: LineStore, candidate: Shadow) -> None:
@@ -261,6 +258,8 @@ class _WatchMessages:
         if line.observation is None:
             return
         self._monitor.add(line.observation)
+        from energyad.line.drift import CHECK_EVERY
+
         self._num_parts += 1
         if self._num_parts % CHECK_EVERY == 0:
             self._check_drift()
@@ -272,10 +271,5 @@ class _WatchMessages:
             (console.warn if drift.state == "shifted" else console.say)(f"drift: {drift.advice}")
 
     def _start_monitor(self, detector: AnomalyDetector) -> None:
-        from energyad.line.drift import WINDOW, DriftMonitor
-        from energyad.model.folder import graph_file
-
-        manifest = detector.manifest
-        latest = self._store.latest_parts(manifest.files.get(graph_file(manifest)), window=WINDOW)
-        self._monitor = DriftMonitor.resumed(manifest.good_parts, latest, model=detector.name)
+        self._monitor = self._store.drift_monitor(detector.manifest)
         self._state, self._num_parts = self._monitor.check().state, 0

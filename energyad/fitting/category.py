@@ -137,6 +137,28 @@ class PreparedCategory:
     patches: list[TrainingPatches]
     generator: torch.Generator
 
+    def fitted(
+        self, name: str, energy: CategoryEnergy, trainings: Sequence[TrainedEnergy] = ()
+    ) -> CategoryFit:
+        """Return the fit of an energy on this.
+
+        Args:
+            name: Of the category.
+            energy: Of its patches.
+            trainings: How each training went.
+        """
+        return CategoryFit(
+            name=name,
+            context=self.context,
+            energy=energy,
+            trainings=tuple(trainings),
+            images=self.images,
+            split=self.split,
+            good=self.good,
+            jittered=self.jittered,
+            rotated=self.rotated,
+        )
+
 
 def fit_category(name: str, good_images: Sequence[ImageLike], context: FitContext) -> CategoryFit:
     """Fit the energy of one category.
@@ -154,17 +176,7 @@ def fit_category(name: str, good_images: Sequence[ImageLike], context: FitContex
     prepared = prepare_category(name, good_images, context)
     with single_thread():
         energy, trainings = fit_multiscale_energy(prepared.patches, prepared.context, prepared.generator)
-    return CategoryFit(
-        name=name,
-        context=prepared.context,
-        energy=energy,
-        trainings=tuple(trainings),
-        images=prepared.images,
-        split=prepared.split,
-        good=prepared.good,
-        jittered=prepared.jittered,
-        rotated=prepared.rotated,
-    )
+    return prepared.fitted(name, energy, trainings)
 
 
 def prepare_category(name: str, good_images: Sequence[ImageLike], context: FitContext) -> PreparedCategory:

@@ -27,6 +27,8 @@ SURE: Final = 1e-3
 """Chance of calling a stable line shifted, over all quantities together, for one window."""
 LARGE: Final = 0.25
 """Population stability index from which on a shift is usually called large; 0.1 to 0.25 moderate."""
+CHECK_EVERY: Final = 10
+"""Parts between two checks of a line that runs."""
 MIN_GOOD: Final = 8
 """Held-out good parts from which on any shift can be sure at all."""
 _MOST_BINS, _PER_BIN = 10, 5

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from energyad.errors import DataError
 from energyad.line import audit
 from energyad.line.database import Database
+from energyad.line.drift import WINDOW, DriftMonitor
 from energyad.line.incoming import FileState
 from energyad.line.journal import JournalLine
 from energyad.line.latest import latest_parts_of
@@ -40,6 +41,8 @@ from energyad.line.tables import (
     WatcherProcess,
 )
 from energyad.line.watchers import Registration
+from energyad.model.folder import graph_file
+from energyad.model.manifest import Manifest
 from energyad.model.statistics import PartStatistics
 from energyad.scoring.results import ImageResult
 
@@ -324,6 +327,15 @@ class LineStore:
                     entries.append((result.id, audit.result_digest(result, arrival.sha256)))
             audit.record(session, "verdict", entries)
         return stored
+
+    def drift_monitor(self, manifest: Manifest) -> DriftMonitor:
+        """Return a monitor of a model's drift that goes on from the parts that it scored before.
+
+        Args:
+            manifest: Of the model.
+        """
+        latest = self.latest_parts(manifest.files.get(graph_file(manifest)), window=WINDOW)
+        return DriftMonitor.resumed(manifest.good_parts, latest, model=manifest.name)
 
     def latest_parts(self, model_sha256: str | None, *, window: int) -> list[PartStatistics]:
         """The latest parts of this results file that a model scored, oldest first, for drift."""

@@ -49,6 +49,9 @@ CHUNK: Final = 16
 """Files claimed and noted together: one wait for the disk for all of them."""
 MAX_ATTEMPTS: Final = 3
 """Times that scoring a file is begun and ends the process, before the file is put in quarantine."""
+MEMORY_PER_PIXEL: Final = 40
+"""For decoding: 24 bytes of 16-bit images, 8 of the file, and what the decoder needs."""
+MIN_DECODE_MEMORY: Final = 2 << 30
 _OLD_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 2.0
 
@@ -93,6 +96,18 @@ def score_with(
         yield from map(beside, outcomes)
 
     return score
+
+
+def open_decoder(model: AnomalyDetector, *, seconds: float, max_pixels: int) -> IsolatedDecoder:
+    """Return what decodes a line's files, in processes that can be ended; to be used in a `with` block.
+
+    Args:
+        model: Decides how many files are decoded at a time.
+        seconds: Longest time to decode one image.
+        max_pixels: Of the largest image, which decides how much memory a process may take.
+    """
+    memory = max(MIN_DECODE_MEMORY, MEMORY_PER_PIXEL * max_pixels)
+    return IsolatedDecoder(workers=model.runtime.plan.workers, timeout=seconds, max_memory=memory)
 
 
 def _within_memory(

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import h11
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
@@ -29,7 +30,6 @@ _LONG_HEAD_ANSWER: Final = (
 )
 MAX_HEAD_BYTES: Final = 16 << 10
 """Of a request line with its headers; web servers allow 8 to 32 KiB. Longer ones are not parsed."""
-_CLOSE_HEADER: Final = (b"connection", b"close")
 _log = logging.getLogger(__name__)
 
 
@@ -125,7 +125,7 @@ class LimitedConnection(H11Protocol):
             return
         if cycle.keep_alive:
             cycle.keep_alive = False
-            cycle.default_headers = [*cycle.default_headers, _CLOSE_HEADER]
+            cycle.default_headers = [*cycle.default_headers, CLOSE_HEADER]
 
 
 class Connections:

@@ -22,7 +22,6 @@ from energyad.report.sheet import fit_tile
 from energyad.scoring.results import ImageResult
 from energyad.service.uploads import Upload
 
-CHECK_EVERY: Final = 10
 PICTURE_SIDE: Final = 1024
 
 
@@ -95,7 +94,7 @@ class ModelSession:
         if isinstance(image, ScoredImage):
             self._monitor.add(image.statistics)
             self._num_scored += 1
-            if self._num_scored % CHECK_EVERY == 0:
+            if self._num_scored % drift.CHECK_EVERY == 0:
                 self.drift = self._monitor.check()
         return image
 

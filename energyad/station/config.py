@@ -140,6 +140,10 @@ class LatencyConfig(_Table):
     budget: Seconds | None = Field(default=None, description="seconds; without it no part is late")
     missed: Literal["review", "ng"] = Field(default="review", description="verdict of a part that was late")
 
+    def is_missed(self, seconds: float | None) -> bool:
+        """Whether a verdict that took so long is late; one of which that is not known is not."""
+        return self.budget is not None and seconds is not None and seconds > self.budget
+
 
 class ImagesConfig(_Table):
     """Which images are kept. Scored images are moved to the folder, into one folder for each verdict."""

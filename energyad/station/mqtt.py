@@ -144,11 +144,16 @@ def _client(config: MqttConfig, station: str, password: str | None, status: str)
     client = Client(CallbackAPIVersion.VERSION2, client_id=f"energyad-{station}", protocol=MQTTv5)
     client.will_set(status, OFFLINE, qos=1, retain=True)
     client.reconnect_delay_set(min_delay=1, max_delay=10)
+    _give_access(client, config, password)
+    return client
+
+
+def _give_access(client: Client, config: MqttConfig, password: str | None) -> None:
+    """User name, password and encryption, as the file has them. Raises OSError for a file that cannot be read."""
     if config.username is not None:
         client.username_pw_set(config.username, password)
     if config.tls:
         client.tls_set(ca_certs=None if config.ca_file is None else str(config.ca_file))
-    return client
 
 
 def probe(config: MqttConfig, *, password: str | None, seconds: float = 5.0) -> str | None:
@@ -170,11 +175,8 @@ def probe(config: MqttConfig, *, password: str | None, seconds: float = 5.0) -> 
     client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv5)
     client.connect_timeout = seconds
     client.on_connect = lambda client, data, flags, reason, properties: answers.append(reason)
-    if config.username is not None:
-        client.username_pw_set(config.username, password)
     try:
-        if config.tls:
-            client.tls_set(ca_certs=None if config.ca_file is None else str(config.ca_file))
+        _give_access(client, config, password)
         client.connect(config.host, config.port, keepalive=KEEPALIVE_SECONDS)
         deadline = time.monotonic() + seconds
         while not answers and time.monotonic() < deadline:

@@ -227,7 +227,7 @@ class PartBook:
         decided = self._clock.now()
         ordered = [images[view] for view in self._views if view in images]
         verdict, reasons = verdict_of([(image.line, image.fault) for image in ordered], lacking)
-        is_late = self._latency.budget is not None and latency is not None and latency > self._latency.budget
+        is_late = self._latency.is_missed(latency)
         if is_late:
             verdict = worst([verdict, self._latency.missed])
             reasons.append(f"the verdict took {latency:.3f} s; the budget is {self._latency.budget:g} s")

@@ -320,8 +320,7 @@ class Station:
         """A part's verdict is on the disk."""
         with self._lock:
             self._counts[part.verdict] += 1
-            budget = self.config.latency.budget
-            self._num_late += budget is not None and part.latency is not None and part.latency > budget
+            self._num_late += self.config.latency.is_missed(part.latency)
         if part.latency is not None:
             self._latency.add(part.latency)
         if part.verdict != "ok" or part.reason is not None:
@@ -340,16 +339,6 @@ class Station:
     def _end(self, registration: Registration) -> None:
         with contextlib.suppress(DatabaseUnavailable):  # the next start does it
             registration.end()
-
-
-def _message(part: PartResult) -> str:
-    """One line for people: the verdict, the scores over their thresholds, and why."""
-    scores = [
-        f"{view.view} {view.result.score:.4g} (ng above {view.result.threshold:.4g})"
-        for view in part.views
-        if view.result.score is not None
-    ]
-    return "  ".join([part.verdict, part.part, *scores, *([] if part.reason is None else [part.reason])])
 
 
 def _counts_of(database: Database, stream_id: int) -> tuple[dict[PartVerdict, int], int]:

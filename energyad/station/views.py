@@ -19,25 +19,21 @@ from energyad.detector.scored_image import ScoredImage, ScoringOutcome
 from energyad.images.decoding import largest_file
 from energyad.images.isolated import IsolatedDecoder
 from energyad.line.database import Database
-from energyad.line.drift import WINDOW, DriftMonitor
+from energyad.line.drift import CHECK_EVERY
 from energyad.line.filing import PRIVATE_NAME
 from energyad.line.journal import JournalLine
 from energyad.line.reloading import ReloadingDetector
 from energyad.line.store import LineStore, Scored
 from energyad.line.tables import Result
-from energyad.line.watch import ReadBytes, ScoreFiles, Watcher, score_with
-from energyad.model.folder import find_model, graph_file
+from energyad.line.watch import ReadBytes, ScoreFiles, Watcher, open_decoder, score_with
+from energyad.model.folder import find_model
 from energyad.station.combining import for_view
 from energyad.station.config import ChecksConfig, StationConfig, ViewConfig
 from energyad.station.frames import Fault, fault_of, measure_frame
 from energyad.station.parts import PartBook
 from energyad.station.triggers import Clock, FolderTriggers
 
-MEMORY_PER_PIXEL: Final = 40
-MIN_DECODE_MEMORY: Final = 2 << 30
 _MAX_FAULTS: Final = 1_000
-CHECK_EVERY: Final = 10
-"""Images between two checks for drift."""
 
 
 class View:
@@ -80,7 +76,7 @@ class View:
             database, out=station.results, folder=view.folder, station=station.name, on_result=self._on_result
         )
         self._book: PartBook | None = None
-        self._monitor = self._new_monitor(self.model())
+        self._monitor = self.store.drift_monitor(self.model().manifest)
         self._num_images = 0
         self.is_drifted = False
         self.is_ready = threading.Event()
@@ -111,9 +107,8 @@ class View:
                 self._run(score, stop, on_image, once)
                 return
             max_pixels = round(self._station.max_megapixels * 1e6)
-            memory = max(MIN_DECODE_MEMORY, MEMORY_PER_PIXEL * max_pixels)
-            workers, timeout = self.model().runtime.plan.workers, self._station.decode_seconds
-            with IsolatedDecoder(workers=workers, timeout=timeout, max_memory=memory) as decoder:
+            seconds = self._station.decode_seconds
+            with open_decoder(self.model(), seconds=seconds, max_pixels=max_pixels) as decoder:
                 _warm_up(decoder, self.model())
                 self._run(score_with(self.model, decoder, max_pixels=max_pixels), stop, on_image, once)
         except BaseException as error:
@@ -192,15 +187,10 @@ class View:
                 (self._warn if is_drifted else self._say)(f"view {self.name}: drift: {drift.advice}")
 
     def _on_reload(self, detector: AnomalyDetector) -> None:
-        self._monitor = self._new_monitor(detector)
+        self._monitor = self.store.drift_monitor(detector.manifest)
         self._say(
             f"view {self.name}: {detector.name} was replaced; its threshold is {detector.threshold:.4g} from now on"
         )
-
-    def _new_monitor(self, detector: AnomalyDetector) -> DriftMonitor:
-        manifest = detector.manifest
-        latest = self.store.latest_parts(manifest.files.get(graph_file(manifest)), window=WINDOW)
-        return DriftMonitor.resumed(manifest.good_parts, latest, model=detector.name)
 
 
 class _ViewWatcher(Watcher):
