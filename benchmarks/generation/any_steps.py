@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.generation.digits import Ruler, measure_samples
-from benchmarks.generation.train import NUM_SAMPLES, PRETRAIN_STEPS, SETTINGS, WIDTHS
-from energyad.dxmi import DxMITrainer, GaussianSampler, MLPEnergy, NoiseSchedule
+from benchmarks.generation import digits
+from benchmarks.generation.digits import DIGITS
+from benchmarks.generation.measures import Ruler, measure_samples
+from benchmarks.generation.train import PRETRAIN_STEPS
+from energyad.dxmi import DxMITrainer, GaussianSampler, NoiseSchedule
 from energyad.dxmi.networks import TimeMLP
 from energyad.dxmi.pretrain import pretrain_denoiser
 from energyad.dxmi.single_step import single_step_trainer
@@ -22,18 +24,20 @@ Row = dict[str, Any]
 MAX_STEPS = 10
 # One update in three is of single steps, one in 29 of ten: the mean is 3.4 steps.
 ITERATIONS, SINGLE_STEP_ITERATIONS = 3000, 600
-ANY_STEPS_SETTINGS = replace(SETTINGS, num_steps=MAX_STEPS, trained_steps=tuple(range(1, MAX_STEPS + 1)))
+ANY_STEPS_SETTINGS = replace(
+    DIGITS.settings, num_steps=MAX_STEPS, trained_steps=tuple(range(1, MAX_STEPS + 1))
+)
 
 
-def any_steps_row(ruler: Ruler, *, seed: int, pretrain_iterations: int) -> Row:
+def any_steps_row(ruler: Ruler, *, seed: int) -> Row:
     """Pretrain, fine-tune for all numbers of steps at once, then for one step alone; measure at each number."""
     data = ruler.data.train
     generator = torch.Generator().manual_seed(seed)
     mark = time.process_time()
-    sampler = _pretrained(data, generator, pretrain_iterations)
+    sampler = _pretrained(data, generator)
     before, pretrained = _curve(sampler, ruler, seed=seed, noisy_end=False), time.process_time()
     trainer = DxMITrainer(
-        energy=MLPEnergy(64, (256, 256), generator=generator),
+        energy=digits.energy(generator),
         data=data,
         settings=ANY_STEPS_SETTINGS,
         generator=generator,
@@ -47,7 +51,7 @@ def any_steps_row(ruler: Ruler, *, seed: int, pretrain_iterations: int) -> Row:
     return {
         "run": "any_steps",
         "seed": seed,
-        "pretrain_iterations": pretrain_iterations,
+        "pretrain_iterations": DIGITS.pretrain_iterations,
         "iterations": ITERATIONS,
         "single_step_iterations": SINGLE_STEP_ITERATIONS,
         "settings": ANY_STEPS_SETTINGS.to_dict(),
@@ -60,15 +64,15 @@ def any_steps_row(ruler: Ruler, *, seed: int, pretrain_iterations: int) -> Row:
     }
 
 
-def _pretrained(data: Float[Tensor, "n 64"], generator: torch.Generator, iterations: int) -> GaussianSampler:
+def _pretrained(data: Float[Tensor, "n 64"], generator: torch.Generator) -> GaussianSampler:
     # At 100 noise levels; with cosine schedules t / T is the same level for any T. The network is given both ends of
     # a step, since fine-tuned means depend on both.
-    network = TimeMLP(64, WIDTHS, out=64, num_times=2, generator=generator)
+    network = TimeMLP(digits.DIMS, digits.WIDTHS, out=digits.DIMS, num_times=2, generator=generator)
     pretrain_denoiser(
         GaussianSampler(network, NoiseSchedule.cosine(PRETRAIN_STEPS)),
         data,
-        iterations=iterations,
-        batch_size=128,
+        iterations=DIGITS.pretrain_iterations,
+        batch_size=DIGITS.batch_size,
         learning_rate=2e-3,
         generator=generator,
         any_steps=True,
@@ -86,7 +90,7 @@ def _curve(sampler: GaussianSampler, ruler: Ruler, *, seed: int, noisy_end: bool
 @torch.no_grad()
 def _quality(sampler: GaussianSampler, ruler: Ruler, *, steps: int, seed: int, noisy_end: bool) -> Row:
     generator = torch.Generator().manual_seed(1_000_000 + seed)
-    start = torch.randn(NUM_SAMPLES, 64, generator=generator)
+    start = torch.randn(DIGITS.num_samples, digits.DIMS, generator=generator)
     chains = sampler.rollout(
         start, generator=generator, route=sampler.schedule.route(steps), noisy_end=noisy_end
     )

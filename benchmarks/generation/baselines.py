@@ -19,8 +19,8 @@ Solver = Literal["ddim", "dpm_solver"]
 
 @torch.no_grad()
 def solve(
-    sampler: GaussianSampler, start: Float[Tensor, "n d"], *, solver: Solver, steps: int
-) -> Float[Tensor, "n d"]:
+    sampler: GaussianSampler, start: Float[Tensor, "n *event"], *, solver: Solver, steps: int
+) -> Float[Tensor, "n *event"]:
     """Draw with a scheduler of diffusers from a sampler pretrained as a DDPM with many steps.
 
     Args:
@@ -73,8 +73,8 @@ class SigmaRange:
 
 @torch.no_grad()
 def euler(
-    denoiser: EDMVelocity, start: Float[Tensor, "n d"], *, evaluations: int, sigmas: SigmaRange
-) -> Float[Tensor, "n d"]:
+    denoiser: EDMVelocity, start: Float[Tensor, "n *event"], *, evaluations: int, sigmas: SigmaRange
+) -> Float[Tensor, "n *event"]:
     """The first-order deterministic sampler, an evaluation a step; DDIM's steps at EDM's noise levels.
 
     Args:
@@ -92,8 +92,8 @@ def euler(
 
 @torch.no_grad()
 def heun(
-    denoiser: EDMVelocity, start: Float[Tensor, "n d"], *, evaluations: int, sigmas: SigmaRange
-) -> Float[Tensor, "n d"]:
+    denoiser: EDMVelocity, start: Float[Tensor, "n *event"], *, evaluations: int, sigmas: SigmaRange
+) -> Float[Tensor, "n *event"]:
     """EDM's second-order deterministic sampler (arXiv 2206.00364, algorithm 1 without churn).
 
     Args:
@@ -113,5 +113,8 @@ def heun(
     return y
 
 
-def _slope(denoiser: EDMVelocity, y: Float[Tensor, "n d"], sigma: Float[Tensor, ""]) -> Float[Tensor, "n d"]:
-    return (y - denoiser.denoised(y, sigma.view(1, 1).expand(len(y), 1))) / sigma
+def _slope(
+    denoiser: EDMVelocity, y: Float[Tensor, "n *event"], sigma: Float[Tensor, ""]
+) -> Float[Tensor, "n *event"]:
+    sigmas = sigma.expand(len(y), *[1] * (y.dim() - 1))
+    return (y - denoiser.denoised(y, sigmas)) / sigma

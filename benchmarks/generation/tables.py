@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from benchmarks.generation.train import RUNS
+from benchmarks.generation.train import PROBLEMS, RUNS
 from benchmarks.markdown import Place, mean_and_deviation, table
 
 Row = dict[str, Any]
-PLACE = Place.of("results")
 SOLVERS = {
     "ancestral": "DDPM's own steps",
     "ddim": "DDIM",
@@ -22,8 +22,14 @@ MEASURES = ("frechet", "precision", "recall", "sliced_wasserstein", "nearest")
 HEAD = ("Fréchet", "precision", "recall", "sliced Wasserstein", "nearest training digit")
 
 
+def fill_tables(file: Path, rows: Sequence[Row]) -> None:
+    """Write the tables of each data set into its place in a file."""
+    for name in PROBLEMS:
+        Place.of(name).fill(file, tables([row for row in rows if row.get("of", "digits") == name]))
+
+
 def tables(rows: Sequence[Row]) -> str:
-    """All tables that there are rows for."""
+    """All tables that there are rows for, of one data set."""
     any_steps = [row for row in rows if row["run"] == "any_steps"]
     rows = [row for row in rows if row["run"] in RUNS]
     parts = [_floor(rows)]
@@ -63,7 +69,7 @@ def _run(name: str, rows: Sequence[Row]) -> str:
 
     lines = [
         line(f"{SOLVERS[solver]}, {count} evaluations", functools.partial(_quality, part, solver))
-        for part, count in (("many_steps", 100), ("few_steps", steps))
+        for part, count in (("many_steps", rows[0].get("many_evaluations", 100)), ("few_steps", steps))
         for solver in rows[0][part]
     ]
     lines.append(line(f"DxMI, {steps} steps", lambda row: row["dxmi"]["averaged"]))

@@ -4,49 +4,35 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from benchmarks.generation.baselines import SigmaRange, euler, heun, solve
-from benchmarks.generation.digits import Ruler, measure_samples
-from energyad.dxmi import DxMISettings, DxMITrainer, GaussianSampler, MLPEnergy, NoiseSchedule
-from energyad.dxmi.networks import TimeMLP
+from benchmarks.generation.digits import DIGITS
+from benchmarks.generation.measures import Ruler, measure_samples
+from benchmarks.generation.mnist import MNIST
+from benchmarks.generation.problem import Problem
+from energyad.dxmi import DxMISettings, DxMITrainer, GaussianSampler, NoiseSchedule
 from energyad.dxmi.parametrisations import EDMVelocity, StartTimeVelocity
 from energyad.dxmi.pretrain import pretrain_denoiser
 from energyad.errors import TrainingDiverged
 
 Pretraining = Literal["ddpm", "edm"]
+ProblemName = Literal["digits", "mnist"]
 Row = dict[str, Any]
+Samples = dict[str, Float[Tensor, "n *event"]]
 
+PROBLEMS: dict[ProblemName, Problem] = {"digits": DIGITS, "mnist": MNIST}
 PRETRAIN_STEPS = 100  # T of the pretrained sampler
-NUM_SAMPLES = 1400  # as many as training digits
-WIDTHS = (256, 256, 256)
-# Noise of deviation 0.1 is below the step of 1/8 between grey levels, and 20 is 27 times the data's deviation.
-PRETRAIN_SIGMAS = SigmaRange(low=0.1, high=20.0)
-# With few steps, each that the ends of a wide range take is missing in the middle. Chosen by the fixed solvers.
-FEW_SIGMAS = SigmaRange(low=0.2, high=5.0)
 CHECKS = 5  # of the curve
-
-SETTINGS = DxMISettings(
-    temperature=0.1,
-    running_cost="adaptive",
-    running_cost_weight=0.1,
-    energy_lr=1e-4,
-    sampler_lr=3e-5,
-    value_lr=1e-3,
-    last_sigma=0.05,
-    frozen_sampler_iterations=600,
-    sampler_gradient_clip=1.0,
-    sampler_steps_per_iteration=1,
-    sampler_average=0.995,
-    batch_size=128,
-    hidden_widths=(256, 256),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +40,25 @@ class Run:
     """One fine-tuning.
 
     Attributes:
+        of: The data set.
         pretraining: Of its sampler.
         steps: T.
         changes: To the settings.
-        iterations: Of DxMI, those with a frozen sampler among them.
     """
 
+    of: ProblemName = "digits"
     pretraining: Pretraining
     steps: int
     changes: dict[str, Any] = field(default_factory=dict)
-    iterations: int = 1500
+
+    @property
+    def problem(self) -> Problem:
+        """The data set with what is trained on it."""
+        return PROBLEMS[self.of]
 
     def settings(self) -> DxMISettings:
-        """The common ones with this run's changes."""
-        return replace(SETTINGS, num_steps=self.steps, **self.changes)
+        """The data set's with this run's changes."""
+        return replace(self.problem.settings, num_steps=self.steps, **self.changes)
 
 
 # The deviations start at DDPM's larger choice, far too large for a few long steps.
@@ -81,121 +72,157 @@ RUNS: dict[str, Run] = {
     "edm_T4": Run(pretraining="edm", steps=4, changes=OWN_SIGMA_RATE),
     "edm_T5": Run(pretraining="edm", steps=5, changes=OWN_SIGMA_RATE),
     "edm_T10": Run(pretraining="edm", steps=10, changes=OWN_SIGMA_RATE),
+    "mnist_ddpm_T4": Run(of="mnist", pretraining="ddpm", steps=4),
+    "mnist_ddpm_T10": Run(of="mnist", pretraining="ddpm", steps=10),
+    "mnist_edm_T4": Run(of="mnist", pretraining="edm", steps=4, changes=OWN_SIGMA_RATE),
+    "mnist_edm_T10": Run(of="mnist", pretraining="edm", steps=10, changes=OWN_SIGMA_RATE),
 }
 
 
-def schedule_of(pretraining: Pretraining, steps: int) -> NoiseSchedule:
-    """The noise levels that a kind of pretraining goes with."""
-    if pretraining == "ddpm":
-        return NoiseSchedule.cosine(steps)
-    return sigma_range(steps).schedule(steps)
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A network that was trained to denoise images of a data set at 100 noise levels.
 
+    Attributes:
+        problem: The data set.
+        pretraining: How it was trained.
+        network: Predicts DDPM's velocities, or is the F of EDM's preconditioning.
+        deviation: Of the training images.
+        seed: Of its training, and of all that is drawn from it.
+        seconds: Processor time of its training.
+    """
 
-def sigma_range(steps: int) -> SigmaRange:
-    """EDM's noise levels for so many steps."""
-    return PRETRAIN_SIGMAS if steps == PRETRAIN_STEPS else FEW_SIGMAS
+    problem: Problem
+    pretraining: Pretraining
+    network: nn.Module
+    deviation: float
+    seed: int
+    seconds: float
 
+    def sigmas(self, steps: int) -> SigmaRange:
+        """EDM's noise levels for so many steps."""
+        problem = self.problem
+        return problem.pretrain_sigmas if steps >= problem.many_steps else problem.few_sigmas
 
-def sampler_on(
-    network: TimeMLP, pretraining: Pretraining, steps: int, *, deviation: float
-) -> GaussianSampler:
-    """A sampler of so many steps around a network, which is not copied."""
-    schedule = schedule_of(pretraining, steps)
-    velocity = (
-        StartTimeVelocity(network)
-        if pretraining == "ddpm"
-        else EDMVelocity(network, schedule, data_deviation=deviation)
-    )
-    return GaussianSampler(velocity, schedule)
+    def sampler(self, steps: int) -> GaussianSampler:
+        """A sampler of so many steps around the network, which is not copied."""
+        if self.pretraining == "ddpm":
+            return GaussianSampler(StartTimeVelocity(self.network), NoiseSchedule.cosine(steps))
+        schedule = self.sigmas(steps).schedule(steps)
+        velocity = EDMVelocity(self.network, schedule, data_deviation=self.deviation)
+        return GaussianSampler(velocity, schedule)
 
 
 def pretrain(
-    pretraining: Pretraining, data: Float[Tensor, "n 64"], *, seed: int, iterations: int
-) -> tuple[TimeMLP, float]:
-    """Train a network by denoising at 100 noise levels; also the processor time."""
+    problem: Problem, pretraining: Pretraining, data: Float[Tensor, "n *event"], *, seed: int, file: Path
+) -> Pretrained:
+    """Train a network by denoising and keep it in a file, or read it from there."""
     generator = torch.Generator().manual_seed(seed)
-    network = TimeMLP(64, WIDTHS, out=64, num_times=1, generator=generator)
-    sampler = sampler_on(network, pretraining, PRETRAIN_STEPS, deviation=float(data.std()))
+    network = problem.velocity(generator)
+    of = {"problem": problem, "pretraining": pretraining, "network": network, "seed": seed}
+    of["deviation"] = float(data.std())
+    if file.exists():
+        network.load_state_dict(load_file(file))
+        with safe_open(file, framework="pt") as opened:
+            return Pretrained(**of, seconds=float(opened.metadata()["seconds"]))
     mark = time.process_time()
     pretrain_denoiser(
-        sampler, data, iterations=iterations, batch_size=128, learning_rate=2e-3, generator=generator
+        Pretrained(**of, seconds=0.0).sampler(PRETRAIN_STEPS),
+        data,
+        iterations=problem.pretrain_iterations,
+        batch_size=problem.batch_size,
+        learning_rate=2e-3,
+        generator=generator,
     )
-    return network, time.process_time() - mark
+    seconds = time.process_time() - mark
+    file.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: weight.contiguous() for name, weight in network.state_dict().items()}
+    save_file(weights, file, metadata={"seconds": str(seconds)})
+    return Pretrained(**of, seconds=seconds)
 
 
 @torch.no_grad()
-def chains_of(sampler: GaussianSampler, seed: int, *, noisy_end: bool) -> Float[Tensor, "n 64"]:
-    """Samples of a sampler, the same noise at every call."""
+def chains_of(
+    sampler: GaussianSampler, data: Float[Tensor, "b *event"], *, num_samples: int, seed: int, noisy_end: bool
+) -> Float[Tensor, "n *event"]:
+    """Samples shaped like the data, of the same noise at every call."""
     generator = torch.Generator().manual_seed(1_000_000 + seed)
-    start = torch.randn(NUM_SAMPLES, 64, generator=generator)
+    start = torch.randn(num_samples, *data.shape[1:], generator=generator)
     return sampler.rollout(start, generator=generator, noisy_end=noisy_end).samples
 
 
 def baselines(
-    network: TimeMLP, pretraining: Pretraining, ruler: Ruler, *, steps: int, seed: int
-) -> Iterator[tuple[str, Float[Tensor, "n 64"]]]:
+    pretrained: Pretrained, ruler: Ruler, *, steps: int
+) -> Iterator[tuple[str, Float[Tensor, "n *event"]]]:
     """Samples of everything that needs no fine-tuning, at so many evaluations."""
-    deviation = float(ruler.data.train.std())
-    start = torch.randn(NUM_SAMPLES, 64, generator=torch.Generator().manual_seed(2_000_000 + seed))
-    short = sampler_on(network, pretraining, steps, deviation=deviation)
-    yield "ancestral", chains_of(short, seed, noisy_end=False)
-    long = sampler_on(network, pretraining, PRETRAIN_STEPS, deviation=deviation)
-    if pretraining == "ddpm":
+    data, count, seed = ruler.data.train, pretrained.problem.num_samples, pretrained.seed
+    start = torch.randn(count, *data.shape[1:], generator=torch.Generator().manual_seed(2_000_000 + seed))
+    own = chains_of(pretrained.sampler(steps), data, num_samples=count, seed=seed, noisy_end=False)
+    yield "ancestral", own
+    long = pretrained.sampler(PRETRAIN_STEPS)
+    if pretrained.pretraining == "ddpm":
         yield "ddim", solve(long, start, solver="ddim", steps=steps)
         yield "dpm_solver", solve(long, start, solver="dpm_solver", steps=steps)
     elif isinstance(long.network, EDMVelocity):
-        sigmas = sigma_range(steps)
+        sigmas = pretrained.sigmas(steps)
         yield "euler", euler(long.network, start, evaluations=steps, sigmas=sigmas)
         yield "heun", heun(long.network, start, evaluations=steps, sigmas=sigmas)
 
 
-def fine_tune(run: Run, network: TimeMLP, ruler: Ruler, *, seed: int) -> tuple[Row, DxMITrainer]:
-    """Train by DxMI and measure along the way; the last state counts, whichever was best."""
-    data = ruler.data.train
+def fine_tune(run: Run, pretrained: Pretrained, ruler: Ruler) -> tuple[Row, Float[Tensor, "n *event"]]:
+    """Train by DxMI and measure along the way; the last state counts, whichever was best. Also its samples."""
+    problem, data, seed = run.problem, ruler.data.train, pretrained.seed
     generator = torch.Generator().manual_seed(seed)
-    sampler = sampler_on(copy.deepcopy(network), run.pretraining, run.steps, deviation=float(data.std()))
+    energy = problem.energy(generator)
     trainer = DxMITrainer(
-        energy=MLPEnergy(64, (256, 256), generator=generator),
+        energy=energy,
         data=data,
         settings=run.settings(),
         generator=generator,
-        sampler=sampler,
+        sampler=replace(pretrained, network=copy.deepcopy(pretrained.network)).sampler(run.steps),
+        value=problem.value(generator),
     )
+
+    def samples_of(sampler: GaussianSampler) -> Float[Tensor, "n *event"]:
+        return chains_of(sampler, data, num_samples=problem.num_samples, seed=seed, noisy_end=True)
+
     curve, diverged, seconds, mark = [], None, 0.0, time.process_time()
     try:
-        for record in trainer.run(run.iterations, record_every=run.iterations // CHECKS):
+        for record in trainer.run(problem.iterations, record_every=problem.iterations // CHECKS):
             seconds += time.process_time() - mark
-            samples = chains_of(trainer.averaged_sampler, seed, noisy_end=True)
-            curve.append({**asdict(record), **asdict(measure_samples(samples, ruler))})
+            quality = measure_samples(samples_of(trainer.averaged_sampler), ruler)
+            print(record.iteration, round(quality.frechet, 2), f"{seconds:.0f} s", flush=True)
+            curve.append({**asdict(record), **asdict(quality)})
             mark = time.process_time()
     except TrainingDiverged as error:
         diverged = str(error)
-    final = {
-        "averaged": chains_of(trainer.averaged_sampler, seed, noisy_end=True),
-        "last": chains_of(trainer.sampler, seed, noisy_end=True),
-    }
-    return {
-        "seconds": seconds,
-        "diverged": diverged,
-        "curve": curve,
-        **{name: asdict(measure_samples(samples, ruler)) for name, samples in final.items()},
-    }, trainer
+    averaged = samples_of(trainer.averaged_sampler)
+    final = {"averaged": averaged, "last": samples_of(trainer.sampler)}
+    row = {"seconds": seconds, "diverged": diverged, "curve": curve}
+    return row | {name: asdict(measure_samples(drawn, ruler)) for name, drawn in final.items()}, averaged
 
 
-def rows_of(
-    pretraining: Pretraining, runs: dict[str, Run], ruler: Ruler, *, seed: int, pretrain_iterations: int
-) -> Iterator[tuple[Row, dict[str, Float[Tensor, "n 64"]]]]:
-    """One row a run of a seed, with samples of its baselines and of DxMI; all start from one pretrained network."""
-    network, seconds = pretrain(pretraining, ruler.data.train, seed=seed, iterations=pretrain_iterations)
-    common = {"seed": seed, "pretrain_iterations": pretrain_iterations, "pretrain_seconds": seconds}
-    long = baselines(network, pretraining, ruler, steps=PRETRAIN_STEPS, seed=seed)
-    qualities = {name: asdict(measure_samples(samples, ruler)) for name, samples in long}
+def rows_of(runs: Mapping[str, Run], pretrained: Pretrained, ruler: Ruler) -> Iterator[tuple[Row, Samples]]:
+    """One row a run, with samples of its baselines and of DxMI; all start from one pretrained network."""
+    problem = pretrained.problem
+    qualities: Row = {}
     for name, run in runs.items():
-        samples = dict(baselines(network, pretraining, ruler, steps=run.steps, seed=seed))
+        samples = dict(baselines(pretrained, ruler, steps=run.steps))
         few = {solver: asdict(measure_samples(drawn, ruler)) for solver, drawn in samples.items()}
-        tuned, trainer = fine_tune(run, network, ruler, seed=seed)
-        row = {"run": name, **common, "steps": run.steps, "pretraining": pretraining}
-        row |= {"many_steps": qualities, "few_steps": few, "dxmi": tuned}
-        row |= {"settings": run.settings().to_dict(), "iterations": run.iterations}
+        print(name, {solver: round(quality["frechet"], 1) for solver, quality in few.items()}, flush=True)
+        tuned, samples["dxmi"] = fine_tune(run, pretrained, ruler)
+        if not qualities:
+            long = baselines(pretrained, ruler, steps=problem.many_steps)
+            qualities = {solver: asdict(measure_samples(drawn, ruler)) for solver, drawn in long}
+        row: Row = {"run": name, "of": run.of, "seed": pretrained.seed}
+        row |= {"pretrain_iterations": problem.pretrain_iterations, "pretrain_seconds": pretrained.seconds}
+        row |= {"steps": run.steps, "pretraining": run.pretraining}
+        row |= {
+            "many_steps": qualities,
+            "many_evaluations": problem.many_steps,
+            "few_steps": few,
+            "dxmi": tuned,
+        }
+        row |= {"settings": run.settings().to_dict(), "iterations": problem.iterations}
         row |= {"floor": asdict(measure_samples(ruler.data.test, ruler)), "accuracy": ruler.accuracy}
-        yield row, samples | {"dxmi": chains_of(trainer.averaged_sampler, seed, noisy_end=True)}
+        yield row, samples

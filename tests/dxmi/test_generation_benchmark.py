@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.generation.baselines import SigmaRange, euler, heun, solve
-from benchmarks.generation.digits import covered, frechet_distance, sliced_wasserstein
+from benchmarks.generation.measures import covered, frechet_distance, sliced_wasserstein
 from energyad.dxmi import GaussianSampler, NoiseSchedule
 from energyad.dxmi.parametrisations import EDMVelocity
 
