@@ -85,20 +85,23 @@ class ConvEnergy(nn.Module):
 
 
 class ConvValue(nn.Module):
-    """A value function for images: x [n, c, h, w], times [n, 1] -> [n].
+    """A value function for images: x [n, c, h, w], times [n, k] -> [n].
 
     Args:
         channels: c.
         widths: Channels of the stages; each halves the resolution.
         generator: Draws the weights.
+        num_times: k; 1 for t / T alone, 2 with the number of steps.
     """
 
-    def __init__(self, channels: int, widths: tuple[int, ...], *, generator: torch.Generator) -> None:
+    def __init__(
+        self, channels: int, widths: tuple[int, ...], *, generator: torch.Generator, num_times: int = 1
+    ) -> None:
         super().__init__()
-        self.stages = _Stages(channels, widths, num_times=1, generator=generator)
+        self.stages = _Stages(channels, widths, num_times=num_times, generator=generator)
 
-    def forward(self, x: Float[Tensor, "n c h w"], times: Float[Tensor, "n 1"]) -> Float[Tensor, " n"]:
-        """Values at x; times are t / T."""
+    def forward(self, x: Float[Tensor, "n c h w"], times: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        """Values at x; times are t / T and, where there are two, the number of steps / T."""
         return self.stages(x, time_features(times))
 
 

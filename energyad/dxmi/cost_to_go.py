@@ -37,6 +37,7 @@ class CostToGo:
         sampler: The policy, whose steps cost.
         energy: Cost of the last state, [n, *event] -> [n].
         value: Expected cost to go of an earlier state, ([n, *event], [n, 1] times) -> [n].
+        value_sees_steps: Whether the value is given times [n, 2] = (t, number of steps of the chain) / T instead.
         running_cost: Cost of a step.
         cost_weight: Factor on the running cost beside the entropy.
         temperature: tau, factor on running cost and entropy.
@@ -48,21 +49,34 @@ class CostToGo:
     running_cost: PathCost | AdaptiveCost
     cost_weight: float
     temperature: float
+    value_sees_steps: bool = False
 
     def of(self, sampler: GaussianSampler) -> CostToGo:
         """The same costs for another sampler."""
         return replace(self, sampler=sampler)
 
     def values(
-        self, states: Float[Tensor, "steps n *event"], times: Float[Tensor, " steps"]
+        self,
+        states: Float[Tensor, "steps n *event"],
+        times: Float[Tensor, " steps"],
+        num_steps: int | None = None,
     ) -> Float[Tensor, "steps n"]:
-        """V of states[k] at times[k], whole numbers from 1 to T - 1."""
-        shares = times.to(states.dtype) / self.sampler.schedule.num_steps
-        rows = shares.repeat_interleave(states.shape[1]).unsqueeze(1)
+        """V of states[k] at times[k], whole numbers from 1 to T - 1, of chains of so many steps (T by default)."""
+        T = self.sampler.schedule.num_steps
+        rows = (times.to(states.dtype) / T).repeat_interleave(states.shape[1]).unsqueeze(1)
+        if self.value_sees_steps:
+            rows = torch.cat(
+                [rows, torch.full_like(rows, 1.0 if num_steps is None else num_steps / T)], dim=1
+            )
         return self.value(states.flatten(0, 1), rows).unflatten(0, states.shape[:2])
 
     def one_step(
-        self, states: Float[Tensor, "steps n *event"], pairs: TimePairs, generator: torch.Generator
+        self,
+        states: Float[Tensor, "steps n *event"],
+        pairs: TimePairs,
+        generator: torch.Generator,
+        *,
+        num_steps: int | None = None,
     ) -> tuple[Float[Tensor, "steps n"], Float[Tensor, "steps n"]]:
         """Draw next states and sum what they cost: the right-hand side of the Bellman equation.
 
@@ -72,6 +86,7 @@ class CostToGo:
             states: x_t; states[k] is at pairs.starts[k].
             pairs: Times at which the steps start and end, rising; only the last may end at T.
             generator: Source of the noise.
+            num_steps: Of the whole chains; None for T.
 
         Returns:
             Costs to go, and the running costs in them, both per dimension.
@@ -83,7 +98,7 @@ class CostToGo:
         following = []
         with frozen(self.energy, self.value):
             if earlier > 0:
-                following.append(self.values(x_next[:earlier], pairs.ends[:earlier]))
+                following.append(self.values(x_next[:earlier], pairs.ends[:earlier], num_steps))
             if reaches_data:
                 following.append(self.energy(x_next[-1]).unsqueeze(0))
         log_sigmas = self.sampler.step_log_sigmas(pairs)

@@ -44,6 +44,7 @@ class Learner:
             running_cost=self.running_cost,
             cost_weight=settings.running_cost_weight,
             temperature=settings.temperature,
+            value_sees_steps=settings.trained_steps is not None,
         )
         self.modules: dict[str, nn.Module] = {
             "energy": energy,
@@ -78,6 +79,7 @@ class Learner:
         pairs: TimePairs,
         generator: torch.Generator,
         *,
+        num_steps: int | None = None,
         freeze_sampler: bool = False,
     ) -> Float[Tensor, " 3"]:
         """DxDP: update value and sampler from one draw of next states.
@@ -86,6 +88,7 @@ class Learner:
             states: x_t of chains; states[k] is at pairs.starts[k].
             pairs: Times at which the steps start and end.
             generator: Source of the noise.
+            num_steps: Of the whole chains; None for T.
             freeze_sampler: Whether the value alone is updated.
 
         Returns:
@@ -93,7 +96,7 @@ class Learner:
         """
         gradient_taught = self.settings.value_gradient_weight > 0
         states = states.detach().requires_grad_(gradient_taught)
-        costs, running = self.cost_to_go.one_step(states, pairs, generator)
+        costs, running = self.cost_to_go.one_step(states, pairs, generator, num_steps=num_steps)
         loss = objectives.sampler_loss(costs)
         # The value is updated second: the sampler's gradient has to flow through the value that gave the costs.
         if not freeze_sampler:
@@ -102,7 +105,7 @@ class Learner:
         elif gradient_taught:
             (states.grad,) = torch.autograd.grad(loss, states)
         gradients = None if states.grad is None else states.grad * costs.numel()
-        of_value = self._update_value(states, pairs.starts, costs, gradients)
+        of_value = self._update_value(states, pairs.starts, costs, gradients, num_steps)
         return torch.stack([loss, of_value, running.mean()]).detach()
 
     def update_sampler_through_time(
@@ -146,13 +149,14 @@ class Learner:
         times: Float[Tensor, " steps"],
         costs: Float[Tensor, "steps n"],
         gradients: Float[Tensor, "steps n *event"] | None,
+        num_steps: int | None,
     ) -> Float[Tensor, ""]:
         # V at time 0 would be read by nobody, and a single step needs none at all.
         first = int(times[0] == 0)
         if len(states) == first:
             return torch.zeros((), device=states.device)
         states = states[first:].detach().requires_grad_(gradients is not None)
-        values = self.cost_to_go.values(states, times[first:])
+        values = self.cost_to_go.values(states, times[first:], num_steps)
         loss = objectives.value_loss(values, costs[first:])
         if gradients is not None:
             (slopes,) = torch.autograd.grad(values.sum(), states, create_graph=True)

@@ -112,6 +112,7 @@ class ValueMLP(nn.Module):
         generator: Draws the weights.
         diagonal_skip: Whether mean(gains(times) * x^2) / 2 is added, with a gain for each axis and of each time: the
             value of a Gaussian target of any axis-aligned covariance.
+        num_times: 1 for t / T alone, 2 with the number of steps.
     """
 
     def __init__(
@@ -121,13 +122,15 @@ class ValueMLP(nn.Module):
         *,
         generator: torch.Generator,
         diagonal_skip: bool = False,
+        num_times: int = 1,
     ) -> None:
         super().__init__()
-        self.network = TimeMLP(dims, hidden_widths, out=1, num_times=1, generator=generator)
-        self.gains = zero_linear(2 * len(FREQUENCIES), dims, generator.device) if diagonal_skip else None
+        self.network = TimeMLP(dims, hidden_widths, out=1, num_times=num_times, generator=generator)
+        num_features = 2 * len(FREQUENCIES) * num_times
+        self.gains = zero_linear(num_features, dims, generator.device) if diagonal_skip else None
 
-    def forward(self, x: Float[Tensor, "n d"], times: Float[Tensor, "n 1"]) -> Float[Tensor, " n"]:
-        """Values at x; times are t / T."""
+    def forward(self, x: Float[Tensor, "n d"], times: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        """Values at x; times are t / T and, where there are two, the number of steps / T."""
         values = self.network(x, times).squeeze(dim=1)
         if self.gains is None:
             return values
@@ -144,7 +147,7 @@ class EnergyAsValue(nn.Module):
         super().__init__()
         self.energy = energy
 
-    def forward(self, x: Float[Tensor, "n *event"], times: Float[Tensor, "n 1"]) -> Float[Tensor, " n"]:
+    def forward(self, x: Float[Tensor, "n *event"], times: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """Energies of x, whatever the time."""
         return self.energy(x)
 
@@ -158,4 +161,5 @@ def default_value(
         settings.hidden_widths,
         generator=generator,
         diagonal_skip=settings.diagonal_skip,
+        num_times=1 if settings.trained_steps is None else 2,
     )

@@ -31,7 +31,8 @@ class DxMITrainer:
         settings: options.
         generator: the source of all randomness in training, on the data's device.
         sampler: None for an MLP (events that are vectors), else a GaussianSampler with a network of your own.
-        value: None for an MLP, else a module (x [n, *event], times [n, 1]) -> [n].
+        value: None for an MLP, else a module (x [n, *event], times [n, 1]) -> [n]; with `trained_steps` times are
+            [n, 2], see `CostToGo`.
 
     Attributes:
         averaged_energy: the energy at the running average of its weights: smoother, usually the better score.
@@ -209,10 +210,15 @@ class DxMITrainer:
                 return torch.zeros(3, device=states.device)
             return learner.update_sampler_through_time(states[0], chains.route, self.generator)
         states, pairs = self._pick_steps(states, time_pairs(chains.route, states.device))
+        num_steps = len(chains.route) - 1
         # Before the sampler's: what it follows should be of the sampler as it is.
         for _ in range(settings.value_updates_per_sampler_update - 1):
-            learner.update_sampler_and_value(states, pairs, self.generator, freeze_sampler=True)
-        return learner.update_sampler_and_value(states, pairs, self.generator, freeze_sampler=freeze)
+            learner.update_sampler_and_value(
+                states, pairs, self.generator, num_steps=num_steps, freeze_sampler=True
+            )
+        return learner.update_sampler_and_value(
+            states, pairs, self.generator, num_steps=num_steps, freeze_sampler=freeze
+        )
 
     def _pick_steps(
         self, states: Float[Tensor, "steps n *event"], pairs: TimePairs
