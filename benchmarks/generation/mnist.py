@@ -15,6 +15,7 @@ from energyad.dxmi.convolutional import ConvEnergy, ConvValue, TimeUNet
 NUM_TEST = 1000
 WIDTHS = (16, 32, 80)
 ENERGY_WIDTHS = (32, 64, 128)
+ITERATIONS = 1000
 
 
 def mnist() -> LabelledImages:
@@ -69,8 +70,8 @@ MNIST = Problem(
         temperature=0.1,
         running_cost="adaptive",
         running_cost_weight=0.1,
-        energy_lr=1e-4,
-        sampler_lr=5e-5,
+        energy_lr=2e-4,
+        sampler_lr=3e-5,
         value_lr=1e-3,
         last_sigma=0.05,
         frozen_sampler_iterations=200,
@@ -78,8 +79,12 @@ MNIST = Problem(
         sampler_steps_per_iteration=1,
         sampler_average=0.99,
         batch_size=64,
+        chains_per_update=32,
+        # At constant rates energy and sampler go round each other, and the distance swings by a factor of three.
+        decay_iterations=ITERATIONS,
+        final_lr_fraction=0.05,
     ),
-    iterations=700,
+    iterations=ITERATIONS,
     pretrain_iterations=5000,
     batch_size=64,
     many_steps=50,
