@@ -22,10 +22,14 @@ from energyad.dxmi.single_step import single_step_trainer
 Row = dict[str, Any]
 
 MAX_STEPS = 10
-# One update in three is of single steps, one in 29 of ten: the mean is 3.4 steps.
-ITERATIONS, SINGLE_STEP_ITERATIONS = 3000, 600
+ITERATIONS, SINGLE_STEP_ITERATIONS = 9000, 600
 ANY_STEPS_SETTINGS = replace(
-    DIGITS.settings, num_steps=MAX_STEPS, trained_steps=tuple(range(1, MAX_STEPS + 1))
+    DIGITS.settings,
+    num_steps=MAX_STEPS,
+    # Drawn with chances 1 / T, so that T times T gives all numbers of steps the same chance.
+    trained_steps=tuple(steps for steps in range(1, MAX_STEPS + 1) for _ in range(steps)),
+    decay_iterations=ITERATIONS,
+    final_lr_fraction=0.05,
 )
 
 
@@ -44,7 +48,8 @@ def any_steps_row(ruler: Ruler, *, seed: int) -> Row:
         sampler=sampler,
     )
     for record in trainer.run(ITERATIONS, record_every=ITERATIONS // 5):
-        print(record.iteration, round(record.energy_data, 2), round(record.energy_samples, 2), flush=True)
+        curve = _curve(trainer.averaged_sampler, ruler, seed=seed)
+        print(record.iteration, [round(quality["frechet"], 1) for quality in curve.values()], flush=True)
     after, tuned = _curve(trainer.averaged_sampler, ruler, seed=seed), time.process_time()
     single = single_step_trainer(trainer, iterations=SINGLE_STEP_ITERATIONS)
     list(single.run(SINGLE_STEP_ITERATIONS, record_every=SINGLE_STEP_ITERATIONS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,27 +16,31 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.generation.digits import digits
+from benchmarks.generation.train import PROBLEMS, RUNS
 
 Row = dict[str, Any]
 COLUMNS, LINES = 20, 3
 
 
 def draw_figures(rows: Sequence[Row], pictures: Path, folder: Path) -> None:
-    """Write all figures that there are rows and samples for."""
-    draw_sheet(pictures, folder / "samples.png")
-    fine_tunings = [row for row in rows if row["run"] != "any_steps"]
-    if fine_tunings:
-        draw_curves(fine_tunings, folder / "curves.png")
+    """Write all figures that there are rows and samples for: of digits and, with a prefix, of MNIST."""
+    for name, problem in PROBLEMS.items():
+        prefix = "" if name == "digits" else f"{name}_"
+        fine_tunings = [row for row in rows if row.get("of", "digits") == name and row["run"] in RUNS]
+        if fine_tunings:
+            draw_curves(fine_tunings, folder / f"{prefix}curves.png")
+        files = [pictures / f"{run}.safetensors" for run, of in RUNS.items() if of.of == name]
+        if all(file.exists() for file in files if file.stem in {row["run"] for row in fine_tunings}):
+            draw_sheet(problem.load().train, files, folder / f"{prefix}samples.png")
     any_steps = [row for row in rows if row["run"] == "any_steps"]
     if any_steps:
-        draw_any_steps(any_steps, fine_tunings, folder / "any_steps.png")
+        draw_any_steps(any_steps, [row for row in rows if row["run"] in RUNS], folder / "any_steps.png")
 
 
-def draw_sheet(pictures: Path, path: Path) -> None:
+def draw_sheet(real: Float[Tensor, "n *event"], files: Sequence[Path], path: Path) -> None:
     """Samples of the first seed, a block a sampler; the first of each, none picked. Baselines with four steps alone."""
-    blocks = {"training digits": digits().train}
-    for file in sorted(pictures.glob("*.safetensors")):
+    blocks = {"training digits": real}
+    for file in sorted(file for file in files if file.exists()):
         for name, samples in load_file(file).items():
             if name == "dxmi" or file.stem.endswith("_T4"):
                 blocks[f"{file.stem}: {name}"] = samples
@@ -49,10 +54,13 @@ def draw_sheet(pictures: Path, path: Path) -> None:
     plt.close(figure)
 
 
-def tiled(samples: Float[Tensor, "n 64"]) -> Float[Tensor, "h w"]:
+def tiled(samples: Float[Tensor, "n *event"]) -> Float[Tensor, "h w"]:
     """The first samples as one image, a pixel of space between them."""
-    images = torch.nn.functional.pad(samples[: COLUMNS * LINES].view(-1, 8, 8), (0, 1, 0, 1), value=-1)
-    return images.view(LINES, COLUMNS, 9, 9).permute(0, 2, 1, 3).reshape(LINES * 9, COLUMNS * 9)
+    flat = samples[: COLUMNS * LINES].flatten(1)
+    side = math.isqrt(flat.shape[1])
+    images = torch.nn.functional.pad(flat.view(-1, side, side), (0, 1, 0, 1), value=-1)
+    cells = images.view(LINES, COLUMNS, side + 1, side + 1)
+    return cells.permute(0, 2, 1, 3).reshape(LINES * (side + 1), COLUMNS * (side + 1))
 
 
 def draw_curves(rows: Sequence[Row], path: Path) -> None:

@@ -32,6 +32,8 @@ def tables(rows: Sequence[Row]) -> str:
     """All tables that there are rows for, of one data set."""
     any_steps = [row for row in rows if row["run"] == "any_steps"]
     rows = [row for row in rows if row["run"] in RUNS]
+    if not rows:
+        return "No rows yet."
     parts = [_floor(rows)]
     for name in RUNS:
         some = [row for row in rows if row["run"] == name]
@@ -44,8 +46,6 @@ def tables(rows: Sequence[Row]) -> str:
 
 
 def _floor(rows: Sequence[Row]) -> str:
-    if not rows:
-        return ""
     return (
         f"The classifier whose features are used is right on {rows[0]['accuracy']:.1%} of the test digits.\n\n"
         "### Floor: real test digits against the training digits\n\n"
