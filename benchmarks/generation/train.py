@@ -74,8 +74,8 @@ RUNS: dict[str, Run] = {
     "edm_T10": Run(pretraining="edm", steps=10, changes=OWN_SIGMA_RATE),
     "mnist_ddpm_T4": Run(of="mnist", pretraining="ddpm", steps=4),
     "mnist_ddpm_T10": Run(of="mnist", pretraining="ddpm", steps=10),
-    "mnist_edm_T4": Run(of="mnist", pretraining="edm", steps=4, changes=OWN_SIGMA_RATE),
-    "mnist_edm_T10": Run(of="mnist", pretraining="edm", steps=10, changes=OWN_SIGMA_RATE),
+    "mnist_edm_T4": Run(of="mnist", pretraining="edm", steps=4),
+    "mnist_edm_T10": Run(of="mnist", pretraining="edm", steps=10),
 }
 
 
