@@ -123,8 +123,8 @@ def watch(
         on_reload=lambda detector: messages.on_reload(detector),
         on_error=lambda error: console.warn(f"the old model stays: {error}"),
     )
-    place = database or out.resolve().with_name(DATABASE_NAME)
-    with stop_on_signals() as stop, Database(place) as opened:
+    location = database or out.resolve().with_name(DATABASE_NAME)
+    with stop_on_signals() as stop, Database(location) as opened:
         store = LineStore(opened, out=out, folder=folder, station=station)
         with (
             _scoring(model_now, decode_seconds, max_pixels, candidate) as score,
