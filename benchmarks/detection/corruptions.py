@@ -18,12 +18,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from benchmarks import provenance
+from benchmarks.command import command
 from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.method import BATCH_SIZE, Fitted
 from benchmarks.detection.methods import open_method
 from benchmarks.detection.rows import settings_hash
 from energyad.data.datasets import Category
-from energyad.errors import EnergyadError
 from energyad.evaluation import metrics
 from energyad.images import reading
 from energyad.scoring.calibration import calibrate
@@ -135,34 +135,30 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Append a row for each method, category and change. Returns the exit status."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Append a row for each method, category and change."""
     options = parser().parse_args(arguments)
-    try:
-        for name in options.categories:
-            category = open_anywhere(name, options.data_root)
-            good = category.train_good
-            held_out = good[::HELD_OUT_EVERY]
-            fitted_on = [path for number, path in enumerate(good) if number % HELD_OUT_EVERY]
-            for method_name in options.methods:
-                method = open_method(method_name, image_size=options.image_size)
-                fitted = method.fit(fitted_on, seed=options.seed, threads=options.threads)
-                for corruption, figures in measure(category, fitted, held_out, list(CORRUPTIONS)).items():
-                    row = {
-                        "method": method_name,
-                        "category": name,
-                        "corruption": corruption,
-                        "seed": options.seed,
-                        "settings_hash": settings_hash(method.settings),
-                        **figures,
-                        **vars(provenance.stamp(threads=options.threads)),
-                    }
-                    provenance.append_row(options.results, row)
-                    print(f"{name}, {method_name}, {corruption}: {figures}", flush=True)
-    except EnergyadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for name in options.categories:
+        category = open_anywhere(name, options.data_root)
+        good = category.train_good
+        held_out = good[::HELD_OUT_EVERY]
+        fitted_on = [path for number, path in enumerate(good) if number % HELD_OUT_EVERY]
+        for method_name in options.methods:
+            method = open_method(method_name, image_size=options.image_size)
+            fitted = method.fit(fitted_on, seed=options.seed, threads=options.threads)
+            for corruption, figures in measure(category, fitted, held_out, list(CORRUPTIONS)).items():
+                row = {
+                    "method": method_name,
+                    "category": name,
+                    "corruption": corruption,
+                    "seed": options.seed,
+                    "settings_hash": settings_hash(method.settings),
+                    **figures,
+                    **vars(provenance.stamp(threads=options.threads)),
+                }
+                provenance.append_row(options.results, row)
+                print(f"{name}, {method_name}, {corruption}: {figures}", flush=True)
 
 
 if __name__ == "__main__":
