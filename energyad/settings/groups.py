@@ -40,9 +40,10 @@ class InputSettings(SettingsGroup):
 
     image_size: PositiveInt | tuple[PositiveInt, PositiveInt] | Auto = setting(
         "auto",
-        "Input of an image or tile: a side, for so many pixels in the good images' aspect; height and width; or auto, for "
-        "as many pixels as the good images have, from 256 to 320 a side.",
-        legal="auto, a multiple of 32 (of the patch size for a plain vision transformer), at least 64, or a list of two",
+        "Input of an image or tile: a side, for so many pixels in the good images' aspect; height and width; or "
+        "auto, for as many pixels as the good images have, from 256 to 320 a side.",
+        legal="auto, or a multiple of 32 (of the patch size for a plain vision transformer), at least 64, or a list "
+        "of two",
     )
     white_level: Annotated[int, Ge(1), Le(65535)] | None = setting(
         None, "White of 16-bit images: 4095 for a camera of 12 bits; none for the full range."

@@ -21,7 +21,7 @@ def test_a_side_becomes_the_images_shape_and_the_square_of_square_images() -> No
 def test_the_default_takes_the_pixels_that_the_images_have_from_256_to_320_a_side() -> None:
     for own_side, side in ((200, 256), (300, 288), (512, 320)):
         assert shape_input(FitSettings(), [(own_side, own_side)] * 8).input.image_size == (side, side)
-    assert shape_input(FitSettings(), WIDE).input.shape == (288, 352)
+    assert shape_input(FitSettings(), WIDE).input.shape == (288, 384)
 
 
 @pytest.mark.parametrize("values", [{"input.tiles": (2, 2)}, {"features.backbone": "vit_tiny_patch16_224"}])
