@@ -32,6 +32,8 @@ DAMAGED: Final = 3
 
 Victim = Literal["driver", "worker", "both"]
 Phase = Literal["start", "scoring", "finish"]
+VICTIMS: Final[tuple[Victim, ...]] = ("driver", "worker", "both")
+PHASES: Final[tuple[Phase, ...]] = ("start", "scoring", "finish")
 
 
 @dataclass(frozen=True)
@@ -125,16 +127,13 @@ def run_driver(spec: dict[str, Any]) -> None:
 
 
 def draw_kills(dice: random.Random) -> list[Kill]:
-    """Return one to three kills, the driver's last in each phase."""
+    """Return one to three kills in the order of their moments."""
     kills = []
     for _ in range(dice.randint(1, 3)):
-        (victim,) = dice.choices(("driver", "worker", "both"), (4, 4, 2))
-        (phase,) = dice.choices(
-            ("start", "scoring", "finish"), (2, 5, 2) if victim == "driver" else (0, 1, 0)
-        )
+        victim = dice.choices(VICTIMS, (4, 4, 2))[0]
+        phase = dice.choices(PHASES, (2, 5, 2) if victim == "driver" else (0, 1, 0))[0]
         kills.append(Kill(victim, phase, dice.random(), dice.uniform(0, 0.3)))
-    order = ("start", "scoring", "finish")
-    return sorted(kills, key=lambda kill: (order.index(kill.phase), kill.share))
+    return sorted(kills, key=lambda kill: (PHASES.index(kill.phase), kill.share))
 
 
 def run_jobs(model: Path, *, jobs: range, images: int, seed: int) -> Iterator[JobCounts]:
