@@ -8,6 +8,7 @@ a shift, as a camera's lens, lamp or holder may bring them.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Final, TypeAlias
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from benchmarks import provenance
 from benchmarks.command import command
@@ -58,8 +60,9 @@ def add_noise(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 def compress(pixels: Pixels, _: np.random.Generator) -> Pixels:
     """Compress as JPEG of quality 50."""
-    _, data = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 50])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1]).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=50)
+    return np.asarray(Image.open(file), dtype=np.uint8)
 
 
 def shift(pixels: Pixels, rng: np.random.Generator) -> Pixels:

@@ -188,8 +188,9 @@ def shape_input(settings: FitSettings, image_shapes: Sequence[tuple[int, int]]) 
         image_shapes: Height and width of the good images that can be read.
     """
     options = settings.input
-    stays = isinstance(options.image_size, tuple) or options.tiling.count > 1 or not image_shapes
-    if stays or backbones.takes_one_size(settings.features.backbone):
+    if isinstance(options.image_size, tuple):
+        return settings
+    if options.tiling.count > 1 or not image_shapes or backbones.takes_one_size(settings.features.backbone):
         is_open = options.image_size == "auto"
         return settings.with_values({"input.image_size": options.network_shape}) if is_open else settings
     shape = find_input_shape(image_shapes, options.image_size, tile_overlap=options.tile_overlap)

@@ -81,18 +81,21 @@ def find_input_shape(
     unlike = sum(abs(aspect - usual) > math.log(ALIKE) for aspect in aspects)
     shorter_side = median(map(min, image_shapes))
     if unlike > MAX_UNLIKE * len(aspects):
-        side = _auto_side(shorter_side) if side == "auto" else side
-        return InputShape((side, side), is_mixed=True)
+        square = _auto_side(shorter_side) if side == "auto" else side
+        return InputShape((square, square), is_mixed=True)
     own_side = median(math.sqrt(height * width) for height, width in image_shapes)
     is_tiled = abs(usual) > math.log(MAX_ASPECT)
-    if side == "auto":
-        side = _auto_side(math.sqrt(MAX_ASPECT) * shorter_side if is_tiled else own_side)
-    if side > MAX_ENLARGEMENT * own_side:
-        side = max(MIN_SIDE, STEP * round(MAX_ENLARGEMENT * own_side / STEP))
+    if is_tiled:  # a tile's shorter side is the square's over this root
+        enough = math.sqrt(MAX_ASPECT) * shorter_side
+    else:
+        enough = own_side
+    square = _auto_side(enough) if side == "auto" else side
+    if square > MAX_ENLARGEMENT * own_side:
+        square = max(MIN_SIDE, STEP * round(MAX_ENLARGEMENT * own_side / STEP))
     if usual == 0:
-        return InputShape((side, side))
+        return InputShape((square, square))
     long_side = _tiled if is_tiled else _whole
-    (short, long), count = long_side(math.exp(abs(usual)), side, tile_overlap)
+    (short, long), count = long_side(math.exp(abs(usual)), square, tile_overlap)
     if usual > 0:
         return InputShape((short, long), (1, count))
     return InputShape((long, short), (count, 1))
