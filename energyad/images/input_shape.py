@@ -85,10 +85,8 @@ def find_input_shape(
         return InputShape((square, square), is_mixed=True)
     own_side = median(math.sqrt(height * width) for height, width in image_shapes)
     is_tiled = abs(usual) > math.log(MAX_ASPECT)
-    if is_tiled:  # a tile's shorter side is the square's over this root
-        enough = math.sqrt(MAX_ASPECT) * shorter_side
-    else:
-        enough = own_side
+    # A tile's shorter side is the square's side over this root.
+    enough = math.sqrt(MAX_ASPECT) * shorter_side if is_tiled else own_side
     square = _auto_side(enough) if side == "auto" else side
     if square > MAX_ENLARGEMENT * own_side:
         square = max(MIN_SIDE, STEP * round(MAX_ENLARGEMENT * own_side / STEP))
