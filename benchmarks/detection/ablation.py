@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from benchmarks import provenance
+from benchmarks.command import command
 from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.fitted import fit_of, parser_of_models
 from benchmarks.detection.heads import Finest, features_of_test, figures_of
@@ -32,7 +33,7 @@ from energyad.energy.patch_energy import (
     PatchEnergies,
     PatchPrediction,
 )
-from energyad.errors import DataError, EnergyadError
+from energyad.errors import DataError
 from energyad.graphs.cache import extractor_graph
 from energyad.model.assembly import assemble_scorer
 from energyad.runtimes.onnx import OnnxFeatures
@@ -187,34 +188,30 @@ def measure_parts(category: Category, scorer: Scorer, *, threads: int) -> dict[s
     return {part: figures_of(category, without(scorer.head, part), features) for part in PARTS}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Append one row for each part of each model. Returns the exit status."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Append one row for each part of each model."""
     options = parser_of_models("ablation", __doc__, results=RESULTS).parse_args(arguments)
     torch.set_num_threads(options.threads)
-    try:
-        for name in options.categories:
-            category = open_anywhere(name, options.data_root)
-            detector = AnomalyDetector.load(options.models / name)
-            if detector.manifest.categories or detector.manifest.input.tiles.count > 1:
-                raise DataError(f"{options.models / name}: give a model of one category, without tiles")
-            scorer = assemble_scorer(detector.manifest, detector.contents)
-            seed, fitted_with = fit_of(detector)
-            for part, figures in measure_parts(category, scorer, threads=options.threads).items():
-                row = {
-                    "part": part,
-                    "category": name,
-                    "seed": seed,
-                    "settings_hash": fitted_with,
-                    "num_test": len(category.test),
-                    **figures,
-                    **vars(provenance.stamp(threads=options.threads)),
-                }
-                provenance.append_row(options.results, row)
-                print(f"{name}, {part}: {figures}", flush=True)
-    except EnergyadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for name in options.categories:
+        category = open_anywhere(name, options.data_root)
+        detector = AnomalyDetector.load(options.models / name)
+        if detector.manifest.categories or detector.manifest.input.tiles.count > 1:
+            raise DataError(f"{options.models / name}: give a model of one category, without tiles")
+        scorer = assemble_scorer(detector.manifest, detector.contents)
+        seed, fitted_with = fit_of(detector)
+        for part, figures in measure_parts(category, scorer, threads=options.threads).items():
+            row = {
+                "part": part,
+                "category": name,
+                "seed": seed,
+                "settings_hash": fitted_with,
+                "num_test": len(category.test),
+                **figures,
+                **vars(provenance.stamp(threads=options.threads)),
+            }
+            provenance.append_row(options.results, row)
+            print(f"{name}, {part}: {figures}", flush=True)
 
 
 if __name__ == "__main__":

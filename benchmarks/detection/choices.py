@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import provenance
+from benchmarks.command import command
 from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.method import side_of
 from benchmarks.detection.rows import settings_hash
@@ -29,7 +30,7 @@ from benchmarks.detection.synthetic_validation import (
     measure_detection,
 )
 from energyad.data.datasets import Category
-from energyad.errors import EnergyadError, SettingsError
+from energyad.errors import SettingsError
 from energyad.fitting.category import single_thread
 from energyad.fitting.energies import fit_multiscale_energy
 from energyad.fitting.memory_banks import extend_memory_banks
@@ -158,19 +159,15 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure every change that has no row of these settings yet. Returns the exit status."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure every change that has no row of these settings yet."""
     options = parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
-    try:
-        for name in options.categories:
-            category = open_anywhere(name, options.data_root)
-            for seed in options.seeds:
-                run(category, seed, options)
-    except EnergyadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for name in options.categories:
+        category = open_anywhere(name, options.data_root)
+        for seed in options.seeds:
+            run(category, seed, options)
 
 
 def run(category: Category, seed: int, options: argparse.Namespace) -> None:

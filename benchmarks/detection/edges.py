@@ -15,13 +15,13 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from benchmarks import provenance
+from benchmarks.command import command
 from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.fitted import fit_of, parser_of_models
 from benchmarks.detection.quality import tally_pixels
 from energyad.data.datasets import Category
 from energyad.data.defects import draw_defect, drawing_size
 from energyad.detector import AnomalyDetector
-from energyad.errors import EnergyadError
 from energyad.evaluation import metrics
 from energyad.images import reading
 from energyad.runtimes import RawScores
@@ -108,32 +108,28 @@ def measure_edges(category: Category, detector: AnomalyDetector, *, seed: int) -
     return figures
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Append a row for either place of each model. Returns the exit status."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Append a row for either place of each model."""
     parser = parser_of_models("edges", __doc__, results=RESULTS)
     parser.add_argument("--seed", type=int, default=0, help="of the defects")
     options = parser.parse_args(arguments)
-    try:
-        for name in options.categories:
-            category = open_anywhere(name, options.data_root)
-            detector = AnomalyDetector.load(options.models / name, threads=options.threads)
-            fit_seed, fitted_with = fit_of(detector)
-            for where, figures in measure_edges(category, detector, seed=options.seed).items():
-                row = {
-                    "where": where,
-                    "category": name,
-                    "seed": options.seed,
-                    "fit_seed": fit_seed,
-                    "settings_hash": fitted_with,
-                    **figures,
-                    **vars(provenance.stamp(threads=options.threads)),
-                }
-                provenance.append_row(options.results, row)
-                print(f"{name}, {where}: {figures}", flush=True)
-    except EnergyadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for name in options.categories:
+        category = open_anywhere(name, options.data_root)
+        detector = AnomalyDetector.load(options.models / name, threads=options.threads)
+        fit_seed, fitted_with = fit_of(detector)
+        for where, figures in measure_edges(category, detector, seed=options.seed).items():
+            row = {
+                "where": where,
+                "category": name,
+                "seed": options.seed,
+                "fit_seed": fit_seed,
+                "settings_hash": fitted_with,
+                **figures,
+                **vars(provenance.stamp(threads=options.threads)),
+            }
+            provenance.append_row(options.results, row)
+            print(f"{name}, {where}: {figures}", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks import provenance
+from benchmarks.command import command
 from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.heads import Finest, features_of_test, figures_of
 from benchmarks.detection.rows import settings_hash
@@ -31,7 +32,6 @@ from energyad.energy.latent_energy import LatentEnergy
 from energyad.energy.memory_bank import MemoryBankEnergy
 from energyad.energy.patch_energy import CategoryEnergy, PatchEnergy, combine_scales
 from energyad.energy.reranking import match_medians
-from energyad.errors import EnergyadError
 from energyad.fitting.backbone import open_backbone
 from energyad.fitting.category import PreparedCategory, prepare_category, single_thread
 from energyad.fitting.context import FitContext
@@ -287,8 +287,9 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in figures.items()}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Append the rows of each category, seed and start that has none yet. Returns the exit status."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Append the rows of each category, seed and start that has none yet."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detection.games", description=__doc__)
     parser.add_argument("--data-root", action="append", type=Path)
     parser.add_argument("--categories", nargs="+", required=True, metavar="NAME")
@@ -299,24 +300,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     present = {(row["category"], row["seed"], row["start"]) for row in provenance.read_rows(options.results)}
-    try:
-        for seed in options.seeds:
-            for name in options.categories:
-                starts = [start for start in options.starts if (name, seed, start) not in present]
-                if not starts:
-                    continue
-                settings = replace(FitSettings(), seed=seed)
-                hashed = settings_hash({**settings.to_dict(), "seed": None})
-                category = open_anywhere(name, options.data_root)
-                for row in measure_games(category, settings, starts, threads=options.threads):
-                    stamp = vars(provenance.stamp(threads=options.threads))
-                    provenance.append_row(options.results, {**row, "settings_hash": hashed, **stamp})
-                    figures = {key: row[key] for key in ("image_auroc", "pixel_auroc", "aupro")}
-                    print(name, seed, row["start"], row["game"], row["view"], figures, flush=True)
-    except EnergyadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for seed in options.seeds:
+        for name in options.categories:
+            starts = [start for start in options.starts if (name, seed, start) not in present]
+            if not starts:
+                continue
+            settings = replace(FitSettings(), seed=seed)
+            hashed = settings_hash({**settings.to_dict(), "seed": None})
+            category = open_anywhere(name, options.data_root)
+            for row in measure_games(category, settings, starts, threads=options.threads):
+                stamp = vars(provenance.stamp(threads=options.threads))
+                provenance.append_row(options.results, {**row, "settings_hash": hashed, **stamp})
+                figures = {key: row[key] for key in ("image_auroc", "pixel_auroc", "aupro")}
+                print(name, seed, row["start"], row["game"], row["view"], figures, flush=True)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float16, UInt8
 
+from benchmarks.command import command
 from benchmarks.detection import rows, standing
 from benchmarks.detection.data import open_anywhere
 from benchmarks.detection.rows import Row
 from energyad.data.datasets import Category, TestItem
-from energyad.errors import DataError, EnergyadError
+from energyad.errors import DataError
 from energyad.images import reading
 from energyad.images.masks import read_mask
 
@@ -130,21 +131,17 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw one category's sheet. Returns the exit status."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw one category's sheet."""
     options = parser().parse_args(arguments)
     folder = cache_of(options.results)
-    try:
-        measured = [row for row in standing.read(options.results) if row.seed == options.seed]
-        whole = [row for row in measured if row.shots is None and not row.unified]
-        methods = options.methods or [row.method for row in whole if row.category == options.category]
-        kept = [load(folder, options.category, method, options.seed) for method in methods]
-        picture = draw(open_anywhere(options.category, options.data_root), kept)
-        print(reading.write_png(options.output or folder / f"{options.category}.png", picture))
-    except EnergyadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    measured = [row for row in standing.read(options.results) if row.seed == options.seed]
+    whole = [row for row in measured if row.shots is None and not row.unified]
+    methods = options.methods or [row.method for row in whole if row.category == options.category]
+    kept = [load(folder, options.category, method, options.seed) for method in methods]
+    picture = draw(open_anywhere(options.category, options.data_root), kept)
+    print(reading.write_png(options.output or folder / f"{options.category}.png", picture))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""`python -m benchmarks.detection.summary`: one table of all categories, at the default image size, on real images.
+"""`python -m benchmarks.detection.summary`: one table of all categories, on real images.
+
+All methods at 256 pixels, and two of them at the size that `auto` chooses for each category, which is the default.
 
 All methods, figures and few good images stand in results.md beside this file.
 """
@@ -8,9 +10,10 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.detection import rows, standing
+from benchmarks.detection import image_sizes, rows, standing
 from benchmarks.detection.method import side_of
 from benchmarks.detection.rows import Row
 from benchmarks.detection.table import FIGURES, NOTHING, Figure
@@ -25,18 +28,31 @@ METHODS = (
 )  # fmt: skip
 
 
+AT_AUTO = ("energyad", "knn")
+"""Methods that are shown at the size that `auto` chooses as well."""
+AUTO = " (auto)"
+
+
 def measured(results: Path, methods: Sequence[str] = METHODS) -> list[Row]:
-    """The rows of these methods: default image size, all good images, one model a category, real images."""
-    size = side_of(FitSettings())
-    return [
+    """The rows of these methods: all good images, one model a category, real images.
+
+    Rows at the size that `auto` chooses have a method of their own.
+    """
+    size, chosen = side_of(FitSettings()), image_sizes.read()
+    whole = [
         row
         for row in standing.read(results)
         if row.method in methods
-        and row.image_size == size
         and row.shots is None
         and not row.unified
         and row.category != DEMO_NAME  # rendered parts are no evidence
     ]
+    at_auto = [
+        replace(row, method=row.method + AUTO)
+        for row in whole
+        if row.method in AT_AUTO and row.image_size == chosen.get(row.category)
+    ]
+    return at_auto + [row for row in whole if row.image_size == size]
 
 
 def ordered(real: Sequence[Row]) -> list[str]:

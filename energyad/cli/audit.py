@@ -114,7 +114,7 @@ def audit(
         raise typer.Exit(DOES_NOT_FIT)
 
 
-def _check(place: str | None, model: str | None, heads: frozenset[str]) -> list[tuple[str, ChainCheck]]:
+def _check(database: str | None, model: str | None, heads: frozenset[str]) -> list[tuple[str, ChainCheck]]:
     """Check the database and the histories of models."""
     from energyad.errors import DataError
     from energyad.feedback import versions
@@ -123,8 +123,8 @@ def _check(place: str | None, model: str | None, heads: frozenset[str]) -> list[
     from energyad.model.folder import DEFAULT_FOLDER, find_model, list_models
 
     chains: list[tuple[str, ChainCheck]] = []
-    if place is not None or Path(DATABASE_NAME).exists():
-        with Database(place or DATABASE_NAME, create=False) as opened, opened.snapshot() as session:
+    if database is not None or Path(DATABASE_NAME).exists():
+        with Database(database or DATABASE_NAME, create=False) as opened, opened.snapshot() as session:
             chains.append((opened.name, line_audit.check(session, heads=heads)))
     folders = [find_model(model)] if model is not None else list_models()
     for folder in folders:
@@ -139,7 +139,7 @@ def _check(place: str | None, model: str | None, heads: frozenset[str]) -> list[
 
 def _explain(
     what: str,
-    place: str,
+    database: str,
     model: str | None,
     good: list[str] | None,
     picture: Path | None,
@@ -153,7 +153,7 @@ def _explain(
     from energyad.line.database import Database
     from energyad.model.folder import find_model, read_manifest
 
-    with Database(place, create=False) as opened:
+    with Database(database, create=False) as opened:
         part = find_part(opened, what)
     folder = version = manifest = None
     try:
@@ -271,9 +271,9 @@ def _model(
     named = f"{reference.name}, graph {reference.sha256[:16]}, calibrated {reference.calibrated}"
     if version is None or manifest is None:
         return f"{named}; this version is not kept"
-    place = "in charge" if version[1] == folder else f"kept in {version[1]}"
+    where = "in charge" if version[1] == folder else f"kept in {version[1]}"
     lesson = lesson_of(manifest)
-    return f"{named}: version {version[0]}, {place}{f'; learned from {lesson}' if lesson else ''}"
+    return f"{named}: version {version[0]}, {where}{f'; learned from {lesson}' if lesson else ''}"
 
 
 def _near(near: GoodPatch) -> dict[str, Any]:

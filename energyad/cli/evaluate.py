@@ -129,10 +129,10 @@ def _evaluate_synthetic(
     from energyad.evaluation.synthetic import evaluate_synthetic
 
     with contextlib.ExitStack() as stack:
-        place = report or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="energyad-")))
+        report_folder = report or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="energyad-")))
         with RichProgress() as progress:
             result = evaluate_synthetic(
-                detector, paths, place, per_image=per_image, seed=seed, progress=progress
+                detector, paths, report_folder, per_image=per_image, seed=seed, progress=progress
             )
         if report is not None:
             from energyad.report import write_report

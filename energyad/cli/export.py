@@ -52,8 +52,8 @@ def export(
     paths = find_images(verify) if verify else []
     folder = find_model(model)
     detector = AnomalyDetector.load(folder)
-    place = output or Path(folder.name + export.SUFFIXES.get(kind, ""))
-    written = export.export_model(detector, kind, place)
+    path = output or Path(folder.name + export.SUFFIXES.get(kind, ""))
+    written = export.export_model(detector, kind, path)
     megabytes = sum(path.stat().st_size for path in (written.graph, *written.others)) / 1e6
     names = ", ".join(map(str, (written.graph, *written.others)))
     console.say(f"wrote     {names} ({megabytes:.1f} MB) and {written.metadata}")

@@ -73,7 +73,7 @@ def models(
     if len(words) > 1:
         raise SettingsError(f"{words[1]}: give one folder of models, or push, pull, key, sign or verify")
     folder = Path(words[0])
-    descriptions = [_describe(place) for place in list_models(folder)]
+    descriptions = [_describe(model_folder) for model_folder in list_models(folder)]
     if as_json:
         for model in descriptions:
             console.echo_json(json.dumps(model, ensure_ascii=False))

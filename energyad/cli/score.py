@@ -189,10 +189,10 @@ def _score_all(
         progress.stage("scoring", len(paths))
         outcomes = detector.score_images(paths, max_pixels=max_pixels)
         for path, image in zip(paths, outcomes, strict=True):
-            place = places.get(path)
-            if place is not None and isinstance(image, ScoredImage):
-                write_png(place, overlay_of(image.pixels, image.prediction))
-            result = image.result(heatmap=None if place is None else name_of(place))
+            heatmap_path = places.get(path)
+            if heatmap_path is not None and isinstance(image, ScoredImage):
+                write_png(heatmap_path, overlay_of(image.pixels, image.prediction))
+            result = image.result(heatmap=None if heatmap_path is None else name_of(heatmap_path))
             results.append(result)
             if as_json:
                 console.echo_json(result.json_line())

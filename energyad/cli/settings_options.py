@@ -32,8 +32,8 @@ ImageSize: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--image-size",
-        metavar="N|HxW",
-        help="Side of a square of as many pixels, in the images' aspect, or height and width; default 256.",
+        metavar="auto|N|HxW",
+        help="auto: pixels and shape by the images; else side of a square of as many pixels, or height and width.",
     ),
 ]
 Precision: TypeAlias = Annotated[

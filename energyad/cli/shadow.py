@@ -24,7 +24,7 @@ def open_shadow(folder: Path, name: str, load: Callable[[Path], AnomalyDetector]
     from energyad.feedback.versions import shadow_folder, version
     from energyad.line.shadow import Shadow
 
-    place = shadow_folder(folder, name)
-    shadow = Shadow(place, load, warn=console.warn)
-    console.say(f"shadow     version {version(place)} scores beside {folder.name}, and nothing acts on it")
+    path = shadow_folder(folder, name)
+    shadow = Shadow(path, load, warn=console.warn)
+    console.say(f"shadow     version {version(path)} scores beside {folder.name}, and nothing acts on it")
     return shadow

@@ -118,13 +118,16 @@ def watch(
     watched = find_model(model)
     load = functools.partial(AnomalyDetector.load, threads=threads, trusted_keys=trusted_key)
     candidate = None if shadow is None else open_shadow(watched, shadow, load)
+    messages: _WatchMessages | None = (
+        None  # a model that is replaced before the first look is the one to begin with
+    )
     model_now = ReloadingDetector(
         *(watched, load),
-        on_reload=lambda detector: messages.on_reload(detector),
+        on_reload=lambda detector: None if messages is None else messages.on_reload(detector),
         on_error=lambda error: console.warn(f"the old model stays: {error}"),
     )
-    place = database or out.resolve().with_name(DATABASE_NAME)
-    with stop_on_signals() as stop, Database(place) as opened:
+    location = database or out.resolve().with_name(DATABASE_NAME)
+    with stop_on_signals() as stop, Database(location) as opened:
         store = LineStore(opened, out=out, folder=folder, station=station)
         with (
             _scoring(model_now, decode_seconds, max_pixels, candidate) as score,

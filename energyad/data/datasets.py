@@ -179,13 +179,15 @@ def labelled_items(folder: Path) -> tuple[TestItem, ...]:
     if (folder / "test").is_dir():
         return _test_items(folder)
     masks, items = _MaskFinder(folder), []
-    for place in _good_folders(folder):
-        items += [TestItem(path, GOOD, None) for path in _images_below(place)]
-    for place in [place for place in _folders(folder) if place.name.lower() in DEFECT_FOLDERS]:
-        kinds = _folders(place)
+    for subfolder in _good_folders(folder):
+        items += [TestItem(path, GOOD, None) for path in _images_below(subfolder)]
+    for subfolder in [
+        subfolder for subfolder in _folders(folder) if subfolder.name.lower() in DEFECT_FOLDERS
+    ]:
+        kinds = _folders(subfolder)
         items += [
-            TestItem(path, "defect", masks.of(path, place))
-            for path in sorted(place.iterdir())
+            TestItem(path, "defect", masks.of(path, subfolder))
+            for path in sorted(subfolder.iterdir())
             if is_image(path)
         ]
         for kind in kinds:

@@ -62,34 +62,34 @@ class Agreement:
         return max(self.score, self.heatmap) <= tolerance and self.verdicts_changed == 0
 
 
-def export_model(detector: AnomalyDetector, kind: str, place: Path) -> Exported:
+def export_model(detector: AnomalyDetector, kind: str, path: Path) -> Exported:
     """Write the scorer, pixels uint8 [batch h w 3] → score, heatmap, in a format of `SUFFIXES` or for Triton.
 
     Raises SettingsError for an unknown format and for one that cannot hold a quantised model, MissingExtraError,
     DataError where a file cannot be written.
     """
     if kind == "triton":
-        return export_triton(detector, place)
+        return export_triton(detector, path)
     if kind not in SUFFIXES:
         raise SettingsError(f"format '{kind}': choose among {', '.join(SUFFIXES)}, triton")
-    if place.suffix != SUFFIXES[kind]:
-        raise SettingsError(f"{place}: a file of format {kind} ends in {SUFFIXES[kind]}")
+    if path.suffix != SUFFIXES[kind]:
+        raise SettingsError(f"{path}: a file of format {kind} ends in {SUFFIXES[kind]}")
     detector.manifest.networks()  # of an imported model there are none
     if detector.manifest.is_quantised and kind != "onnx":
         raise SettingsError(
             f"format '{kind}': model '{detector.name}' has its backbone in 8-bit integers; export it as onnx"
         )
-    content, others = {"onnx": _onnx, "openvino": _openvino, "pt2": _pt2}[kind](detector, place)
-    atomic_write(place, content)
+    content, others = {"onnx": _onnx, "openvino": _openvino, "pt2": _pt2}[kind](detector, path)
+    atomic_write(path, content)
     for path, more in others.items():
         atomic_write(path, more)
-    beside = place.with_name(place.name + ".json")
-    facts = describe(detector, kind, place, content)
+    beside = path.with_name(path.name + ".json")
+    facts = describe(detector, kind, path, content)
     atomic_write(beside, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-    return Exported(place, tuple(others), beside)
+    return Exported(path, tuple(others), beside)
 
 
-def export_triton(detector: AnomalyDetector, place: Path, *, max_batch: int = 16) -> Exported:
+def export_triton(detector: AnomalyDetector, path: Path, *, max_batch: int = 16) -> Exported:
     """Write a folder for the model repository of NVIDIA Triton: `config.pbtxt`, `1/model.onnx`, and the metadata.
 
     Triton gathers requests of single images into batches. The configuration comes last, so that a server that watches
@@ -97,18 +97,18 @@ def export_triton(detector: AnomalyDetector, place: Path, *, max_batch: int = 16
 
     Args:
         detector: The model.
-        place: The folder, whose name is the model's name on the server.
+        path: The folder, whose name is the model's name on the server.
         max_batch: Images of a batch.
 
     Raises:
         DataError: A file cannot be written.
     """
     content = detector.contents[GRAPH_FILE]
-    graph, config = place / "1" / "model.onnx", place / "config.pbtxt"
+    graph, config = path / "1" / "model.onnx", path / "config.pbtxt"
     atomic_write(graph, content)
     facts = describe(detector, "triton", graph, content)
-    beside = atomic_write(place / "energyad.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-    atomic_write(config, _triton_config(place.name, facts, max_batch=max_batch))
+    beside = atomic_write(path / "energyad.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    atomic_write(config, _triton_config(path.name, facts, max_batch=max_batch))
     return Exported(graph, (config,), beside)
 
 
@@ -135,13 +135,13 @@ dynamic_batching {{ max_queue_delay_microseconds: 2000 }}
 """
 
 
-def describe(detector: AnomalyDetector, kind: str, place: Path, content: bytes) -> dict[str, Any]:
+def describe(detector: AnomalyDetector, kind: str, path: Path, content: bytes) -> dict[str, Any]:
     """What a program must know to use the file: input, outputs, threshold, origin."""
     spec, (height, width) = detector.manifest.input, detector.input_shape
     return {
         "model": detector.name,
         "format": kind,
-        "file": place.name,
+        "file": path.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "energyad": metadata.version("energyad"),
         "fitted": detector.manifest.created,
@@ -244,19 +244,19 @@ def open_exported(graph: Path) -> Score:
     return _run_pt2(graph)
 
 
-def _onnx(detector: AnomalyDetector, place: Path) -> tuple[bytes, dict[Path, bytes]]:
+def _onnx(detector: AnomalyDetector, path: Path) -> tuple[bytes, dict[Path, bytes]]:
     return detector.contents[GRAPH_FILE], {}
 
 
-def _openvino(detector: AnomalyDetector, place: Path) -> tuple[bytes, dict[Path, bytes]]:
+def _openvino(detector: AnomalyDetector, path: Path) -> tuple[bytes, dict[Path, bytes]]:
     """OpenVINO's text of the graph, and its weights in a file of the same name."""
     from energyad.runtimes.openvino import as_intermediate
 
     text, weights = as_intermediate(detector.contents[GRAPH_FILE])
-    return text, {place.with_suffix(".bin"): weights}
+    return text, {path.with_suffix(".bin"): weights}
 
 
-def _pt2(detector: AnomalyDetector, place: Path) -> tuple[bytes, dict[Path, bytes]]:
+def _pt2(detector: AnomalyDetector, path: Path) -> tuple[bytes, dict[Path, bytes]]:
     scorer = _Plain(assemble_scorer(detector.manifest, detector.contents))
     example = torch.zeros(2, *detector.input_shape, 3, dtype=torch.uint8)
     with torch.no_grad():

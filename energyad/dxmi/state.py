@@ -46,9 +46,9 @@ class TrainingState:
             for key, value in module.state_dict().items():
                 tensors[f"module.{name}.{key}"] = value.detach().clone()
         for name, optimizer in optimizers.items():
-            for place, entries in optimizer.state_dict()["state"].items():
+            for index, entries in optimizer.state_dict()["state"].items():
                 for key, value in entries.items():
-                    tensors[f"optimizer.{name}.{place}.{key}"] = value.detach().clone()
+                    tensors[f"optimizer.{name}.{index}.{key}"] = value.detach().clone()
         return cls({name: int(value) for name, value in counters.items()}, tensors)
 
     def restore(
@@ -67,8 +67,8 @@ class TrainingState:
         for name, optimizer in optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in self._below(f"optimizer.{name}.").items():
-                place, entry = key.split(".", 1)
-                state.setdefault(int(place), {})[entry] = value.clone()
+                index, entry = key.split(".", 1)
+                state.setdefault(int(index), {})[entry] = value.clone()
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": groups})
         generator.set_state(self.tensors["generator"].cpu())

@@ -175,9 +175,9 @@ class Reranker(nn.Module):
 
     def _split(self, behind: int, between: Sequence[BankColumns]) -> list[list[BankColumns]]:
         """Each bank in two, and something between the two."""
-        place = self.size - behind
+        end = self.size - behind
         return [
-            [_part(bank, 0, place), middle, _part(bank, place, self.size)]
+            [_part(bank, 0, end), middle, _part(bank, end, self.size)]
             for bank, middle in zip(self._banks(), between, strict=True)
         ]
 

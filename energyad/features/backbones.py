@@ -265,9 +265,9 @@ class BlockStacks(nn.Module):
         """The chosen maps, finest first."""
         x = self.bn1(self.conv_stem(x))
         found = []
-        for place, block in enumerate(self.blocks):
+        for index, block in enumerate(self.blocks):
             x = block(x)
-            if place in self.places:
+            if index in self.places:
                 found.append(x)
         return found
 

@@ -109,7 +109,7 @@ class FeatureExtractor(nn.Module):
         """The chosen maps of the image, and of it at half its size."""
         whole = self.maps_of(x)
         half = self.maps_of(F.avg_pool2d(x, 2)) if self.stages.half else []
-        return [whole[place] for place in self.stages.whole], [half[place] for place in self.stages.half]
+        return [whole[index] for index in self.stages.whole], [half[index] for index in self.stages.half]
 
     def maps_of(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ gh gw"]]:
         """All the backbone's maps, the channel second; some transformers (Swin) give it last."""

@@ -180,9 +180,9 @@ def resampling_matrix(size: int, axis: GridAxis, *, mean: bool = True) -> Float[
         grid: The common grid.
         mean: Whether stages at least as fine as the grid are averaged over 3 × 3 patches first.
     """
-    place = torch.arange(size, dtype=torch.float64)
+    cell = torch.arange(size, dtype=torch.float64)
     if size % axis.patches == 0:
-        near = ((place[:, None] - place).abs() <= (1 if mean else 0)).double()
+        near = ((cell[:, None] - cell).abs() <= (1 if mean else 0)).double()
         means = near / near.sum(1, keepdim=True)
         share = size // axis.patches
         common = torch.eye(axis.patches, dtype=torch.float64).repeat_interleave(share, dim=1) / share @ means
@@ -202,5 +202,5 @@ def interpolation_matrix(size: int, target: int, *, margin: int = 0) -> Float[Te
     """
     covered = target - 2 * margin
     centres = (torch.arange(-margin, target - margin, dtype=torch.float64) + 0.5) * size / covered - 0.5
-    place = torch.arange(size, dtype=torch.float64)
-    return (1 - (centres.clamp(0, size - 1)[:, None] - place).abs()).clamp_min(0)
+    cell = torch.arange(size, dtype=torch.float64)
+    return (1 - (centres.clamp(0, size - 1)[:, None] - cell).abs()).clamp_min(0)

@@ -178,7 +178,7 @@ def leave_out_copies(
 
 
 def shape_input(settings: FitSettings, image_shapes: Sequence[tuple[int, int]]) -> FitSettings:
-    """Give a network's input whose settings state a side the images' aspect, and long images tiles.
+    """Give a network's input the images' aspect, and the number of pixels that the settings ask for; long images tiles.
 
     Height and width that the settings state stay as they are, as do tiles and the square of a backbone that takes no
     other shape.
@@ -188,14 +188,15 @@ def shape_input(settings: FitSettings, image_shapes: Sequence[tuple[int, int]]) 
         image_shapes: Height and width of the good images that can be read.
     """
     options = settings.input
-    if isinstance(options.image_size, tuple) or options.tiling.count > 1 or not image_shapes:
+    if isinstance(options.image_size, tuple):
         return settings
-    if backbones.takes_one_size(settings.features.backbone):
-        return settings
+    if options.tiling.count > 1 or not image_shapes or backbones.takes_one_size(settings.features.backbone):
+        is_open = options.image_size == "auto"
+        return settings.with_values({"input.image_size": options.network_shape}) if is_open else settings
     shape = find_input_shape(image_shapes, options.image_size, tile_overlap=options.tile_overlap)
     if shape.is_mixed:
         warnings.warn(
-            f"the good images differ in aspect, so all are resized to a square of {options.image_size} pixels; "
+            f"the good images differ in aspect, so all are resized to a square of {shape.image_size[0]} pixels; "
             "a fit for each shape of part, or --image-size HxW, may find more",
             stacklevel=2,
         )

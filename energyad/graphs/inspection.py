@@ -163,7 +163,7 @@ class _Inspection:
             elif number in (4, 9, 10) and kind == _BYTES:
                 places.append((number, first, last))
         self._check_numbers(name, kind_of_data, places)
-        short = [place for place in places if place[2] - place[1] <= 8 * _MAX_SHAPE_RANK]
+        short = [field for field in places if field[2] - field[1] <= 8 * _MAX_SHAPE_RANK]
         data = b"".join(self._bytes[first:last] for _, first, last in short)
         if any(size < 0 for size in dims) or math.prod(dims) > MAX_ELEMENTS:
             raise _Refused(f"tensor '{name[:80]}' has more than {MAX_ELEMENTS:,} elements")
@@ -171,8 +171,8 @@ class _Inspection:
         if width is None:
             return name, None
         stored = [
-            int.from_bytes(data[place : place + width], "little", signed=True)
-            for place in range(0, len(data), width)
+            int.from_bytes(data[offset : offset + width], "little", signed=True)
+            for offset in range(0, len(data), width)
         ]
         return name, tuple(numbers or stored)
 
@@ -191,52 +191,52 @@ class _Inspection:
             values = self._constant(node, _SIZED_BY_INPUT[node.operator])
             asked = math.prod(max(1, abs(value)) for value in values)
         elif node.operator in _GROWN_BY_INPUT:
-            places = _GROWN_BY_INPUT[node.operator]
-            asked = max((abs(value) for place in places for value in self._constant(node, place)), default=0)
+            inputs = _GROWN_BY_INPUT[node.operator]
+            asked = max((abs(value) for index in inputs for value in self._constant(node, index)), default=0)
         if asked > MAX_ELEMENTS:
             raise _Refused(f"operator {node.operator} makes a tensor of more than {MAX_ELEMENTS:,} elements")
 
-    def _constant(self, node: _Node, place: int) -> Sequence[int]:
-        return self._shapes.get(node.inputs[place], ()) if place < len(node.inputs) else ()
+    def _constant(self, node: _Node, index: int) -> Sequence[int]:
+        return self._shapes.get(node.inputs[index], ()) if index < len(node.inputs) else ()
 
     def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield number, wire type, and where the value starts and ends, of each field of a message."""
-        place = start
-        while place < end:
+        offset = start
+        while offset < end:
             self._fields_left -= 1
             if self._fields_left < 0:
                 raise _Refused(f"it has more than {MAX_FIELDS:,} fields")
-            key, place = self._varint(place, end)
+            key, offset = self._varint(offset, end)
             number, kind = key >> 3, key & 7
-            first = place
+            first = offset
             if kind == _VARINT:
-                _, place = self._varint(place, end)
+                _, offset = self._varint(offset, end)
             elif kind == _BYTES:
-                length, first = self._varint(place, end)
-                place = first + length
+                length, first = self._varint(offset, end)
+                offset = first + length
             elif kind in (_FIXED32, _FIXED64):
-                place += 4 if kind == _FIXED32 else 8
+                offset += 4 if kind == _FIXED32 else 8
             else:
                 raise _Refused("it is no ONNX file, or a damaged one")
-            if place > end or number == 0:
+            if offset > end or number == 0:
                 raise _Refused("it is no ONNX file, or a damaged one")
-            yield number, kind, first, place
+            yield number, kind, first, offset
 
-    def _varint(self, place: int, end: int) -> tuple[int, int]:
+    def _varint(self, offset: int, end: int) -> tuple[int, int]:
         """Return the number that starts at a place, and where it ends."""
         value = 0
         for shift in range(0, 70, 7):
-            if place >= end:
+            if offset >= end:
                 break
-            byte = self._bytes[place]
-            place += 1
+            byte = self._bytes[offset]
+            offset += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
-                return value & 0xFFFF_FFFF_FFFF_FFFF, place
+                return value & 0xFFFF_FFFF_FFFF_FFFF, offset
         raise _Refused("it is no ONNX file, or a damaged one")
 
-    def _number(self, place: int) -> int:
-        value, _ = self._varint(place, len(self._bytes))
+    def _number(self, offset: int) -> int:
+        value, _ = self._varint(offset, len(self._bytes))
         return value - 2**64 if value >= 2**63 else value
 
     def _numbers(self, kind: int, start: int, end: int) -> list[int]:

@@ -6,14 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from energyad.errors import SettingsError
 from energyad.images.tiling import MAX_TILES, length
 
+Auto: TypeAlias = Literal["auto"]
+
 STEP: Final = 32
 """Pixels: sides are multiples of it, the coarsest stride of most networks."""
 MIN_SIDE: Final = 64
+AUTO_SIDES: Final = (256, 320)
+"""Smallest and largest side that "auto" chooses, pixels. More find smaller defects, and lose on large ones."""
 MAX_ASPECT: Final = 4.0
 """Longer side over shorter side of one input; longer images are cut into tiles."""
 MAX_ENLARGEMENT: Final = 8.0
@@ -39,30 +43,33 @@ class InputShape:
     is_mixed: bool = False
 
 
-def parse_image_size(text: str) -> int | tuple[int, int]:
-    """Return a side, or height and width.
+def parse_image_size(text: str) -> int | tuple[int, int] | Auto:
+    """Return a side, height and width, or "auto".
 
     Args:
-        text: "256", or "192x320" for 192 pixels high and 320 wide.
+        text: "256", "192x320" for 192 pixels high and 320 wide, or "auto".
 
     Raises:
         SettingsError: for any other text.
     """
+    if text == "auto":
+        return "auto"
     parts = text.lower().replace("×", "x").split("x")
     if len(parts) not in {1, 2} or not all(part.isascii() and part.isdigit() for part in parts):
-        raise SettingsError(f"image size '{text}': give a side, or HEIGHTxWIDTH such as 192x320")
+        raise SettingsError(f"image size '{text}': give a side, HEIGHTxWIDTH such as 192x320, or auto")
     sides = tuple(int(part) for part in parts)
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def find_input_shape(
-    image_shapes: Sequence[tuple[int, int]], side: int, *, tile_overlap: float
+    image_shapes: Sequence[tuple[int, int]], side: int | Auto, *, tile_overlap: float
 ) -> InputShape:
     """Find the input that keeps the images' median aspect, with about as many pixels as a square of this side.
 
     Args:
         image_shapes: Height and width of each good image.
-        side: Of the square, pixels; a multiple of `STEP` for square images, which get it as it is.
+        side: Of the square, pixels; a multiple of `STEP` for square images, which get it as it is. "auto" for as many
+            pixels as the images have, within `AUTO_SIDES`.
         tile_overlap: Of the tiles that long images are cut into, as a fraction of a tile's side.
 
     Example:
@@ -72,18 +79,30 @@ def find_input_shape(
     aspects = [math.log(width / height) for height, width in image_shapes]
     usual = median(aspects)
     unlike = sum(abs(aspect - usual) > math.log(ALIKE) for aspect in aspects)
+    shorter_side = median(map(min, image_shapes))
     if unlike > MAX_UNLIKE * len(aspects):
-        return InputShape((side, side), is_mixed=True)
+        square = _auto_side(shorter_side) if side == "auto" else side
+        return InputShape((square, square), is_mixed=True)
     own_side = median(math.sqrt(height * width) for height, width in image_shapes)
-    if side > MAX_ENLARGEMENT * own_side:
-        side = max(MIN_SIDE, STEP * round(MAX_ENLARGEMENT * own_side / STEP))
+    is_tiled = abs(usual) > math.log(MAX_ASPECT)
+    # A tile's shorter side is the square's side over this root.
+    enough = math.sqrt(MAX_ASPECT) * shorter_side if is_tiled else own_side
+    square = _auto_side(enough) if side == "auto" else side
+    if square > MAX_ENLARGEMENT * own_side:
+        square = max(MIN_SIDE, STEP * round(MAX_ENLARGEMENT * own_side / STEP))
     if usual == 0:
-        return InputShape((side, side))
-    long_side = _tiled if abs(usual) > math.log(MAX_ASPECT) else _whole
-    (short, long), count = long_side(math.exp(abs(usual)), side, tile_overlap)
+        return InputShape((square, square))
+    long_side = _tiled if is_tiled else _whole
+    (short, long), count = long_side(math.exp(abs(usual)), square, tile_overlap)
     if usual > 0:
         return InputShape((short, long), (1, count))
     return InputShape((long, short), (count, 1))
+
+
+def _auto_side(own_side: float) -> int:
+    """Return the largest side that enlarges no image of this side, within `AUTO_SIDES`."""
+    smallest, largest = AUTO_SIDES
+    return min(max(smallest, STEP * int(own_side / STEP)), largest)
 
 
 def _whole(aspect: float, side: int, _: float) -> tuple[tuple[int, int], int]:

@@ -105,7 +105,7 @@ class Database:
     """An open database, its tables made or brought to this version. Safe to share between threads.
 
     Args:
-        place: A path of a SQLite file, which is made where there is none, or a URL such as
+        location: A path of a SQLite file, which is made where there is none, or a URL such as
             `postgresql://user:password@host/name`.
         create: False to refuse a database that does not exist yet.
 
@@ -119,8 +119,8 @@ class Database:
         ...     session.scalars(select(Result.line)).all()
     """
 
-    def __init__(self, place: str | Path, *, create: bool = True) -> None:
-        url = _url_of(place)
+    def __init__(self, location: str | Path, *, create: bool = True) -> None:
+        url = _url_of(location)
         self.is_server = url.get_backend_name() != "sqlite"
         self.file = None if self.is_server else Path(url.database or "")
         self.name = url.render_as_string(hide_password=True) if self.file is None else str(self.file)
@@ -211,11 +211,11 @@ class Database:
             raise
 
 
-def _url_of(place: str | Path) -> URL:
-    if "://" not in str(place):
-        return URL.create("sqlite", database=str(place))
+def _url_of(location: str | Path) -> URL:
+    if "://" not in str(location):
+        return URL.create("sqlite", database=str(location))
     try:
-        url = make_url(str(place))
+        url = make_url(str(location))
         backend = url.get_backend_name()
     except (ArgumentError, NoSuchModuleError) as error:
         raise SettingsError(

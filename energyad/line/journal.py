@@ -63,29 +63,29 @@ class JournalLine(ImageResult):
         return PartStatistics(self.score, **seen, category=self.category)
 
 
-def is_database(place: str | Path) -> bool:
+def is_database(location: str | Path) -> bool:
     """Whether this names a database: a URL, or a file that begins as SQLite's do."""
-    if "://" in str(place):
+    if "://" in str(location):
         return True
-    with contextlib.suppress(OSError), Path(place).open("rb") as file:
+    with contextlib.suppress(OSError), Path(location).open("rb") as file:
         return file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
     return False
 
 
-def read_results(place: str | Path) -> list[JournalLine]:
+def read_results(location: str | Path) -> list[JournalLine]:
     """All results of a results file or of a line's database, oldest first.
 
     Raises:
         DataError: It cannot be read, or a line is no result.
     """
-    if not is_database(place):
-        return read_journal(place)
+    if not is_database(location):
+        return read_journal(location)
     from sqlalchemy import select  # not needed for files
 
     from energyad.line.database import Database
     from energyad.line.tables import Result
 
-    with Database(place, create=False) as database, database.read() as session:
+    with Database(location, create=False) as database, database.read() as session:
         lines = session.scalars(select(Result.line).order_by(Result.id).execution_options(yield_per=1000))
         return [_line(database.name, number, line.encode()) for number, line in enumerate(lines, start=1)]
 
@@ -118,18 +118,18 @@ def _line(path: str | Path, number: int, line: bytes) -> JournalLine:
         ) from error
 
 
-def drift_of_results(place: str | Path, manifest: Manifest, *, window: int = WINDOW) -> Drift:
+def drift_of_results(location: str | Path, manifest: Manifest, *, window: int = WINDOW) -> Drift:
     """Drift of the latest parts of a results file, or of a line's database, from which those alone are read.
 
     Raises:
         DataError: It cannot be read, or none of its results is of this model.
     """
-    if not is_database(place):
-        return drift_of(read_journal(place), manifest, window=window, source=str(place))
+    if not is_database(location):
+        return drift_of(read_journal(location), manifest, window=window, source=str(location))
     from energyad.line.database import Database
     from energyad.line.latest import latest_parts_of
 
-    with Database(place, create=False) as database, database.read() as session:
+    with Database(location, create=False) as database, database.read() as session:
         parts = latest_parts_of(session, manifest.files.get(graph_file(manifest)), window=window)
     if not parts:
         raise DataError(f"{database.name}: no results of this {manifest.name}; give another --model")

@@ -69,7 +69,7 @@ class Claim:
     path: str
     token: str | None
     attempts: int = 0
-    place: str | None = None
+    destination: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Scored:
     shadow: ImageResult | None = None
 
     @property
-    def place(self) -> str:
+    def destination(self) -> str:
         """The folder for its kind."""
         return place_of(self.line.verdict, quarantined=self.quarantined)
 
@@ -298,9 +298,13 @@ class LineStore:
             self._release(session, arrival)
 
     def _release(self, session: Session, arrival: Arrival) -> None:
-        place = (Arrival.source_id == self._source_id, Arrival.path == arrival.path, Arrival.claim.is_(None))
+        same_file = (
+            Arrival.source_id == self._source_id,
+            Arrival.path == arrival.path,
+            Arrival.claim.is_(None),
+        )
         same = (Arrival.size == arrival.size, Arrival.mtime_ns == arrival.mtime_ns)
-        taken = select(Arrival.id).where(*place, *same, Arrival.sha256 == arrival.sha256)
+        taken = select(Arrival.id).where(*same_file, *same, Arrival.sha256 == arrival.sha256)
         if session.scalar(taken) is None:
             arrival.claim, arrival.filed_as, arrival.state = None, None, KEPT
         else:
@@ -440,11 +444,11 @@ def _shadow_row(result: Result, shadow: ImageResult) -> ShadowResult:
 
 
 def _claim_of(session: Session, arrival: Arrival) -> Claim:
-    place = None
+    destination = None
     if arrival.state == SCORED:
         result = session.scalars(select(Result).where(Result.arrival_id == arrival.id)).one()
-        place = place_of(result.verdict, quarantined=result.quarantined)
-    return Claim(arrival.id, arrival.path, arrival.claim, arrival.attempts, place)
+        destination = place_of(result.verdict, quarantined=result.quarantined)
+    return Claim(arrival.id, arrival.path, arrival.claim, arrival.attempts, destination)
 
 
 def _stream(session: Session, station: str, out: Path) -> Stream | None:

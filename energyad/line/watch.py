@@ -351,7 +351,7 @@ class Watcher:
             target = free_name(work.original)
             work.path.rename(target)
             sync_folder(target.parent)
-            if work.claim.place is not None:
+            if work.claim.destination is not None:
                 self._store.released(work.claim, self._name(target))
                 return
         self._store.drop([work.claim])
@@ -359,7 +359,7 @@ class Watcher:
     def _let_go(self) -> None:
         """Give back what was claimed and not scored."""
         for work in self._held.values():
-            if work.claim.place is None:
+            if work.claim.destination is None:
                 if work.claim.token is None:
                     self._store.drop([work.claim])
                 else:
@@ -377,8 +377,8 @@ class Watcher:
 
     def _process(self, works: Sequence[_Work]) -> Iterator[JournalLine]:
         """Score some files, store the results, and file what is to be filed."""
-        done = [work for work in works if work.claim.place is not None]
-        ready = [ready for work in works if work.claim.place is None for ready in self._ready(work)]
+        done = [work for work in works if work.claim.destination is not None]
+        ready = [ready for work in works if work.claim.destination is None for ready in self._ready(work)]
         if ready and ready[0].claim.attempts:
             (work,) = ready
             self._patiently(lambda: self._store.set_attempts({work.claim.arrival: work.claim.attempts + 1}))
@@ -396,7 +396,7 @@ class Watcher:
         for scored in stored:
             work = by_claim[scored.claim]
             if work.claim.token is not None:
-                done.append(replace(work, claim=replace(work.claim, place=scored.place)))
+                done.append(replace(work, claim=replace(work.claim, destination=scored.destination)))
             elif work.state is not None:
                 self._known[work.path] = work.state.fingerprint
         self._file(done)
@@ -473,7 +473,7 @@ class Watcher:
         scored = Scored(work.claim, work.state, line, quarantined, shadow=shadow)
         if work.claim.token is None or self._move_to is None:
             return scored
-        target = free_name(self._move_to / scored.place / self._relative(work.original))
+        target = free_name(self._move_to / scored.destination / self._relative(work.original))
         return replace(scored, filed_as=name_of(target))
 
     def _is_final_fault(self, work: _Work) -> bool:
@@ -523,9 +523,9 @@ class Watcher:
         folders: set[Path] = set()
         for work in works:
             self._held.pop(work.claim.arrival, None)
-            if self._move_to is None or work.claim.place is None:
+            if self._move_to is None or work.claim.destination is None:
                 continue
-            target = self._move_to / work.claim.place / self._relative(work.original)
+            target = self._move_to / work.claim.destination / self._relative(work.original)
             try:
                 moved = file_away(work.path, target, token=work.claim.token or "")
             except FileNotFoundError:  # somebody else took it
@@ -542,7 +542,7 @@ class Watcher:
             self._patiently(lambda: self._store.filed(filed))
 
     def _is_waiting(self) -> bool:
-        return self._num_waiting > 0 or any(work.claim.place is None for work in self._held.values())
+        return self._num_waiting > 0 or any(work.claim.destination is None for work in self._held.values())
 
     def _require_all_filed(self) -> None:
         if self._held:

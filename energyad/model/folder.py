@@ -102,15 +102,15 @@ def require_place(folder: Path) -> None:
         raise ModelError(f"{folder}: cannot be written ({reason}); give another --output") from error
 
 
-def replace_folder(new: Path, place: Path) -> None:
+def replace_folder(new: Path, target: Path) -> None:
     """Move `new` to `place`; what was there is put aside first and removed last, and `recover` undoes a half move."""
-    aside = _aside(place)
+    aside = _aside(target)
     for attempt in range(ATTEMPTS):
         try:
-            if place.exists():
+            if target.exists():
                 shutil.rmtree(aside, ignore_errors=True)
-                place.rename(aside)
-            new.rename(place)
+                target.rename(aside)
+            new.rename(target)
             break
         except OSError as error:  # a reader put the old folder back in between, or another save was first
             undone = error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) and new.exists()

@@ -53,13 +53,13 @@ def make_keys(path: Path) -> Path:
     secret = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
     public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
     public_path = path.with_name(f"{path.name}.pub")
-    for place, text, mode in ((path, secret, 0o600), (public_path, public, 0o644)):
+    for file_path, text, mode in ((path, secret, 0o600), (public_path, public, 0o644)):
         try:
-            with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            with os.fdopen(os.open(file_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                 file.write(text)
         except OSError as error:
             raise SettingsError(
-                f"{place}: cannot be written: {os_reason(error)}; give another name"
+                f"{file_path}: cannot be written: {os_reason(error)}; give another name"
             ) from error
     return public_path
 

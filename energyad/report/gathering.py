@@ -173,7 +173,7 @@ def _find(line: JournalLine, source: Path, images_in: Path | None) -> Path | Non
     if images_in is not None:
         below = Path(line.file.path if line.file is not None else named.name)
         places += [images_in / below, images_in / (line.verdict or "unreadable") / below]
-    return next((place for place in places if place.is_file()), None)
+    return next((candidate for candidate in places if candidate.is_file()), None)
 
 
 def _pictures_of_result(

@@ -48,15 +48,15 @@ def draw_neighbours(
         for column, good in enumerate(region.good, start=1):
             name = _name(good.patch)
             detail = f"distance {good.distance:.3g}{'' if good.is_fitted else ', not in the fit'}"
-            place = (_GAP + column * (_TILE + _GAP), top)
-            _draw_patch(canvas, good.patch, place, _GOOD, name, detail, white_level)
+            corner = (_GAP + column * (_TILE + _GAP), top)
+            _draw_patch(canvas, good.patch, corner, _GOOD, name, detail, white_level)
     return np.asarray(canvas)
 
 
 def _draw_patch(
     canvas: Image.Image,
     patch: Patch,
-    place: tuple[int, int],
+    corner: tuple[int, int],
     colour: tuple[int, int, int],
     name: str,
     detail: str,
@@ -77,11 +77,11 @@ def _draw_patch(
     first = (factor * (patch.left - left), factor * (patch.top - top))
     last = (first[0] + factor * patch.width - 1, first[1] + factor * patch.height - 1)
     ImageDraw.Draw(cut).rectangle((*first, *last), outline=colour, width=2)
-    canvas.paste(cut, place)
+    canvas.paste(cut, corner)
     draw = ImageDraw.Draw(canvas)
     shown = name if len(name) <= 22 else f"…{name[-21:]}"
-    draw.text((place[0], place[1] + _TILE + 4), shown, font=font(14), fill=_INK)
-    draw.text((place[0], place[1] + _TILE + 22), detail, font=font(13), fill=_FAINT)
+    draw.text((corner[0], corner[1] + _TILE + 4), shown, font=font(14), fill=_INK)
+    draw.text((corner[0], corner[1] + _TILE + 22), detail, font=font(13), fill=_FAINT)
 
 
 def _name(patch: Patch) -> str:

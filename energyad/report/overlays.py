@@ -57,7 +57,7 @@ class ColourScale:
 def _interpolate(
     places: Float32[np.ndarray, "*shape"], anchors: Sequence[tuple[float, tuple[int, int, int]]]
 ) -> Float[np.ndarray, "*shape 3"]:
-    at = [place for place, _ in anchors]
+    at = [position for position, _ in anchors]
     return np.stack([np.interp(places, at, [rgb[i] for _, rgb in anchors]) for i in range(3)], axis=-1)
 
 
@@ -102,11 +102,11 @@ def overlay_places(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
     places: dict[Path, Path] = {}
     taken: set[Path] = set()
     for path, full in absolute.items():
-        place = folder / full.relative_to(shared).with_suffix(".png")
-        if place in taken:  # part.bmp beside part.png
-            place = place.with_name(f"{full.name}.png")
-        while place in taken:
-            place = place.with_name(f"{place.stem}_.png")
-        taken.add(place)
-        places[path] = place
+        overlay = folder / full.relative_to(shared).with_suffix(".png")
+        if overlay in taken:  # part.bmp beside part.png
+            overlay = overlay.with_name(f"{full.name}.png")
+        while overlay in taken:
+            overlay = overlay.with_name(f"{overlay.stem}_.png")
+        taken.add(overlay)
+        places[path] = overlay
     return places

@@ -50,7 +50,7 @@ def choose(evaluation: Evaluation, *, per_type: int = PER_TYPE) -> Iterator[tupl
             key=lambda item: -item.score,
         )
         at = np.unique(np.linspace(0, len(ranked) - 1, min(per_type, len(ranked))).round().astype(int))
-        yield defect_type, [ranked[place] for place in at]
+        yield defect_type, [ranked[index] for index in at]
 
 
 def load_examples(detector: AnomalyDetector, items: Sequence[ScoredTestItem]) -> list[Example]:

@@ -67,8 +67,8 @@ def has_cuda() -> bool:
     if not is_installed("torch") or os.environ.get(VISIBLE_CARDS, "all").strip() in ("", "-1"):
         return False
     if not any(
-        Path(place).exists()
-        for place in ("/proc/driver/nvidia/version", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
+        Path(path).exists()
+        for path in ("/proc/driver/nvidia/version", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
     ):
         return False
     import torch

@@ -72,7 +72,7 @@ class OpenVinoRuntime:
 
     def _infer_call(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         results = self._compiled.create_infer_request().infer({"pixels": pixels}, share_inputs=True)
-        return RawScores(**{name: results[place] for place, name in enumerate(self._outputs)})
+        return RawScores(**{name: results[index] for index, name in enumerate(self._outputs)})
 
 
 def _name_of(port: Any) -> str:
@@ -89,9 +89,9 @@ def as_intermediate(graph: bytes) -> IntermediateModel:
 def intermediate_of(model: Any) -> IntermediateModel:
     """OpenVINO's own files of one of its models, weights in full precision."""
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "model.xml"
-        _package().save_model(model, place, compress_to_fp16=False)
-        return IntermediateModel(place.read_bytes(), place.with_suffix(".bin").read_bytes())
+        path = Path(folder) / "model.xml"
+        _package().save_model(model, path, compress_to_fp16=False)
+        return IntermediateModel(path.read_bytes(), path.with_suffix(".bin").read_bytes())
 
 
 def _package() -> Any:

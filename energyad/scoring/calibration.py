@@ -141,9 +141,9 @@ def calibrate_together(
     if review_rate is None:
         return units, together
     others = [
-        ([*category_scores[:place], *category_scores[place + 1 :]] or category_scores)
+        ([*category_scores[:index], *category_scores[index + 1 :]] or category_scores)
         for category_scores in by_category
-        for place in range(len(category_scores))
+        for index in range(len(category_scores))
     ]
     scores = [score for category_scores in by_category for score in category_scores]
     ratios = np.sort([score / limit(remaining) for score, remaining in zip(scores, others, strict=True)])

@@ -74,11 +74,11 @@ def predict(
     score, full = float(heatmap.max()), reading.resize_map(heatmap, *shape)
     # Resizing averages, and would lose the peak that is the score: the pixel at its centre keeps it.
     peak = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
-    place = tuple(
+    window = tuple(
         (2 * at + 1) * new // (2 * old) for at, new, old in zip(peak, shape, heatmap.shape, strict=True)
     )
     np.minimum(full, full.dtype.type(score), out=full)
-    full[place] = score
+    full[window] = score
     return Prediction(
         score=score,
         heatmap=full,

@@ -67,8 +67,8 @@ def find_regions(heatmap: Float32[np.ndarray, "h w"], calibration: Calibration) 
     for label in range(1, len(stats)):
         x, y, width, height, _ = stats[label].tolist()
         window = (slice(y, y + height), slice(x, x + width))
-        place = int(np.where(labels[window] == label, heatmap[window], -np.inf).argmax())
-        at = (x + place % width, y + place // width)
+        index = int(np.where(labels[window] == label, heatmap[window], -np.inf).argmax())
+        at = (x + index % width, y + index // width)
         peaks.append((float(heatmap[at[1], at[0]]), at, label, window))
     peaks.sort(key=lambda peak: -peak[0])
     return tuple(

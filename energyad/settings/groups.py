@@ -23,6 +23,7 @@ from energyad.features.defaults import (
     DEFAULT_COARSE_STRIDES,
     DEFAULT_STRIDES,
 )
+from energyad.images.input_shape import AUTO_SIDES, Auto
 from energyad.images.tiling import Tiles
 from energyad.scoring.calibration import check_rates
 
@@ -37,10 +38,12 @@ class InputSettings(SettingsGroup):
 
     PREFIX: ClassVar[str] = "input."
 
-    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = setting(
-        256,
-        "Input of an image or tile: a side, for so many pixels in the good images' aspect, or height and width.",
-        legal="a multiple of 32 (of the patch size for a plain vision transformer), at least 64, or a list of two",
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] | Auto = setting(
+        "auto",
+        "Input of an image or tile: a side, for so many pixels in the good images' aspect; height and width; or "
+        "auto, for as many pixels as the good images have, from 256 to 320 a side.",
+        legal="auto, or a multiple of 32 (of the patch size for a plain vision transformer), at least 64, or a list "
+        "of two",
     )
     white_level: Annotated[int, Ge(1), Le(65535)] | None = setting(
         None, "White of 16-bit images: 4095 for a camera of 12 bits; none for the full range."
@@ -66,8 +69,11 @@ class InputSettings(SettingsGroup):
 
     @property
     def network_shape(self) -> tuple[int, int]:
-        """Height and width in pixels of the network's input: of an image, or of each of its tiles."""
-        size = self.image_size
+        """Height and width in pixels of the network's input: of an image, or of each of its tiles.
+
+        A size that is chosen by the good images is the smallest before they are seen.
+        """
+        size = AUTO_SIDES[0] if self.image_size == "auto" else self.image_size
         return size if isinstance(size, tuple) else (size, size)
 
     @property

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.detection import rows, standing, summary, table
+from benchmarks.detection import image_sizes, rows, standing, summary, table
+from benchmarks.detection.method import side_of
 from benchmarks.detection.ours import energyad_method
 from benchmarks.detection.rows import Row
 from benchmarks.detection.same_features import rule_named
 from energyad.data.demo import DEMO_NAME
 from energyad.errors import DataError
+from energyad.images.input_shape import find_input_shape
 from energyad.settings import FitSettings
 
 
@@ -114,7 +116,7 @@ def test_the_summary_has_a_mean_of_the_methods_that_have_all_categories(tmp_path
         )
     rows.append(results, of_today("knn-whitened", image_auroc=1.0))  # of one category alone
     rows.append(results, of_today("energyad", category=DEMO_NAME))
-    rows.append(results, of_today("energyad", image_size=2 * FitSettings().input.image_size))
+    rows.append(results, of_today("energyad", image_size=2 * side_of(FitSettings())))
     lines = summary.render(results, spread=False).splitlines()[2:]
     assert [line.split(" | ")[0] for line in lines] == ["| `energyad`", "| `knn`", "| `knn-whitened`"]
     assert "| 0.800 | 0.750 | 0.775 | 0.500 | 0.500 |" in lines[0] and "| 1 and 2 |" in lines[0]
@@ -139,3 +141,27 @@ def test_a_row_of_another_shape_is_refused(tmp_path: Path) -> None:
         file.write(json.dumps({**asdict(a_row()), "extra": 1}) + "\n")
     with pytest.raises(DataError, match=r"line 2: .*extra"):
         rows.read(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "side"), [((200, 200), 256), ((300, 300), 288), ((480, 640), 320), ((24, 40), 256)]
+)
+def test_the_side_that_auto_chooses_gives_the_input_that_auto_gives(
+    shape: tuple[int, int], side: int
+) -> None:
+    shapes = [shape] * 4
+    assert image_sizes.chosen_side(shapes) == side
+    inputs = [find_input_shape(shapes, chosen, tile_overlap=0.25) for chosen in (side, "auto")]
+    assert inputs[0] == inputs[1]
+
+
+def test_the_summary_shows_rows_of_the_chosen_size_as_a_method_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_sizes, "read", lambda: {"screw": 320})
+    for size, value in ((256, 0.8), (320, 0.9), (384, 0.7)):
+        rows.append(tmp_path / "results.jsonl", of_today("energyad", image_size=size, image_auroc=value))
+    text = summary.render(tmp_path / "results.jsonl")
+    assert (
+        "| `energyad` | 0.800 |" in text and "| `energyad (auto)` | 0.900 |" in text and "0.700" not in text
+    )

@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.detector.recalibration import recalibrate
+from energyad.line import watch
 from energyad.line.journal import read_journal, read_results
 from energyad.model.folder import with_digest
 
@@ -170,6 +172,29 @@ def test_a_calibration_counts_for_the_next_file_that_is_watched(
     assert lines["before.png"].threshold == fitted_detector.threshold != new.threshold
     assert lines["after.png"].threshold == new.threshold
     assert f"{fitted_detector.name} was replaced; its threshold is {new.threshold:.4g}" in outcome.err
+
+
+def test_a_model_that_is_replaced_while_watching_begins_scores_the_first_file(
+    program: Program,
+    workdir: Path,
+    fitted_detector: AnomalyDetector,
+    demo_category: Category,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new = recalibrate(fitted_detector, [item.path for item in demo_category.test[:5]])
+    open_decoder = watch.open_decoder
+
+    def open_after_replacing(*arguments: Any, **options: Any) -> Any:
+        new.save(workdir / "models" / fitted_detector.name)
+        return open_decoder(*arguments, **options)
+
+    monkeypatch.setattr(watch, "open_decoder", open_after_replacing)
+    (workdir / "incoming").mkdir()
+    shutil.copy(demo_category.train_good[0], workdir / "incoming" / "first.png")
+    outcome = program("watch", "incoming", "--once", "--settle", "0")
+    assert outcome.status == 0, outcome.err
+    (line,) = read_journal("results.jsonl")
+    assert line.threshold == new.threshold
 
 
 def test_serve_refuses_other_machines_without_a_key(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from energyad.errors import SettingsError
 from energyad.images.input_shape import (
+    AUTO_SIDES,
     MAX_ASPECT,
     MAX_ENLARGEMENT,
     MIN_SIDE,
@@ -21,6 +22,10 @@ from energyad.images.tiling import Tiles
 
 def shape_of(height: int, width: int, side: int = 256) -> InputShape:
     return find_input_shape([(height, width)] * 5, side, tile_overlap=0.25)
+
+
+def auto_shape_of(height: int, width: int) -> InputShape:
+    return find_input_shape([(height, width)] * 5, "auto", tile_overlap=0.25)
 
 
 @pytest.mark.parametrize("pixels", [64, 512, 4096])
@@ -60,6 +65,38 @@ def test_panoramas_are_cut_into_tiles_along_their_length(aspect: int) -> None:
     assert width / height == pytest.approx(aspect, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("own_side", "side"),
+    [(8, 64), (24, 192), (40, 256), (256, 256), (300, 288), (319, 288), (320, 320), (4096, 320)],
+)
+def test_auto_takes_as_many_pixels_as_square_images_have_within_bounds(own_side: int, side: int) -> None:
+    assert auto_shape_of(own_side, own_side) == InputShape((side, side))
+
+
+@settings(max_examples=50, deadline=None)
+@given(height=st.integers(32, 2000), width=st.integers(32, 2000))
+def test_auto_enlarges_no_image_beyond_the_smallest_input_and_is_as_large_as_that(
+    height: int, width: int
+) -> None:
+    shape = auto_shape_of(height, width)
+    rows, columns = shape.tiles
+    tiles = Tiles(rows=rows, columns=columns, overlap=0.25)
+    smallest, largest = shape_of(height, width), shape_of(height, width, max(AUTO_SIDES))
+    if shape.tiles == (1, 1) == smallest.tiles:
+        pixels = math.prod(shape.image_size)
+        assert math.prod(smallest.image_size) <= pixels <= math.prod(largest.image_size)
+        assert pixels <= max(math.prod(smallest.image_size), 1.25 * height * width)
+    else:
+        assert min(tiles.shape(shape.image_size)) <= max(min(smallest.image_size), min(height, width))
+
+
+def test_auto_goes_by_the_shorter_sides_of_images_of_many_aspects() -> None:
+    shapes = [(260, 400), (400, 260)] * 5
+    assert find_input_shape(shapes, "auto", tile_overlap=0.25) == InputShape((256, 256), is_mixed=True)
+    shapes = [(300, 500), (500, 300)] * 5
+    assert find_input_shape(shapes, "auto", tile_overlap=0.25) == InputShape((288, 288), is_mixed=True)
+
+
 def test_a_few_odd_images_leave_the_shape_as_it_is_and_many_make_it_a_square() -> None:
     usual, odd = (480, 640), (640, 480)
     assert find_input_shape([usual] * 9 + [odd], 256, tile_overlap=0.25) == shape_of(*usual)
@@ -76,7 +113,8 @@ def test_small_images_are_enlarged_no_further_than_pays() -> None:
 
 def test_an_image_size_is_written_as_one_number_or_height_by_width() -> None:
     assert parse_image_size("256") == 256
+    assert parse_image_size("auto") == "auto"
     assert parse_image_size("192x320") == parse_image_size("192×320") == (192, 320)
-    for text in ("", "x", "2x", "-1", "2x3x4", "²", "1.5", "auto"):
+    for text in ("", "x", "2x", "-1", "2x3x4", "²", "1.5", "automatic"):
         with pytest.raises(SettingsError, match="image size"):
             parse_image_size(text)

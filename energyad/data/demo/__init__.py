@@ -75,16 +75,16 @@ def _write_images(folder: Path, *, seed: int, train: int, good: int, per_flaw: i
 
 def render_good(seed: int, split: str, index: int, *, size: int = 256) -> UInt8[np.ndarray, "size size 3"]:
     """Render one good part; `split` is train or test, which never share an image."""
-    place, glass, camera, _ = _streams(seed, 0, _SPLITS.index(split), index)
-    return expose(draw_part(draw_view(place, size), glass), camera)
+    pose, glass, camera, _ = _streams(seed, 0, _SPLITS.index(split), index)
+    return expose(draw_part(draw_view(pose, size), glass), camera)
 
 
 def render_flawed(
     seed: int, flaw: str, index: int, *, severity: float, size: int = 256
 ) -> tuple[UInt8[np.ndarray, "size size 3"], Bool[np.ndarray, "size size"]]:
     """Render one part with a flaw of `FLAWS`, and the mask of its flaw. `severity` 0 is faint, 1 is plain."""
-    place, glass, camera, damage = _streams(seed, 1, sorted(FLAWS).index(flaw), index)
-    view = draw_view(place, size)
+    pose, glass, camera, damage = _streams(seed, 1, sorted(FLAWS).index(flaw), index)
+    view = draw_view(pose, size)
     image, mask = FLAWS[flaw](draw_part(view, glass), view, damage, severity)
     return expose(image, camera), mask
 

@@ -69,8 +69,8 @@ def scratch(image: Drawing, view: View, rng: np.random.Generator, severity: floa
     paths = []
     for _ in range(1 + int(2.99 * severity * rng.uniform(0.3, 1))):
         length = (0.14 + 0.36 * severity) * rng.uniform(0.7, 1.0)
-        place = (radius + rng.normal(0, 0.03), bearing + rng.normal(0, 0.06))
-        paths.append(_walk(view, rng, *place, heading + rng.normal(0, 0.08), length, 0.03))
+        start = (radius + rng.normal(0, 0.03), bearing + rng.normal(0, 0.06))
+        paths.append(_walk(view, rng, *start, heading + rng.normal(0, 0.08), length, 0.03))
     line = _stroke(paths, image.shape[0], 0.8 + 0.7 * severity) * view.band(-1.0, 1.0)
     return over(image, (0.35 + 0.45 * severity) * line, (226, 206, 180)), line > 0.3
 
@@ -89,8 +89,8 @@ def missing_segment(
 def stain(image: Drawing, view: View, rng: np.random.Generator, severity: float) -> tuple[Drawing, Mask]:
     """A film with a soft edge that lightens or tints what lies under it; the mask ends at half its depth."""
     reach = rng.uniform(0.09, 0.15) + 0.08 * severity
-    place = rng.uniform(RIM[0], COLLAR[1])
-    distance = _blob(view, rng, place, rng.uniform(0, 2 * np.pi), reach * rng.uniform(1, 1.6), reach, 0.8)
+    radius = rng.uniform(RIM[0], COLLAR[1])
+    distance = _blob(view, rng, radius, rng.uniform(0, 2 * np.pi), reach * rng.uniform(1, 1.6), reach, 0.8)
     cover = np.clip((1 - distance) / 0.3 + 0.5, 0, 1) * view.band(-1.0, 1.0)
     film = ((206, 200, 186), (150, 70, 24), (70, 96, 120), (120, 132, 70))[rng.integers(4)]
     return over(image, (0.20 + 0.35 * severity) * cover, film), cover > 0.5
@@ -137,8 +137,8 @@ def _walk(
     headings = heading + np.cumsum(rng.normal(0, bend, pieces))
     steps = np.stack([np.cos(headings), np.sin(headings)], axis=1) * (length * view.reach / pieces)
     walked = np.cumsum(steps, axis=0)
-    place = view.centre + radius * view.reach * np.array([np.cos(bearing), np.sin(bearing)])
-    return (place + walked - walked.mean(axis=0)).astype(np.float32)
+    start = view.centre + radius * view.reach * np.array([np.cos(bearing), np.sin(bearing)])
+    return (start + walked - walked.mean(axis=0)).astype(np.float32)
 
 
 def _polar(view: View, point: np.ndarray) -> tuple[float, float]:

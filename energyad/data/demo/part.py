@@ -150,8 +150,8 @@ def _rim(image: np.ndarray, view: View, lamps: np.ndarray, wave: np.ndarray) -> 
     slope = np.clip(1 - across**2, 0.02, 1)
     shade = 0.35 + 0.65 * np.sqrt(slope)
     image = over(image, view.band(*RIM, 1.4), np.array([146, 98, 54], np.float32) * shade[:, :, None])
-    for place, width, strength in ((0.748, 0.018, 1.05), (0.574, 0.011, 0.85)):
-        shine = np.exp(-(((view.radius + wave - place) / width) ** 2)) * lamps * strength
+    for radius, width, strength in ((0.748, 0.018, 1.05), (0.574, 0.011, 0.85)):
+        shine = np.exp(-(((view.radius + wave - radius) / width) ** 2)) * lamps * strength
         image = over(image, np.clip(shine, 0, 0.96), (252, 244, 230))
     return over(image, 0.8 * np.exp(-(((view.radius - RIM[1]) / 0.009) ** 2)), (34, 20, 11))
 
@@ -178,8 +178,8 @@ def _bore(image: np.ndarray, view: View, lamps: np.ndarray, wave: np.ndarray) ->
         view.band(-1.0, BORE, 1.6),
         np.array([58, 34, 17], np.float32) * (0.25 + 0.75 * depth**3)[:, :, None],
     )
-    for place, width, strength in ((0.46, 0.012, 0.38), (0.33, 0.020, 0.16)):
-        ring = np.exp(-(((view.radius - 1.5 * wave - place) / width) ** 2)) * lamps * strength
+    for radius, width, strength in ((0.46, 0.012, 0.38), (0.33, 0.020, 0.16)):
+        ring = np.exp(-(((view.radius - 1.5 * wave - radius) / width) ** 2)) * lamps * strength
         image = over(image, np.clip(ring, 0, 1), (214, 170, 118))
     return over(
         image, 0.5 * np.exp(-((view.radius / 0.17) ** 4)), (96, 62, 34)

@@ -58,20 +58,20 @@ def read_directory(data: bytes, wanted: Collection[int]) -> Directory:
     for entry in range(start, start + count * entry_size, entry_size):
         tag, kind, number = struct.unpack_from(entry_format, data, entry)
         if tag in wanted and tag not in tags:
-            place = entry + entry_size - inline
-            tags[tag] = _values(data, order, kind, number, place, inline)
+            offset = entry + entry_size - inline
+            tags[tag] = _values(data, order, kind, number, offset, inline)
     return Directory(order, tags)
 
 
-def _values(data: bytes, order: str, kind: int, number: int, place: int, inline: int) -> list[int]:
+def _values(data: bytes, order: str, kind: int, number: int, offset: int, inline: int) -> list[int]:
     require(kind in _TYPES and number > 0)
     if number > MAX_VALUES:
         raise excessive(f"a tag of {number:,} values")
     size = number * int(_TYPES[kind][1])
     if size > inline:
-        place = struct.unpack_from(order + ("Q" if inline == 8 else "I"), data, place)[0]
-    require(place + size <= len(data))
-    return np.frombuffer(data, order + _TYPES[kind], number, place).tolist()
+        offset = struct.unpack_from(order + ("Q" if inline == 8 else "I"), data, offset)[0]
+    require(offset + size <= len(data))
+    return np.frombuffer(data, order + _TYPES[kind], number, offset).tolist()
 
 
 def exif_orientation(block: bytes) -> int:
