@@ -52,7 +52,7 @@ class TimeUNet(nn.Module):
         """Field at x."""
         features = time_features(times)
         x = self.stem(x)
-        skips = []
+        skips: list[Tensor] = []
         for block in self.down:
             if skips:
                 x = functional.avg_pool2d(x, 2, ceil_mode=True)
