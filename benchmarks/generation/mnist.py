@@ -70,8 +70,8 @@ MNIST = Problem(
         temperature=0.1,
         running_cost="adaptive",
         running_cost_weight=0.1,
-        energy_lr=2e-4,
-        sampler_lr=5e-5,
+        energy_lr=6e-4,
+        sampler_lr=3e-5,
         value_lr=1e-3,
         last_sigma=0.05,
         frozen_sampler_iterations=200,
@@ -80,9 +80,9 @@ MNIST = Problem(
         sampler_average=0.99,
         batch_size=64,
         chains_per_update=32,
-        # At constant rates energy and sampler go round each other, and the distance swings by a factor of three.
+        # An energy of a rate near the sampler's goes round with it, and the distance swings by a factor of three.
         decay_iterations=ITERATIONS,
-        final_lr_fraction=0.05,
+        final_lr_fraction=0.3,
     ),
     iterations=ITERATIONS,
     pretrain_iterations=5000,

@@ -32,7 +32,7 @@ Samples = dict[str, Float[Tensor, "n *event"]]
 
 PROBLEMS: dict[ProblemName, Problem] = {"digits": DIGITS, "mnist": MNIST}
 PRETRAIN_STEPS = 100  # T of the pretrained sampler
-CHECKS = 5  # of the curve
+CHECKS = 10  # of the curve
 
 
 @dataclass(frozen=True, kw_only=True)
