@@ -67,7 +67,10 @@ OWN_SIGMA_RATE = {"sigma_lr": 1e-3}
 RUNS: dict[str, Run] = {
     "ddpm_T5": Run(pretraining="ddpm", steps=5),
     "ddpm_T5_tau_0": Run(pretraining="ddpm", steps=5, changes={"temperature": 0.0}),
+    "ddpm_T1": Run(pretraining="ddpm", steps=1),
+    "ddpm_T2": Run(pretraining="ddpm", steps=2),
     "ddpm_T4": Run(pretraining="ddpm", steps=4),
+    "ddpm_T7": Run(pretraining="ddpm", steps=7),
     "ddpm_T10": Run(pretraining="ddpm", steps=10),
     "edm_T4": Run(pretraining="edm", steps=4, changes=OWN_SIGMA_RATE),
     "edm_T5": Run(pretraining="edm", steps=5, changes=OWN_SIGMA_RATE),

@@ -79,3 +79,16 @@ def test_a_single_step_generator_trains_at_once_where_the_sampler_was_frozen_fir
     before = trainer.sampler.log_sigmas.detach().clone()
     list(single_step_trainer(trainer, iterations=2).run(2))
     assert not torch.equal(trainer.sampler.log_sigmas.detach(), before)
+
+
+@pytest.mark.parametrize(("trained_steps", "columns"), [((1, 2), 2), (None, 1)])
+def test_a_value_is_given_the_number_of_steps_where_several_are_trained(
+    trained_steps: tuple[int, ...] | None, columns: int
+):
+    trainer, seen = small_trainer(trained_steps=trained_steps), []
+    trainer.value.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    trainer.update_sampler_and_value(trainer.trajectory(4, generator=seeded(), steps=2))
+    assert seen
+    for times in seen:
+        assert times.shape[1] == columns
+        assert torch.equal(times[:, 1:], torch.full_like(times[:, 1:], 2 / 3))
