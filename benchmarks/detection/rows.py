@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,7 +24,8 @@ class Row:
     categories: fitted on together; more than one is the unified mode. shots: good images taken of each category,
     None for all. Pixel figures are None without masks. image_auroc_low, image_auroc_high: bootstrap interval over
     test images, 95 %. model_bytes: without the backbone. *_seconds: of the fit, *_ms: of one image end to end;
-    wall clock and, which others' load leaves alone, processor time. The rest is `provenance.Stamp`.
+    wall clock and, which others' load leaves alone, processor time. pixel_ap, aupro_5: see `Quality`; older rows lack
+    them. The rest is `provenance.Stamp`.
     """
 
     method: str
@@ -55,6 +56,8 @@ class Row:
     threads: int
     load: float
     settings: dict[str, Any]
+    pixel_ap: float | None = None
+    aupro_5: float | None = None
 
     @property
     def key(self) -> Key:
@@ -100,10 +103,11 @@ def append(path: Path, row: Row) -> None:
 def read(path: Path) -> list[Row]:
     """All rows, oldest first. Raises DataError for one with other fields."""
     names = {field.name for field in fields(Row)}
+    optional = {field.name for field in fields(Row) if field.default is not MISSING}
     rows = []
     for number, plain in enumerate(provenance.read_rows(path), start=1):
-        if set(plain) != names:
-            odd = ", ".join(sorted(set(plain) ^ names))
+        if odd_names := (set(plain) ^ names) - (optional - set(plain)):
+            odd = ", ".join(sorted(odd_names))
             raise DataError(f"{path}, line {number}: missing or unknown fields {odd}; remove that line")
         rows.append(Row(**{**plain, "categories": tuple(plain["categories"])}))
     return rows

@@ -46,12 +46,14 @@ def models(
       energyad models --history gasket
       energyad models push gasket s3://plant/models
       energyad models pull s3://plant/models/gasket
+      energyad models push gasket mlflow+https://mlflow.plant
       energyad models key plant.pem                          a new key, and plant.pem.pub for those who trust it
       energyad models sign gasket --key plant.pem
       energyad models verify gasket --trusted-key plant.pem.pub
 
-    A registry is a folder or a URL. It keeps each version that was pushed; `pull REGISTRY/NAME@DIGEST` fetches an
-    earlier one. A model is checked on arrival and put in place as a whole, under models/NAME or at DIR.
+    A registry is a folder, a URL, or `mlflow+` and the address of an MLflow server. It keeps each version that was
+    pushed; `pull REGISTRY/NAME@DIGEST` fetches an earlier one. A model is checked on arrival and put in place as a
+    whole, under models/NAME or at DIR.
 
     A model that is saved anew, as by `calibrate`, must be signed again. Where the variable ENERGYAD_TRUSTED_KEYS names
     public keys, no command takes a model that none of them signed.

@@ -110,6 +110,16 @@ def pixel_auroc(tallies: Iterable[PixelTally]) -> float | None:
     return None if curve is None else _area(*curve)
 
 
+def pixel_average_precision(tallies: Iterable[PixelTally]) -> float | None:
+    """Compute the average precision of pixels: each recall that is gained times the precision there."""
+    summed = _summed([(tally.background, tally.defect) for tally in tallies])
+    if summed is None:
+        return None
+    background, defect = (np.cumsum(weights[::-1]) for weights in summed)
+    gained = np.diff(defect, prepend=0.0) / defect[-1]
+    return float((gained * defect / (background + defect)).sum())
+
+
 def aupro(tallies: Iterable[PixelTally], *, fpr_limit: float = FPR_LIMIT) -> float | None:
     """Compute the area under the per-region overlap (Bergmann et al. 2020) up to a false positive rate, divided by it.
 
@@ -137,6 +147,14 @@ def _curve(
     pairs: Sequence[tuple[Float[np.ndarray, " levels"], Float[np.ndarray, " levels"]]],
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]] | None:
     """Weighted ROC curve of (background, foreground) weights by level; None where either is absent."""
+    summed = _summed(pairs)
+    return None if summed is None else _roc(*summed)
+
+
+def _summed(
+    pairs: Sequence[tuple[Float[np.ndarray, " levels"], Float[np.ndarray, " levels"]]],
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]] | None:
+    """Background and foreground weights of the levels that occur, lowest first; None where either is absent."""
     if not pairs:
         return None
     background = functools.reduce(np.add, [pair[0] for pair in pairs])
@@ -144,7 +162,7 @@ def _curve(
     if not (background.any() and foreground.any()):
         return None
     met = np.flatnonzero(background + foreground)
-    return _roc(background[met], foreground[met])
+    return background[met], foreground[met]
 
 
 def _counts(

@@ -1,4 +1,6 @@
-"""Models in a registry: a folder or URL with a version for each model that was pushed. Needs the extra `storage`.
+"""Models in a registry: a folder or URL with a version for each model that was pushed, or an MLflow server.
+
+Needs the extra `storage`, and for MLflow `mlflow`.
 
 A registry holds `NAME/DIGEST/` with the files of a model folder, and `NAME/latest`, which names the digest of the model
 that was pushed last. A version is written before `latest` names it and never changes. So whoever pulls gets a whole
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from energyad.errors import DataError, ModelError, SettingsError
+from energyad.extras import require
 from energyad.integrations.storage import StorageFolder
 from energyad.model.folder import (
     DIGEST,
@@ -33,7 +36,9 @@ from energyad.model.folder import (
 from energyad.model.signing import MAX_SIGNATURE_BYTES, SIGNATURE_FILE
 
 LATEST: Final = "latest"
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+MLFLOW_PREFIX: Final = "mlflow+"
+"""Of a registry that is an MLflow server: `mlflow+https://server`."""
+VERSION_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 Read = Callable[[str, int], bytes]
@@ -45,7 +50,7 @@ def push_model(folder: Path, registry: str) -> str:
 
     Args:
         folder: The model folder.
-        registry: A folder, or a URL that fsspec knows.
+        registry: A folder, a URL that fsspec knows, or `mlflow+` and the address of an MLflow server.
 
     Returns:
         The model's digest, the SHA-256 over its manifest, which holds those of all other files.
@@ -56,7 +61,13 @@ def push_model(folder: Path, registry: str) -> str:
 
     Example:
         >>> push_model(Path("models/gasket"), "s3://plant/models")
+        >>> push_model(Path("models/gasket"), "mlflow+https://mlflow.plant")
     """
+    if registry.startswith(MLFLOW_PREFIX):
+        require("mlflow", "a registry of MLflow")
+        from energyad.integrations.mlflow import push_to_mlflow
+
+        return push_to_mlflow(folder, registry)
     name, digest, files = read_model_files(folder)
     if name.startswith(".") or not name.isprintable() or set(name) & set("/\\@"):
         raise SettingsError(f"model '{name}': a registry takes no name with / or @ or a dot in front")
@@ -79,10 +90,15 @@ def pull_model(source: str, folder: Path) -> str:
     Raises:
         ModelError: There is no such model, or what arrived is not what was pushed; what was there stays.
     """
+    if source.startswith(MLFLOW_PREFIX):
+        require("mlflow", "a registry of MLflow")
+        from energyad.integrations.mlflow import pull_from_mlflow
+
+        return pull_from_mlflow(source, folder)
     place, separator, digest = source.rpartition("@")
     if not separator or "/" in digest:
         place, digest = source, ""
-    if digest and not _DIGEST.fullmatch(digest):
+    if digest and not VERSION_DIGEST.fullmatch(digest):
         raise SettingsError(f"{source}: a version is the 64 digits that `energyad models push` printed")
     versions = StorageFolder.open(place.rstrip("/"))
     digest = digest or _latest(versions)
@@ -182,6 +198,6 @@ def _latest(versions: StorageFolder) -> str:
         digest = versions.read(LATEST).decode("ascii", "replace").strip()
     except FileNotFoundError:
         raise ModelError(f"{versions.url}: no model here ({LATEST} is missing); check the name") from None
-    if not _DIGEST.fullmatch(digest):
+    if not VERSION_DIGEST.fullmatch(digest):
         raise ModelError(f"{versions.url}/{LATEST}: names no version; push the model again")
     return digest

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import precision_recall_curve, roc_auc_score
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from energyad.evaluation import metrics
 from energyad.evaluation.metrics import PixelTally
@@ -38,14 +38,25 @@ def test_pixel_auroc_is_scikit_learns_over_all_pixels() -> None:
     assert metrics.pixel_auroc([tallied(heatmaps, masks)]) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("decimals", [1, 6])  # with ties, and without
+def test_average_precision_is_scikit_learns_over_all_pixels(decimals: int) -> None:
+    heatmaps, masks = scene()
+    heatmaps = heatmaps.round(decimals)
+    expected = average_precision_score(masks.ravel(), heatmaps.ravel())
+    assert metrics.pixel_average_precision([tallied(heatmaps, masks)]) == pytest.approx(expected, abs=1e-4)
+    assert metrics.pixel_average_precision([]) is None
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.3])
 @pytest.mark.parametrize("gain", [0.0, 1.0, 4.0])
-def test_aupro_is_anomalibs(gain: float) -> None:
+def test_aupro_is_anomalibs(gain: float, limit: float) -> None:
     from anomalib.metrics.aupro import _AUPRO
 
     heatmaps, masks = scene(gain=gain)
-    peer = _AUPRO(fpr_limit=0.3)
+    peer = _AUPRO(fpr_limit=limit)
     peer.update(torch.from_numpy(heatmaps), torch.from_numpy(masks))
-    assert metrics.aupro([tallied(heatmaps, masks)]) == pytest.approx(float(peer.compute()), abs=1e-4)
+    found = metrics.aupro([tallied(heatmaps, masks)], fpr_limit=limit)
+    assert found == pytest.approx(float(peer.compute()), abs=3e-4)
 
 
 def test_tallies_of_parts_add_up_to_the_whole() -> None:

@@ -134,3 +134,15 @@ def test_a_protocol_whose_package_is_missing_names_it(
     monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
     with pytest.raises(MissingExtraError, match="gcsfs"):
         push_model(model_folder, "gs://plant/models")
+
+
+def test_a_server_of_mlflow_without_its_package_names_the_extra(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "mlflow", None)
+    for refused in (
+        lambda: push_model(model_folder, "mlflow+http://127.0.0.1:9"),
+        lambda: pull_model("mlflow+http://127.0.0.1:9/gasket", tmp_path / "pulled"),
+    ):
+        with pytest.raises(MissingExtraError, match=r"energyad\[mlflow\]"):
+            refused()
