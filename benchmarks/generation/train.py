@@ -121,16 +121,21 @@ def pretrain(
 ) -> Pretrained:
     """Train a network by denoising and keep it in a file, or read it from there."""
     generator = torch.Generator().manual_seed(seed)
-    network = problem.velocity(generator)
-    of = {"problem": problem, "pretraining": pretraining, "network": network, "seed": seed}
-    of["deviation"] = float(data.std())
+    pretrained = Pretrained(
+        problem=problem,
+        pretraining=pretraining,
+        network=problem.velocity(generator),
+        deviation=float(data.std()),
+        seed=seed,
+        seconds=0.0,
+    )
     if file.exists():
-        network.load_state_dict(load_file(file))
+        pretrained.network.load_state_dict(load_file(file))
         with safe_open(file, framework="pt") as opened:
-            return Pretrained(**of, seconds=float(opened.metadata()["seconds"]))
+            return replace(pretrained, seconds=float(opened.metadata()["seconds"]))
     mark = time.process_time()
     pretrain_denoiser(
-        Pretrained(**of, seconds=0.0).sampler(PRETRAIN_STEPS),
+        pretrained.sampler(PRETRAIN_STEPS),
         data,
         iterations=problem.pretrain_iterations,
         batch_size=problem.batch_size,
@@ -139,9 +144,9 @@ def pretrain(
     )
     seconds = time.process_time() - mark
     file.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: weight.contiguous() for name, weight in network.state_dict().items()}
+    weights = {name: weight.contiguous() for name, weight in pretrained.network.state_dict().items()}
     save_file(weights, file, metadata={"seconds": str(seconds)})
-    return Pretrained(**of, seconds=seconds)
+    return replace(pretrained, seconds=seconds)
 
 
 @torch.no_grad()
