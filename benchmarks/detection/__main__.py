@@ -19,6 +19,7 @@ from benchmarks.detection.ours import SHARED, Energyad
 from benchmarks.detection.rows import Row
 from energyad.data.datasets import unite
 from energyad.errors import EnergyadError, SettingsError
+from energyad.extras import require
 from energyad.settings import FitSettings
 
 METHODS = (
@@ -46,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--unified", action="store_true", help="one model for all the categories; energyad only")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--results", type=Path, default=rows.RESULTS)
+    p.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: cells side by side")
+    p.add_argument("--address", help="Ray's cluster; default this machine alone")
     p.add_argument("--again", action="store_true", help="measure also what has a row of the same settings")
     return p
 
@@ -56,19 +59,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     try:
         done = set() if options.again else {row.key for row in rows.read(options.results)}
+        open_cells = []
         for cell in cells(options):
             if is_done(cell, done):
                 print(f"{describe(cell)}: has its row")
-                continue
+            else:
+                open_cells.append(cell)
+        if options.engine == "ray":
+            return measure_on_ray(open_cells, options)
+        for cell in open_cells:
             print(f"{describe(cell)} ...", flush=True)
-            for row, scored in measure(cell, threads=options.threads):
-                rows.append(options.results, row)
-                keep(options.results, row, scored)
-                print(figures(row), flush=True)
+            add(options.results, measure(cell, threads=options.threads))
     except EnergyadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def add(results: Path, measured: Sequence[tuple[Row, Scored]]) -> None:
+    """Append the rows of a cell."""
+    for row, scored in measured:
+        rows.append(results, row)
+        keep(results, row, scored)
+        print(figures(row), flush=True)
+
+
+def measure_on_ray(open_cells: Sequence[Cell], options: argparse.Namespace) -> int:
+    """Measure cells on a Ray cluster; returns the exit status, 2 where a cell failed."""
+    require("ray", "--engine ray")
+    from benchmarks.detection.side_by_side import measure_cells
+
+    status = 0
+    for cell, measured in measure_cells(open_cells, threads=options.threads, address=options.address):
+        if isinstance(measured, str):
+            print(f"error: {describe(cell)}: {measured}", file=sys.stderr, flush=True)
+            status = 2
+            continue
+        print(describe(cell), flush=True)
+        add(options.results, measured)
+    return status
 
 
 def cells(options: argparse.Namespace) -> Iterator[Cell]:

@@ -27,6 +27,7 @@ from energyad.cli.settings_options import (
     print_settings,
     settings_from,
 )
+from energyad.errors import SettingsError
 
 if TYPE_CHECKING:
     from energyad.data.datasets import Category
@@ -63,6 +64,16 @@ Roi: TypeAlias = Annotated[
 Ignore: TypeAlias = Annotated[
     Path | None, typer.Option("--ignore", metavar="FILE", help="Leave this area out; as --roi.")
 ]
+Engine: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--engine", metavar="NAME", help="local, or ray for a model of each category, fitted side by side."
+    ),
+]
+Address: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--address", metavar="ADDRESS", help="Ray's cluster; default this machine alone."),
+]
 DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", help="Print the settings, as `energyad config` does, and stop.")
 ]
@@ -96,6 +107,8 @@ def fit(
     threads: Threads = None,
     skip_bad: SkipBad = False,
     max_megapixels: MaxMegapixels = 200.0,
+    engine: Engine = "local",
+    address: Address = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -108,6 +121,7 @@ def fit(
       energyad fit --images sheets/ --tiles 8x1 --set features.border_margin=8
       energyad fit --images good_parts/ --config part.toml      settings that `energyad config` printed
       energyad fit --category all                one model of every category, scored without being told which
+      energyad fit --category all --engine ray   a model of each category, as many fits at a time as there are cores
 
     The model lands in models/NAME/. An earlier one of that name is replaced only when the new one is whole.
     """
@@ -117,6 +131,28 @@ def fit(
     settings = settings_from(context.params)
     if dry_run:
         print_settings(settings)
+        return
+    max_pixels = round(max_megapixels * 1e6)
+    if engine != "local":
+        from energyad.cli.fit_ray import fit_with_ray
+
+        if not category or images is not None or name is not None:
+            raise SettingsError(
+                f"--engine {engine}: give --category NAME or all, without --images and --name"
+            )
+        fit_with_ray(
+            _open_categories(category, data_root=data_root, download=download),
+            output or Path("models"),
+            engine=engine,
+            address=address,
+            threads=threads,
+            settings=settings,
+            roi=roi,
+            ignore=ignore,
+            backbone_weights=backbone_weights,
+            skip_bad=skip_bad,
+            max_pixels=max_pixels,
+        )
         return
     data = _open_data(category, images, name, data_root=data_root, download=download)
     label = name or data.name
@@ -132,7 +168,7 @@ def fit(
         backbone_weights,
         threads=threads,
         skip_bad=skip_bad,
-        max_pixels=round(max_megapixels * 1e6),
+        max_pixels=max_pixels,
     )
     seconds = time.perf_counter() - started
     _print_next_steps(detector, data, folder, seconds=seconds, data_root=data_root)
@@ -142,7 +178,6 @@ def _open_data(
     names: list[str] | None, images: Path | None, name: str | None, *, data_root: Path | None, download: bool
 ) -> Category:
     from energyad.data import datasets
-    from energyad.errors import DataError, SettingsError
 
     if (not names) == (images is None):
         raise SettingsError(
@@ -152,16 +187,24 @@ def _open_data(
         datasets.check_category_name(name)
     if images is not None:
         return datasets.open_folder(images, name=name or images.absolute().name)
+    categories = _open_categories(names or [], data_root=data_root, download=download)
+    if len(categories) == 1 and names != ["all"]:
+        return categories[0]
+    return datasets.unite(categories, name=name or "unified")
+
+
+def _open_categories(names: list[str], *, data_root: Path | None, download: bool) -> list[Category]:
+    """The categories of these names; each one there is, for the name all."""
+    from energyad.data import datasets
+    from energyad.errors import DataError
+
     find = datasets.download_category if download else datasets.open_category
-    requested = names or []
+    requested = list(names)
     if requested == ["all"]:
         requested = list(datasets.MVTEC_CATEGORIES if download else datasets.present_categories(data_root))
         if not requested:
             raise DataError(f"{datasets.find_data_root(data_root)}: no category there; give --data-root DIR")
-    categories = [find(category, data_root=data_root) for category in dict.fromkeys(requested)]
-    if len(categories) == 1 and names != ["all"]:
-        return categories[0]
-    return datasets.unite(categories, name=name or "unified")
+    return [find(category, data_root=data_root) for category in dict.fromkeys(requested)]
 
 
 def _fit(

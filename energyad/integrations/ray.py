@@ -75,7 +75,7 @@ def score_archive(
     progress.stage("scoring", job.num_images)
     progress.advance(job.num_images - sum(map(job.images_of, pending)))
     if pending:
-        with _cluster(address, workers):
+        with ray_cluster(address, cores=workers):
             for images in _scored_shards(job, pending, workers):
                 progress.advance(images)
     detector = AnomalyDetector.load(model, threads=1)
@@ -83,8 +83,16 @@ def score_archive(
 
 
 @contextmanager
-def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
-    """A connection to the cluster; one that was there before stays."""
+def ray_cluster(address: str | None, *, cores: int | None = None) -> Iterator[None]:
+    """Connect to a Ray cluster in a `with` block; a connection that was there before stays.
+
+    Args:
+        address: Of the cluster, such as `auto` or `ray://head:10001`; None for this machine alone.
+        cores: Of this machine, where it is alone; all by default.
+
+    Raises:
+        DataError: The cluster cannot be reached.
+    """
     if ray.is_initialized():
         yield
         return
@@ -93,11 +101,12 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            ray.init("local", num_cpus=workers or available_threads(), include_dashboard=False, **quiet)
+            ray.init("local", num_cpus=cores or available_threads(), include_dashboard=False, **quiet)
         else:
             ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise DataError(f"--address {address}: no Ray cluster ({first_line(error)})") from error
+    except Exception as error:  # Ray raises bare ones too, such as where a node starts too slowly
+        where = "Ray on this machine" if address is None else f"--address {address}"
+        raise DataError(f"{where}: no Ray cluster ({first_line(error)})") from error
     try:
         yield
     finally:

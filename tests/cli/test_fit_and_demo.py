@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -192,6 +192,36 @@ def test_demo_leaves_a_model_a_sheet_and_a_page_and_says_that_it_is_synthetic(
     assert read_image(workdir / "demo" / "sheet.png").shape[2] == 3
     assert program("models", "demo/models").out.splitlines()[1].endswith("ok")
     assert program("score", "demo/datasets", "--model", "demo/models/synthetic_bottle").status in {0, 1}
+
+
+def test_fits_of_several_categories_on_ray_are_saved_one_by_one_and_failures_are_named(
+    program: Program,
+    workdir: Path,
+    demo_category: Category,
+    fitted_detector: AnomalyDetector,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fitting = pytest.importorskip("energyad.integrations.ray_fitting")
+    for name in ("bolt", "nut"):
+        shutil.copytree(demo_category.root, workdir / "parts" / name)
+    given: dict[str, object] = {}
+
+    def fit_categories(categories: Sequence[Category], **options: object) -> Iterator[object]:
+        given.update(options)
+        bolt, nut = categories
+        yield fitting.CategoryFit(bolt, 1.0, error="its lamps were off")
+        yield fitting.CategoryFit(nut, 2.0, fitted_detector.manifest, fitted_detector.contents)
+
+    monkeypatch.setattr(fitting, "fit_categories", fit_categories)
+    options = ("--category", "all", "--data-root", "parts", "--engine", "ray")
+    outcome = program("fit", *options, "--threads", 3, "--target-frr", "0.02")
+    assert outcome.status == 2 and "bolt: its lamps were off" in outcome.err
+    assert "1 of 2 categories were not fitted: bolt" in outcome.err.splitlines()[-1]
+    assert given["threads"] == 3 and given["address"] is None
+    assert read_manifest(workdir / "models" / "nut").calibration == fitted_detector.calibration
+    assert not (workdir / "models" / "bolt").exists()
+    assert is_one_line_error(program("fit", *options, "--name", "line"), "--name")
+    assert is_one_line_error(program("fit", *options[:-1], "dask"), "local or ray")
 
 
 @pytest.mark.slow

@@ -20,7 +20,11 @@ import pyarrow.parquet as pq  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from energyad.data.datasets import Category  # noqa: E402
+from energyad.detector import AnomalyDetector  # noqa: E402
 from energyad.integrations.ray import score_archive  # noqa: E402
+from energyad.integrations.ray_fitting import fit_categories  # noqa: E402
+from energyad.model.folder import HEAD_FILE  # noqa: E402
+from energyad.settings import FitSettings  # noqa: E402
 
 pytestmark = pytest.mark.slow
 NODES, IMAGES = 2, 40
@@ -127,3 +131,20 @@ def test_a_killed_driver_goes_on_where_it_was(
     assert len(found) == IMAGES and set(found.values()) == {1}
     after = {path.name: path.stat().st_mtime_ns for path in output.glob("shards/0*.parquet")}
     assert before.items() <= after.items()  # nothing that was done is done again
+
+
+def test_a_fit_on_the_cluster_is_that_of_this_process_and_a_failed_one_costs_no_other(
+    cluster: str,
+    demo_category: Category,
+    fitted_detector: AnomalyDetector,
+    quick_settings: FitSettings,
+    tmp_path: Path,
+) -> None:
+    missing = Category("missing", tmp_path, (tmp_path / "1.png", tmp_path / "2.png"), ())
+    fits = fit_categories([missing, demo_category], address=cluster, settings=quick_settings)
+    by_name = {fit.category.name: fit for fit in fits}
+    failed, whole = by_name["missing"], by_name[demo_category.name]
+    assert failed.manifest is None and failed.error is not None and "1.png" in failed.error
+    assert whole.manifest is not None and whole.contents is not None and whole.error is None
+    assert whole.manifest.calibration == fitted_detector.calibration
+    assert whole.contents[HEAD_FILE] == fitted_detector.contents[HEAD_FILE]
