@@ -179,13 +179,14 @@ class Watcher:
             except OSError as error:
                 reason = os_reason(error)
                 raise DataError(f"{move_to}: cannot be made: {reason}; give another --move-to") from error
-        self.folder = Folder(folder, leave_out=move_to, warn=warn)
+        self.folder, self._warn = Folder(folder, leave_out=move_to, warn=warn), warn
         self._store, self._score, self._move_to = store, score, move_to
         self._settle, self._max_bytes, self._on_new = settle, max_bytes, on_new
         self._held: dict[int, _Work] = {}
         self._known: dict[Path, str] = {}
         self._num_waiting = 0
         self._stop = threading.Event()
+        self._is_out = False
 
     @staticmethod
     def require_folder(folder: Path) -> None:
@@ -562,12 +563,17 @@ class Watcher:
         """Do something with the database; where that is not available, again until it is, or the watcher ends."""
         while True:
             try:
-                return work()
+                result = work()
             except DatabaseUnavailable as error:
                 if self._stop.is_set():
                     raise
-                self.folder.warn_once(f"{error}; tried again until it is")
+                if not self._is_out:
+                    self._is_out = True
+                    self._warn(f"{error}; tried again until it is")
                 self._stop.wait(_RETRY_SECONDS)
+            else:
+                self._is_out = False
+                return result
 
 
 def _fingerprint(path: Path) -> str | None:

@@ -6,6 +6,7 @@ there: what was taken outlives the program. A camera that is lost is opened agai
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -119,6 +120,13 @@ class Camera:
         with self._lock:
             self._wanted.append(wanted)
 
+    def withdraw(self, part: str) -> None:
+        """No longer ask for a frame of a part whose trigger was refused; one that is being written is removed."""
+        with self._lock:
+            self._wanted = [wanted for wanted in self._wanted if wanted.part != part]
+        with contextlib.suppress(RuntimeError):  # the camera has ended
+            self._writer.submit(self._path(part).unlink, missing_ok=True)
+
     def run(self, stop: threading.Event) -> None:
         """Read frames until `stop` is set, or the video has ended."""
         self._stop = stop
@@ -142,7 +150,7 @@ class Camera:
                         f"view {self.name}: no camera at {self._config.source}; tried again until there is"
                     )
                 was_lost = True
-                self._give_up_late()
+                self._forget_late()  # their parts say that this view is missing
                 stop.wait(pause)
                 pause = min(MAX_PAUSE, 2 * pause)
         finally:
@@ -183,15 +191,18 @@ class Camera:
             self._submit(frame, ready)
 
     def _give_up_late(self) -> None:
-        """Forget frames that did not come in time: their parts say that this view is missing."""
+        for wanted in self._forget_late():
+            self._warn(
+                f"view {self.name}: no frame within {self._config.timeout:g} s of the trigger of {wanted.part}"
+            )
+
+    def _forget_late(self) -> list[Wanted]:
+        """Forget frames that did not come in time, and return them."""
         oldest = self._clock.monotonic() - self._config.timeout
         with self._lock:
             late = [wanted for wanted in self._wanted if wanted.trigger.monotonic < oldest]
             self._wanted = [wanted for wanted in self._wanted if wanted not in late]
-        for wanted in late:
-            self._warn(
-                f"view {self.name}: no frame within {self._config.timeout:g} s of the trigger of {wanted.part}"
-            )
+        return late
 
     def _submit(self, frame: Frame, wanted: list[Wanted]) -> None:
         before, copy = self._writing, frame.copy()
@@ -204,8 +215,11 @@ class Camera:
 
         self._writing = self._writer.submit(write)
 
+    def _path(self, part: str) -> Path:
+        return self._folder / f"{part}.png"
+
     def _write(self, frame: Frame, wanted: Wanted) -> None:
-        path = self._folder / f"{wanted.part}.png"
+        path = self._path(wanted.part)
         self._announce(path, wanted.trigger)
         was_said = False
         while True:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from energyad.errors import DataError, first_line
@@ -49,6 +50,7 @@ class OpcUaOutput:
     Args:
         config: Where to listen.
         station: The station's name.
+        warn: Called where parts are not acknowledged.
 
     Raises:
         MissingExtraError: The extra `station` is not installed.
@@ -57,11 +59,13 @@ class OpcUaOutput:
     kind = "opcua"
     linger = 0.2  # a machine that does not answer at once would be waited for in vain
 
-    def __init__(self, config: OpcUaConfig, station: str) -> None:
+    def __init__(
+        self, config: OpcUaConfig, station: str, *, warn: Callable[[str], None] = lambda text: None
+    ) -> None:
         require("station", "an OPC UA output")
         self._config, self._station = config, station
         self.address = f"opc.tcp://{config.host}:{config.port}"
-        self._handshake = Handshake(acknowledge=config.acknowledge, show=self._show)
+        self._handshake = Handshake(self.kind, acknowledge=config.acknowledge, show=self._show, warn=warn)
         self._loop: LoopThread | None = None
         self._server: Server | None = None
         self._nodes: dict[str, Node] = {}

@@ -29,7 +29,7 @@ from energyad.station.outputs import State, StationOutput, Status
 from energyad.station.parts import PartBook
 from energyad.station.results import SEVERITY, PartResult, PartVerdict
 from energyad.station.triggering import Debounce, PartNames, Triggers, name_frames
-from energyad.station.triggers import Clock
+from energyad.station.triggers import Clock, ClockWatch
 from energyad.station.views import View
 
 BEAT_SECONDS: Final = 1.0
@@ -280,6 +280,7 @@ class Station:
     ) -> None:
         """Beat, and decide parts whose views did not come, until the station is to end."""
         keeper = None if self.config.images is None else ImageKeeper(self.config.images)
+        clock_watch = ClockWatch(self._clock)
         last_beat = last_tidy = float("-inf")
         while not stop.is_set() and not views_stop.is_set() and any(thread.is_alive() for thread in threads):
             now = self._clock.monotonic()
@@ -288,12 +289,21 @@ class Station:
                 last_beat = now
                 self._patiently(registration.beat)
                 self._beat(now)
+                self._note_clock(clock_watch.change())
             if keeper is not None and now - last_tidy >= TIDY_SECONDS:
                 last_tidy = now
                 keeper.tidy()
             stop.wait(TICK_SECONDS)
         if keeper is not None:
             keeper.tidy()
+
+    def _note_clock(self, change: float) -> None:
+        if change != 0.0:
+            direction = "forward" if change > 0 else "back"
+            self._warn(
+                f"the clock was set {direction} by {abs(change):.0f} s; latencies and the order of parts do not depend "
+                "on it"
+            )
 
     def _beat(self, now: float) -> None:
         """Count the heartbeat where every view looks, and tell the outputs."""

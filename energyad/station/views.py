@@ -72,6 +72,7 @@ class View:
             on_reload=self._on_reload,
             on_error=lambda error: warn(f"view {view.name}: the old model stays: {error}"),
         )
+        self._reference = self.model().reference
         self.store = LineStore(
             database, out=station.results, folder=view.folder, station=station.name, on_result=self._on_result
         )
@@ -188,8 +189,13 @@ class View:
 
     def _on_reload(self, detector: AnomalyDetector) -> None:
         self._monitor = self.store.drift_monitor(detector.manifest)
+        before, self._reference = self._reference, detector.reference
+        is_calibrated = (
+            before.sha256 == self._reference.sha256 and before.calibrated != self._reference.calibrated
+        )
+        what = "was calibrated anew" if is_calibrated else "was replaced"
         self._say(
-            f"view {self.name}: {detector.name} was replaced; its threshold is {detector.threshold:.4g} from now on"
+            f"view {self.name}: {detector.name} {what}; its threshold is {detector.threshold:.4g} from now on"
         )
 
 

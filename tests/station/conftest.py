@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import socket
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.station.machines import Broker
 from energyad.detector import AnomalyDetector
 from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage
 from energyad.errors import ImageError
@@ -169,11 +167,6 @@ def until(reached: Callable[[], bool], *, seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.fixture
 def rig(
     tmp_path: Path, model_folder: Path, fitted_detector: AnomalyDetector, monkeypatch: pytest.MonkeyPatch
@@ -183,41 +176,13 @@ def rig(
     return Rig(tmp_path, model_folder)
 
 
-class Broker:
-    """A Mosquitto of its own, which can be ended and started again on its port."""
-
-    def __init__(self, folder: Path) -> None:
-        program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-        if program is None:
-            if os.environ.get(MOSQUITTO_REQUIRED):
-                raise AssertionError("no mosquitto: install it")
-            pytest.skip("no mosquitto: install it")
-        self.port = free_port()
-        config = folder / "mosquitto.conf"
-        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
-        self._command = [program, "-c", str(config)]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
-
-        def answers() -> bool:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return True
-            return False
-
-        until(answers)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(30)
-            self._process = None
-
-
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path)
+    try:
+        broker = Broker(tmp_path)
+    except FileNotFoundError as error:
+        assert MOSQUITTO_REQUIRED not in os.environ, error
+        pytest.skip(str(error))
     broker.start()
     yield broker
     broker.stop()
