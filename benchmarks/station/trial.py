@@ -29,7 +29,7 @@ from energyad.station.cameras import write_frame
 NAME: Final = "trial"
 SIDE: Final = 256
 """Pixels: of the camera's frames."""
-SETTLE_SECONDS: Final = 120.0
+SETTLE_SECONDS: Final = 300.0
 FAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 """Debian's libfaketime: sets the clock of one process."""
 
