@@ -59,6 +59,8 @@ ReadBytes: TypeAlias = Callable[[Path], bytes]
 ScoreFiles: TypeAlias = Callable[[Sequence[Path], ReadBytes], Iterable[ScoringOutcome]]
 """Scores files in their order, each read with the function that is given, which raises ImageError; one that cannot be
 read gives an UnreadableImage."""
+BeforeScoring: TypeAlias = Callable[[Path, UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h w 3"]]
+"""Returns the pixels that are scored for those that were decoded."""
 T = TypeVar("T")
 
 
@@ -68,6 +70,7 @@ def score_with(
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     beside: Callable[[ScoringOutcome], ScoringOutcome] = lambda image: image,
+    before: BeforeScoring | None = None,
 ) -> ScoreFiles:
     """Score each batch of files with the detector that `model` returns at that moment.
 
@@ -76,6 +79,7 @@ def score_with(
         decoder: Decodes the files, in processes that can be ended.
         max_pixels: Files with more pixels are not decoded.
         beside: Called with each image that was scored, see `energyad.line.shadow`.
+        before: Called with each image that was decoded, in any thread.
     """
 
     def score(paths: Sequence[Path], read: ReadBytes) -> Iterator[ScoringOutcome]:
@@ -83,12 +87,13 @@ def score_with(
 
         def pixels(path: Path) -> UInt8[np.ndarray, "h w 3"]:
             try:
-                return decoder.decode(
+                decoded = decoder.decode(
                     read(path),
                     name=str(name_of(path)),
                     max_pixels=max_pixels,
                     white_level=detector.manifest.input.white_level,
                 )
+                return decoded if before is None else before(path, decoded)
             except MemoryError as error:
                 raise ImageError(path, NO_MEMORY) from error
 

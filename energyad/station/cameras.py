@@ -20,6 +20,7 @@ from jaxtyping import UInt
 
 from energyad.errors import ImageError, os_reason
 from energyad.station.config import CameraConfig
+from energyad.station.motion import MotionDetector
 from energyad.station.triggers import Clock, Trigger
 
 MIN_PAUSE, MAX_PAUSE = 0.5, 30.0
@@ -105,6 +106,8 @@ class Camera:
         self.name, self._config, self._folder, self._clock = name, config, folder, clock
         self._announce, self._name_frame, self._open = announce, name_frame, open
         self._warn, self._say = warn, say
+        self._motion: MotionDetector | None = None
+        self._on_motion: Callable[[], object] = lambda: None
         self._wanted: list[Wanted] = []
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -119,6 +122,10 @@ class Camera:
         """Ask for the first frame after a trigger."""
         with self._lock:
             self._wanted.append(wanted)
+
+    def on_motion(self, detector: MotionDetector, fire: Callable[[], object]) -> None:
+        """Have each frame looked at, and something called when a part comes into view; before `run`."""
+        self._motion, self._on_motion = detector, fire
 
     def withdraw(self, part: str) -> None:
         """No longer ask for a frame of a part whose trigger was refused; one that is being written is removed."""
@@ -171,6 +178,8 @@ class Camera:
             if self._name_frame is not None:
                 self._take(frame, moment)
             else:
+                if self._motion is not None and self._motion.sees(frame, moment.monotonic):
+                    self._on_motion()
                 self._give_up_late()
                 self._serve(frame, moment)
 

@@ -24,12 +24,14 @@ from energyad.station.latency import LatencySummary, LatencyWindow
 from energyad.station.metrics import MetricsServer, Reading
 from energyad.station.modbus import ModbusOutput
 from energyad.station.mqtt import MqttOutput
+from energyad.station.opcua import OpcUaOutput
 from energyad.station.opening import outputs_of
 from energyad.station.outputs import State, StationOutput, Status
 from energyad.station.parts import PartBook
+from energyad.station.pushing import UnknownView, put_image
 from energyad.station.results import SEVERITY, PartResult, PartVerdict
 from energyad.station.triggering import Debounce, PartNames, Triggers, name_frames
-from energyad.station.triggers import Clock, ClockWatch
+from energyad.station.triggers import Clock, ClockWatch, Trigger
 from energyad.station.views import View
 
 BEAT_SECONDS: Final = 1.0
@@ -181,6 +183,38 @@ class Station:
             if view.error is not None:
                 raise view.error
 
+    def push(self, view: str, part: str, data: bytes, *, suffix: str) -> str:
+        """Put an image into a view's folder, as a camera would.
+
+        Args:
+            view: The view's name.
+            part: The part's; where it is empty, the time names it.
+            data: Of the image file.
+            suffix: Of the file.
+
+        Returns:
+            The part's name.
+
+        Raises:
+            UnknownView: There is no such view.
+            PartExists: An image of that part waits there already.
+            DataError: The part is not named, and has several views.
+            OSError: It cannot be written.
+        """
+        trigger = Trigger(self._clock.monotonic(), self._clock.now())
+        by_name = {one.name: (one, config) for one, config in zip(self.views, self.config.views, strict=True)}
+        if view not in by_name:
+            raise UnknownView(f"{view[:100]}: there is no such view; known: {', '.join(by_name)}")
+        name = PartNames.safe(part)
+        if not name and len(by_name) > 1:
+            raise DataError("part: name it, since its views are joined by that name")
+        name = name or self._names.new()
+        target, config = by_name[view]
+        path = config.folder / f"{name}{suffix}"
+        target.triggers.announce(path, trigger)
+        put_image(path, data)
+        return name
+
     def reading(self) -> Reading:
         """Return what the metrics say."""
         with self._lock:
@@ -268,7 +302,8 @@ class Station:
         )
         mqtt = next((output for output in self.outputs if isinstance(output, MqttOutput)), None)
         modbus = next((output for output in self.outputs if isinstance(output, ModbusOutput)), None)
-        triggers.connect(mqtt=mqtt, modbus=modbus)
+        opcua = next((output for output in self.outputs if isinstance(output, OpcUaOutput)), None)
+        triggers.connect(mqtt=mqtt, modbus=modbus, opcua=opcua)
         return triggers
 
     def _supervise(

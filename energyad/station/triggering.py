@@ -15,17 +15,19 @@ from energyad.errors import DataError
 from energyad.line.database import DatabaseUnavailable
 from energyad.station.cameras import Camera, Wanted
 from energyad.station.config import TriggerConfig
+from energyad.station.motion import MotionDetector
 from energyad.station.parts import PartBook
 from energyad.station.triggers import Clock, Trigger
 
 if TYPE_CHECKING:
     from energyad.station.modbus import ModbusOutput
     from energyad.station.mqtt import MqttOutput
+    from energyad.station.opcua import OpcUaOutput
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _MAX_NAME: Final = 100
 _RETRY_SECONDS: Final = 1.0
-_ANSWERED: Final = ("modbus",)
+_ANSWERED: Final = ("modbus", "opcua")
 """Kinds of triggers whose senders are answered, and so may be refused."""
 
 
@@ -51,8 +53,13 @@ class PartNames:
             self._count += 1
             count = self._count
         time = f"{self._clock.now():%Y%m%dT%H%M%S}-{self._run}-{count:06d}"
-        safe = _UNSAFE.sub("_", given).strip("._")[:_MAX_NAME]
+        safe = self.safe(given)
         return f"{safe}-{time}" if safe else time
+
+    @staticmethod
+    def safe(given: str) -> str:
+        """Return a name without what no file may hold; it may be empty."""
+        return _UNSAFE.sub("_", given).strip("._")[:_MAX_NAME]
 
 
 class Debounce:
@@ -113,8 +120,14 @@ class Triggers:
         self._fired.put((given, Trigger(self._clock.monotonic(), self._clock.now()), taken))
         return taken
 
-    def connect(self, *, mqtt: MqttOutput | None, modbus: ModbusOutput | None) -> None:
-        """Be told by the outputs that machines can write to."""
+    def connect(
+        self, *, mqtt: MqttOutput | None, modbus: ModbusOutput | None, opcua: OpcUaOutput | None
+    ) -> None:
+        """Be told by the outputs that machines can write to, and by the first camera where motion triggers."""
+        if self._config.kind == "motion" and self._cameras:
+            self._cameras[0].on_motion(MotionDetector(self._config.motion), self.fire)
+        if self._config.kind == "opcua" and opcua is not None:
+            opcua.on_trigger = self.fire
         if self._config.kind == "mqtt" and mqtt is not None and self._config.topic is not None:
             mqtt.on_topic(self._config.topic, lambda payload: self.fire(payload.decode("utf-8", "replace")))
         if self._config.kind == "modbus" and modbus is not None:

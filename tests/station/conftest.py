@@ -66,6 +66,7 @@ class Rig:
     cameras: dict[str, str] = field(default_factory=dict)
     captures: dict[str, Any] = field(default_factory=dict)
     checks: dict[str, float] = field(default_factory=dict)
+    align: dict[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
@@ -81,6 +82,7 @@ class Rig:
                 "interval": 0.01,
                 "settle": 0.0,
                 "checks": self.checks,
+                "align": self.align or None,
             }
             camera = {"camera": {"source": self.cameras[name]}} if name in self.cameras else {}
             view_tables.append({**view, **camera})
@@ -141,7 +143,11 @@ class Rig:
             station = Station(
                 self.config, database, say=self.said.append, warn=self.warned.append, clock=self.clock
             )
-            station.run(threading.Event(), once=True, score=dict.fromkeys(self.views, score_texts))
+            station.run(
+                threading.Event(),
+                once=True,
+                score={} if self.align else dict.fromkeys(self.views, score_texts),
+            )
 
     def parts(self) -> list[PartResult]:
         query = "SELECT line FROM parts WHERE number IS NOT NULL ORDER BY number"

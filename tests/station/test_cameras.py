@@ -6,11 +6,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from asyncua.sync import Client as OpcUaClient
 from paho.mqtt.client import Client as MqttClient
 from paho.mqtt.enums import CallbackAPIVersion
 from pymodbus.client import ModbusTcpClient
@@ -263,6 +265,31 @@ def test_a_trigger_that_cannot_be_stored_is_refused_and_one_that_is_answered_is_
     told = [text for text in rig.warned if "not available" in text]
     assert sum("triggers are refused" in text for text in told) == 2
     assert len(told) == 4, told
+
+
+@pytest.mark.slow
+def test_a_client_of_opc_ua_that_triggers_is_answered_when_its_part_is_stored(rig: Rig) -> None:
+    port = free_port()
+    rig.cameras, rig.captures = {"front": "0"}, {"0": Scripted(frames=10**9, pause=0.01)}
+    rig.settings = {
+        "images": {"folder": rig.root / "kept"},
+        "opcua": {"port": port, "acknowledge": False},
+        "trigger": {"kind": "opcua"},
+        "part": {"deadline": 3600.0},
+    }
+    with rig.running() as station, OpcUaClient(f"opc.tcp://127.0.0.1:{port}/energyad/test") as client:
+        space = client.get_namespace_index("urn:energyad:station")
+        trigger = client.get_node(f"ns={space};s=Station.Trigger")
+        trigger.write_value("serial 9")
+        with Database(rig.root / "energyad.db") as database, database.read() as session:
+            assert (session.scalar(select(Part.name)) or "").startswith("serial_9-")
+        rig.await_parts(1)
+        refused: Future[bool] = Future()
+        refused.set_result(False)
+        station.outputs[0].on_trigger = lambda name: refused
+        with pytest.raises(Exception, match="BadResourceUnavailable"):
+            trigger.write_value("")
+    assert len(rig.parts()) == 1
 
 
 def test_parts_come_at_a_time_that_is_set(rig: Rig) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from benchmarks.station.machines import free_port
 from energyad.errors import DataError
+from energyad.feedback.queue import ReviewQueue
 from energyad.line import audit
 from energyad.line.database import Database
 from energyad.line.tables import AuditEntry, Part, PartView
@@ -177,6 +178,19 @@ def test_open_parts_outlive_the_program(rig: Rig) -> None:
         rig.put("a", view="side")
         (part,) = rig.await_parts(1)
     assert part.verdict == "ok" and len(part.views) == 2
+
+
+def test_results_are_labelled_while_the_station_runs(rig: Rig) -> None:
+    with rig.running(), Database(rig.root / "energyad.db", create=False) as other:
+        queue = ReviewQueue(other)
+        for name, score in (("a", "3"), ("b", "4")):
+            rig.inspect(name, score)
+            (item, *_) = queue.waiting("anna")
+            queue.label(item, reviewer="anna", value="defect", kind="dent", marks=())
+            assert queue.waiting("anna") == []
+    assert [part.verdict for part in rig.parts()] == ["ng", "ng"]
+    with Database(rig.root / "energyad.db") as database, database.snapshot() as session:
+        assert audit.check(session).fault is None
 
 
 def test_images_are_moved_by_verdict_and_only_the_share_of_ok_ones_is_kept(rig: Rig) -> None:
