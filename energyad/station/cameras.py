@@ -146,7 +146,8 @@ class Camera:
                     if capture.isOpened():
                         count = self.num_frames
                         self._read(capture, stop, was_lost=was_lost)
-                        pause = MIN_PAUSE if self.num_frames > count else pause
+                        if self.num_frames > count:
+                            pause, was_lost = MIN_PAUSE, False
                 finally:
                     self.is_connected = False
                     capture.release()
