@@ -26,6 +26,8 @@ from energyad.station.cameras import write_frame
 GAP_SECONDS: Final = 0.25
 """Between two triggers."""
 DISK_MB: Final = 64
+SAID_SECONDS: Final = 60.0
+"""How long the log is waited for."""
 EXPECTED: Final[dict[str, tuple[str, ...]]] = {
     "camera": (r"view front: no camera at aravis:", r"view front: the camera is back"),
     "broker": (r"mqtt: no delivery \(",),
@@ -104,7 +106,7 @@ class Mix:
             print(f"{name}: {counts}", flush=True)
 
     def _note_lines(self, name: str, kind: Kind, first_line: int) -> None:
-        deadline = time.monotonic() + 15.0
+        deadline = time.monotonic() + SAID_SECONDS
         while True:
             lines = [line for line in self.trial.said[first_line:] if not _OF_A_PART.match(line)]
             found = [sum(bool(re.search(wanted, line)) for line in lines) for wanted in EXPECTED[name]]
@@ -131,8 +133,6 @@ class Mix:
         self.trial.camera.stop()
         self._during(3.0)
         self.trial.camera.start()
-        while not any("the camera is back" in line for line in self.trial.said[-20:]):
-            time.sleep(0.1)
 
     def _broker(self) -> None:
         self.trial.broker.stop()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -17,13 +18,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from sqlalchemy import func, select
 
 from benchmarks.provenance import ROOT
 from benchmarks.station.machines import Broker, ControlRoom, FakeCamera, Plc, Subscriber, Trigger, free_port
 from energyad.detector import AnomalyDetector
-from energyad.line.database import Database
-from energyad.line.tables import Part, PartView, Result
 from energyad.station.cameras import write_frame
 
 NAME: Final = "trial"
@@ -152,11 +150,16 @@ class Trial:
 
     def counts(self) -> Counts:
         """What each side counts now."""
-        with Database(self.database, create=False) as database, database.read() as session:
-            waiting = session.scalar(select(func.count(Part.id)).where(Part.number.is_(None))) or 0
-            parts = session.scalar(select(func.count(Part.number))) or 0
-            images = session.scalar(select(func.count(Result.id))) or 0
-            seen = session.scalar(select(func.count(func.distinct(PartView.part_id)))) or 0
+        with self._reading() as database:
+            waiting, parts, images, seen = (
+                database.execute(query).fetchone()[0]
+                for query in (
+                    "SELECT COUNT(*) FROM parts WHERE number IS NULL",
+                    "SELECT COUNT(number) FROM parts",
+                    "SELECT COUNT(*) FROM results",
+                    "SELECT COUNT(DISTINCT part_id) FROM part_views",
+                )
+            )
         return Counts(
             self.trigger.accepted, self.trigger.unanswered, parts if not waiting else -1, images, parts - seen,
             *(len(set(numbers)) for numbers in self.told().values()),
@@ -173,11 +176,17 @@ class Trial:
 
     def latencies(self) -> list[float]:
         """Milliseconds from trigger to verdict, of the parts that have a frame, in ascending order."""
-        query = select(Part.latency).where(
-            Part.latency.is_not(None), Part.id.in_(select(PartView.part_id).distinct())
+        query = (
+            "SELECT latency FROM parts WHERE latency IS NOT NULL AND id IN (SELECT part_id FROM part_views)"
         )
-        with Database(self.database, create=False) as database, database.read() as session:
-            return sorted(1e3 * latency for latency in session.scalars(query) if latency is not None)
+        with self._reading() as database:
+            return sorted(1e3 * latency for (latency,) in database.execute(query))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """The database, by a client that never holds up the station's writing."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as database:
+            yield database
 
 
 def _station_file(threads: int, broker: int, *, modbus: int, opcua: int) -> str:
