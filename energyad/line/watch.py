@@ -69,7 +69,7 @@ def score_with(
     decoder: IsolatedDecoder,
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
-    beside: Callable[[ScoringOutcome], ScoringOutcome] = lambda image: image,
+    beside: Callable[[ScoringOutcome], ScoringOutcome] | None = None,
     before: BeforeScoring | None = None,
 ) -> ScoreFiles:
     """Score each batch of files with the detector that `model` returns at that moment.
@@ -98,7 +98,7 @@ def score_with(
                 raise ImageError(path, NO_MEMORY) from error
 
         outcomes = _within_memory(detector, paths, lambda batch: detector.score_images(batch, read=pixels))
-        yield from map(beside, outcomes)
+        yield from outcomes if beside is None else map(beside, outcomes)
 
     return score
 

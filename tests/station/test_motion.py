@@ -34,7 +34,7 @@ def seen(detector: MotionDetector, images: list[np.ndarray], start: float = 0.0)
 
 
 @pytest.mark.parametrize("white", [255, 4095, 65535])
-@pytest.mark.parametrize("size", [30, 90, 600])
+@pytest.mark.parametrize("size", [30, 90, 240])
 def test_each_part_that_comes_into_the_area_is_seen_once(white: int, size: int) -> None:
     detector = MotionDetector(MotionConfig(area=(0.4, 0.2, 0.7, 0.8), change=0.1))
     path = [None, None, *(place * size // 90 for place in range(0, 150, 6)), None, None]
