@@ -328,7 +328,7 @@ def _patches_of(
     energy: PatchEnergy, scale: Scale, evidence: Evidence, latents: Float[Tensor, "p k"]
 ) -> tuple[Bool[Tensor, " p"], Bool[Tensor, " p"]]:
     """Which patches show the defect, and which show good parts for sure."""
-    if evidence.coverage is None:
+    if evidence.coverage is None or evidence.coverage.max() == 0:  # or marks lie where no patch does
         strange = energy.latent_energy(latents)
         count = max(1, round(STRANGEST_FRACTION * len(strange)))
         return strange >= strange.topk(count).values[-1], torch.zeros(len(strange), dtype=torch.bool)

@@ -86,6 +86,21 @@ def test_defects_only_raise_energies_and_most_where_they_are(
     assert ratios[defective].mean() > ratios[~defective].mean()
 
 
+def test_marks_where_no_patch_lies_teach_as_an_image_without_marks_does(
+    opened: OpenedModel, labels: list[Label], seen: list[SeenImage]
+) -> None:
+    lesson = lesson_of(opened, of(labels, "defect")[:2], seen)
+    nowhere = torch.zeros_like(coverage_of(np.zeros((8, 8), bool), opened.manifest, opened.head.grid))
+    scores = [
+        score(learn(opened.base, replace(lesson, evidence=evidence), raise_limit=1.0), seen)
+        for evidence in (
+            [replace(one, coverage=nowhere) for one in lesson.evidence],
+            [replace(one, coverage=None) for one in lesson.evidence],
+        )
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
 def test_heads_that_are_scored_together_score_as_one_by_one(
     opened: OpenedModel, labels: list[Label], seen: list[SeenImage]
 ) -> None:
