@@ -11,7 +11,7 @@ help:
 	@echo "make integrations  run the tests with other packages: anomalib, Ray, PyOD, scikit-learn, object storage"
 	@echo "make check   lint, and the tests of the package that are quick: while you work"
 	@echo "make docs    build the documentation into build/site/, and run its examples and notebooks"
-	@echo "make examples  run the example in a browser; fetches onnxruntime-web into build/"
+	@echo "make examples  run the examples in a browser and in C++; fetches onnxruntime-web and C headers into build/"
 	@echo "make robustness  the benchmark of robustness in short"
 	@echo "make lint    ruff, mypy and the layers"
 	@echo "make format  let ruff format the code"
@@ -52,8 +52,12 @@ build/onnxruntime-web-$(ORT_WEB):
 	curl --fail --silent --show-error --retry 3 $(ORT_WEB_URL) | tar xz -C $@.part --strip-components 2 $(addprefix package/dist/,$(ORT_WEB_FILES))
 	mv $@.part $@
 
-examples: $(VENV)/.dev build/onnxruntime-web-$(ORT_WEB)
-	ENERGYAD_ORT_WEB=build/onnxruntime-web-$(ORT_WEB) $(BIN)/python -m pytest tests/examples/test_browser.py
+build/onnxruntime-headers:
+	examples/cpp/headers.sh $@
+
+examples: $(VENV)/.dev build/onnxruntime-web-$(ORT_WEB) build/onnxruntime-headers
+	ENERGYAD_ORT_WEB=build/onnxruntime-web-$(ORT_WEB) ENERGYAD_ORT_HEADERS=build/onnxruntime-headers \
+		$(BIN)/python -m pytest tests/examples/test_browser.py tests/examples/test_cpp.py
 
 robustness: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.robustness --quick
