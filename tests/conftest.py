@@ -16,10 +16,8 @@ from energyad.data.demo import render_demo
 from energyad.detector import AnomalyDetector
 from energyad.evaluation.evaluate import Evaluation, evaluate
 from energyad.features import backbones
-from energyad.graphs import export
 from energyad.settings import FitSettings
 from tests.drawn_backbones import drawn_weights
-from tests.head_graphs import TracedHeads
 from tests.quick import QUICK
 
 # The same examples in every run: a test that fails fails for everybody.
@@ -54,17 +52,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def graph_cache(shared: Path) -> Iterator[None]:
-    """Backbone graphs are traced once for all processes; nothing is written to the user's own cache."""
+    """Graphs are traced once for all processes; nothing is written to the user's own cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENERGYAD_CACHE", str(shared / "cache"))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def traced_heads(shared: Path) -> Iterator[None]:
-    """Heads of one structure are traced once for all processes, which takes longer than the rest of a small fit."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "_export", TracedHeads(shared / "heads"))
         yield
 
 

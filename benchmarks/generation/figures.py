@@ -79,6 +79,7 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
         right.plot(
             [point["iteration"] for point in curve], [point["frechet"] for point in curve], color=colour
         )
+    left.set_xticks(sorted({row["steps"] for row in rows}))
     left.set_xlabel("steps")
     left.set_ylabel("Fréchet distance")
     left.set_yscale("log")

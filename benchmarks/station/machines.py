@@ -1,4 +1,4 @@
-"""What stands around a station: a broker, a subscriber, a PLC and a control room, each of which can be taken away."""
+"""What stands around a station: camera, broker, subscriber, PLC and control room, each of which can be taken away."""
 
 from __future__ import annotations
 
@@ -20,17 +20,41 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def program(name: str, package: str) -> str:
+    """Where a program is. Raises FileNotFoundError that names its package where it is not."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    if path is None:
+        raise FileNotFoundError(f"no {name}: apt install {package}")
+    return path
+
+
+class FakeCamera:
+    """Aravis' GigE Vision camera without a camera, on this machine's loopback."""
+
+    def __init__(self) -> None:
+        self._command = [program("arv-fake-gv-camera-0.8", "aravis-tools"), "-i", "127.0.0.1"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Plug it in."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def stop(self) -> None:
+        """Unplug it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+            self._process = None
+
+
 class Broker:
-    """A Mosquitto of its own."""
+    """A Mosquitto of its own, which can be ended and started again on its port."""
 
     def __init__(self, folder: Path) -> None:
-        program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-        if program is None:
-            raise SystemExit("no mosquitto: apt install mosquitto")
         self.port = free_port()
         config = folder / "mosquitto.conf"
         config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
-        self._command = [program, "-c", str(config)]
+        self._command = [program("mosquitto", "mosquitto"), "-c", str(config)]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -46,6 +70,7 @@ class Broker:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(30)
+            self._process = None
 
 
 class Subscriber:
@@ -147,6 +172,47 @@ class Plc(Machine):
     def acknowledge(self, connection: Any, sequence: int) -> None:
         """By holding register 0."""
         connection.write_register(0, sequence)
+
+
+class Trigger:
+    """What triggers the cameras: it writes coil 0, and knows of each trigger whether the station has taken it.
+
+    Attributes:
+        accepted: Triggers that the station answered for.
+        refused: Those that it refused.
+        unanswered: Those of which the answer did not come: they may have a part, or none.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._client: Any = None
+        self.accepted = self.refused = self.unanswered = 0
+
+    def fire(self) -> None:
+        """Trigger once."""
+        from pymodbus.client import ModbusTcpClient
+
+        if self._client is None:
+            self._client = ModbusTcpClient("127.0.0.1", port=self._port, retries=0, timeout=3)
+        try:
+            if not self._client.connect():
+                self.refused += 1  # nobody heard it
+                return
+            answer = self._client.write_coil(0, True)
+        except Exception:  # of many kinds
+            self.stop()
+            self.unanswered += 1
+            return
+        if answer.isError():
+            self.refused += 1
+        else:
+            self.accepted += 1
+
+    def stop(self) -> None:
+        """Disconnect."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
 
 class ControlRoom(Machine):

@@ -9,16 +9,23 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
+from sqlalchemy import text
+
 from benchmarks import provenance
 from benchmarks.robustness.postgres import NoServer, new_database, private_server
 from benchmarks.robustness.small_model import fit_small, good_parts
+from energyad.data.demo import render_demo
+from energyad.detector import AnomalyDetector
+from energyad.errors import ModelError
 from energyad.feedback import versions
+from energyad.feedback.importing import read_labels
 from energyad.feedback.labels import Label, LabelStore
+from energyad.feedback.teaching import teach
 from energyad.line import audit
 from energyad.line.database import Database
 from energyad.line.incoming import FileState
@@ -41,16 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m benchmarks.teaching.audit", description=__doc__)
     p.add_argument("--results", type=int, default=16_000, metavar="N", help="stored for the cost")
     p.add_argument("--kills", type=int, default=100, metavar="N")
+    p.add_argument(
+        "--what", nargs="+", choices=("cost", "kills", "lessons"), default=["cost", "kills", "lessons"]
+    )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--rows", type=Path, default=RESULTS)
     options = p.parse_args(arguments)
     is_clean = True
     with tempfile.TemporaryDirectory() as folder:
+        measure: dict[str, Callable[[Path, str | None], dict[str, Any]]] = {
+            "cost": lambda place, server: cost(place, server, options.results),
+            "kills": lambda place, server: kills(place, server, options.kills, seed=options.seed),
+            "lessons": lambda place, server: lessons(place, server, options.kills, seed=options.seed),
+        }
         for kind, server in _servers():
-            for what, row in (
-                ("cost", cost(Path(folder), server, options.results)),
-                ("kills", kills(Path(folder), server, options.kills, seed=options.seed)),
-            ):
+            for what in options.what:
+                row = measure[what](Path(folder), server)
                 values = {"what": what, "database": kind, **row}
                 stamp = provenance.stamp(threads=1, packages=("energyad", "sqlalchemy"))
                 provenance.append_row(options.rows, values | vars(stamp))
@@ -99,28 +112,108 @@ def kills(folder: Path, server: str | None, count: int, *, seed: int) -> dict[st
         count: SIGKILLs.
         seed: Of the moments.
     """
-    place, model = _place(folder, server), folder / f"model-{server is not None}"
+    place, model = _new_line(folder, server)
+    return _kill(place, model, count, lambda number: _live(place, folder, model, number), LONGEST, seed=seed)
+
+
+def lessons(folder: Path, server: str | None, count: int, *, seed: int) -> dict[str, Any]:
+    """Kill a process that labels, teaches and promotes, at a moment of one such round, and audit after each kill.
+
+    At last a label and a line of the history are changed, which the audit must find.
+
+    Args:
+        folder: For all files.
+        server: Of PostgreSQL; None for SQLite.
+        count: SIGKILLs.
+        seed: Of the moments.
+    """
+    place, model = _new_line(folder, server)
+    shown = render_demo(folder / "lessons", seed=1, train=4, good=2, per_flaw=1, size=64)
+    labels = [label.by("a") for label in read_labels(shown.root)]
+    good = [*good_parts(folder / "images"), *shown.train_good]
+    _learn(place, model, labels, good)
+    started = time.perf_counter()
+    _learn(place, model, labels, good)
+    round_seconds = time.perf_counter() - started
+    row = _kill(
+        place,
+        model,
+        count,
+        lambda _: _learn(place, model, labels, good, rounds=100),
+        round_seconds,
+        seed=seed,
+    )
+    return row | {"round_seconds": round(round_seconds, 2), "changes_found": _changes_found(place, model)}
+
+
+def _new_line(folder: Path, server: str | None) -> tuple[str | Path, Path]:
+    """A database, and a model in a folder of its own."""
+    place, model = _place(folder, server), Path(tempfile.mkdtemp(dir=folder)) / "model"
     detector = fit_small(good_parts(folder / "images"))
     versions.save(model, detector.manifest, detector.contents, action="fitted")
     with Database(place):
         pass
+    return place, model
+
+
+def _kill(
+    place: str | Path, model: Path, count: int, work: Callable[[int], None], longest: float, *, seed: int
+) -> dict[str, Any]:
+    """Run the work in processes that are killed, each within `longest` seconds, and audit after each kill."""
     generator, faults, entries, lines = random.Random(seed), 0, 0, 0
     context = multiprocessing.get_context("fork")
     for number in range(count):
-        life = context.Process(target=_live, args=(place, folder, model, number))
+        life = context.Process(target=work, args=(number,))
         life.start()
-        time.sleep(generator.uniform(0.0, LONGEST))
+        time.sleep(generator.uniform(0.0, longest))
         life.kill()
         life.join()
         with Database(place) as database, database.snapshot() as session:
             of_line = audit.check(session)
         of_model = versions.check(model)
-        for fault in (of_line.fault, of_model.fault):
+        for fault in (of_line.fault, of_model.fault, _fault_of_candidate(model)):
             if fault is not None:
                 print(fault, file=sys.stderr)
                 faults += 1
         entries, lines = of_line.entries, of_model.entries
     return {"kills": count, "faults": faults, "entries": entries, "lines_of_the_history": lines}
+
+
+def _fault_of_candidate(model: Path) -> str | None:
+    """What is wrong with the candidate beside a model; None without one, too."""
+    candidate = versions.candidate_of(model)
+    try:
+        if candidate.exists():
+            open_model(candidate)
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+def _learn(
+    place: str | Path, model: Path, labels: Sequence[Label], good: Sequence[Path], *, rounds: int = 1
+) -> None:
+    """Label, teach and promote as the commands do, and withdraw a label, so that each round has something new."""
+    with Database(place) as database:
+        store = LabelStore(database)
+        for _ in range(rounds):
+            store.add(labels)
+            taught = teach(AnomalyDetector.load(model, threads=1), store.current(), good, threads=1)
+            versions.put_candidate(model, taught.manifest, taught.contents, action="taught")
+            versions.promote(model, force=True)
+            store.withdraw(labels[0].sha256, labels[0].reviewer)
+
+
+def _changes_found(place: str | Path, model: Path) -> bool:
+    """Change a label and a line of the history behind their backs: whether both are found."""
+    with Database(place) as database:
+        with database.write() as session:
+            session.execute(text("UPDATE labels SET reviewer = 'b' WHERE id = 1"))
+        with database.snapshot() as session:
+            of_line = audit.check(session)
+    history = versions.versions_of(model) / versions.HISTORY
+    history.write_bytes(history.read_bytes().replace(b"promoted", b"taught", 1))
+    return of_line.fault is not None and versions.check(model).fault is not None
 
 
 def store_results(store: LineStore, name: str) -> None:

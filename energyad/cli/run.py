@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from energyad.cli import console
 from energyad.cli.options import Debug, Quiet
 from energyad.cli.watch import stop_on_signals
+
+if TYPE_CHECKING:
+    from energyad.station.running import Station
 
 
 def run(
@@ -37,12 +41,37 @@ def run(
     with stop_on_signals() as stop, Database(config.database) as database:
         station = Station(config, database, say=console.say, warn=console.warn)
 
+        pushing = _pushing(station)
+
         def on_start() -> None:
             folders = ", ".join(f"{view.name} {view.folder}/" for view in config.views)
             outputs = ", ".join(output.address for output in station.outputs) or "none"
             console.say(f"station {config.name}: views {folders}; outputs {outputs}; kept in {database.name}")
 
-        station.run(stop, on_start=on_start, once=once)
+        with pushing:
+            station.run(stop, on_start=on_start, once=once)
+    _say_end(station)
+
+
+def _pushing(station: Station) -> contextlib.AbstractContextManager[object]:
+    """The server that takes images, where the file has one."""
+    config = station.config
+    if config.push is None:
+        return contextlib.nullcontext()
+    from energyad.extras import require
+
+    require("serve", "[push]")
+    from energyad.service.push import PushServer
+
+    server = PushServer(
+        station, config.push,
+        max_pixels=round(config.max_megapixels * 1e6), decode_seconds=config.decode_seconds,
+    )  # fmt: skip
+    console.say(f"images: POST http://{config.push.host}:{server.port}/v1/views/NAME/images")
+    return server
+
+
+def _say_end(station: Station) -> None:
     status, latency = station.status, station.latency
     console.say(
         f"stopped: {status.total} parts so far, {status.rejected} ng"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -13,7 +14,7 @@ from energyad.cli.options import Debug, Quiet
 from energyad.errors import SettingsError
 
 if TYPE_CHECKING:
-    from energyad.station.config import ChecksConfig
+    from energyad.station.config import AlignConfig, ChecksConfig
     from energyad.station.writing import Answers
 
 DEFAULT_FILE: Final = "station.toml"
@@ -23,7 +24,9 @@ DEFAULT_FOLDER: Final = "incoming"
 def station(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="new | check [FILE]", help="What to do; FILE is station.toml by default."),
+        typer.Argument(
+            metavar="new | check | align [FILE]", help="What to do; FILE is station.toml by default."
+        ),
     ],
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Of a new station.")] = None,
     model: Annotated[
@@ -39,6 +42,21 @@ def station(
         typer.Option(
             "--samples", metavar="DIR", help="Images of good parts: limits for dark, blurred, empty frames."
         ),
+    ] = None,
+    align: Annotated[
+        Path | None,
+        typer.Option(
+            "--align",
+            metavar="IMAGE",
+            help="Of a good part: parts are moved onto it; needs --samples.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where `align` writes aligned samples.")
+    ] = None,
+    white_level: Annotated[
+        int | None,
+        typer.Option("--white-level", min=1, max=65535, help="Of samples of 16 bits, as in `fit`."),
     ] = None,
     images: Annotated[
         str | None, typer.Option("--images", metavar="DIR", help="Move scored images there, by verdict.")
@@ -72,17 +90,23 @@ def station(
     \b
       energyad station new --name press-4 --model gasket --view front=incoming --mqtt localhost
       energyad station check
+      energyad station align --samples good --out aligned
       energyad run
 
-    `new` asks for what no option says, where a person sits at the terminal. It makes the views' folders.
+    `new` asks for what no option says, where a person sits at the terminal. It makes the views' folders. `check` with
+    --samples also says how each view finds the parts of these images. `align` writes the samples as the first view, or
+    the one that --view names, sees them: fit and calibrate its model on these.
 
     Exit status: 0, or 2 where something is wrong.
     """
-    if words[0] not in ("new", "check") or len(words) > 2:
-        raise SettingsError(f"{' '.join(words)}: give new or check, and at most one file")
+    if words[0] not in ("new", "check", "align") or len(words) > 2:
+        raise SettingsError(f"{' '.join(words)}: give new, check or align, and at most one file")
     file = Path(words[1] if len(words) > 1 else DEFAULT_FILE)
     if words[0] == "check":
-        _check(file)
+        _check(file, samples)
+        return
+    if words[0] == "align":
+        _align(file, samples, out, view[0] if view else None, white_level)
         return
     from energyad.station.writing import Answers
 
@@ -99,6 +123,7 @@ def station(
         archive=archive,
         metrics=metrics,
         checks=None if samples is None else _limits(samples),
+        align=None if align is None else _chosen(align, samples, file),
     )
     _write(file, answers)
 
@@ -113,6 +138,43 @@ def _limits(folder: Path) -> ChecksConfig:
     return learn_limits([measure_frame(read_image(path)) for path in images])
 
 
+def _chosen(reference: Path, samples: Path | None, file: Path) -> AlignConfig:
+    """The reference, the method that finds the sample parts best, and its limit."""
+    from energyad.images.finding import find_images
+    from energyad.station.aligning import choose_method, limit_of
+    from energyad.station.config import AlignConfig
+
+    if samples is None:
+        raise SettingsError("--align: needs --samples, a folder with images of good parts")
+    best, trials = choose_method(reference, find_images([samples]))
+    for trial in trials:
+        console.say(
+            f"align     {trial.method}: {trial.found} of {trial.samples}, correlation {trial.correlation:.2f}"
+        )
+    place = Path(os.path.relpath(reference, file.parent))
+    return AlignConfig(reference=place, method=best.method, min_correlation=limit_of(best))
+
+
+def _align(
+    file: Path, samples: Path | None, out: Path | None, name: str | None, white_level: int | None
+) -> None:
+    """Write sample images as a view moves them."""
+    from energyad.images.finding import find_images
+    from energyad.station.aligning import open_aligner, write_aligned
+    from energyad.station.config import read_station
+
+    if samples is None or out is None:
+        raise SettingsError("station align: give --samples and --out, two folders")
+    config = read_station(file)
+    views = [view for view in config.views if view.align is not None and name in (None, view.name)]
+    if not views or views[0].align is None:
+        raise SettingsError(f"{file}: view {name or config.views[0].name} has no `align`; give it one")
+    paths = find_images([samples])
+    aligner = open_aligner(views[0].align, white_level=white_level)
+    count = write_aligned(aligner, paths, out, white_level=white_level, warn=console.warn)
+    console.say(f"wrote     {count} of {len(paths)} images to {out}/, as view {views[0].name} sees them")
+
+
 def _write(file: Path, answers: Answers) -> None:
     from energyad.station.writing import write_station
 
@@ -122,10 +184,11 @@ def _write(file: Path, answers: Answers) -> None:
     )
 
 
-def _check(file: Path) -> None:
+def _check(file: Path, samples: Path | None) -> None:
+    from energyad.images.finding import find_images
     from energyad.station.checking import check_station
 
-    findings = check_station(file)
+    findings = check_station(file, samples=() if samples is None else find_images([samples]))
     for finding in findings:
         (console.fail if finding.is_fault else console.say)(f"{finding.what}: {finding.detail}")
     if any(finding.is_fault for finding in findings):

@@ -170,9 +170,9 @@ def _scoring(
     """What scores files: decoded in processes that can be ended."""
     from energyad.line.watch import open_decoder, score_with
 
-    beside = {} if candidate is None else {"beside": candidate.beside}
+    beside = None if candidate is None else candidate.beside
     with open_decoder(model(), seconds=decode_seconds, max_pixels=max_pixels) as decoder:
-        yield score_with(model, decoder, max_pixels=max_pixels, **beside)
+        yield score_with(model, decoder, max_pixels=max_pixels, beside=beside)
 
 
 def _say_comparison(store: LineStore, candidate: Shadow) -> None:

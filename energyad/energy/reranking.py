@@ -132,12 +132,18 @@ class Reranker(nn.Module):
         weight = torch.cat([-2 * self.inverse * self.points.to(z.dtype), self.inverse, self.offset], dim=-2)
         squares = (z.square() * self.metric).sum(dim=-1, keepdim=True)
         inputs = torch.cat([z * self.scale, squares, torch.ones_like(squares)], dim=-1)
-        nearest = [(inputs @ bank).amin(dim=-1) for bank in weight.split(self.size, dim=-1)]
+        banks = [weight] if self.num_banks == 1 else weight.split(self.size, dim=-1)
+        nearest = [(inputs @ bank).amin(dim=-1) for bank in banks]
         return torch.stack(nearest).mean(dim=0).clamp_min(0)
 
     def num_reranked(self, patches_per_image: int) -> int:
         """Return how many of an image's patches are measured again: at least one."""
         return max(1, round(patches_per_image * self.fraction))
+
+    @property
+    def free_columns(self) -> tuple[str, ...]:
+        """Buffers whose number of columns shapes no graph: those of a single bank, which nothing splits."""
+        return BankColumns._fields if self.num_banks == 1 else ()
 
     @property
     def size(self) -> int:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor
+from torch import Tensor, nn
 
 from energyad.energy.latent_energy import LatentEnergy, MeanEnergy
 from energyad.energy.memory_bank import MemoryBankEnergy
 from energyad.energy.networks import Affine
 from energyad.energy.patch_energy import CategoryEnergy, MultiScaleEnergy, PatchEnergy
 from energyad.energy.taught import TaughtEnergy
+from energyad.energy.whitening import Whitening
 from energyad.errors import ModelError
 from energyad.features.grids import Scale
 from energyad.feedback.evidence import Evidence, SeenImage
@@ -131,14 +132,65 @@ def with_good_parts(
     return extended
 
 
-@torch.inference_mode()
 def score(head: EnergyHead, images: Sequence[SeenImage]) -> Float[np.ndarray, " n"]:
     """Return the score of each image."""
-    scores = [
-        head(torch.cat([image.features for image in images[start : start + SCORED_AT_ONCE]]).float()).score
-        for start in range(0, len(images), SCORED_AT_ONCE)
-    ]
-    return torch.cat(scores).numpy() if scores else np.empty(0, np.float32)
+    return score_by_each([head], images)[0]
+
+
+@torch.inference_mode()
+def score_by_each(heads: Sequence[EnergyHead], images: Sequence[SeenImage]) -> Float[np.ndarray, "heads n"]:
+    """Return the scores of images by heads that learned from one: what teaching leaves alone is computed once.
+
+    Args:
+        heads: That `learn` made of one head, or that head itself.
+        images: To be scored.
+    """
+    heads = [copy.deepcopy(head) for head in heads] if len(heads) > 1 else heads
+    common = _common_work(heads) if len(heads) > 1 else []
+    scores = []
+    for start in range(0, len(images), SCORED_AT_ONCE):
+        features = torch.cat([image.features for image in images[start : start + SCORED_AT_ONCE]]).float()
+        scores.append(torch.stack([head(features).score for head in heads]))
+        for work in common:
+            work.forget()
+    return torch.cat(scores, dim=1).numpy() if scores else np.empty((len(heads), 0), np.float32)
+
+
+class _Once:
+    """A method that runs once, and gives the same result until it forgets it."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.method, self.result = method, None
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        if self.result is None:
+            self.result = self.method(*inputs)
+        return self.result
+
+    def forget(self) -> None:
+        self.result = None
+
+
+def _common_work(heads: Sequence[EnergyHead]) -> list[_Once]:
+    """Let heads share latents, untaught energies and distances to the first stage's bank: learning changes none."""
+    work = []
+    for modules in zip(*(_unchanged_parts(head) for head in heads), strict=True):
+        name = modules[0][1]
+        once = _Once(getattr(modules[0][0], name))
+        for module, _ in modules:
+            setattr(module, name, once)
+        work.append(once)
+    return work
+
+
+def _unchanged_parts(head: EnergyHead) -> Iterator[tuple[nn.Module, str]]:
+    """Modules that learning leaves as they are, and their methods."""
+    for module in head.modules():
+        if isinstance(module, Whitening):
+            yield module, "forward"
+        if isinstance(module, MemoryBankEnergy):
+            yield module, "squared_distance"
+            yield _without_marks(module.learned), "terms"
 
 
 def category_energy(head: EnergyHead) -> CategoryEnergy:
@@ -276,7 +328,7 @@ def _patches_of(
     energy: PatchEnergy, scale: Scale, evidence: Evidence, latents: Float[Tensor, "p k"]
 ) -> tuple[Bool[Tensor, " p"], Bool[Tensor, " p"]]:
     """Which patches show the defect, and which show good parts for sure."""
-    if evidence.coverage is None:
+    if evidence.coverage is None or evidence.coverage.max() == 0:  # or marks lie where no patch does
         strange = energy.latent_energy(latents)
         count = max(1, round(STRANGEST_FRACTION * len(strange)))
         return strange >= strange.topk(count).values[-1], torch.zeros(len(strange), dtype=torch.bool)
@@ -301,10 +353,11 @@ def _with_classifier(energy: PatchEnergy, classifier: Affine, raise_limit: float
 
 
 def _bare(latent_energy: LatentEnergy) -> LatentEnergy:
-    def bare(learned: LatentEnergy) -> LatentEnergy:
-        return learned.energy if isinstance(learned, TaughtEnergy) else learned
+    return _on_learned(latent_energy, _without_marks)
 
-    return _on_learned(latent_energy, bare)
+
+def _without_marks(learned: LatentEnergy) -> LatentEnergy:
+    return learned.energy if isinstance(learned, TaughtEnergy) else learned
 
 
 def _on_learned(energy: LatentEnergy, change: Callable[[LatentEnergy], LatentEnergy]) -> LatentEnergy:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from energyad.errors import DataError
 from energyad.feedback.labels import Added, Label, LabelStore, LabelValue, ModelOpinion, Sampling
@@ -69,19 +69,10 @@ class ReviewQueue:
             reviewer: Who reviews.
             limit: At the most.
         """
-        latest = (
-            select(ImageLabel.label)
-            .where(ImageLabel.sha256 == Arrival.sha256, ImageLabel.reviewer == reviewer)
-            .order_by(ImageLabel.revision.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-        is_waiting = func.coalesce(latest, WITHDRAWN) == WITHDRAWN
         found: set[int] = set()
         with self.database.read() as session:
             for deserves_a_look in _REASONS:  # one by one: each has an index
-                query = self._results().where(is_waiting, deserves_a_look).with_only_columns(Result.id)
-                found.update(session.scalars(query.order_by(Result.id.desc()).limit(limit)))
+                found.update(session.scalars(self._waiting(reviewer, deserves_a_look, limit)))
             latest_ones = sorted(found, reverse=True)[:limit]
             rows = session.execute(self._results().where(Result.id.in_(latest_ones))).all()
         items = [_item(*row) for row in rows]
@@ -139,6 +130,24 @@ class ReviewQueue:
         )
         with self.database.read() as session:
             return [kind for kind in session.scalars(query) if kind is not None]
+
+    def _waiting(self, reviewer: str, deserves_a_look: ColumnElement[bool], limit: int) -> Select[int]:
+        """Numbers of the latest results that deserve a look and that this reviewer has not labelled.
+
+        Labels are looked up for one result after another, until there are enough. OFFSET 0 keeps PostgreSQL from
+        looking them up for all images first: it takes any such condition to leave one image in 200.
+        """
+        results = self._results().where(deserves_a_look).with_only_columns(Result.id, Arrival.sha256)
+        candidates = results.order_by(Result.id.desc()).offset(0).subquery()
+        latest = (
+            select(ImageLabel.label)
+            .where(ImageLabel.sha256 == candidates.c.sha256, ImageLabel.reviewer == reviewer)
+            .order_by(ImageLabel.revision.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        is_waiting = func.coalesce(latest, WITHDRAWN) == WITHDRAWN
+        return select(candidates.c.id).where(is_waiting).order_by(candidates.c.id.desc()).limit(limit)
 
     def _results(self) -> Select[Result, Arrival, str, str | None]:
         query = (

@@ -30,6 +30,7 @@ from energyad.feedback.learning import (
     learn,
     scales_of,
     score,
+    score_by_each,
     untaught,
     with_good_parts,
     with_points_of,
@@ -351,16 +352,21 @@ def cross_validate(
     limits: tuple[float, ...] = RAISE_LIMITS if defects.sum() >= MIN_TO_CHOOSE else RAISE_LIMITS[:1]
     rejected = {limit: np.zeros(len(defects), bool) for limit in limits}
     progress.stage("cross-validation", FOLDS)
-    for known, left_out in folds(lesson, FOLDS):
+    heads, left_out = [], []
+    for known, others in folds(lesson, FOLDS):
         taught = learn(head, lesson.of(known), raise_limit=limits[0])
-        for limit in limits:
-            limited = with_raise_limit(taught, limit)
-            threshold = calibration.threshold
-            if calibrators:
-                threshold = _threshold(score(limited, calibrators), calibration)
-            images = [lesson.evidence[index].image for index in left_out]
-            rejected[limit][left_out] = score(limited, images) > threshold
+        heads += [with_raise_limit(taught, limit) for limit in limits]
+        left_out.append(others)
         progress.advance()
+    thresholds = [calibration.threshold] * len(heads)
+    if calibrators:
+        thresholds = [_threshold(scores, calibration) for scores in score_by_each(heads, calibrators)]
+    for fold, others in enumerate(left_out):
+        of_fold = slice(fold * len(limits), (fold + 1) * len(limits))
+        images = [lesson.evidence[index].image for index in others]
+        scores = score_by_each(heads[of_fold], images)
+        for limit, own, threshold in zip(limits, scores, thresholds[of_fold], strict=True):
+            rejected[limit][others] = own > threshold
 
     def worth(limit: float) -> tuple[int, int, float]:
         return int(rejected[limit][defects].sum()), -int(rejected[limit][~defects].sum()), -limit

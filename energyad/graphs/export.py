@@ -6,16 +6,18 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import onnx
 import onnx.compose
 import torch
 from onnx import helper
+from onnxscript import optimizer
 from torch import Tensor, nn
 
 from energyad.features.extractor import FeatureExtractor
-from energyad.graphs import layout
+from energyad.graphs import layout, traces
 from energyad.graphs.simplification import simplify
 from energyad.images.tiling import Tiles
 from energyad.scoring.scorer import EnergyHead, cut
@@ -47,12 +49,17 @@ def export_head(head: EnergyHead, *, num_channels: int) -> onnx.ModelProto:
         num_channels: c, of the features.
 
     Returns:
-        A graph for any number of images, its channels second where `channels_second` can move them.
+        A graph for any number of images, its channels second where `channels_second` can move them. Heads of one
+        structure are traced once, see `energyad.graphs.traces`.
     """
     tiles = head.tiles.count
     features = torch.zeros(2 * tiles, num_channels, *head.grid.inner)
     names = ["score", "heatmap", *["category"] * head.patch_energy.classifies]
-    exported = layout.channels_second(_export(_Outputs(head), features, "features", names, multiple=tiles))
+    outputs = _Outputs(head).eval()
+    trace = partial(_export, outputs, features, "features", names, multiple=tiles, optimize=False)
+    traced = traces.traced(outputs, features, trace)
+    with silence_logging():
+        exported = layout.channels_second(optimizer.optimize(traced))
     for output in exported.graph.output:  # the exporter knows no name for a tiles-th of the batch
         output.type.tensor_type.shape.dim[0].dim_param = "batch"
     return exported

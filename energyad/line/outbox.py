@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 from sqlalchemy import func, select
 
 from energyad.errors import DataError
-from energyad.line.database import Database
+from energyad.line.database import Database, DatabaseUnavailable
 from energyad.line.tables import DEAD, DELIVERED, PENDING, Delivery, Output, Part, Result, WatcherProcess
 
 MAX_REFUSALS: Final = 10
@@ -130,6 +130,8 @@ class Outbox:
                 sent = self._send_next()
             except Unanswered:
                 continue
+            except DatabaseUnavailable:  # whoever scores says so
+                sent = False
             except (
                 Exception
             ) as error:  # a full disk, a server that is away: the line goes on, and so does this

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,10 +43,16 @@ class ReloadingDetector:
             self._read_version()
         )  # before it is loaded: what comes in between is seen the next time
         self._reason = ""
+        self._lock = threading.RLock()
         self._detector = self._load_checked()
 
     def __call__(self) -> AnomalyDetector:
-        """Return the detector of the folder as it is now."""
+        """Return the detector of the folder as it is now. Of several threads one loads it, once, and all wait."""
+        with self._lock:
+            self._follow()
+            return self._detector
+
+    def _follow(self) -> None:
         version = self._read_version()
         if version not in (None, self._version):
             try:
@@ -57,7 +64,6 @@ class ReloadingDetector:
             else:
                 self._version, self._reason = version, ""
                 self._on_reload(self._detector)
-        return self._detector
 
     def _load_checked(self) -> AnomalyDetector:
         detector = self._load(self._folder)

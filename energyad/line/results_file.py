@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from energyad.errors import DataError, os_reason
-from energyad.line.database import Database
+from energyad.line.database import Database, DatabaseUnavailable
 from energyad.line.filing import free_name, sync_folder
 from energyad.line.tables import Result, Stream
 
@@ -94,6 +94,8 @@ class ResultsFile:
                 self._warn_once(
                     f"{self.path}: cannot be written: {os_reason(error)}; what is missing follows"
                 )
+            except DatabaseUnavailable:  # whoever scores says so
+                pass
             except DataError as error:
                 self._warn_once(f"{self.path}: waits: {error}")
             if is_last:

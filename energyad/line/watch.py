@@ -59,6 +59,8 @@ ReadBytes: TypeAlias = Callable[[Path], bytes]
 ScoreFiles: TypeAlias = Callable[[Sequence[Path], ReadBytes], Iterable[ScoringOutcome]]
 """Scores files in their order, each read with the function that is given, which raises ImageError; one that cannot be
 read gives an UnreadableImage."""
+BeforeScoring: TypeAlias = Callable[[Path, UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h w 3"]]
+"""Returns the pixels that are scored for those that were decoded."""
 T = TypeVar("T")
 
 
@@ -67,7 +69,8 @@ def score_with(
     decoder: IsolatedDecoder,
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
-    beside: Callable[[ScoringOutcome], ScoringOutcome] = lambda image: image,
+    beside: Callable[[ScoringOutcome], ScoringOutcome] | None = None,
+    before: BeforeScoring | None = None,
 ) -> ScoreFiles:
     """Score each batch of files with the detector that `model` returns at that moment.
 
@@ -76,6 +79,7 @@ def score_with(
         decoder: Decodes the files, in processes that can be ended.
         max_pixels: Files with more pixels are not decoded.
         beside: Called with each image that was scored, see `energyad.line.shadow`.
+        before: Called with each image that was decoded, in any thread.
     """
 
     def score(paths: Sequence[Path], read: ReadBytes) -> Iterator[ScoringOutcome]:
@@ -83,17 +87,18 @@ def score_with(
 
         def pixels(path: Path) -> UInt8[np.ndarray, "h w 3"]:
             try:
-                return decoder.decode(
+                decoded = decoder.decode(
                     read(path),
                     name=str(name_of(path)),
                     max_pixels=max_pixels,
                     white_level=detector.manifest.input.white_level,
                 )
+                return decoded if before is None else before(path, decoded)
             except MemoryError as error:
                 raise ImageError(path, NO_MEMORY) from error
 
         outcomes = _within_memory(detector, paths, lambda batch: detector.score_images(batch, read=pixels))
-        yield from map(beside, outcomes)
+        yield from outcomes if beside is None else map(beside, outcomes)
 
     return score
 
@@ -179,13 +184,14 @@ class Watcher:
             except OSError as error:
                 reason = os_reason(error)
                 raise DataError(f"{move_to}: cannot be made: {reason}; give another --move-to") from error
-        self.folder = Folder(folder, leave_out=move_to, warn=warn)
+        self.folder, self._warn = Folder(folder, leave_out=move_to, warn=warn), warn
         self._store, self._score, self._move_to = store, score, move_to
         self._settle, self._max_bytes, self._on_new = settle, max_bytes, on_new
         self._held: dict[int, _Work] = {}
         self._known: dict[Path, str] = {}
         self._num_waiting = 0
         self._stop = threading.Event()
+        self._is_out = False
 
     @staticmethod
     def require_folder(folder: Path) -> None:
@@ -562,12 +568,17 @@ class Watcher:
         """Do something with the database; where that is not available, again until it is, or the watcher ends."""
         while True:
             try:
-                return work()
+                result = work()
             except DatabaseUnavailable as error:
                 if self._stop.is_set():
                     raise
-                self.folder.warn_once(f"{error}; tried again until it is")
+                if not self._is_out:
+                    self._is_out = True
+                    self._warn(f"{error}; tried again until it is")
                 self._stop.wait(_RETRY_SECONDS)
+            else:
+                self._is_out = False
+                return result
 
 
 def _fingerprint(path: Path) -> str | None:

@@ -111,7 +111,7 @@ def create_app(
 
         app.include_router(review_router)
         _add_page(app, _REVIEW_PAGE)
-    _add_error_handlers(app)
+    add_error_handlers(app)
     app.add_middleware(BrowserGuard, settings=settings)
     app.add_middleware(SecurityAndMetricsMiddleware, metrics=state.metrics)  # the last one is the outermost
     return app
@@ -201,7 +201,9 @@ def _constant(content: bytes, kind: str) -> Callable[[Request], Awaitable[Respon
     return answer
 
 
-def _add_error_handlers(app: FastAPI) -> None:
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error as `{"error": reason}`."""
+
     @app.exception_handler(RequestError)
     async def refused(_: Request, error: RequestError) -> Response:
         return error.response()

@@ -6,6 +6,7 @@ there: what was taken outlives the program. A camera that is lost is opened agai
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from jaxtyping import UInt
 
 from energyad.errors import ImageError, os_reason
 from energyad.station.config import CameraConfig
+from energyad.station.motion import MotionDetector
 from energyad.station.triggers import Clock, Trigger
 
 MIN_PAUSE, MAX_PAUSE = 0.5, 30.0
@@ -104,6 +106,8 @@ class Camera:
         self.name, self._config, self._folder, self._clock = name, config, folder, clock
         self._announce, self._name_frame, self._open = announce, name_frame, open
         self._warn, self._say = warn, say
+        self._motion: MotionDetector | None = None
+        self._on_motion: Callable[[], object] = lambda: None
         self._wanted: list[Wanted] = []
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -119,6 +123,17 @@ class Camera:
         with self._lock:
             self._wanted.append(wanted)
 
+    def on_motion(self, detector: MotionDetector, fire: Callable[[], object]) -> None:
+        """Have each frame looked at, and something called when a part comes into view; before `run`."""
+        self._motion, self._on_motion = detector, fire
+
+    def withdraw(self, part: str) -> None:
+        """No longer ask for a frame of a part whose trigger was refused; one that is being written is removed."""
+        with self._lock:
+            self._wanted = [wanted for wanted in self._wanted if wanted.part != part]
+        with contextlib.suppress(RuntimeError):  # the camera has ended
+            self._writer.submit(self._path(part).unlink, missing_ok=True)
+
     def run(self, stop: threading.Event) -> None:
         """Read frames until `stop` is set, or the video has ended."""
         self._stop = stop
@@ -131,7 +146,8 @@ class Camera:
                     if capture.isOpened():
                         count = self.num_frames
                         self._read(capture, stop, was_lost=was_lost)
-                        pause = MIN_PAUSE if self.num_frames > count else pause
+                        if self.num_frames > count:
+                            pause, was_lost = MIN_PAUSE, False
                 finally:
                     self.is_connected = False
                     capture.release()
@@ -142,7 +158,7 @@ class Camera:
                         f"view {self.name}: no camera at {self._config.source}; tried again until there is"
                     )
                 was_lost = True
-                self._give_up_late()
+                self._forget_late()  # their parts say that this view is missing
                 stop.wait(pause)
                 pause = min(MAX_PAUSE, 2 * pause)
         finally:
@@ -163,6 +179,8 @@ class Camera:
             if self._name_frame is not None:
                 self._take(frame, moment)
             else:
+                if self._motion is not None and self._motion.sees(frame, moment.monotonic):
+                    self._on_motion()
                 self._give_up_late()
                 self._serve(frame, moment)
 
@@ -183,15 +201,18 @@ class Camera:
             self._submit(frame, ready)
 
     def _give_up_late(self) -> None:
-        """Forget frames that did not come in time: their parts say that this view is missing."""
+        for wanted in self._forget_late():
+            self._warn(
+                f"view {self.name}: no frame within {self._config.timeout:g} s of the trigger of {wanted.part}"
+            )
+
+    def _forget_late(self) -> list[Wanted]:
+        """Forget frames that did not come in time, and return them."""
         oldest = self._clock.monotonic() - self._config.timeout
         with self._lock:
             late = [wanted for wanted in self._wanted if wanted.trigger.monotonic < oldest]
             self._wanted = [wanted for wanted in self._wanted if wanted not in late]
-        for wanted in late:
-            self._warn(
-                f"view {self.name}: no frame within {self._config.timeout:g} s of the trigger of {wanted.part}"
-            )
+        return late
 
     def _submit(self, frame: Frame, wanted: list[Wanted]) -> None:
         before, copy = self._writing, frame.copy()
@@ -204,8 +225,11 @@ class Camera:
 
         self._writing = self._writer.submit(write)
 
+    def _path(self, part: str) -> Path:
+        return self._folder / f"{part}.png"
+
     def _write(self, frame: Frame, wanted: Wanted) -> None:
-        path = self._folder / f"{wanted.part}.png"
+        path = self._path(wanted.part)
         self._announce(path, wanted.trigger)
         was_said = False
         while True:

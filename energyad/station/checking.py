@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,23 @@ from energyad.errors import EnergyadError, os_reason
 from energyad.line.database import Database
 from energyad.line.watch import Watcher
 from energyad.model.folder import find_model
+from energyad.station.aligning import choose_method, limit_of, open_aligner
 from energyad.station.archive import ArchiveOutput
 from energyad.station.cameras import open_capture
 from energyad.station.combining import share_rates
-from energyad.station.config import CameraConfig, StationConfig, ViewConfig, examine_station
+from energyad.station.config import (
+    AlignConfig,
+    CameraConfig,
+    PushConfig,
+    StationConfig,
+    ViewConfig,
+    examine_station,
+)
 from energyad.station.modbus import require_free
 
 TIMED_IMAGES = 3
+_BETTER = 0.02
+"""By how much a method must correlate better to be named."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +49,19 @@ class Finding:
     is_fault: bool = False
 
 
-def check_station(path: Path) -> list[Finding]:
+def check_station(path: Path, *, samples: Sequence[Path] = ()) -> list[Finding]:
     """Look at everything that a station needs; nothing is started, and no image is scored into the database.
 
     Args:
         path: The station's file.
+        samples: Images of good parts, for views that align them: every method is tried on them.
     """
     config, faults = examine_station(path)
     if config is None:
         return [Finding(str(path), fault.removeprefix(f"{path}: "), is_fault=True) for fault in faults]
     findings = [Finding(str(path), f"station {config.name}, {len(config.views)} view(s)")]
     for view in config.views:
-        findings += _view(config, view)
+        findings += _view(config, view, samples)
     findings += _guarded("database", lambda: _database(config))
     for table, check in _outputs(config):
         findings += _guarded(table, check)
@@ -64,13 +75,34 @@ def _guarded(what: str, check: Callable[[], str]) -> list[Finding]:
         return [Finding(what, str(error), is_fault=True)]
 
 
-def _view(config: StationConfig, view: ViewConfig) -> Iterator[Finding]:
+def _view(config: StationConfig, view: ViewConfig, samples: Sequence[Path]) -> Iterator[Finding]:
     if view.camera is not None:
         camera = view.camera
         yield from _guarded(f"view {view.name}: camera", lambda: _camera(camera))
     else:
         yield from _guarded(f"view {view.name}: folder", lambda: _folder(config, view))
     yield from _guarded(f"view {view.name}: model", lambda: _model(config, view))
+    align = view.align
+    if align is not None:
+        yield from _guarded(f"view {view.name}: align", lambda: _alignment(align, samples))
+
+
+def _alignment(align: AlignConfig, samples: Sequence[Path]) -> str:
+    """How the view's method finds parts, and whether another finds them better."""
+    height, width = open_aligner(align).shape
+    said = f"{align.reference}, {width} x {height} pixels, by {align.method}"
+    if not samples:
+        return f"{said}; give --samples DIR to try it on good parts"
+    best, trials = choose_method(align.reference, samples)
+    own = next(trial for trial in trials if trial.method == align.method)
+    said += f": {own.found} of {own.samples} parts found, correlation {own.correlation:.2f}"
+    if own.found < own.samples or own.lowest < align.min_correlation:
+        raise EnergyadError(
+            f'{said}, lowest {own.lowest:.2f}; give method = "{best.method}", min_correlation = {limit_of(best)}'
+        )
+    if best.correlation > own.correlation + _BETTER:
+        said += f"; {best.method} finds them at {best.correlation:.2f}"
+    return said
 
 
 def _folder(config: StationConfig, view: ViewConfig) -> str:
@@ -140,6 +172,9 @@ def _outputs(config: StationConfig) -> Iterator[tuple[str, Callable[[], str]]]:
     if config.metrics is not None:
         metrics = config.metrics
         yield "metrics", lambda: _port("metrics", metrics.host, metrics.port)
+    if config.push is not None:
+        push = config.push
+        yield "push", lambda: _push(push)
     if config.mqtt is not None:
         yield "mqtt", lambda: _broker(config)
     if config.modbus is not None:
@@ -168,6 +203,16 @@ def _server(table: str, host: str, port: int) -> str:
 def _port(table: str, host: str, port: int) -> str:
     require_free(host, port, table)
     return f"{host}:{port} is free"
+
+
+def _push(push: PushConfig) -> str:
+    from energyad.extras import require
+
+    require("serve", "[push]")
+    is_local = push.host in ("localhost", "127.0.0.1", "::1")
+    if not is_local and not os.environ.get("ENERGYAD_API_KEY"):
+        raise EnergyadError(f"{push.host}: other machines could push without a key; set ENERGYAD_API_KEY")
+    return _port("push", push.host, push.port)
 
 
 def _broker(config: StationConfig) -> str:

@@ -17,6 +17,7 @@ from annotated_types import Len
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from energyad.errors import SettingsError, os_reason
+from energyad.images.alignment import AlignmentMethod
 
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -80,13 +81,35 @@ class CameraConfig(_Table):
         return self.source.startswith("aravis:")
 
 
+class MotionConfig(_Table):
+    """A part that comes into view: an area that differs from the empty place."""
+
+    area: tuple[Share, Share, Share, Share] = Field(
+        default=(0.0, 0.0, 1.0, 1.0),
+        strict=False,
+        description="left, top, right and bottom edge, as shares of the first camera's frame",
+    )
+    change: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.05, description="mean change of its grey values that is a part, as a share of white"
+    )
+
+    @model_validator(mode="after")
+    def _area_is_one(self) -> Self:
+        left, top, right, bottom = self.area
+        if left >= right or top >= bottom:
+            raise ValueError("area: give left, top, right, bottom, the first two smaller than the others")
+        return self
+
+
 class TriggerConfig(_Table):
     """When cameras take a part."""
 
-    kind: Literal["frame", "time", "mqtt", "modbus"] = Field(
+    kind: Literal["frame", "time", "motion", "mqtt", "modbus", "opcua"] = Field(
         default="frame",
-        description="each frame of the only camera; every so many seconds; a message; coil 0 of [modbus]",
+        description="each frame of the only camera; every so many seconds; a part that comes into view; a message; "
+        "coil 0 of [modbus]; the node Trigger of [opcua]",
     )
+    motion: MotionConfig = MotionConfig()
     every: Seconds | None = Field(default=None, description="seconds between two parts, of kind time")
     topic: Annotated[str, AfterValidator(_topic)] | None = Field(
         default=None,
@@ -112,6 +135,20 @@ class ChecksConfig(_Table):
     )
 
 
+class AlignConfig(_Table):
+    """Parts that come shifted and turned: each frame is moved onto a reference before it is scored."""
+
+    reference: Path = Field(strict=False, description="an image of a good part that lies as all are to lie")
+    method: AlignmentMethod = Field(
+        default="contours",
+        description="contours: a part before a plain background, turned by any angle; orb: a structured one; ecc: "
+        "small shifts and turns",
+    )
+    min_correlation: float = Field(
+        default=0.5, gt=0, lt=1, description="with the reference; below it the frame is `no_part`"
+    )
+
+
 class ViewConfig(_Table):
     """One view of a part: where its images arrive and the model that scores them."""
 
@@ -120,6 +157,7 @@ class ViewConfig(_Table):
     folder: Path = Field(strict=False, description="where its images arrive")
     camera: CameraConfig | None = None
     checks: ChecksConfig = ChecksConfig()
+    align: AlignConfig | None = None
     interval: Seconds = Field(default=0.05, description="seconds between two looks into the folder")
     settle: float = Field(
         default=2.0, ge=0, description="seconds after which a file that cannot be read is noted"
@@ -161,6 +199,19 @@ class MetricsConfig(_Table):
 
     host: str = Field(default=LOOPBACK, description="where to listen")
     port: Port = Field(default=9108, description="0: any free one")
+
+
+class PushConfig(_Table):
+    """The address that images are POSTed to; ENERGYAD_API_KEY is the key, which other machines need."""
+
+    host: str = Field(default=LOOPBACK, description="where to listen")
+    port: Port = Field(default=8100, description="0: any free one")
+    max_upload_mib: Annotated[float, Field(gt=0, le=1024)] = Field(
+        default=32.0, description="largest image file, MiB"
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), strict=False, description="further names that requests may give as their host"
+    )
 
 
 class MqttConfig(_Table):
@@ -237,6 +288,7 @@ class StationConfig(_Table):
     latency: LatencyConfig = LatencyConfig()
     images: ImagesConfig | None = None
     metrics: MetricsConfig | None = None
+    push: PushConfig | None = None
     mqtt: MqttConfig | None = None
     modbus: ModbusConfig | None = None
     opcua: OpcUaConfig | None = None
@@ -267,14 +319,14 @@ class StationConfig(_Table):
         if self.images is None:
             raise ValueError("images: is missing; frames of cameras are moved there when they are scored")
         if trigger.kind == "frame" and len(self.views) > 1:
-            raise ValueError("trigger.kind = 'frame': is for one view; give time, mqtt or modbus for several")
+            raise ValueError("trigger.kind = 'frame': is for one view; give another for several")
         needed = {
             "time": ("trigger.every", trigger.every),
             "mqtt": ("trigger.topic", trigger.topic),
         }.get(trigger.kind)
         if needed is not None and needed[1] is None:
             raise ValueError(f"{needed[0]}: is missing; trigger.kind = {trigger.kind!r} needs it")
-        if trigger.kind in ("mqtt", "modbus") and getattr(self, trigger.kind) is None:
+        if trigger.kind in ("mqtt", "modbus", "opcua") and getattr(self, trigger.kind) is None:
             raise ValueError(
                 f"{trigger.kind}: is missing; trigger.kind = {trigger.kind!r} needs [{trigger.kind}]"
             )
@@ -407,6 +459,7 @@ def _absolute(config: StationConfig, base: Path) -> StationConfig:
                 "folder": base / view.folder,
                 "model": _model_place(view.model, base),
                 "camera": _camera_place(view.camera, base),
+                "align": _align_place(view.align, base),
             }
         )
         for view in config.views
@@ -434,6 +487,10 @@ def _model_place(model: str | None, base: Path) -> str | None:
     if model is None:
         return None
     return str(base / model if (base / model).exists() else base / "models" / model)
+
+
+def _align_place(align: AlignConfig | None, base: Path) -> AlignConfig | None:
+    return None if align is None else align.model_copy(update={"reference": base / align.reference})
 
 
 def _camera_place(camera: CameraConfig | None, base: Path) -> CameraConfig | None:

@@ -2,16 +2,19 @@
 
 Read only, addresses from 0. Discrete inputs: ok, review (also frames that cannot be judged), ng, running. Input
 registers, see `INPUT_REGISTERS`; numbers of 32 bits have their high word first. Written by the PLC: holding register 0,
-the sequence number of the part that it has taken; and coil 0, which triggers the cameras and reads as 0.
+the sequence number of the part that it has taken; and coil 0, which triggers the cameras and reads as 0. The coil is
+answered when the part is stored; exception 6 (device busy) says that it could not be, and that no part was triggered.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
 from energyad.errors import DataError, os_reason
@@ -56,6 +59,7 @@ class ModbusOutput:
 
     Args:
         config: Where to listen.
+        warn: Called where parts are not acknowledged.
 
     Raises:
         MissingExtraError: The extra `station` is not installed.
@@ -64,7 +68,7 @@ class ModbusOutput:
     kind = "modbus"
     linger = 0.2  # a machine that does not answer at once would be waited for in vain
 
-    def __init__(self, config: ModbusConfig) -> None:
+    def __init__(self, config: ModbusConfig, *, warn: Callable[[str], None] = lambda text: None) -> None:
         require("station", "a Modbus output")
         self._config = config
         self.address = f"modbus://{config.host}:{config.port}"
@@ -73,8 +77,8 @@ class ModbusOutput:
         self._part: ShownPart | None = None
         self._status: Status | None = None
         self._holding = 0
-        self.on_trigger: Callable[[], None] = lambda: None
-        self._handshake = Handshake(acknowledge=config.acknowledge, show=self._show)
+        self.on_trigger: Callable[[], Future[bool]] | None = None
+        self._handshake = Handshake(self.kind, acknowledge=config.acknowledge, show=self._show, warn=warn)
         self._loop: LoopThread | None = None
         self._server: ModbusTcpServer | None = None
 
@@ -147,7 +151,16 @@ class ModbusOutput:
         if values is not None and address == ACKNOWLEDGE and function in _WRITE_REGISTER:
             self._handshake.acknowledged(int(values[0]))
         if values is not None and address == TRIGGER and function in _WRITE_COILS and values[0]:
-            self.on_trigger()
+            return await self._trigger()
+        return None
+
+    async def _trigger(self) -> Any:
+        """Answer when the part is stored, so that a trigger that was answered gets a verdict whatever happens."""
+        from pymodbus.constants import ExcCodes
+
+        if self.on_trigger is None or await asyncio.wrap_future(self.on_trigger()):
+            return None
+        return ExcCodes.DEVICE_BUSY
 
     def _bits(self) -> list[bool]:
         verdict = None if self._part is None else self._part.result.verdict

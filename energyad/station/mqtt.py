@@ -61,7 +61,7 @@ class MqttOutput:
         self._told: tuple[float, Status] | None = None
         self._topic: str | None = None
 
-    def on_topic(self, topic: str, call: Callable[[bytes], None]) -> None:
+    def on_topic(self, topic: str, call: Callable[[bytes], object]) -> None:
         """Have something called with each message of a topic; before `start`."""
         self._topic = topic
         self._client.on_message = lambda client, data, message: call(message.payload)

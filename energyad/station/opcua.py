@@ -2,15 +2,20 @@
 
 Below `Objects/Station`, in the namespace `NAMESPACE`: `State`, `Job`, `Heartbeat`, `Total` and `Rejected` say how the
 station is; `Result` holds the part that is shown: `Part`, `Number`, `Verdict`, `PValue`, `Json` and, written last,
-`Sequence`; a client writes that number to `Acknowledge`. The names are those of the Machine Vision companion
-specification (OPC 40100-1) where it has one for it: a job, a result, and the system's state.
+`Sequence`; a client writes that number to `Acknowledge`. What it writes to `Trigger` triggers the cameras, and names
+the part where it is not empty; the write is answered when the part is stored, and fails where it cannot be. The names
+are those of the Machine Vision companion specification (OPC 40100-1) where it has one for it: a job, a result, and the
+system's state.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import math
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
 from energyad.errors import DataError, first_line
@@ -49,6 +54,7 @@ class OpcUaOutput:
     Args:
         config: Where to listen.
         station: The station's name.
+        warn: Called where parts are not acknowledged.
 
     Raises:
         MissingExtraError: The extra `station` is not installed.
@@ -57,11 +63,14 @@ class OpcUaOutput:
     kind = "opcua"
     linger = 0.2  # a machine that does not answer at once would be waited for in vain
 
-    def __init__(self, config: OpcUaConfig, station: str) -> None:
+    def __init__(
+        self, config: OpcUaConfig, station: str, *, warn: Callable[[str], None] = lambda text: None
+    ) -> None:
         require("station", "an OPC UA output")
         self._config, self._station = config, station
         self.address = f"opc.tcp://{config.host}:{config.port}"
-        self._handshake = Handshake(acknowledge=config.acknowledge, show=self._show)
+        self._handshake = Handshake(self.kind, acknowledge=config.acknowledge, show=self._show, warn=warn)
+        self.on_trigger: Callable[[str], Future[bool]] | None = None
         self._loop: LoopThread | None = None
         self._server: Server | None = None
         self._nodes: dict[str, Node] = {}
@@ -140,6 +149,12 @@ class OpcUaOutput:
         )
         await acknowledge.set_writable()
         self._nodes["Acknowledge"] = acknowledge
+        trigger = await station.add_variable(
+            f"ns={namespace};s=Station.Trigger", f"{namespace}:Trigger", "", ua.VariantType.String
+        )
+        await trigger.set_writable()
+        self._nodes["Trigger"] = trigger
+        server.subscribe_server_callback(CallbackType.PreWrite, self._before_write)
         server.subscribe_server_callback(CallbackType.PostWrite, self._on_write)
         await server.start()
 
@@ -150,8 +165,20 @@ class OpcUaOutput:
         for name, value in values.items():
             await self._nodes[name].write_value(ua.Variant(value, ua.VariantType[kinds[name][0]]))
 
+    async def _before_write(self, event: Any, service: Any) -> None:
+        """A client triggers: it is answered when the part is stored, so that it gets a verdict whatever happens."""
+        from asyncua import ua
+
+        if not event.is_external or self.on_trigger is None:
+            return
+        for written in event.request_params.NodesToWrite:
+            if written.NodeId == self._nodes["Trigger"].nodeid:
+                name = written.Value.Value.Value
+                if not await asyncio.wrap_future(self.on_trigger(name if isinstance(name, str) else "")):
+                    raise ua.uaerrors.BadResourceUnavailable
+
     def _on_write(self, event: Any, service: Any) -> None:
-        """A client has written: its acknowledgement is the only value it may write."""
+        """A client has written: perhaps its acknowledgement."""
         if not event.is_external:
             return
         for written in event.request_params.NodesToWrite:

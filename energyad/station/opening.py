@@ -27,9 +27,9 @@ def outputs_of(config: StationConfig, warn: Callable[[str], None]) -> Iterator[S
     if config.mqtt is not None:
         yield MqttOutput(config.mqtt, config.name, password=os.environ.get(PASSWORD_VARIABLE))
     if config.modbus is not None:
-        yield ModbusOutput(config.modbus)
+        yield ModbusOutput(config.modbus, warn=warn)
     if config.opcua is not None:
-        yield OpcUaOutput(config.opcua, config.name)
+        yield OpcUaOutput(config.opcua, config.name, warn=warn)
     if config.webhook is not None:
         yield WebhookOutput(config.webhook)
     if config.archive is not None:

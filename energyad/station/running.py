@@ -24,12 +24,14 @@ from energyad.station.latency import LatencySummary, LatencyWindow
 from energyad.station.metrics import MetricsServer, Reading
 from energyad.station.modbus import ModbusOutput
 from energyad.station.mqtt import MqttOutput
+from energyad.station.opcua import OpcUaOutput
 from energyad.station.opening import outputs_of
 from energyad.station.outputs import State, StationOutput, Status
 from energyad.station.parts import PartBook
+from energyad.station.pushing import UnknownView, put_image
 from energyad.station.results import SEVERITY, PartResult, PartVerdict
 from energyad.station.triggering import Debounce, PartNames, Triggers, name_frames
-from energyad.station.triggers import Clock
+from energyad.station.triggers import Clock, ClockWatch, Trigger
 from energyad.station.views import View
 
 BEAT_SECONDS: Final = 1.0
@@ -181,6 +183,38 @@ class Station:
             if view.error is not None:
                 raise view.error
 
+    def push(self, view: str, part: str, data: bytes, *, suffix: str) -> str:
+        """Put an image into a view's folder, as a camera would.
+
+        Args:
+            view: The view's name.
+            part: The part's; where it is empty, the time names it.
+            data: Of the image file.
+            suffix: Of the file.
+
+        Returns:
+            The part's name.
+
+        Raises:
+            UnknownView: There is no such view.
+            PartExists: An image of that part waits there already.
+            DataError: The part is not named, and has several views.
+            OSError: It cannot be written.
+        """
+        trigger = Trigger(self._clock.monotonic(), self._clock.now())
+        by_name = {one.name: (one, config) for one, config in zip(self.views, self.config.views, strict=True)}
+        if view not in by_name:
+            raise UnknownView(f"{view[:100]}: there is no such view; known: {', '.join(by_name)}")
+        name = PartNames.safe(part)
+        if not name and len(by_name) > 1:
+            raise DataError("part: name it, since its views are joined by that name")
+        name = name or self._names.new()
+        target, config = by_name[view]
+        path = config.folder / f"{name}{suffix}"
+        target.triggers.announce(path, trigger)
+        put_image(path, data)
+        return name
+
     def reading(self) -> Reading:
         """Return what the metrics say."""
         with self._lock:
@@ -268,7 +302,8 @@ class Station:
         )
         mqtt = next((output for output in self.outputs if isinstance(output, MqttOutput)), None)
         modbus = next((output for output in self.outputs if isinstance(output, ModbusOutput)), None)
-        triggers.connect(mqtt=mqtt, modbus=modbus)
+        opcua = next((output for output in self.outputs if isinstance(output, OpcUaOutput)), None)
+        triggers.connect(mqtt=mqtt, modbus=modbus, opcua=opcua)
         return triggers
 
     def _supervise(
@@ -280,6 +315,7 @@ class Station:
     ) -> None:
         """Beat, and decide parts whose views did not come, until the station is to end."""
         keeper = None if self.config.images is None else ImageKeeper(self.config.images)
+        clock_watch = ClockWatch(self._clock)
         last_beat = last_tidy = float("-inf")
         while not stop.is_set() and not views_stop.is_set() and any(thread.is_alive() for thread in threads):
             now = self._clock.monotonic()
@@ -288,12 +324,21 @@ class Station:
                 last_beat = now
                 self._patiently(registration.beat)
                 self._beat(now)
+                self._note_clock(clock_watch.change())
             if keeper is not None and now - last_tidy >= TIDY_SECONDS:
                 last_tidy = now
                 keeper.tidy()
             stop.wait(TICK_SECONDS)
         if keeper is not None:
             keeper.tidy()
+
+    def _note_clock(self, change: float) -> None:
+        if change != 0.0:
+            direction = "forward" if change > 0 else "back"
+            self._warn(
+                f"the clock was set {direction} by {abs(change):.0f} s; latencies and the order of parts do not depend "
+                "on it"
+            )
 
     def _beat(self, now: float) -> None:
         """Count the heartbeat where every view looks, and tell the outputs."""

@@ -5,28 +5,35 @@ from __future__ import annotations
 import contextlib
 import queue
 import re
+import secrets
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
 from energyad.errors import DataError
 from energyad.line.database import DatabaseUnavailable
 from energyad.station.cameras import Camera, Wanted
 from energyad.station.config import TriggerConfig
+from energyad.station.motion import MotionDetector
 from energyad.station.parts import PartBook
 from energyad.station.triggers import Clock, Trigger
 
 if TYPE_CHECKING:
     from energyad.station.modbus import ModbusOutput
     from energyad.station.mqtt import MqttOutput
+    from energyad.station.opcua import OpcUaOutput
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _MAX_NAME: Final = 100
 _RETRY_SECONDS: Final = 1.0
+_ANSWERED: Final = ("modbus", "opcua")
+"""Kinds of triggers whose senders are answered, and so may be refused."""
 
 
 class PartNames:
-    """Names of parts that cameras take: the time in UTC, and a number that counts; a name that somebody gave first.
+    """Names of parts that cameras take: the time in UTC, letters of this run, and a number that counts; a name that
+    somebody gave first. The letters keep names apart where the clock was set back between two runs.
 
     Args:
         clock: Tells the time.
@@ -34,9 +41,10 @@ class PartNames:
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self._count, self._lock = clock, 0, threading.Lock()
+        self._run = secrets.token_hex(2)
 
     def new(self, given: str = "") -> str:
-        """Return a name that no other part of this run has.
+        """Return a name that no other part has.
 
         Args:
             given: What the part is called by who triggered it; what no file may hold is left out.
@@ -44,9 +52,14 @@ class PartNames:
         with self._lock:
             self._count += 1
             count = self._count
-        time = f"{self._clock.now():%Y%m%dT%H%M%S}-{count:06d}"
-        safe = _UNSAFE.sub("_", given).strip("._")[:_MAX_NAME]
+        time = f"{self._clock.now():%Y%m%dT%H%M%S}-{self._run}-{count:06d}"
+        safe = self.safe(given)
         return f"{safe}-{time}" if safe else time
+
+    @staticmethod
+    def safe(given: str) -> str:
+        """Return a name without what no file may hold; it may be empty."""
+        return _UNSAFE.sub("_", given).strip("._")[:_MAX_NAME]
 
 
 class Debounce:
@@ -91,18 +104,30 @@ class Triggers:
         self._config, self._book, self._cameras, self._clock, self._warn = config, book, cameras, clock, warn
         self._names = names
         self._debounce = Debounce(config.debounce)
-        self._fired: queue.SimpleQueue[tuple[str, Trigger]] = queue.SimpleQueue()
+        self._fired: queue.SimpleQueue[tuple[str, Trigger, Future[bool]]] = queue.SimpleQueue()
+        self._is_refusing = False
 
-    def fire(self, given: str = "") -> None:
+    def fire(self, given: str = "") -> Future[bool]:
         """A trigger came; returns at once.
 
         Args:
             given: What the part is called by who triggered it.
-        """
-        self._fired.put((given, Trigger(self._clock.monotonic(), self._clock.now())))
 
-    def connect(self, *, mqtt: MqttOutput | None, modbus: ModbusOutput | None) -> None:
-        """Be told by the outputs that machines can write to."""
+        Returns:
+            True when its part is stored, or where it is a bounce of the one before it; False where it is refused.
+        """
+        taken: Future[bool] = Future()
+        self._fired.put((given, Trigger(self._clock.monotonic(), self._clock.now()), taken))
+        return taken
+
+    def connect(
+        self, *, mqtt: MqttOutput | None, modbus: ModbusOutput | None, opcua: OpcUaOutput | None
+    ) -> None:
+        """Be told by the outputs that machines can write to, and by the first camera where motion triggers."""
+        if self._config.kind == "motion" and self._cameras:
+            self._cameras[0].on_motion(MotionDetector(self._config.motion), self.fire)
+        if self._config.kind == "opcua" and opcua is not None:
+            opcua.on_trigger = self.fire
         if self._config.kind == "mqtt" and mqtt is not None and self._config.topic is not None:
             mqtt.on_topic(self._config.topic, lambda payload: self.fire(payload.decode("utf-8", "replace")))
         if self._config.kind == "modbus" and modbus is not None:
@@ -117,28 +142,37 @@ class Triggers:
                 next_time = max(next_time, self._clock.monotonic())  # a time that passed is not made up for
                 self.fire()
             with contextlib.suppress(queue.Empty):
-                given, trigger = self._fired.get(timeout=0.005)
-                if self._debounce.accepts(trigger.monotonic):
-                    self._take(given, trigger, stop)
+                given, trigger, taken = self._fired.get(timeout=0.005)
+                accepts = self._debounce.accepts(trigger.monotonic)
+                taken.set_result(self._take(given, trigger, stop) if accepts else True)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._fired.get_nowait()[2].set_result(False)
 
-    def _take(self, given: str, trigger: Trigger, stop: threading.Event) -> None:
+    def _take(self, given: str, trigger: Trigger, stop: threading.Event) -> bool:
+        """Whether the part is stored. A trigger that can be refused is not kept waiting for the database."""
         name = self._names.new(given)
         for camera in self._cameras:
             camera.want(Wanted(name, trigger))
-        was_said = False
         while True:
             try:
                 self._book.open(name, trigger)
-                return
+                self._is_refusing = False
+                return True
             except DatabaseUnavailable as error:
-                if not was_said:
-                    self._warn(f"part {name}: {error}; tried again until it is")
-                was_said = True
-                if stop.wait(_RETRY_SECONDS):
-                    return
+                can_be_refused = self._config.kind in _ANSWERED
+                if not self._is_refusing:
+                    self._is_refusing = True
+                    what = "refused" if can_be_refused else "waiting"
+                    self._warn(f"triggers are {what} until the database is there: {error}")
+                if can_be_refused:
+                    for camera in self._cameras:
+                        camera.withdraw(name)
+                if can_be_refused or stop.wait(_RETRY_SECONDS):
+                    return False
             except DataError as error:  # the views end with it
                 self._warn(f"part {name}: {error}")
-                return
+                return False
 
 
 def name_frames(names: PartNames, debounce: Debounce) -> Callable[[Trigger], Any]:

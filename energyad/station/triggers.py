@@ -16,6 +16,8 @@ from energyad.line.incoming import FoundFile
 _FILE_CLOCK_SECONDS: Final = 0.05
 """How far times of files may lag behind the clock."""
 _MAX_ANNOUNCED: Final = 10_000
+_SET_SECONDS: Final = 2.0
+"""A clock that moves by less between two looks is taken for one that is slewed."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,27 @@ class Clock:
             return None
         seconds = (self.now() - triggered).total_seconds()
         return seconds if seconds >= 0 else None  # the clock was set back
+
+
+class ClockWatch:
+    """Sees when the clock of the machine is set.
+
+    Args:
+        clock: Tells the time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset = self._measure()
+
+    def change(self) -> float:
+        """Return the seconds by which the clock was set since the last call; 0 where it was not."""
+        before, self._offset = self._offset, self._measure()
+        change = self._offset - before
+        return change if abs(change) >= _SET_SECONDS else 0.0
+
+    def _measure(self) -> float:
+        return self._clock.wall() - self._clock.monotonic()
 
 
 class FolderTriggers:

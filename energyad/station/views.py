@@ -27,6 +27,7 @@ from energyad.line.store import LineStore, Scored
 from energyad.line.tables import Result
 from energyad.line.watch import ReadBytes, ScoreFiles, Watcher, open_decoder, score_with
 from energyad.model.folder import find_model
+from energyad.station.aligning import FrameAligner, open_aligner
 from energyad.station.combining import for_view
 from energyad.station.config import ChecksConfig, StationConfig, ViewConfig
 from energyad.station.frames import Fault, fault_of, measure_frame
@@ -49,6 +50,7 @@ class View:
 
     Raises:
         ModelError: The model cannot be loaded.
+        ImageError: The reference that parts are aligned with cannot be read.
         DataError: The results file is of another database.
     """
 
@@ -71,6 +73,11 @@ class View:
             functools.partial(_load, threads=station.threads, views=len(station.views)),
             on_reload=self._on_reload,
             on_error=lambda error: warn(f"view {view.name}: the old model stays: {error}"),
+        )
+        self._reference = self.model().reference
+        white_level = self.model().manifest.input.white_level
+        self._aligner = (
+            None if view.align is None else FrameAligner(open_aligner(view.align, white_level=white_level))
         )
         self.store = LineStore(
             database, out=station.results, folder=view.folder, station=station.name, on_result=self._on_result
@@ -110,7 +117,9 @@ class View:
             seconds = self._station.decode_seconds
             with open_decoder(self.model(), seconds=seconds, max_pixels=max_pixels) as decoder:
                 _warm_up(decoder, self.model())
-                self._run(score_with(self.model, decoder, max_pixels=max_pixels), stop, on_image, once)
+                before = None if self._aligner is None else self._aligner.before
+                score_files = score_with(self.model, decoder, max_pixels=max_pixels, before=before)
+                self._run(score_files, stop, on_image, once)
         except BaseException as error:
             self.error = error
             stop.set()
@@ -139,22 +148,32 @@ class View:
         watcher.run(stop, noted=noted, interval=self._config.interval, once=once)
 
     def _checked(self, score: ScoreFiles) -> ScoreFiles:
-        """Also look whether each frame can be judged, where the file has limits for that."""
-        limits = self._config.checks
-        if limits == ChecksConfig():
+        """Also look whether each frame can be judged, where the file has limits or a reference for that."""
+        if self._config.checks == ChecksConfig() and self._aligner is None:
             return score
 
         def checked(paths: Sequence[Path], read: ReadBytes) -> Iterator[ScoringOutcome]:
-            for path, outcome in zip(paths, score(paths, read), strict=True):
-                if isinstance(outcome, ScoredImage):
-                    fault = fault_of(measure_frame(outcome.pixels), limits)
-                    if fault is not None:
-                        self._faults[_key(path)] = fault
+            for path, scored in zip(paths, score(paths, read), strict=True):
+                outcome, fault = self._examined(path, scored)
+                if fault is not None:
+                    self._faults[_key(path)] = fault
                 yield outcome
             while len(self._faults) > _MAX_FAULTS:
                 self._faults.popitem(last=False)
 
         return checked
+
+    def _examined(self, path: Path, outcome: ScoringOutcome) -> tuple[ScoringOutcome, Fault | None]:
+        """An image in the camera's pixels, and why it cannot be judged."""
+        if not isinstance(outcome, ScoredImage):
+            if self._aligner is not None:
+                self._aligner.forget(path)
+            return outcome, None
+        has_part = True
+        if self._aligner is not None:
+            outcome, has_part = self._aligner.after(path, outcome)
+        fault = fault_of(measure_frame(outcome.pixels), self._config.checks)
+        return outcome, "no_part" if not has_part and fault in (None, "blurred") else fault
 
     def _on_look(self, began: float) -> None:
         self.last_look = began
@@ -188,8 +207,13 @@ class View:
 
     def _on_reload(self, detector: AnomalyDetector) -> None:
         self._monitor = self.store.drift_monitor(detector.manifest)
+        before, self._reference = self._reference, detector.reference
+        is_calibrated = (
+            before.sha256 == self._reference.sha256 and before.calibrated != self._reference.calibrated
+        )
+        what = "was calibrated anew" if is_calibrated else "was replaced"
         self._say(
-            f"view {self.name}: {detector.name} was replaced; its threshold is {detector.threshold:.4g} from now on"
+            f"view {self.name}: {detector.name} {what}; its threshold is {detector.threshold:.4g} from now on"
         )
 
 

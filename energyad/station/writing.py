@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from energyad.errors import SettingsError, os_reason
-from energyad.station.config import ChecksConfig, examine_station
+from energyad.station.config import AlignConfig, ChecksConfig, examine_station
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Answers:
         archive: Folder of tables.
         metrics: Port that Prometheus reads.
         checks: Limits for the frames of all views.
+        align: How the parts of all views are aligned.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Answers:
     archive: str | None = None
     metrics: int | None = None
     checks: ChecksConfig | None = None
+    align: AlignConfig | None = None
 
 
 def station_text(answers: Answers) -> str:
@@ -51,8 +55,10 @@ def station_text(answers: Answers) -> str:
         f"name = {_text(answers.name)}\nmodel = {_text(answers.model)}",
     ]
     checks = "" if answers.checks is None else f"\nchecks = {_inline(answers.checks)}"
+    align = "" if answers.align is None else f"\nalign = {_inline(answers.align)}"
     parts += [
-        f"[[views]]\nname = {_text(name)}\nfolder = {_text(folder)}{checks}" for name, folder in answers.views
+        f"[[views]]\nname = {_text(name)}\nfolder = {_text(folder)}{checks}{align}"
+        for name, folder in answers.views
     ]
     if len(answers.views) > 1:
         parts.append(
@@ -108,10 +114,11 @@ def write_station(path: Path, answers: Answers) -> None:
         view.folder.mkdir(parents=True, exist_ok=True)
 
 
-def _inline(checks: ChecksConfig) -> str:
-    """Limits as a table on one line."""
-    values = checks.model_dump(exclude_none=True)
-    return f"{{{', '.join(f'{name} = {value}' for name, value in values.items())}}}"
+def _inline(table: BaseModel) -> str:
+    """Numbers and texts as a table on one line."""
+    values = table.model_dump(mode="json", exclude_none=True)
+    texts = {name: _text(value) if isinstance(value, str) else str(value) for name, value in values.items()}
+    return f"{{{', '.join(f'{name} = {text}' for name, text in texts.items())}}}"
 
 
 def _text(value: str) -> str:

@@ -17,7 +17,16 @@ from energyad.errors import DataError, ModelError
 from energyad.feedback.evidence import SeenImage, coverage_of, evidence_of, see_images
 from energyad.feedback.importing import read_labels
 from energyad.feedback.labels import Label
-from energyad.feedback.learning import Lesson, category_energy, folds, learn, score, untaught
+from energyad.feedback.learning import (
+    Lesson,
+    category_energy,
+    folds,
+    learn,
+    score,
+    score_by_each,
+    untaught,
+    with_raise_limit,
+)
 from energyad.feedback.teaching import OpenedModel, extend, open_to_learn, teach
 from energyad.graphs import export
 from energyad.images import reading
@@ -75,6 +84,34 @@ def test_defects_only_raise_energies_and_most_where_they_are(
     ratios = score(taught, seen) / score(opened.base, seen)
     defective = np.array([label.value == "defect" for label in labels])
     assert ratios[defective].mean() > ratios[~defective].mean()
+
+
+def test_marks_where_no_patch_lies_teach_as_an_image_without_marks_does(
+    opened: OpenedModel, labels: list[Label], seen: list[SeenImage]
+) -> None:
+    lesson = lesson_of(opened, of(labels, "defect")[:2], seen)
+    nowhere = torch.zeros_like(coverage_of(np.zeros((8, 8), bool), opened.manifest, opened.head.grid))
+    scores = [
+        score(learn(opened.base, replace(lesson, evidence=evidence), raise_limit=1.0), seen)
+        for evidence in (
+            [replace(one, coverage=nowhere) for one in lesson.evidence],
+            [replace(one, coverage=None) for one in lesson.evidence],
+        )
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_heads_that_are_scored_together_score_as_one_by_one(
+    opened: OpenedModel, labels: list[Label], seen: list[SeenImage]
+) -> None:
+    taught = learn(opened.base, lesson_of(opened, labels, seen), raise_limit=0.5)
+    other = learn(opened.base, lesson_of(opened, of(labels, "defect")[:2], seen), raise_limit=0.5)
+    heads = [opened.base, taught, with_raise_limit(taught, 1.0), other]
+    together = score_by_each(heads, seen)
+    for head, scores in zip(heads, together, strict=True):
+        np.testing.assert_array_equal(scores, score(head, seen))
+    assert len(np.unique(together, axis=0)) == len(heads)
+    assert score_by_each(heads, []).shape == (len(heads), 0)
 
 
 def test_good_parts_only_lower_energies(

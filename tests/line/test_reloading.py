@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +37,24 @@ def test_a_model_that_is_replaced_is_loaded_again_and_otherwise_not(
     second = followed()
     assert followed() is second and found == [second]
     assert second.threshold == new.threshold != first.threshold
+
+
+def test_of_several_threads_that_see_a_new_model_one_loads_it(
+    folder: Path, fitted_detector: AnomalyDetector
+) -> None:
+    found: list[AnomalyDetector] = []
+    both = threading.Barrier(2, timeout=60)
+
+    def load(place: Path) -> AnomalyDetector:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)  # a second one would come, too
+        return fitted_detector
+
+    followed = ReloadingDetector(folder, load, on_reload=found.append)
+    fitted_detector.save(folder)
+    with ThreadPoolExecutor(2) as pool:
+        assert len({id(one) for one in pool.map(lambda _: followed(), range(2))}) == 1
+    assert len(found) == 1
 
 
 def test_the_old_model_stays_where_the_new_one_is_damaged_or_gone_and_that_is_said_once(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import socket
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.station.machines import Broker
 from energyad.detector import AnomalyDetector
 from energyad.detector.scored_image import ScoredImage, ScoringOutcome, UnreadableImage
 from energyad.errors import ImageError
@@ -68,6 +66,7 @@ class Rig:
     cameras: dict[str, str] = field(default_factory=dict)
     captures: dict[str, Any] = field(default_factory=dict)
     checks: dict[str, float] = field(default_factory=dict)
+    align: dict[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
@@ -83,6 +82,7 @@ class Rig:
                 "interval": 0.01,
                 "settle": 0.0,
                 "checks": self.checks,
+                "align": self.align or None,
             }
             camera = {"camera": {"source": self.cameras[name]}} if name in self.cameras else {}
             view_tables.append({**view, **camera})
@@ -143,7 +143,11 @@ class Rig:
             station = Station(
                 self.config, database, say=self.said.append, warn=self.warned.append, clock=self.clock
             )
-            station.run(threading.Event(), once=True, score=dict.fromkeys(self.views, score_texts))
+            station.run(
+                threading.Event(),
+                once=True,
+                score={} if self.align else dict.fromkeys(self.views, score_texts),
+            )
 
     def parts(self) -> list[PartResult]:
         query = "SELECT line FROM parts WHERE number IS NOT NULL ORDER BY number"
@@ -169,11 +173,6 @@ def until(reached: Callable[[], bool], *, seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.fixture
 def rig(
     tmp_path: Path, model_folder: Path, fitted_detector: AnomalyDetector, monkeypatch: pytest.MonkeyPatch
@@ -183,41 +182,13 @@ def rig(
     return Rig(tmp_path, model_folder)
 
 
-class Broker:
-    """A Mosquitto of its own, which can be ended and started again on its port."""
-
-    def __init__(self, folder: Path) -> None:
-        program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-        if program is None:
-            if os.environ.get(MOSQUITTO_REQUIRED):
-                raise AssertionError("no mosquitto: install it")
-            pytest.skip("no mosquitto: install it")
-        self.port = free_port()
-        config = folder / "mosquitto.conf"
-        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
-        self._command = [program, "-c", str(config)]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
-
-        def answers() -> bool:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return True
-            return False
-
-        until(answers)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(30)
-            self._process = None
-
-
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path)
+    try:
+        broker = Broker(tmp_path)
+    except FileNotFoundError as error:
+        assert MOSQUITTO_REQUIRED not in os.environ, error
+        pytest.skip(str(error))
     broker.start()
     yield broker
     broker.stop()

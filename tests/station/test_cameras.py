@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from asyncua.sync import Client as OpcUaClient
 from paho.mqtt.client import Client as MqttClient
 from paho.mqtt.enums import CallbackAPIVersion
 from pymodbus.client import ModbusTcpClient
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
+from benchmarks.station.machines import Broker, free_port
+from energyad.line import watch
+from energyad.line.database import Database, DatabaseUnavailable
+from energyad.line.tables import Part
 from energyad.station import cameras
 from energyad.station.cameras import Camera, Wanted, open_capture, write_frame
 from energyad.station.config import CameraConfig
 from energyad.station.triggering import Debounce, PartNames
 from energyad.station.triggers import Clock, Trigger
 
-from .conftest import Broker, Rig, free_port, until
+from .conftest import Rig, until
 
 
 class Scripted:
@@ -84,25 +93,36 @@ def test_a_trigger_gets_the_first_frame_that_comes_after_it(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_a_lost_camera_is_opened_again_and_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_camera_is_opened_again_and_each_loss_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cameras, "MIN_PAUSE", 0.001)
     monkeypatch.setattr(cameras, "MAX_PAUSE", 0.002)
     gone = [Scripted(frames=0, opened=False) for _ in range(5)]
-    bench = Bench(tmp_path, [Scripted(frames=3), *gone, Scripted(frames=10**9)])
-    until(lambda: len(bench.said) == 2)
+    bench = Bench(tmp_path, [Scripted(frames=3), *gone, Scripted(frames=3), *gone, Scripted(frames=10**9)])
+    until(lambda: len(bench.said) == 4)
     bench.camera.want(Wanted("a", bench.trigger()))
     until(lambda: (tmp_path / "a.png").exists())
     bench.end()
-    assert ["no camera at 0" in bench.said[0], "is back" in bench.said[1]] == [True, True]
+    assert ["no camera at 0" in text for text in bench.said] == [True, False] * 2
+    assert ["is back" in text for text in bench.said] == [False, True] * 2
 
 
-def test_a_frame_that_does_not_come_in_time_is_given_up_and_said(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, [Scripted(frames=0, opened=False), Scripted(frames=10**9)])
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_frame_that_does_not_come_in_time_is_given_up_and_said_unless_the_camera_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    monkeypatch.setattr(cameras, "MIN_PAUSE", 0.001)
+    monkeypatch.setattr(cameras, "MAX_PAUSE", 0.001)
+    lost = [Scripted(frames=0, opened=False)] * 100_000
+    bench = Bench(tmp_path, lost if is_lost else [Scripted(frames=10**9)])
+    until(lambda: is_lost or bench.camera.is_connected)
     bench.camera.want(Wanted("a", Trigger(bench.clock.monotonic() - 1.0, bench.clock.now())))
-    until(lambda: any("no frame within 0.2 s of the trigger of a" in text for text in bench.said))
-    until(lambda: bench.camera.is_connected)
+    until(lambda: not bench.camera._wanted)
     bench.end()
     assert not (tmp_path / "a.png").exists()
+    said = [text for text in bench.said if "no frame within 0.2 s of the trigger of a" in text]
+    assert len(said) == (not is_lost)
 
 
 def test_each_frame_of_a_live_camera_is_a_part_and_none_piles_up(
@@ -208,6 +228,73 @@ def test_a_coil_triggers_and_a_camera_that_is_away_makes_the_part_for_review(rig
     assert len(rig.parts()) == 1
 
 
+def test_a_trigger_that_cannot_be_stored_is_refused_and_one_that_is_answered_is_stored(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, is_full = free_port(), threading.Event()
+    monkeypatch.setattr(watch, "_RETRY_SECONDS", 0.01)
+    original = Database.write
+
+    def write(database: Database) -> contextlib.AbstractContextManager[Session]:
+        if is_full.is_set():
+            raise DatabaseUnavailable("energyad.db: not available (disk full)")
+        return original(database)
+
+    monkeypatch.setattr(Database, "write", write)
+    rig.cameras, rig.captures = {"front": "0"}, {"0": Scripted(frames=10**9, pause=0.01)}
+    rig.settings = {
+        "images": {"folder": rig.root / "kept"},
+        "modbus": {"port": port, "acknowledge": False},
+        "archive": {"folder": rig.root / "archive"},
+        "trigger": {"kind": "modbus"},
+    }
+    with rig.running() as station:
+        client = ModbusTcpClient("127.0.0.1", port=port)
+        client.connect()
+        for outage in (1, 2):
+            assert not client.write_coil(0, True).isError()
+            with Database(rig.root / "energyad.db") as database, database.read() as session:
+                assert session.scalar(select(func.count(Part.id))) == outage
+            rig.await_parts(outage)
+            until(lambda: not list((rig.root / "front").glob("*")))
+            is_full.set()
+            assert [client.write_coil(0, True).exception_code for _ in range(2)] == [6, 6]
+            (rig.root / "front" / f"{outage}.png").write_text("0.5")  # a view sees the outage, too
+            until(lambda: sum("tried again until it is" in text for text in rig.warned) == outage)  # noqa: B023
+            (rig.root / "front" / f"{outage}.png").unlink()
+            is_full.clear()
+            until(lambda: sum(len(camera._wanted) for camera in station.cameras) == 0)
+        client.close()
+    told = [text for text in rig.warned if "not available" in text]
+    assert sum("triggers are refused" in text for text in told) == 2
+    assert len(told) == 4, told
+
+
+@pytest.mark.slow
+def test_a_client_of_opc_ua_that_triggers_is_answered_when_its_part_is_stored(rig: Rig) -> None:
+    port = free_port()
+    rig.cameras, rig.captures = {"front": "0"}, {"0": Scripted(frames=10**9, pause=0.01)}
+    rig.settings = {
+        "images": {"folder": rig.root / "kept"},
+        "opcua": {"port": port, "acknowledge": False},
+        "trigger": {"kind": "opcua"},
+        "part": {"deadline": 3600.0},
+    }
+    with rig.running() as station, OpcUaClient(f"opc.tcp://127.0.0.1:{port}/energyad/test") as client:
+        space = client.get_namespace_index("urn:energyad:station")
+        trigger = client.get_node(f"ns={space};s=Station.Trigger")
+        trigger.write_value("serial 9")
+        with Database(rig.root / "energyad.db") as database, database.read() as session:
+            assert (session.scalar(select(Part.name)) or "").startswith("serial_9-")
+        rig.await_parts(1)
+        refused: Future[bool] = Future()
+        refused.set_result(False)
+        station.outputs[0].on_trigger = lambda name: refused
+        with pytest.raises(Exception, match="BadResourceUnavailable"):
+            trigger.write_value("")
+    assert len(rig.parts()) == 1
+
+
 def test_parts_come_at_a_time_that_is_set(rig: Rig) -> None:
     rig.cameras = {"front": "0"}
     rig.settings = {
@@ -240,7 +327,9 @@ def test_a_frame_that_is_scored_before_its_part_was_opened_is_that_part(rig: Rig
 def test_names_are_safe_and_never_the_same() -> None:
     names = PartNames(Clock())
     made = [names.new(given) for given in ("", "", "A 7", "../../etc/passwd", "x" * 500, "..")]
-    assert len(set(made)) == 6
+    stopped = Clock(wall=lambda: 0.0)
+    made += [PartNames(stopped).new() for _ in range(2)]  # of two runs at the same time of the clock
+    assert len(set(made)) == 8
     assert all("/" not in name and not name.startswith(".") and len(name) < 150 for name in made)
 
 

@@ -17,16 +17,18 @@ from paho.mqtt.client import MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 from pymodbus.client import ModbusTcpClient
 
+from benchmarks.station.machines import Broker, free_port
 from energyad.errors import DataError
 from energyad.line.outbox import Message
+from energyad.station import handshake
 from energyad.station.archive import ArchiveOutput
 from energyad.station.config import ArchiveConfig, MqttConfig
-from energyad.station.handshake import sequence_of
+from energyad.station.handshake import Handshake, sequence_of
 from energyad.station.modbus import DISCRETE_INPUTS, INPUT_REGISTERS
 from energyad.station.mqtt import probe
 from energyad.station.results import PartResult
 
-from .conftest import Broker, Rig, free_port, until
+from .conftest import Rig, until
 
 
 class Subscriber:
@@ -260,6 +262,26 @@ def test_days_that_are_over_become_parquet_where_that_is_wanted(tmp_path: Path) 
         send(output, part(number, day))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2026-02-28.parquet", "2026-03-01.csv"]
     assert parquet.read_table(tmp_path / "2026-02-28.parquet")["number"].to_pylist() == [1, 2]
+
+
+def test_a_part_that_nobody_acknowledges_is_said_once_and_so_is_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handshake, "SILENT_SECONDS", 0.0)
+    warned: list[str] = []
+    shown = Handshake("modbus", acknowledge=True, show=lambda part: None, warn=warned.append)
+    messages = [Message(number, "", number, part(number).json_line()) for number in (1, 2)]
+    sender = threading.Thread(target=lambda: [shown.send(one, threading.Event()) for one in messages])
+    sender.start()
+    until(lambda: len(warned) == 1)
+    shown.acknowledged(1)
+    until(lambda: len(warned) == 3)
+    shown.acknowledged(2)
+    sender.join(60)
+    assert [text.split(": ")[1] for text in warned] == [
+        "part 1 is not acknowledged; the parts behind it wait", "parts are acknowledged again",
+        "part 2 is not acknowledged; the parts behind it wait", "parts are acknowledged again",
+    ]  # fmt: skip
 
 
 def test_sequence_numbers_fit_a_register_and_are_never_zero() -> None:

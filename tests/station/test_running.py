@@ -10,7 +10,9 @@ import jsonschema
 import pytest
 from sqlalchemy import select, update
 
+from benchmarks.station.machines import free_port
 from energyad.errors import DataError
+from energyad.feedback.queue import ReviewQueue
 from energyad.line import audit
 from energyad.line.database import Database
 from energyad.line.tables import AuditEntry, Part, PartView
@@ -19,7 +21,7 @@ from energyad.station.results import json_schema
 from energyad.station.triggers import Clock
 from tests import ROOT
 
-from .conftest import Rig, free_port, until
+from .conftest import Rig, until
 
 SCHEMA = ROOT / "docs" / "schema" / "part.schema.json"
 
@@ -66,7 +68,10 @@ def test_a_part_over_the_budget_gets_the_verdict_of_the_file_and_never_a_milder_
     )
 
 
-def test_a_clock_that_is_set_back_changes_no_latency(rig: Rig) -> None:
+def test_a_clock_that_is_set_back_changes_no_latency_and_is_said_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "BEAT_SECONDS", 0.01)
     offsets = [0.0]
     rig.clock = Clock(wall=lambda: time.time() + offsets[0])
     with rig.running():
@@ -75,9 +80,12 @@ def test_a_clock_that_is_set_back_changes_no_latency(rig: Rig) -> None:
         offsets[0] = -3600.0
         rig.put("b")
         rig.await_parts(2)
+        until(lambda: len(rig.warned) == 1)
         offsets[0] = 3600.0
         rig.put("c")
         rig.await_parts(3)
+        until(lambda: len(rig.warned) == 2)
+    assert ["set back by 3600 s" in rig.warned[0], "set forward by 7200 s" in rig.warned[1]] == [True, True]
     assert [part.latency is not None and 0 <= part.latency < 60 for part in rig.parts()] == [True] * 3
 
 
@@ -170,6 +178,19 @@ def test_open_parts_outlive_the_program(rig: Rig) -> None:
         rig.put("a", view="side")
         (part,) = rig.await_parts(1)
     assert part.verdict == "ok" and len(part.views) == 2
+
+
+def test_results_are_labelled_while_the_station_runs(rig: Rig) -> None:
+    with rig.running(), Database(rig.root / "energyad.db", create=False) as other:
+        queue = ReviewQueue(other)
+        for name, score in (("a", "3"), ("b", "4")):
+            rig.inspect(name, score)
+            (item, *_) = queue.waiting("anna")
+            queue.label(item, reviewer="anna", value="defect", kind="dent", marks=())
+            assert queue.waiting("anna") == []
+    assert [part.verdict for part in rig.parts()] == ["ng", "ng"]
+    with Database(rig.root / "energyad.db") as database, database.snapshot() as session:
+        assert audit.check(session).fault is None
 
 
 def test_images_are_moved_by_verdict_and_only_the_share_of_ok_ones_is_kept(rig: Rig) -> None:

@@ -1,0 +1,76 @@
+"""Parts at a steady rate through a GigE camera: none lost, none doubled, in order, in time, in flat memory."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.station.trial import Trial, num_disordered, own_ms
+from energyad.station.latency import quantile
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What a run came to.
+
+    Attributes:
+        lost: Triggers that the database or an output has no part of.
+        doubled: Parts that came to an output more than once.
+        disordered: Places at all outputs where a part came before an earlier one.
+        refused: Triggers that the station did not accept.
+        p50_ms, p99_ms, worst_ms: From trigger to verdict.
+        own_ms: Median to read and score one frame alone, before the run.
+        ratio: p99 over own.
+        memory_mb: Of the station after 10 %, 50 % and 100 % of the parts.
+        seconds: Of the whole run.
+    """
+
+    lost: int
+    doubled: int
+    disordered: int
+    refused: int
+    p50_ms: float
+    p99_ms: float
+    worst_ms: float
+    own_ms: float
+    ratio: float
+    memory_mb: tuple[float, ...]
+    seconds: float
+
+
+def run_throughput(model: Path, *, parts: int, rate: float, threads: int) -> dict[str, Any]:
+    """Trigger parts at a steady rate; returns the row."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        one_alone = own_ms(model, folder, threads)
+        trial = Trial(folder, model, threads=threads)
+        began = time.monotonic()
+        memory = []
+        with trial.running():
+            time.sleep(2.0)
+            next_part = time.monotonic()
+            for number in range(1, parts + 1):
+                time.sleep(max(0.0, next_part - time.monotonic()))
+                next_part += 1 / rate
+                trial.trigger.fire()
+                if number in (parts // 10, parts // 2):
+                    memory.append(round(trial.memory_mb(), 1))
+            counts, _ = trial.settle()
+            memory.append(round(trial.memory_mb(), 1))
+        told = trial.told()
+        latencies = trial.latencies()
+        p99 = quantile(latencies, 0.99)
+        fewest = min(counts.parts, *(len(set(numbers)) for numbers in told.values()))
+        result = Throughput(
+            lost=counts.triggers - fewest,
+            doubled=sum(len(numbers) - len(set(numbers)) for numbers in told.values()),
+            disordered=sum(map(num_disordered, told.values())),
+            refused=trial.trigger.refused,
+            p50_ms=round(quantile(latencies, 0.5), 1), p99_ms=round(p99, 1), worst_ms=round(latencies[-1], 1),
+            own_ms=round(one_alone, 1), ratio=round(p99 / one_alone, 2),
+            memory_mb=tuple(memory), seconds=round(time.monotonic() - began, 1),
+        )  # fmt: skip
+        return {"rate": rate, **asdict(counts), **asdict(result)}
