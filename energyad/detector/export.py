@@ -81,8 +81,8 @@ def export_model(detector: AnomalyDetector, kind: str, path: Path) -> Exported:
         )
     content, others = {"onnx": _onnx, "openvino": _openvino, "pt2": _pt2}[kind](detector, path)
     atomic_write(path, content)
-    for path, more in others.items():
-        atomic_write(path, more)
+    for other, more in others.items():
+        atomic_write(other, more)
     beside = path.with_name(path.name + ".json")
     facts = describe(detector, kind, path, content)
     atomic_write(beside, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")

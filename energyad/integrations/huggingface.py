@@ -12,7 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 
 from energyad.detector import AnomalyDetector
 from energyad.errors import ModelError, first_line
-from energyad.integrations.registry import install_model
+from energyad.integrations.model_files import install_model
 from energyad.model.card import model_card
 from energyad.model.folder import MANIFEST
 

@@ -21,7 +21,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from energyad.errors import DataError, ModelError, SettingsError, first_line
-from energyad.integrations.registry import MLFLOW_PREFIX, VERSION_DIGEST, install_model, read_model_files
+from energyad.integrations.model_files import MLFLOW_PREFIX, VERSION_DIGEST, install_model, read_model_files
 
 EXPERIMENT: Final = "energyad"
 DIGEST_TAG: Final = "energyad.digest"

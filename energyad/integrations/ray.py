@@ -21,7 +21,7 @@ import ray.data
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError, EnergyadError, first_line
 from energyad.images.reading import DEFAULT_MAX_PIXELS
-from energyad.integrations.registry import install_model
+from energyad.integrations.model_files import install_model
 from energyad.integrations.scoring_job import (
     SHARD_SIZE,
     ScoringJob,

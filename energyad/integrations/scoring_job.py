@@ -36,8 +36,8 @@ from energyad.errors import DataError, ImageError, first_line
 from energyad.images.decoding import largest_file
 from energyad.images.finding import IMAGE_SUFFIXES, find_images
 from energyad.images.prefetch import batches, ordered_map
+from energyad.integrations.model_files import read_model_files, write_model_files
 from energyad.integrations.parquet import RESULT_SCHEMA, read_table, results_table, table_bytes
-from energyad.integrations.registry import read_model_files, write_model_files
 from energyad.integrations.storage import StorageFolder, file_system_of
 from energyad.line.drift import compare
 from energyad.model.manifest import PartStatistics

@@ -13,7 +13,7 @@ from energyad.settings import FitSettings
 
 
 def a_row(change: str, seed: int, image: float, pixel: float = 0.9, **other: Any) -> dict[str, Any]:
-    base = choices.settings_of(change, FitSettings(seed=seed))
+    base = choices.settings_of(change, FitSettings(seed=seed).with_values({"input.image_size": 256}))
     known = {"change": change, "category": "a", "seed": seed, "settings_hash": choices.hashed(base)}
     place = {"commit": "c" * 40, "modified": False, "date": f"2026-01-0{seed + 1}", "processor": "p"}
     return known | {"image_auroc": image, "pixel_auroc": pixel} | place | other

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.station.machines import free_port
 from energyad.data.datasets import Category
 from tests import ROOT
-from tests.station.conftest import free_port, until
+from tests.station.conftest import until
 
 from .outcome import Program, is_one_line_error
 
@@ -61,7 +62,7 @@ def test_everything_that_is_wrong_is_said_before_anything_starts(program: Progra
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["station", "make"], "give new or check"),
+        (["station", "make"], "give new, check or align"),
         (["station", "check"], "energyad station new"),
         (["run", "other.toml"], "other.toml: cannot be read"),
         (["station", "new", "--mqtt", "host:port"], "give HOST or HOST:PORT"),

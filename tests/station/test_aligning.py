@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from energyad.cli import app
+from energyad.cli import app, console
 from energyad.detector import AnomalyDetector
 from energyad.detector.scored_image import ScoringOutcome
 from energyad.images.alignment import Aligner
@@ -86,6 +86,7 @@ def test_a_turned_part_is_scored_on_the_reference_and_its_regions_are_the_camera
 def test_the_choice_is_written_and_checked_and_samples_are_aligned_as_the_view_sees_them(
     tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    console.reset()  # another test may have asked for quiet
     monkeypatch.chdir(tmp_path)
     reference = part(200, 200)
     write_png(tmp_path / "reference.png", reference)
