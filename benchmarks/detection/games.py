@@ -53,6 +53,7 @@ STARTS: Final[Mapping[str, str]] = {
     "random weights": "energy.pretrain_steps=0",
 }
 """Where the games begin, as `energyad.settings.text` reads it."""
+IMAGE_SIZE: Final = 256
 NUM_RADIUS: Final = 4096
 """Data points that the radius of samples is measured on."""
 
@@ -305,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             starts = [start for start in options.starts if (name, seed, start) not in present]
             if not starts:
                 continue
-            settings = replace(FitSettings(), seed=seed)
+            settings = FitSettings().with_values({"input.image_size": IMAGE_SIZE, "seed": seed})
             hashed = settings_hash({**settings.to_dict(), "seed": None})
             category = open_anywhere(name, options.data_root)
             for row in measure_games(category, settings, starts, threads=options.threads):

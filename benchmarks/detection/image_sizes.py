@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from PIL import Image
-
 from benchmarks import provenance
 from benchmarks.command import command
 from benchmarks.detection.data import open_anywhere
+from benchmarks.detection.method import shapes_of
 from energyad.images.input_shape import AUTO_SIDES, STEP, find_input_shape
 from energyad.settings import FitSettings
 
@@ -29,15 +28,6 @@ def chosen_side(image_shapes: Sequence[tuple[int, int]]) -> int:
     return next(
         side for side in sides if find_input_shape(image_shapes, side, tile_overlap=overlap) == chosen
     )
-
-
-def shapes_of(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """Return height and width of each image."""
-    shapes = []
-    for path in paths:
-        with Image.open(path) as image:
-            shapes.append((image.height, image.width))
-    return shapes
 
 
 def read(path: Path = RESULTS) -> dict[str, int]:

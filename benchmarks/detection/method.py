@@ -52,13 +52,18 @@ def side_of(settings: FitSettings) -> int:
     return round(math.sqrt(math.prod(settings.input.network_shape)))
 
 
+def shapes_of(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Return height and width of each image."""
+    shapes = []
+    for path in paths:
+        with Image.open(path) as image:
+            shapes.append((image.height, image.width))
+    return shapes
+
+
 def input_shape(good: Sequence[Path], image_size: int) -> tuple[int, int]:
     """Height and width that every method is given images in: those that a fit of energyad chooses, without tiles."""
-    sizes = []
-    for path in good:
-        with Image.open(path) as image:
-            sizes.append((image.height, image.width))
-    found = find_input_shape(sizes, image_size, tile_overlap=FitSettings().input.tile_overlap)
+    found = find_input_shape(shapes_of(good), image_size, tile_overlap=FitSettings().input.tile_overlap)
     (height, width), (rows, columns) = found.image_size, found.tiles
     return height * rows, width * columns
 

@@ -118,9 +118,8 @@ def watch(
     watched = find_model(model)
     load = functools.partial(AnomalyDetector.load, threads=threads, trusted_keys=trusted_key)
     candidate = None if shadow is None else open_shadow(watched, shadow, load)
-    messages: _WatchMessages | None = (
-        None  # a model that is replaced before the first look is the one to begin with
-    )
+    # A model that is replaced before the first look is the one to begin with, and nothing is said of it.
+    messages: _WatchMessages | None = None
     model_now = ReloadingDetector(
         *(watched, load),
         on_reload=lambda detector: None if messages is None else messages.on_reload(detector),

@@ -20,8 +20,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
-from energyad.errors import DataError, ModelError, SettingsError, first_line
-from energyad.integrations.model_files import MLFLOW_PREFIX, VERSION_DIGEST, install_model, read_model_files
+from energyad.errors import DataError, ModelError, first_line
+from energyad.integrations.model_files import MLFLOW_PREFIX, install_model, read_model_files, split_version
 
 EXPERIMENT: Final = "energyad"
 DIGEST_TAG: Final = "energyad.digest"
@@ -79,15 +79,13 @@ def pull_from_mlflow(source: str, folder: Path) -> str:
         ModelError: There is no such model, or what arrived is not what was pushed; what was there stays.
         DataError: The server cannot be reached or refuses.
     """
-    registry, _, label = source.rpartition("/")
-    name, _, digest = label.partition("@")
-    if digest and not VERSION_DIGEST.fullmatch(digest):
-        raise SettingsError(f"{source}: a version is the 64 digits that `energyad models push` printed")
+    address, digest = split_version(source)
+    registry, _, name = address.rpartition("/")
     with _named(registry):
         client = _client(registry)
         version = _version(client, name, digest, source)
-        place = client.get_model_version_download_uri(name, version.version)
-        artifacts = get_artifact_repository(place, tracking_uri=_address(registry))
+        uri = client.get_model_version_download_uri(name, version.version)
+        artifacts = get_artifact_repository(uri, tracking_uri=_address(registry))
         sizes = {Path(file.path).name: file.file_size for file in artifacts.list_artifacts()}
         with tempfile.TemporaryDirectory() as temporary:
 

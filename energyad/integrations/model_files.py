@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from energyad.errors import DataError, ModelError
+from energyad.errors import DataError, ModelError, SettingsError
 from energyad.integrations.storage import StorageFolder
 from energyad.model.folder import (
     DIGEST,
@@ -34,6 +34,20 @@ _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 Read = Callable[[str, int], bytes]
 """Reads a file of a stored model, by its name, of at most so many bytes."""
+
+
+def split_version(source: str) -> tuple[str, str]:
+    """Split `REGISTRY/NAME@DIGEST` into what stands before the version and its digest, "" where none is named.
+
+    Raises:
+        SettingsError: What is named is no digest.
+    """
+    address, separator, digest = source.rpartition("@")
+    if not separator or "/" in digest:
+        return source, ""
+    if digest and not VERSION_DIGEST.fullmatch(digest):
+        raise SettingsError(f"{source}: a version is the 64 digits that `energyad models push` printed")
+    return address, digest
 
 
 def read_model_files(folder: Path) -> tuple[str, str, dict[str, bytes]]:

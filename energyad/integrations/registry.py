@@ -19,6 +19,7 @@ from energyad.integrations.model_files import (
     VERSION_DIGEST,
     install_model,
     read_model_files,
+    split_version,
     write_model_files,
 )
 from energyad.integrations.storage import StorageFolder
@@ -76,12 +77,8 @@ def pull_model(source: str, folder: Path) -> str:
         from energyad.integrations.mlflow import pull_from_mlflow
 
         return pull_from_mlflow(source, folder)
-    place, separator, digest = source.rpartition("@")
-    if not separator or "/" in digest:
-        place, digest = source, ""
-    if digest and not VERSION_DIGEST.fullmatch(digest):
-        raise SettingsError(f"{source}: a version is the 64 digits that `energyad models push` printed")
-    versions = StorageFolder.open(place.rstrip("/"))
+    address, digest = split_version(source)
+    versions = StorageFolder.open(address.rstrip("/"))
     digest = digest or _latest(versions)
     version = versions.folder(digest)
 

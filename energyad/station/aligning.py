@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -153,7 +154,7 @@ def write_aligned(
         ImageError: An image cannot be read.
     """
     names = [path.stem for path in paths]
-    doubled = next((name for name in names if names.count(name) > 1), None)
+    doubled = next((name for name, count in Counter(names).items() if count > 1), None)
     if doubled is not None:
         raise DataError(f"{doubled}: two images have this name; align one folder at a time")
     out.mkdir(parents=True, exist_ok=True)
