@@ -24,16 +24,13 @@ def tables(folder: Path) -> str:
 
 
 def feature_table(rows: Mapping[tuple[str, str], Row]) -> str:
-    """A line for each feature, a column for each tool."""
-    tools = list(TOOLS.values())
+    """A line for each feature, a column for each tool whose probes were all run."""
+    tools = [tool for tool in TOOLS.values() if all((tool, feature) in rows for feature in FEATURES)]
     versions = {
         tool: next((row["version"] for row in rows.values() if row["tool"] == tool), "") for tool in tools
     }
     head = ["feature", *(f"{tool} {versions[tool]}".strip() for tool in tools)]
-    lines = [
-        [text, *(rows[tool, feature]["answer"] if (tool, feature) in rows else "" for tool in tools)]
-        for feature, text in FEATURES.items()
-    ]
+    lines = [[text, *(rows[tool, feature]["answer"] for tool in tools)] for feature, text in FEATURES.items()]
     return table(head, lines)
 
 

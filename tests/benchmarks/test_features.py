@@ -29,8 +29,10 @@ def test_a_search_finds_names_of_modules_classes_and_functions_and_no_others() -
 
 def test_a_cell_is_the_newest_row(tmp_path: Path) -> None:
     row = {"tool": "pyod", "version": "1", "feature": "fit", "said": "broken", "answer": "failed"}
-    rows = [row, row | {"answer": "yes"}, row | {"feature": "onnx", "answer": "not tried", "said": "no time"}]
+    rows = [row | {"feature": feature} for feature in FEATURES]
+    rows += [row | {"answer": "yes"}, row | {"feature": "onnx", "answer": "not tried", "said": "no time"}]
+    rows.append(row | {"tool": "imgad"})  # others were not run yet
     (tmp_path / "results.jsonl").write_text("\n".join(map(json.dumps, rows)))
     text = tables(tmp_path)
-    assert "| fits on good images alone, on a CPU |  |  | yes |  |  |" in text
+    assert "| feature | pyod 1 |" in text and "| fits on good images alone, on a CPU | yes |" in text
     assert "- pyod, exports to ONNX: not tried, no time." in text

@@ -44,10 +44,8 @@ def _fitted() -> Any:
 def _with_maps() -> Any:
     from imgad import AnomalibPipeline
 
-    keywords = {"layers": ["layer1"], "n_features": 16, "pre_trained": False}
-    pipeline = AnomalibPipeline(
-        "padim", backbone="resnet18", image_size=64, device="cpu", model_kwargs=keywords
-    )
+    keywords: dict[str, Any] = {"layers": ["layer1"], "n_features": 16, "pre_trained": False}
+    pipeline = AnomalibPipeline("padim", backbone="resnet18", image_size=64, device="cpu", **keywords)
     return pipeline.fit([str(path) for path in good()])
 
 
