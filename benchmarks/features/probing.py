@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.features.rows import TOOLS
 
@@ -56,6 +56,12 @@ def search(package: str, words: str) -> int:
     found = [name for name in names_in(package) if re.search(words, name, re.IGNORECASE)]
     print(*found[:20], sep="\n")
     return UNCLEAR if found else ABSENT
+
+
+def forbid(*names: str) -> None:
+    """Let imports of these packages fail from now on, as where they are not installed."""
+    modules: dict[str, Any] = sys.modules
+    modules.update(dict.fromkeys(names))
 
 
 def main() -> int:

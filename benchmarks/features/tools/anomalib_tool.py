@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.features.probing import tested
+from benchmarks.features.probing import forbid, tested
 
 ABSENT: Final = {
     "rate": r"false_?reject|target_?(fpr|frr)|quantile_?threshold",
@@ -142,7 +142,7 @@ def no_pickle() -> None:
 def light() -> None:
     if not list(Path("results").rglob("*.xml")):
         openvino()
-    sys.modules.update(dict.fromkeys(("torch", "torchvision", "timm")))
+    forbid("torch", "torchvision", "timm")
     for name in [name for name in sys.modules if name.startswith("anomalib")]:
         del sys.modules[name]
     from anomalib.deploy import OpenVINOInferencer

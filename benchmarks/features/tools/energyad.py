@@ -179,7 +179,7 @@ def onnx() -> None:
 
 def openvino() -> None:
     _fitted()
-    _run("export", "--model", "part", "--format", "openvino", "--output", "exported_openvino")
+    _run("export", "--model", "part", "--format", "openvino", "--output", "exported.xml")
 
 
 def service() -> None:
@@ -230,7 +230,7 @@ def camera() -> None:
     video.release()
     Path("station.toml").write_text(
         'name = "line"\nmodel = "part"\n[[views]]\nfolder = "spool"\ncamera = {source = "line.avi"}\n'
-        '[trigger]\nkind = "frame"\n'
+        '[trigger]\nkind = "frame"\n[images]\nfolder = "kept"\n'
     )
     Path("spool").mkdir()
     _run("station", "check")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.features.probing import good, masks, tested
+from benchmarks.features.probing import forbid, good, masks, tested
 
 ABSENT: Final = {
     "conformal": r"conformal",
@@ -117,5 +116,5 @@ def statistics() -> None:
 
 
 def light() -> None:
-    sys.modules.update(dict.fromkeys(("torch", "torchvision", "timm")))
+    forbid("torch", "torchvision", "timm")
     score()

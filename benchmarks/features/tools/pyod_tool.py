@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.features.probing import good, tested
+from benchmarks.features.probing import forbid, good, tested
 
 ABSENT: Final = {
     "heatmap": r"heat_?map|anomaly_?map|pixel_?score",
@@ -105,6 +104,6 @@ def tables() -> None:
 
 
 def light() -> None:
-    sys.modules.update(dict.fromkeys(("torch", "torchvision")))
+    forbid("torch", "torchvision")
     Path("model").mkdir(exist_ok=True)
     score()
