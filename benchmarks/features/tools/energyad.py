@@ -54,13 +54,13 @@ def _fitted() -> None:
 
 def score() -> None:
     _fitted()
-    lines = _run("score", *tested(), "--json", "--no-csv", allowed=(0, 1)).splitlines()
+    lines = _run("score", *tested(), "--model", "part", "--json", "--no-csv", allowed=(0, 1)).splitlines()
     assert len({json.loads(line)["score"] for line in lines}) > 1
 
 
 def heatmap() -> None:
     _fitted()
-    _run("score", "part/test", "--heatmaps", "--no-csv", allowed=(0, 1))
+    _run("score", "part/test", "--model", "part", "--heatmaps", "--no-csv", allowed=(0, 1))
     assert len(list(Path("heatmaps").glob("*/*.png"))) == len(tested())
 
 
@@ -93,7 +93,7 @@ def conformal() -> None:
 
 def rarity() -> None:
     _fitted()
-    lines = _run("score", *tested(), "--json", "--no-csv", allowed=(0, 1)).splitlines()
+    lines = _run("score", *tested(), "--model", "part", "--json", "--no-csv", allowed=(0, 1)).splitlines()
     assert all(0 < json.loads(line)["p_value"] <= 1 for line in lines)
 
 
@@ -212,9 +212,10 @@ def _wait_for(url: str) -> None:
 
 def folder() -> None:
     _fitted()
-    Path("incoming").mkdir(exist_ok=True)
-    for number, path in enumerate(tested()):
-        shutil.copyfile(path, f"incoming/{number}.png")
+    if not Path("incoming").exists():
+        Path("incoming").mkdir()
+        for number, path in enumerate(tested()):
+            shutil.copyfile(path, f"incoming/{number}.png")
     for _ in range(2):
         _run("watch", "incoming", "--model", "part", "--out", "results.jsonl", "--once", "--settle", 0)
     assert len(Path("results.jsonl").read_text().splitlines()) == len(tested())
@@ -246,7 +247,9 @@ def machines() -> None:
 
 def drift() -> None:
     _fitted()
-    Path("scores.jsonl").write_text(_run("score", *tested(), "--json", "--no-csv", allowed=(0, 1)))
+    Path("scores.jsonl").write_text(
+        _run("score", *tested(), "--model", "part", "--json", "--no-csv", allowed=(0, 1))
+    )
     _run("drift", "scores.jsonl", "--model", "part", allowed=(0, 1))
 
 
