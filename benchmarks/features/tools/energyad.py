@@ -230,7 +230,7 @@ def camera() -> None:
         video.write(cv2.imread(str(path)))
     video.release()
     Path("station.toml").write_text(
-        'name = "line"\nmodel = "part"\n[[views]]\nfolder = "spool"\ncamera = {source = "line.avi"}\n'
+        'name = "line"\nmodel = "models/part"\n[[views]]\nfolder = "spool"\ncamera = {source = "line.avi"}\n'
         '[trigger]\nkind = "frame"\n[images]\nfolder = "kept"\n'
     )
     Path("spool").mkdir()
