@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.station.machines import Machine, Subscriber
 from benchmarks.station.trial import Trial, num_disordered, own_ms
 from energyad.station.latency import quantile
 
@@ -83,7 +84,11 @@ def run_throughput(model: Path, *, parts: int, rate: float, threads: int) -> dic
 def times_at_machines(trial: Trial) -> dict[str, tuple[float, float, float] | None]:
     """Median, 99th percentile and worst of the milliseconds from sending a trigger to reading its part."""
     assert trial.subscriber is not None
-    sides = {"mqtt": trial.subscriber, "modbus": trial.plc, "opcua": trial.room}
+    sides: dict[str, Machine | Subscriber] = {
+        "mqtt": trial.subscriber,
+        "modbus": trial.plc,
+        "opcua": trial.room,
+    }
     if trial.trigger.unanswered:
         return dict.fromkeys(sides)
     sent = dict(enumerate(trial.trigger.times, start=1))

@@ -183,7 +183,7 @@ class Outbox:
                     Delivery.id,
                     Delivery.key,
                     Delivery.number,
-                    func.coalesce(Result.line, Part.line),
+                    func.coalesce(Result.line, Part.line).label("line"),
                 )
                 .join(Output, Output.id == Delivery.output_id)
                 .outerjoin(Result, Result.id == Delivery.result_id)
@@ -194,8 +194,8 @@ class Outbox:
             ).first()
         if row is None:
             return None
-        holder, *message = row
-        return Message(*message) if holder == self._watcher or self._takes_over() else None
+        is_ours = row.watcher_id == self._watcher or self._takes_over()
+        return Message(row.id, row.key, row.number, row.line) if is_ours else None
 
     def _takes_over(self) -> bool:
         """Whether this process delivers from now on: nobody does, or who did has ended."""
