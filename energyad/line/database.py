@@ -181,9 +181,11 @@ class Database:
         """Copy SQLite's write-ahead log into the database, so that no transaction has to. Holds up nobody."""
         if self.is_server:
             return
-        with contextlib.closing(self._engine.raw_connection()) as connection:
-            with contextlib.suppress(sqlite3.Error):  # a transaction does it then, or says why not
-                connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+        with (
+            contextlib.suppress(sqlite3.Error),  # a transaction does it then, or says why not
+            contextlib.closing(self._engine.raw_connection()) as connection,
+        ):
+            connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """Close all connections."""
