@@ -27,6 +27,8 @@ from energyad.station.cameras import write_frame
 NAME: Final = "trial"
 SIDE: Final = 256
 """Pixels: of the camera's frames."""
+FRAME_RATE: Final = 100
+"""Frames a second of the camera, which runs freely: a part's frame is the first that comes after its trigger."""
 SETTLE_SECONDS: Final = 300.0
 FAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 """Debian's libfaketime: sets the clock of one process."""
@@ -109,7 +111,7 @@ class Trial:
             if self.process is not None:
                 self.process.send_signal(signal.SIGTERM)
                 self.process.wait(60)
-            for side in (self.plc, self.room, self.subscriber, self.trigger, self.broker, self.camera):
+            for side in (self.camera, self.broker, self.plc, self.room, self.subscriber, self.trigger):
                 side.stop()
 
     def start(self) -> None:
@@ -192,9 +194,9 @@ class Trial:
 def _station_file(threads: int, broker: int, *, modbus: int, opcua: int) -> str:
     return (
         f'name = "{NAME}"\nmodel = "trial"\nthreads = {threads}\ndatabase = "database/energyad.db"\n'
-        '[[views]]\nfolder = "spool"\ninterval = 0.01\n'
+        '[[views]]\nfolder = "spool"\n'
         '[views.camera]\nsource = "aravis:"\ntimeout = 1.0\npixel_format = "Mono8"\n'
-        f"features = {{Width = {SIDE}, Height = {SIDE}, AcquisitionFrameRate = 30}}\n"
+        f"features = {{Width = {SIDE}, Height = {SIDE}, AcquisitionFrameRate = {FRAME_RATE}}}\n"
         '[trigger]\nkind = "modbus"\n[part]\ndeadline = 1.5\n'
         '[images]\nfolder = "kept"\nok_share = 0.0\nquota_gib = 0.1\n'
         f'[mqtt]\nhost = "127.0.0.1"\nport = {broker}\n'

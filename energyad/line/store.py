@@ -284,7 +284,7 @@ class LineStore:
 
     def filed(self, places: Mapping[Claim, str | None]) -> None:
         """These files lie there now; None for one that was gone before."""
-        with self.database.write() as session:
+        with self.database.write(durable=False) as session:  # a file that is gone was filed
             for claim, filed_as in places.items():
                 arrival = session.get_one(Arrival, claim.arrival)
                 arrival.state = FILED
@@ -320,7 +320,7 @@ class LineStore:
         stored, entries = [], []
         with self.database.write() as session:
             stream = locked(session, Stream, self.stream_id)
-            outputs = [locked(session, Output, output) for output in sorted(self._outputs)]
+            outputs = locked_outputs(session, self._outputs)
             for scored in results:
                 arrival = session.get(Arrival, scored.claim.arrival)
                 if arrival is None or arrival.watcher_id != self.watcher_id:
@@ -478,6 +478,16 @@ def _source(session: Session, stream_id: int, folder: str) -> Source:
 def locked(session: Session, table: type[Row], key: int) -> Row:
     """A row that no other transaction changes until this one ends."""
     return session.get_one(table, key, with_for_update={"key_share": True}, populate_existing=True)
+
+
+def locked_outputs(session: Session, keys: Collection[int]) -> Sequence[Output]:
+    """Outputs that no other transaction changes until this one ends, in the order in which all take them."""
+    if not keys:
+        return []
+    query = select(Output).where(Output.id.in_(keys)).order_by(Output.id)
+    return session.scalars(
+        query.with_for_update(key_share=True), execution_options={"populate_existing": True}
+    ).all()
 
 
 def output_of(session: Session, stream_id: int, kind: str, address: str) -> int:

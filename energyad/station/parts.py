@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 from energyad.line import audit
 from energyad.line.database import Database
 from energyad.line.journal import JournalLine
-from energyad.line.store import add_delivery, locked, output_of
-from energyad.line.tables import Output, Part, PartView, Result, Stream
+from energyad.line.store import add_delivery, locked, locked_outputs, output_of
+from energyad.line.tables import Part, PartView, Result, Stream
 from energyad.scoring.results import ImageResult
 from energyad.station.combining import combine_p_values
 from energyad.station.config import LatencyConfig
@@ -221,7 +221,7 @@ class PartBook:
         self, session: Session, part: Part, images: Mapping[str, _Image], lacking: Sequence[str]
     ) -> None:
         """Give a part its number, its verdict and its deliveries."""
-        stream = locked(session, Stream, self._stream_id)
+        stream = session.get_one(Stream, self._stream_id)  # which is locked
         stream.last_part_number += 1
         latency = self._clock.since(part.id, part.triggered_at)
         decided = self._clock.now()
@@ -253,8 +253,8 @@ class PartBook:
         part.decided_at, part.latency, part.late = decided, result.latency, is_late
         part.reason, part.line = result.reason, result.json_line()
         session.flush()
-        for output in sorted(self._outputs):
-            add_delivery(session, locked(session, Output, output), part_id=part.id)
+        for output in locked_outputs(session, self._outputs):
+            add_delivery(session, output, part_id=part.id)
         audit.record(session, "part", [(part.id, audit.part_digest(part))])
         self._after_commit(session).decided.append((part.id, result))
 
