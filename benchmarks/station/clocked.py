@@ -1,4 +1,4 @@
-"""`python -m benchmarks.station.clocked FILE ARGUMENTS`: the program energyad, whose clock is off by the seconds in a file.
+"""`python -m benchmarks.station.clocked FILE ARGUMENTS`: energyad with a clock that is off by the seconds in a file.
 
 The file is read all the time, so that the clock can be set while the program runs. What the clock of a machine does not
 move stays as it is: the monotonic clock, and how long a thread sleeps.
