@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.station.machines import Machine, Subscriber
 from benchmarks.station.trial import Trial, num_disordered, own_ms
 from energyad.station.latency import quantile
+
+SCHEDULERS: Final = {os.SCHED_OTHER: "other", os.SCHED_FIFO: "fifo", os.SCHED_RR: "rr"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Throughput:
         ratio: p99 over own.
         memory_mb: Of the station after 10 %, 50 % and 100 % of the parts.
         seconds: Of the whole run.
+        scheduler: Of the operating system for all programs of the run: other (the default), or rr and fifo (real time).
     """
 
     lost: int
@@ -43,6 +47,7 @@ class Throughput:
     ratio: float
     memory_mb: tuple[float, ...]
     seconds: float
+    scheduler: str
 
 
 def run_throughput(model: Path, *, parts: int, rate: float, threads: int) -> dict[str, Any]:
@@ -77,6 +82,7 @@ def run_throughput(model: Path, *, parts: int, rate: float, threads: int) -> dic
             out_ms=times_at_machines(trial),
             own_ms=round(one_alone, 1), ratio=round(p99 / one_alone, 2),
             memory_mb=tuple(memory), seconds=round(time.monotonic() - began, 1),
+            scheduler=SCHEDULERS.get(os.sched_getscheduler(0), "unknown"),
         )  # fmt: skip
         return {"rate": rate, **asdict(counts), **asdict(result)}
 

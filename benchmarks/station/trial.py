@@ -30,8 +30,6 @@ SIDE: Final = 256
 FRAME_RATE: Final = 100
 """Frames a second of the camera, which runs freely: a part's frame is the first that comes after its trigger."""
 SETTLE_SECONDS: Final = 300.0
-FAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
-"""Debian's libfaketime: sets the clock of one process."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +73,10 @@ class Trial:
         folder: Where everything is put; empty.
         model: The model.
         threads: Of the station.
-        environment: Variables of the station's process, beside this one's.
+        clock: A file with the seconds by which the station's clock is off; None for the machine's clock.
     """
 
-    def __init__(
-        self, folder: Path, model: Path, *, threads: int, environment: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, model: Path, *, threads: int, clock: Path | None = None) -> None:
         self.folder = folder
         self.model = folder / "models" / "trial"
         shutil.copytree(model, self.model)
@@ -94,7 +90,8 @@ class Trial:
         self.subscriber: Subscriber | None = None
         self.process: subprocess.Popen[str] | None = None
         self.said: list[str] = []
-        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._program = ["energyad"] if clock is None else ["benchmarks.station.clocked", str(clock)]
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -117,7 +114,7 @@ class Trial:
     def start(self) -> None:
         """Start the station, and wait until it has a frame of the camera."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "energyad", "run", "station.toml"],
+            [sys.executable, "-m", *self._program, "run", "station.toml"],
             cwd=self.folder, env=self._environment, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         threading.Thread(target=self._listen, args=(self.process,), daemon=True).start()

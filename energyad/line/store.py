@@ -7,6 +7,7 @@ together.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import socket
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -49,6 +50,8 @@ from energyad.scoring.results import ImageResult
 QUARANTINE: Final = "quarantine"
 UNREADABLE: Final = "unreadable"
 Row = TypeVar("Row")
+_PREFIX: Final = 12
+"""Characters of a private name that say whose it is."""
 _CHUNK: Final = 400
 """Values in one query; SQLite takes 32,766, older ones 999."""
 
@@ -136,6 +139,8 @@ class LineStore:
         self.registration = Registration(database)
         self._outputs: list[int] = []
         self._on_result = on_result
+        owner = f"{station}\n{self.out}".encode("utf-8", "backslashreplace")
+        self._token_prefix = hashlib.sha256(owner).hexdigest()[:_PREFIX]
 
     @property
     def watcher_id(self) -> str:
@@ -192,9 +197,15 @@ class LineStore:
         return claims
 
     def claim_by_name(self, paths: Sequence[str]) -> list[Claim]:
-        """New private names for files; whoever then succeeds in renaming one has it."""
-        with self.database.write() as session:
-            arrivals = [self._new(session, path, claim=uuid.uuid4().hex) for path in paths]
+        """New private names for files; whoever then succeeds in renaming one has it.
+
+        Where the power fails a name may be on the disk and its claim not: the name says whose it was, see `is_ours`.
+        """
+        with self.database.write(durable=False) as session:
+            arrivals = [
+                self._new(session, path, claim=self._token_prefix + uuid.uuid4().hex[_PREFIX:])
+                for path in paths
+            ]
         return [Claim(arrival.id, arrival.path, arrival.claim) for arrival in arrivals]
 
     def with_earlier_results(self, claims: Mapping[Claim, FileState]) -> dict[Claim, Claim]:
@@ -240,6 +251,10 @@ class LineStore:
                 for token in session.scalars(select(Arrival.claim).where(Arrival.claim.in_(chunk)))
             }
         return set(tokens) - known
+
+    def is_ours(self, token: str) -> bool:
+        """Whether a private name was given for these results, by this process or an earlier one."""
+        return token.startswith(self._token_prefix)
 
     def settle_missing(self, present: Collection[str], exists: Callable[[str], bool]) -> None:
         """Clear up after watchers that ended between the database and the disk.

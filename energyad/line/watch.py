@@ -352,6 +352,11 @@ class Watcher:
             exists = lambda name: os.path.lexists(self.folder.folder / name)  # noqa: E731
             self._patiently(lambda: self._store.settle_missing(present, exists))
         for token in self._patiently(lambda: self._store.unknown(tokens)) if tokens else ():
+            original = original_path(look.private[token])
+            if self._store.is_ours(token) and original is not None:  # the claim was lost with the power
+                with contextlib.suppress(FileNotFoundError):  # another watcher was faster
+                    look.private[token].rename(free_name(original))
+                continue
             self.folder.warn_once(
                 f"{look.private[token]}: claimed by a watcher with another database; give it its name back if "
                 "that database is gone"
