@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--categories", nargs="+", metavar="NAME", help="none prints the table of the rows")
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     p.add_argument("--labels", nargs="+", type=int, default=[10, 1, 2, 5, 20], metavar="N")
-    p.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="NAME")
+    p.add_argument(
+        "--methods", nargs="+", default=list(protocol.QUICK_METHODS), choices=list(METHODS), metavar="NAME"
+    )
     p.add_argument(
         "--image-size", type=int, default=256, metavar="PIXELS", help="a side; one for all rows of a table"
     )
@@ -95,7 +97,7 @@ def _figures(bench: Bench, seed: int, method: str, labels: int, *, hidden: bool)
     shown = drawn.shown[:labels]
     learned = METHODS[method](bench, shown) if method != "none" else protocol.not_taught(bench)
     learn_seconds = time.process_time() - started
-    good = protocol.predict(bench, learned.head, [i for i, kind in enumerate(bench.kinds) if kind == "good"])
+    good = protocol.predict(bench, learned, [i for i, kind in enumerate(bench.kinds) if kind == "good"])
     row: dict[str, Any] = {
         "shown": _figures_of(bench, learned, good, drawn.measured),
         "threshold": learned.threshold,
@@ -112,7 +114,7 @@ def _figures(bench: Bench, seed: int, method: str, labels: int, *, hidden: bool)
 def _figures_of(
     bench: Bench, learned: Learned, good: Predicted, indices: Sequence[int]
 ) -> dict[str, float | None]:
-    return protocol.figures(good, protocol.predict(bench, learned.head, indices), learned.threshold)
+    return protocol.figures(good, protocol.predict(bench, learned, indices), learned.threshold)
 
 
 if __name__ == "__main__":

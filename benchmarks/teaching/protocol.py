@@ -32,10 +32,11 @@ from energyad.feedback.learning import (
 )
 from energyad.feedback.marks import polygons_of
 from energyad.feedback.teaching import Lesson, OpenedModel, cross_validate, open_to_learn
-from energyad.images.reading import as_rgb
+from energyad.images.identity import pixel_digest
+from energyad.images.reading import as_rgb, resize
 from energyad.progress import NullProgress
 from energyad.scoring.calibration import calibrate
-from energyad.scoring.scorer import EnergyHead
+from energyad.scoring.scorer import EnergyHead, Scores
 from energyad.settings import FitSettings
 
 GAINS: Final = (1.25, 1.5, 1.8, 0.6, 0.4)
@@ -154,12 +155,12 @@ class Learned:
     """What a method made of the labels.
 
     Attributes:
-        head: Gives score and heatmap of an image.
+        scores: Gives score and heatmap of an image.
         threshold: By the good parts that were held out from the fit.
         raise_limit: See `learn`; 0 where a method has none.
     """
 
-    head: EnergyHead
+    scores: Callable[[SeenImage], Scores]
     threshold: float
     raise_limit: float = 0.0
 
@@ -167,7 +168,7 @@ class Learned:
 def not_taught(bench: Bench) -> Learned:
     """The model without any label, its threshold by the same good parts as that of the others."""
     threshold = _threshold(score(bench.opened.calibration_base, bench.held_out), bench)
-    return Learned(bench.opened.base, threshold)
+    return Learned(_scores_of(bench.opened.base), threshold)
 
 
 def taught(bench: Bench, shown: Sequence[int], *, marked: bool = True) -> Learned:
@@ -189,7 +190,7 @@ def taught(bench: Bench, shown: Sequence[int], *, marked: bool = True) -> Learne
     head = learn(base, lesson, raise_limit=limit)
     held_out_points = bench.opened.manifest.provenance.held_out_points
     final = with_points_of(head, bench.opened.base, held_out_points)
-    return Learned(final, _threshold(score(head, bench.held_out), bench), limit)
+    return Learned(_scores_of(final), _threshold(score(head, bench.held_out), bench), limit)
 
 
 class LogisticEnergy(LatentEnergy):
@@ -221,15 +222,41 @@ def logistic(bench: Bench, shown: Sequence[int]) -> Learned:
         weights=[1.0],
     )
     head.eval().requires_grad_(False)
-    return Learned(head, _threshold(score(head, bench.held_out), bench))
+    return Learned(_scores_of(head), _threshold(score(head, bench.held_out), bench))
+
+
+def supersimplenet(bench: Bench, shof_held_out: Sequence[int]) -> Learned:
+    """anomalib's SuperSimpleNet, trained on the images of the fit and on those that are marked."""
+    from benchmarks.teaching.supersimplenet import fit_supersimplenet
+
+    spec, held_out = bench.opened.manifest.input, {image.digest for image in bench.held_out}
+    images = [as_rgb(path) for path in bench.category.train_good]
+    good = [resize(image, spec.shape) for image in images if pixel_digest(image) not in held_out]
+    defects = [
+        (
+            bench.test[index].pixels,
+            mask_at(bench.category.test[index], spec.shape, of=bench.test[index].shape),
+        )
+        for index in shof_held_out
+    ]
+    fitted = fit_supersimplenet(good, defects, seed=bench.opened.manifest.provenance.seed)
+
+    def scores(image: SeenImage) -> Scores:
+        return fitted(image.pixels)
+
+    of_held_out = np.array([float(scores(image).score) for image in bench.held_out])
+    return Learned(scores, _threshold(of_held_out, bench))
 
 
 METHODS: Final[Mapping[str, Callable[[Bench, Sequence[int]], Learned]]] = {
     "marks": taught,
     "images": lambda bench, shown: taught(bench, shown, marked=False),
     "logistic": logistic,
+    "supersimplenet": supersimplenet,
 }
-"""How to learn from labelled defects: with their marks, without, and without the energy."""
+"""How to learn from labelled defects: with their marks, without, without the energy, and by another library."""
+QUICK_METHODS: Final = ("marks", "images", "logistic")
+"""All but the one that takes minutes for each number of labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,18 +273,18 @@ class Predicted:
 
 
 @torch.inference_mode()
-def predict(bench: Bench, head: EnergyHead, indices: Sequence[int]) -> Predicted:
+def predict(bench: Bench, learned: Learned, indices: Sequence[int]) -> Predicted:
     """Score test images, and count the pixels of their heatmaps.
 
     Args:
         bench: The category.
-        head: Of the method.
+        learned: By a method.
         indices: Of the images.
     """
     scores, tally = [], PixelTally.empty()
     for index in indices:
         image = bench.test[index]
-        said = head(image.features.float())
+        said = learned.scores(image)
         scores.append(float(said.score))
         if bench.category.has_masks:
             heatmap = said.heatmap[0].numpy()
@@ -328,6 +355,10 @@ def resampled_rate(good: Float[np.ndarray, " n"], *, seed: int) -> float:
 def _under_light(bench: Bench, paths: Sequence[Path], gain: float) -> list[SeenImage]:
     changed = [np.clip(as_rgb(path).astype(np.float32) * gain, 0, 255).astype(np.uint8) for path in paths]
     return see_images(changed, bench.opened.manifest, bench.opened.session, progress=NullProgress(), stage="")
+
+
+def _scores_of(head: EnergyHead) -> Callable[[SeenImage], Scores]:
+    return lambda image: head(image.features.float())
 
 
 def _evidence_of(bench: Bench, shown: Sequence[int]) -> list[Evidence]:
