@@ -46,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     if not options.categories:
-        print(table.markdown(provenance.read_rows(options.results)))
+        rows = [
+            row
+            for row in provenance.read_rows(options.results)
+            if row.get("image_size") == options.image_size
+        ]
+        print(table.markdown(rows))
         return 0
     try:
         for name in options.categories:
@@ -64,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(bench: Bench, seed: int, options: argparse.Namespace) -> None:
-    done = {tuple(row[name] for name in KEY) for row in provenance.read_rows(options.results)}
+    done = {tuple(row.get(name) for name in KEY) for row in provenance.read_rows(options.results)}
     for method, labels, hidden in _cells(options):
         key = (bench.category.name, options.image_size, seed, method, labels, hidden)
         if key in done:
