@@ -27,7 +27,7 @@ from energyad.station.cameras import write_frame
 NAME: Final = "trial"
 SIDE: Final = 256
 """Pixels: of the camera's frames."""
-FRAME_RATE: Final = 60
+FRAME_RATE: Final = 100
 """Frames a second of the camera, which runs freely: a part's frame is the first that comes after its trigger."""
 SETTLE_SECONDS: Final = 300.0
 
