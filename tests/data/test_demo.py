@@ -73,6 +73,7 @@ def without_flaw(monkeypatch: pytest.MonkeyPatch, flaw: str, index: int, severit
         monkeypatch.setitem(FLAWS, flaw, real)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("severity", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_a_mask_covers_what_the_flaw_changed_and_little_else(
@@ -90,6 +91,7 @@ def test_a_mask_covers_what_the_flaw_changed_and_little_else(
         assert change[mask].mean() > 20 * change[~mask].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_severe_flaws_change_more_than_slight_ones(monkeypatch: pytest.MonkeyPatch, flaw: str) -> None:
     damage = []

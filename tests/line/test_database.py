@@ -127,6 +127,7 @@ def test_a_commit_is_on_the_disk(line: Line) -> None:
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_is_known_as_dead_at_once(place: str | Path) -> None:
     code = (
         "import sys, os, signal\n"
