@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import DataRoot, Debug, Download, Json, Model, Quiet, Runtime, Threads
+from energyad.cli.options import DataRoot, Debug, Download, Field, Json, Model, Quiet, Runtime, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,11 @@ def evaluate(
     category: Annotated[
         str | None, typer.Option("--category", "-c", metavar="NAME", help="A category in the MVTec layout.")
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", metavar="PLACE", help="A labelled data set, as `energyad label` reads it."),
+    ] = None,
+    field: Field = None,
     synthetic: Annotated[
         bool, typer.Option("--synthetic", help="Draw defects on images of good parts, and test on these.")
     ] = False,
@@ -65,12 +70,13 @@ def evaluate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure a model on a category's test images, or on synthetic defects where there are no real ones yet.
+    """Measure a model on a category's test images, on a labelled data set, or on synthetic defects.
 
     \b
       energyad evaluate --category screw
       energyad evaluate --category screw --json | jq .image_auroc
       energyad evaluate --category screw --report report/
+      energyad evaluate --labels annotations.json --model gasket    COCO, labelme, CVAT, Datumaro, FiftyOne
       energyad evaluate --synthetic good_of_today/ --model gasket
 
     Without --model, it is the one named as the category. Pixel figures are those at the model's input size, over all
@@ -84,9 +90,14 @@ def evaluate(
     from energyad.images.finding import find_images
     from energyad.model.folder import find_model
 
-    if synthetic != bool(sources) or synthetic == (category is not None):
-        raise SettingsError("give either --category NAME or --synthetic with images of good parts")
-    if category is None:
+    if synthetic != bool(sources) or synthetic + (category is not None) + (labels is not None) != 1:
+        raise SettingsError(
+            "give either --category NAME, --labels PLACE or --synthetic with images of good parts"
+        )
+    if labels is not None:
+        detector = AnomalyDetector.load(find_model(model), threads=threads, runtime=runtime)
+        _evaluate_labels(detector, labels, field or (), report, as_json=as_json)
+    elif category is None:
         folder, paths = find_model(model), find_images(sources or [])
         detector = AnomalyDetector.load(folder, threads=threads, runtime=runtime)
         _evaluate_synthetic(detector, paths, per_image, seed, report, as_json=as_json)
@@ -96,6 +107,18 @@ def evaluate(
         _evaluate_category(detector, data, report, as_json=as_json)
     if report is not None:
         console.say(f"report in {report}/: index.html, sheet.png")
+
+
+def _evaluate_labels(
+    detector: AnomalyDetector, place: Path, fields: Sequence[str], report: Path | None, *, as_json: bool
+) -> None:
+    from energyad.feedback.importing import read_labels
+    from energyad.feedback.labelled_parts import category_of_labels
+
+    with tempfile.TemporaryDirectory(prefix="energyad-") as masks:
+        labels = read_labels(place, fields=fields)
+        data = category_of_labels(labels, name=detector.name, masks=Path(masks))
+        _evaluate_category(detector, data, report, as_json=as_json)
 
 
 def _evaluate_category(

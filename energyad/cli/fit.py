@@ -11,7 +11,7 @@ import typer
 
 from energyad.cli import console
 from energyad.cli.calibrate import ReviewRate, TargetRate
-from energyad.cli.options import DataRoot, Debug, Download, MaxMegapixels, Quiet, SkipBad, Threads
+from energyad.cli.options import DataRoot, Debug, Download, Field, MaxMegapixels, Quiet, SkipBad, Threads
 from energyad.cli.settings_options import (
     Backbone,
     Config,
@@ -30,6 +30,8 @@ from energyad.cli.settings_options import (
 from energyad.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from energyad.data.datasets import Category
     from energyad.detector import AnomalyDetector
     from energyad.settings import FitSettings
@@ -45,6 +47,12 @@ Categories: TypeAlias = Annotated[
 ]
 Images: TypeAlias = Annotated[
     Path | None, typer.Option("--images", metavar="DIR", help="A folder of images of good parts.")
+]
+Labels: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels", metavar="PLACE", help="A labelled data set, as `energyad label` reads it: its good parts."
+    ),
 ]
 Name: TypeAlias = Annotated[
     str | None,
@@ -83,6 +91,8 @@ def fit(
     context: typer.Context,
     category: Categories = None,
     images: Images = None,
+    labels: Labels = None,
+    field: Field = None,
     name: Name = None,
     output: Output = None,
     data_root: DataRoot = None,
@@ -118,6 +128,7 @@ def fit(
       energyad fit --category bottle
       energyad fit --images good_parts/ --name gasket
       energyad fit --images good_parts/ --name gasket --roi part.json --target-frr 0.005
+      energyad fit --labels annotations.json --name gasket   the good parts of a labelled data set
       energyad fit --images sheets/ --tiles 8x1 --set features.border_margin=8
       energyad fit --images good_parts/ --config part.toml      settings that `energyad config` printed
       energyad fit --category all                one model of every category, scored without being told which
@@ -136,9 +147,9 @@ def fit(
     if engine != "local":
         from energyad.cli.fit_ray import fit_with_ray
 
-        if not category or images is not None or name is not None:
+        if not category or images is not None or labels is not None or name is not None:
             raise SettingsError(
-                f"--engine {engine}: give --category NAME or all, without --images and --name"
+                f"--engine {engine}: give --category NAME or all, without --images, --labels and --name"
             )
         fit_with_ray(
             _open_categories(category, data_root=data_root, download=download),
@@ -154,7 +165,7 @@ def fit(
             max_pixels=max_pixels,
         )
         return
-    data = _open_data(category, images, name, data_root=data_root, download=download)
+    data = _open_data(category, images, labels, field, name, data_root=data_root, download=download)
     label = name or data.name
     folder = output or Path("models") / label
     started = time.perf_counter()
@@ -175,22 +186,48 @@ def fit(
 
 
 def _open_data(
-    names: list[str] | None, images: Path | None, name: str | None, *, data_root: Path | None, download: bool
+    names: list[str] | None,
+    images: Path | None,
+    labels: Path | None,
+    fields: list[str] | None,
+    name: str | None,
+    *,
+    data_root: Path | None,
+    download: bool,
 ) -> Category:
     from energyad.data import datasets
 
-    if (not names) == (images is None):
+    if sum((bool(names), images is not None, labels is not None)) != 1:
         raise SettingsError(
-            "give either --category NAME or --images DIR (with --name); see `energyad fit --help`"
+            "give one of --category NAME, --images DIR and --labels PLACE; see `energyad fit --help`"
         )
+    if labels is None and fields:
+        raise SettingsError("--field NAME goes with --labels PLACE")
     if name is not None:
         datasets.check_category_name(name)
+    if labels is not None:
+        return _open_labels(labels, fields or (), name)
     if images is not None:
         return datasets.open_folder(images, name=name or images.absolute().name)
     categories = _open_categories(names or [], data_root=data_root, download=download)
     if len(categories) == 1 and names != ["all"]:
         return categories[0]
     return datasets.unite(categories, name=name or "unified")
+
+
+def _open_labels(place: Path, fields: Sequence[str], name: str | None) -> Category:
+    """The good parts of a labelled data set."""
+    from energyad.data.datasets import Category, check_category_name
+    from energyad.errors import DataError
+    from energyad.feedback.importing import read_labels
+    from energyad.feedback.labelled_parts import good_parts
+
+    label = name or place.absolute().stem
+    check_category_name(label)
+    good = good_parts(read_labels(place, fields=fields))
+    if not good:
+        raise DataError(f"{place}: no image is labelled good, so there is nothing to fit on")
+    return Category(label, place, good, ())
 
 
 def _open_categories(names: list[str], *, data_root: Path | None, download: bool) -> list[Category]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import DATABASE_NAME, Debug, Json, Quiet, user_name
+from energyad.cli.options import DATABASE_NAME, Debug, Field, Json, Quiet, user_name
 
 if TYPE_CHECKING:
     from energyad.feedback.labels import Label, Sampling
@@ -25,9 +25,11 @@ def label(
         Path | None,
         typer.Argument(
             metavar="[LABELS]",
-            help="A folder, or a file of CSV, COCO, labelme, CVAT or Label Studio; none lists what is stored.",
+            help="A folder, or a file of CSV, COCO, labelme, CVAT, Label Studio, Datumaro or FiftyOne; none lists "
+            "what is stored.",
         ),
     ] = None,
+    field: Field = None,
     database: Labels = DATABASE_NAME,
     reviewer: Annotated[
         str | None, typer.Option("--reviewer", metavar="NAME", help="Who says so; your user name by default.")
@@ -58,6 +60,7 @@ def label(
       energyad label checked.csv --reviewer anna columns image, label, kind, mask
       energyad label annotations.json            COCO, labelme or Label Studio
       energyad label annotations.xml             CVAT
+      energyad label export/                     a data set of Datumaro or FiftyOne
       energyad label                             list the labels
       energyad label --export labels.json        write them as COCO
       energyad label --export dataset/           images and masks as MVTec AD has them
@@ -79,7 +82,7 @@ def label(
         return
     name = reviewer or user_name()
     sampling: Sampling = "random" if at_random else "given"
-    labels = [imported.by(name, sampling=sampling) for imported in read_labels(source)]
+    labels = [imported.by(name, sampling=sampling) for imported in read_labels(source, fields=field or ())]
     with Database(database) as opened:
         added = LabelStore(opened).add(labels)
     counts = {"new": added.new, "changed": added.changed, "unchanged": added.unchanged}

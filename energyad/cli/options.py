@@ -53,6 +53,10 @@ DataRoot: TypeAlias = Annotated[
         help="Where categories lie (MVTec layout); default $ENERGYAD_DATA_ROOT, else datasets/MVTecAD.",
     ),
 ]
+Field: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--field", metavar="NAME", help="Of a data set of FiftyOne: a field that people filled."),
+]
 Download: TypeAlias = Annotated[
     bool, typer.Option("--download", help="Fetch MVTec AD if it is absent (5 GB, CC BY-NC-SA 4.0).")
 ]

@@ -29,12 +29,14 @@ class ImportedLabel:
         value: "fine", "defect" or "unsure".
         kind: Of the defect; None where it has no name.
         marks: Where the defects are.
+        subset: Of a data set, such as "train" or "test"; None where the file names none.
     """
 
     image: Path
     value: LabelValue
     kind: str | None = None
     marks: tuple[Polygon, ...] = ()
+    subset: str | None = None
 
     def by(self, reviewer: str, *, sampling: Sampling = "given") -> Label:
         """Return the label of this reviewer.

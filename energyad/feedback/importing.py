@@ -1,4 +1,4 @@
-"""Labels from files: folders by name, CSV, COCO, labelme, CVAT and Label Studio."""
+"""Labels from files: folders by name, CSV, COCO, labelme, CVAT, Label Studio, Datumaro and FiftyOne."""
 
 from __future__ import annotations
 
@@ -15,36 +15,42 @@ import numpy as np
 from energyad.data.datasets import TestItem, labelled_items
 from energyad.errors import DataError
 from energyad.extras import require
-from energyad.feedback.imported import ImportedLabel, value_and_kind
+from energyad.feedback.data_sets import read_datumaro, read_fiftyone
+from energyad.feedback.imported import ImportedLabel, label_of, value_and_kind
 from energyad.feedback.label_tools import read_cvat, read_label_studio
-from energyad.feedback.labels import UNNAMED, LabelValue
+from energyad.feedback.labels import UNNAMED
 from energyad.feedback.marks import Polygon, box, polygons_of
 from energyad.images.masks import read_mask
 from energyad.images.reading import as_rgb
 
 CSV_COLUMNS: Final = ("image", "label", "kind", "mask")
 CIRCLE_CORNERS: Final = 32
+SAMPLES_FILE: Final = "samples.json"
+"""Of FiftyOne's data sets."""
 
 
-def read_labels(source: Path) -> list[ImportedLabel]:
+def read_labels(source: Path, *, fields: Sequence[str] = ()) -> list[ImportedLabel]:
     """Read the labels that a file or a folder holds.
 
     Args:
         source: A folder with `good/` and `defect/KIND/`, or in the layout of MVTec AD, in both cases with masks where
             there are any; a CSV file with the columns `image`, `label` and, optionally, `kind` and `mask`; a COCO
-            file; a labelme file, or a folder of those; an XML file of CVAT; or a JSON file of Label Studio. Paths in
-            a file are below the file's folder.
+            file; a labelme file, or a folder of those; an XML file of CVAT; a JSON file of Label Studio; or a data
+            set of Datumaro or FiftyOne, its folder or a JSON file in it. Paths in a file are below the file's folder.
+        fields: Of FiftyOne's data sets, those that hold what people say, where that is not clear.
 
     Raises:
         DataError: It holds no labels, or one of them is wrong.
         ImageError: A mask cannot be read.
     """
+    if fields and SAMPLES_FILE not in (source.name, *(path.name for path in source.glob(SAMPLES_FILE))):
+        raise DataError(f"{source}: --field is for data sets of FiftyOne, which this is not")
     if source.is_dir():
-        found = list(_of_folder(source))
+        found = list(_of_folder(source, fields))
     elif source.suffix.lower() == ".csv":
         found = list(_of_csv(source))
     elif source.suffix.lower() == ".json":
-        found = list(_of_json(source))
+        found = list(_of_json(source, fields))
     elif source.suffix.lower() == ".xml":
         found = list(read_cvat(source))
     else:
@@ -54,7 +60,7 @@ def read_labels(source: Path) -> list[ImportedLabel]:
     return found
 
 
-def _of_folder(folder: Path) -> Iterator[ImportedLabel]:
+def _of_folder(folder: Path, fields: Sequence[str]) -> Iterator[ImportedLabel]:
     items = labelled_items(folder)
     for item in items:
         yield ImportedLabel(
@@ -64,8 +70,9 @@ def _of_folder(folder: Path) -> Iterator[ImportedLabel]:
             _marks_of_item(item),
         )
     if not items:
-        for path in sorted(folder.glob("*.json")):
-            yield from _of_json(path)
+        samples, subsets = folder / SAMPLES_FILE, sorted(folder.glob("annotations/*.json"))
+        for path in [samples] if samples.is_file() else subsets or sorted(folder.glob("*.json")):
+            yield from _of_json(path, fields)
 
 
 def _marks_of_item(item: TestItem) -> tuple[Polygon, ...]:
@@ -95,7 +102,7 @@ def _of_csv(path: Path) -> Iterator[ImportedLabel]:
         yield ImportedLabel(image, value, (row.get("kind") or "").strip() or kind, marks)
 
 
-def _of_json(path: Path) -> Iterator[ImportedLabel]:
+def _of_json(path: Path, fields: Sequence[str]) -> Iterator[ImportedLabel]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -103,7 +110,11 @@ def _of_json(path: Path) -> Iterator[ImportedLabel]:
             f"{path}: no JSON file ({type(error).__name__}); give COCO, labelme or Label Studio"
         ) from error
     try:
-        if isinstance(content, dict) and "shapes" in content:
+        if isinstance(content, dict) and "samples" in content:
+            yield from read_fiftyone(path, content, fields)
+        elif isinstance(content, dict) and {"items", "categories"} <= content.keys():
+            yield from read_datumaro(path, content)
+        elif isinstance(content, dict) and "shapes" in content:
             yield _of_labelme(path, content)
         elif isinstance(content, dict) and {"images", "annotations"} <= content.keys():
             yield from _of_coco(path, content)
@@ -111,22 +122,19 @@ def _of_json(path: Path) -> Iterator[ImportedLabel]:
             yield from read_label_studio(path, content)
         else:
             raise DataError(
-                f"{path}: neither COCO (images, annotations) nor labelme (shapes) nor a list of Label Studio's tasks"
+                f"{path}: neither COCO (images, annotations) nor labelme (shapes), Datumaro (items), FiftyOne "
+                "(samples) or a list of Label Studio's tasks"
             )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DataError(
-            f"{path}: not as COCO, labelme or Label Studio write it ({type(error).__name__}: {error}); export it again"
+            f"{path}: not as labelling tools write it ({type(error).__name__}: {error}); export it again"
         ) from error
 
 
 def _of_labelme(path: Path, content: Mapping[str, Any]) -> ImportedLabel:
-    """Return the label of a labelme file: no shapes are a good part."""
-    shapes = content["shapes"]
-    marks = [polygon for shape in shapes for polygon in _labelme_polygons(shape)]
-    kinds = {str(shape["label"]) for shape in shapes}
-    value, kind = value_and_kind(kinds.pop()) if len(kinds) == 1 else ("defect", None)
-    value = value if shapes else "fine"
-    return ImportedLabel(path.parent / content["imagePath"], value, kind, tuple(marks))
+    """Return the label of a labelme file."""
+    shapes = [(str(shape["label"]), _labelme_polygons(shape)) for shape in content["shapes"]]
+    return label_of(path.parent / content["imagePath"], shapes)
 
 
 def _labelme_polygons(shape: Mapping[str, Any]) -> Sequence[Polygon]:
@@ -148,23 +156,18 @@ def _labelme_polygons(shape: Mapping[str, Any]) -> Sequence[Polygon]:
 
 
 def _of_coco(path: Path, content: Mapping[str, Any]) -> Iterator[ImportedLabel]:
-    """Yield the label of each image of a COCO file: an image without annotations is a good part."""
+    """Yield the label of each image of a COCO file."""
     names = {category["id"]: str(category["name"]) for category in content.get("categories", ())}
     by_image: dict[Any, list[Mapping[str, Any]]] = {}
     for annotation in content["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
     for image in content["images"]:
-        annotations = by_image.get(image["id"], [])
         shape = int(image["height"]), int(image["width"])
-        found = [
-            value_and_kind(names.get(annotation.get("category_id"), "defect")) for annotation in annotations
+        shapes = [
+            (names.get(annotation.get("category_id"), UNNAMED), _coco_polygons(annotation, shape))
+            for annotation in by_image.get(image["id"], ())
         ]
-        values = {value for value, _ in found}
-        kinds = {kind for _, kind in found if kind is not None}
-        marks = tuple(polygon for annotation in annotations for polygon in _coco_polygons(annotation, shape))
-        value: LabelValue = "fine" if values <= {"fine"} else "defect"
-        kind = kinds.pop() if len(kinds) == 1 and value == "defect" else None
-        yield ImportedLabel(path.parent / image["file_name"], value, kind, marks if value == "defect" else ())
+        yield label_of(path.parent / image["file_name"], shapes)
 
 
 def _coco_polygons(annotation: Mapping[str, Any], shape: tuple[int, int]) -> Sequence[Polygon]:

@@ -110,6 +110,7 @@ class Station:
                 *(config.name, config.camera, config.folder),
                 clock=self._clock,
                 announce=view.triggers.announce,
+                on_written=view.wake,
                 name_frame=name_frame,
                 warn=self._warn,
                 say=self._say,
@@ -172,6 +173,8 @@ class Station:
                 self._supervise(stop, views_stop, threads, registration)
             finally:
                 views_stop.set()
+                for view in self.views:
+                    view.wake()
                 self._state = "stopping"
                 for thread in threads:
                     thread.join()
@@ -213,6 +216,7 @@ class Station:
         path = config.folder / f"{name}{suffix}"
         target.triggers.announce(path, trigger)
         put_image(path, data)
+        target.wake()
         return name
 
     def reading(self) -> Reading:
@@ -324,6 +328,7 @@ class Station:
                 last_beat = now
                 self._patiently(registration.beat)
                 self._beat(now)
+                self._database.checkpoint()
                 self._note_clock(clock_watch.change())
             if keeper is not None and now - last_tidy >= TIDY_SECONDS:
                 last_tidy = now

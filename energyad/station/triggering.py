@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _MAX_NAME: Final = 100
 _RETRY_SECONDS: Final = 1.0
+_STOP_SECONDS: Final = 0.1
+"""Between two looks whether the station ends."""
 _ANSWERED: Final = ("modbus", "opcua")
 """Kinds of triggers whose senders are answered, and so may be refused."""
 
@@ -135,14 +137,18 @@ class Triggers:
 
     def run(self, stop: threading.Event) -> None:
         """Take parts until `stop` is set."""
+        every = self._config.every or 1.0
         next_time = self._clock.monotonic()
         while not stop.is_set():
-            if self._config.kind == "time" and self._clock.monotonic() >= next_time:
-                next_time += self._config.every or 1.0
-                next_time = max(next_time, self._clock.monotonic())  # a time that passed is not made up for
-                self.fire()
+            wait = _STOP_SECONDS
+            if self._config.kind == "time":
+                now = self._clock.monotonic()
+                if now >= next_time:
+                    next_time = max(next_time + every, now)  # a time that passed is not made up for
+                    self.fire()
+                wait = min(wait, max(0.0, next_time - now))
             with contextlib.suppress(queue.Empty):
-                given, trigger, taken = self._fired.get(timeout=0.005)
+                given, trigger, taken = self._fired.get(timeout=wait)
                 accepts = self._debounce.accepts(trigger.monotonic)
                 taken.set_result(self._take(given, trigger, stop) if accepts else True)
         with contextlib.suppress(queue.Empty):

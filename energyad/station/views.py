@@ -87,6 +87,7 @@ class View:
         self._num_images = 0
         self.is_drifted = False
         self.is_ready = threading.Event()
+        self._news = threading.Event()
         self.last_look = float("-inf")
         self.error: BaseException | None = None
 
@@ -126,6 +127,10 @@ class View:
         finally:
             self.is_ready.set()
 
+    def wake(self) -> None:
+        """Look at once: there is a new file, or the station ends."""
+        self._news.set()
+
     def _run(
         self, score: ScoreFiles, stop: threading.Event, on_image: Callable[[], None], once: bool
     ) -> None:
@@ -137,6 +142,8 @@ class View:
             max_bytes=largest_file(round(self._station.max_megapixels * 1e6)),
             warn=self._warn,
             on_new=self.triggers.on_new,
+            is_whole=self.triggers.is_announced,
+            news=self._news,
         )
         watcher.on_look = self._on_look
         self.is_ready.set()

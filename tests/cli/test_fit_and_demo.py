@@ -236,3 +236,20 @@ def test_fit_takes_both_rates_and_a_high_one_leaves_no_review(
     assert calibration.method == "conformal"
     outcome = program("fit", "--images", images, "--name", "x", "--target-frr", "0.3", "--review-frr", "0.1")
     assert is_one_line_error(outcome, "must not be below")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_fit")
+def test_a_fit_on_a_labelled_data_set_takes_its_good_parts(
+    program: Program, workdir: Path, demo_category: Category
+) -> None:
+    bad = [item.path for item in demo_category.test if item.is_defective]
+    rows = [("image", "label"), *((str(path), "good") for path in demo_category.train_good)]
+    rows += [(str(path), "dent") for path in bad]
+    (workdir / "gasket.csv").write_text("\n".join(map(",".join, rows)))
+    assert program("fit", "--labels", "gasket.csv").status == 0
+    manifest = read_manifest(workdir / "models" / "gasket")
+    assert manifest.provenance.num_images == len(demo_category.train_good)
+    (workdir / "bad.csv").write_text(f"image,label\n{bad[0]},dent\n")
+    assert is_one_line_error(program("fit", "--labels", "bad.csv"), "no image is labelled good")
+    assert is_one_line_error(program("fit", "--images", ".", "--field", "a"), "--field", "--labels")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from energyad.data.datasets import Category
+from energyad.evaluation.evaluate import Evaluation
 
 from .outcome import Program, is_one_line_error
 
@@ -82,6 +83,23 @@ def test_evaluate_without_masks_has_null_pixel_figures(
     table = program(*arguments).out
     assert all(name in table for name in demo_category.defect_types)
     assert "image AUROC" in table
+
+
+def test_a_labelled_data_set_has_the_figures_of_its_category(
+    program: Program, workdir: Path, demo_category: Category, evaluation: Evaluation
+) -> None:
+    rows = [("image", "label", "kind", "mask")]
+    for item in demo_category.test:
+        rows.append(
+            (str(item.path), "defect", item.defect_type, str(item.mask))
+            if item.is_defective
+            else (str(item.path), "good", "", "")
+        )
+    (workdir / "labels.csv").write_text("\n".join(map(",".join, rows)))
+    values = json.loads(program("evaluate", "--labels", "labels.csv", "--json").out)
+    for name in ("image_auroc", "pixel_auroc", "aupro", "f1_max"):
+        assert values[name] == pytest.approx(evaluation.to_dict()[name], abs=1e-3)
+    assert is_one_line_error(program("evaluate", "--labels", "labels.csv", "--category", "a"), "--labels")
 
 
 def test_a_model_is_pushed_to_a_registry_and_pulled(

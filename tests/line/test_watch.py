@@ -418,6 +418,18 @@ def test_a_database_that_is_removed_ends_the_watcher_before_a_part_moves(line: L
     assert files_below(line.root / "sorted") == []
 
 
+def test_a_file_whose_claim_was_lost_with_the_power_is_scored(any_line: Line) -> None:
+    renamed(any_line.folder / "part.png", "x")
+    before = any_line.watcher(move_to=any_line.root / "sorted")
+    (claim,) = before._store.claim_by_name(["part.png"])
+    (any_line.folder / "part.png").rename(private_path(any_line.folder / "part.png", claim.token or ""))
+    before._store.drop([claim])
+    died(before)
+    after = any_line.watcher(move_to=any_line.root / "sorted")
+    assert look(after) + look(after) == ["part.png"]
+    assert any_line.warnings == []
+
+
 def test_a_private_name_of_another_database_is_named(line: Line) -> None:
     path = line.folder / "part.png"
     private_path(path, "0" * 32).write_text("x")

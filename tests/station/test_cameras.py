@@ -235,10 +235,10 @@ def test_a_trigger_that_cannot_be_stored_is_refused_and_one_that_is_answered_is_
     monkeypatch.setattr(watch, "_RETRY_SECONDS", 0.01)
     original = Database.write
 
-    def write(database: Database) -> contextlib.AbstractContextManager[Session]:
+    def write(database: Database, *, durable: bool = True) -> contextlib.AbstractContextManager[Session]:
         if is_full.is_set():
             raise DatabaseUnavailable("energyad.db: not available (disk full)")
-        return original(database)
+        return original(database, durable=durable)
 
     monkeypatch.setattr(Database, "write", write)
     rig.cameras, rig.captures = {"front": "0"}, {"0": Scripted(frames=10**9, pause=0.01)}
