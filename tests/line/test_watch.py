@@ -375,6 +375,7 @@ def test_what_cannot_be_moved_waits_with_a_warning_and_is_moved_later(line: Line
     assert files_below(move_to) == [f"{verdict}/part.png"] and len(line.rows()) == 1
 
 
+@pytest.mark.slow
 def test_a_database_that_is_full_is_waited_for(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energyad.line.watch._RETRY_SECONDS", 0.01)
     store = line.store()
