@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.station.machines import Machine, Subscriber
-from benchmarks.station.trial import Trial, num_disordered, own_ms
+from benchmarks.station.trial import FRAME_RATE, Trial, num_disordered, own_ms
 from energyad.station.latency import quantile
 
 SCHEDULERS: Final = {os.SCHED_OTHER: "other", os.SCHED_FIFO: "fifo", os.SCHED_RR: "rr"}
@@ -60,10 +61,12 @@ def run_throughput(model: Path, *, parts: int, rate: float, threads: int) -> dic
         memory = []
         with trial.running():
             time.sleep(2.0)
-            next_part = time.monotonic()
+            generator = random.Random(0)
+            began_parts = time.monotonic()
             for number in range(1, parts + 1):
-                time.sleep(max(0.0, next_part - time.monotonic()))
-                next_part += 1 / rate
+                # Within a period of the camera, or each part would wait as long for its frame.
+                moment = began_parts + number / rate + generator.uniform(0, 1 / FRAME_RATE)
+                time.sleep(max(0.0, moment - time.monotonic()))
                 trial.trigger.fire()
                 if number in (parts // 10, parts // 2):
                     memory.append(round(trial.memory_mb(), 1))

@@ -207,7 +207,7 @@ def is_written(path: Path) -> bool:
     A lease on a file is granted on Linux only where no process can write it. Network file systems answer by other
     rules, so they are not asked; nor does a file count that has not changed for a minute.
     """
-    with contextlib.suppress(OSError), _opened(path) as file:
+    with contextlib.suppress(OSError, ImageError), _opened(path) as file:  # it may be gone
         status = os.fstat(file.fileno())
         if time.time() - status.st_mtime > MAX_OPEN_SECONDS or not _is_local(status.st_dev):
             return False

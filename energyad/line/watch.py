@@ -162,6 +162,7 @@ class Watcher:
         on_new: Called at each look with the complete files that are new.
         is_whole: Whether a file is known to be put there whole: it is not looked at twice.
         news: Set when there is a new file, and when the watcher is to end: it looks at once then.
+        on_outage: Called each time that the database is tried and is away; by default that is warned of once.
 
     Raises:
         DataError: There is no such folder, or `move_to` cannot be made.
@@ -180,6 +181,7 @@ class Watcher:
         on_new: Callable[[Mapping[Path, FoundFile]], None] = lambda files: None,
         is_whole: Callable[[Path], bool] = lambda path: False,
         news: threading.Event | None = None,
+        on_outage: Callable[[DatabaseUnavailable], None] | None = None,
     ) -> None:
         self.require_folder(folder)
         if move_to is not None:
@@ -197,6 +199,7 @@ class Watcher:
         self._num_waiting = 0
         self._stop = threading.Event()
         self._is_out = False
+        self._on_outage = on_outage or self._warn_of_outage
 
     @staticmethod
     def require_folder(folder: Path) -> None:
@@ -575,6 +578,11 @@ class Watcher:
     def _name(self, path: Path) -> str:
         return name_of(Path(self._relative(path).as_posix())) or ""
 
+    def _warn_of_outage(self, error: DatabaseUnavailable) -> None:
+        if not self._is_out:
+            self._is_out = True
+            self._warn(f"{error}; tried again until it is")
+
     def _patiently(self, work: Callable[[], T]) -> T:
         """Do something with the database; where that is not available, again until it is, or the watcher ends."""
         while True:
@@ -583,9 +591,7 @@ class Watcher:
             except DatabaseUnavailable as error:
                 if self._stop.is_set():
                     raise
-                if not self._is_out:
-                    self._is_out = True
-                    self._warn(f"{error}; tried again until it is")
+                self._on_outage(error)
                 self._stop.wait(_RETRY_SECONDS)
             else:
                 self._is_out = False

@@ -171,14 +171,15 @@ class PartBook:
         """The part that an image belongs to: the latest of its name that still lacks this view, else a new one."""
         if self._joins:
             newest = (
-                select(Part)
+                select(Part, PartView.id)
+                .outerjoin(PartView, (PartView.part_id == Part.id) & (PartView.view == view))
                 .where(Part.stream_id == self._stream_id, Part.name == name)
                 .order_by(Part.id.desc())
                 .limit(1)
             )
-            part = session.scalar(newest)
-            if part is not None and view not in self._views_of(session, part):
-                return part
+            row = session.execute(newest).first()
+            if row is not None and row[1] is None:
+                return row[0]
         return self._new(session, name, trigger)
 
     def _new(self, session: Session, name: str, trigger: Trigger | None) -> Part:
@@ -191,10 +192,6 @@ class PartBook:
         session.flush()
         self._clock.remember(part.id, trigger)
         return part
-
-    @staticmethod
-    def _views_of(session: Session, part: Part) -> set[str]:
-        return set(session.scalars(select(PartView.view).where(PartView.part_id == part.id)))
 
     def _decide(self, session: Session, *, expired: Collection[int]) -> None:
         """Decide the oldest open parts, up to the first that is still to wait."""

@@ -26,6 +26,7 @@ from energyad.station.modbus import ModbusOutput
 from energyad.station.mqtt import MqttOutput
 from energyad.station.opcua import OpcUaOutput
 from energyad.station.opening import outputs_of
+from energyad.station.outage import Outage
 from energyad.station.outputs import State, StationOutput, Status
 from energyad.station.parts import PartBook
 from energyad.station.pushing import UnknownView, put_image
@@ -68,11 +69,13 @@ class Station:
     ) -> None:
         self.config, self._database, self._say, self._warn = config, database, say, warn
         self._clock = clock or Clock()
+        self._outage = Outage(self._clock, warn)
         for folder in (view.folder for view in config.views if view.camera is not None):
             folder.mkdir(parents=True, exist_ok=True)
         self.outputs: list[StationOutput] = list(outputs_of(config, warn))
         self.views = [
-            View(config, view, database, clock=self._clock, say=say, warn=warn) for view in config.views
+            View(config, view, database, clock=self._clock, outage=self._outage, say=say, warn=warn)
+            for view in config.views
         ]
         self.stream_id = self.views[0].store.stream_id
         self.book = PartBook(
@@ -302,6 +305,7 @@ class Station:
             self.cameras,
             clock=self._clock,
             names=self._names,
+            outage=self._outage,
             warn=self._warn,
         )
         mqtt = next((output for output in self.outputs if isinstance(output, MqttOutput)), None)

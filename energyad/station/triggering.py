@@ -16,6 +16,7 @@ from energyad.line.database import DatabaseUnavailable
 from energyad.station.cameras import Camera, Wanted
 from energyad.station.config import TriggerConfig
 from energyad.station.motion import MotionDetector
+from energyad.station.outage import Outage
 from energyad.station.parts import PartBook
 from energyad.station.triggers import Clock, Trigger
 
@@ -90,7 +91,9 @@ class Triggers:
         book: The parts.
         cameras: Of all views that have one.
         clock: Tells the time.
-        warn: Called where a part cannot be stored yet.
+        names: Of the parts.
+        outage: Told where a part cannot be stored yet.
+        warn: Called with other faults.
     """
 
     def __init__(
@@ -101,13 +104,13 @@ class Triggers:
         *,
         clock: Clock,
         names: PartNames,
+        outage: Outage,
         warn: Callable[[str], None],
     ) -> None:
         self._config, self._book, self._cameras, self._clock, self._warn = config, book, cameras, clock, warn
-        self._names = names
+        self._names, self._outage = names, outage
         self._debounce = Debounce(config.debounce)
         self._fired: queue.SimpleQueue[tuple[str, Trigger, Future[bool]]] = queue.SimpleQueue()
-        self._is_refusing = False
 
     def fire(self, given: str = "") -> Future[bool]:
         """A trigger came; returns at once.
@@ -163,14 +166,10 @@ class Triggers:
         while True:
             try:
                 self._book.open(name, trigger)
-                self._is_refusing = False
                 return True
             except DatabaseUnavailable as error:
+                self._outage.note(error)
                 can_be_refused = self._config.kind in _ANSWERED
-                if not self._is_refusing:
-                    self._is_refusing = True
-                    what = "refused" if can_be_refused else "waiting"
-                    self._warn(f"triggers are {what} until the database is there: {error}")
                 if can_be_refused:
                     for camera in self._cameras:
                         camera.withdraw(name)

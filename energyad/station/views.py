@@ -31,6 +31,7 @@ from energyad.station.aligning import FrameAligner, open_aligner
 from energyad.station.combining import for_view
 from energyad.station.config import ChecksConfig, StationConfig, ViewConfig
 from energyad.station.frames import Fault, fault_of, measure_frame
+from energyad.station.outage import Outage
 from energyad.station.parts import PartBook
 from energyad.station.triggers import Clock, FolderTriggers
 
@@ -45,6 +46,7 @@ class View:
         view: The view.
         database: The line's.
         clock: Tells the time.
+        outage: Told where the database is away.
         say: Called with messages for people.
         warn: Called with warnings for people.
 
@@ -61,11 +63,12 @@ class View:
         database: Database,
         *,
         clock: Clock,
+        outage: Outage,
         say: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
         self.name, self._config, self._station = view.name, view, station
-        self._clock, self._say, self._warn = clock, say, warn
+        self._clock, self._outage, self._say, self._warn = clock, outage, say, warn
         self.triggers = FolderTriggers(clock)
         self._faults: OrderedDict[str, Fault] = OrderedDict()
         self.model = ReloadingDetector(
@@ -144,6 +147,7 @@ class View:
             on_new=self.triggers.on_new,
             is_whole=self.triggers.is_announced,
             news=self._news,
+            on_outage=self._outage.note,
         )
         watcher.on_look = self._on_look
         self.is_ready.set()

@@ -145,6 +145,7 @@ def test_threads_that_write_at_once_wait_for_each_other_and_lose_nothing(place: 
             assert set(session.scalars(select(WatcherProcess.id))) == set(watchers)
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_is_known_as_dead_at_once(place: str | Path) -> None:
     code = (
         "import sys, os, signal\n"
