@@ -29,6 +29,12 @@ hypothesis.settings.load_profile("seeded")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the modules that use the shared detector first: one process fits it while the other runs the rest."""
+    waiting = {item.path for item in items if "fitted_detector" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in waiting)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Networks of this size are fastest on one thread, and many times slower on two where a core is busy."""
@@ -51,10 +57,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def graph_cache(shared: Path) -> Iterator[None]:
-    """Graphs are traced once for all processes; nothing is written to the user's own cache."""
+def graph_cache(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Graphs are traced once for all processes, and again once what shapes them changes; the user's own cache is left.
+
+    `pytest --cache-clear` traces them all again.
+    """
+    assert pytestconfig.cache is not None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ENERGYAD_CACHE", str(shared / "cache"))
+        patch.setenv("ENERGYAD_CACHE", str(pytestconfig.cache.mkdir("energyad_graphs")))
         yield
 
 

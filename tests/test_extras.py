@@ -84,6 +84,7 @@ def test_commands_of_the_base_install_work_without_any_extra(
         assert status in ({0, 1} if command[0] in {"score", "drift"} else {0}), (command, messages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("extra", "command"),
     [

@@ -21,9 +21,9 @@ def open_method(name: str, *, image_size: int) -> Method:
         rule = rule_named(name, image_size=image_size)
         rule.backbone()  # traced here, outside of what is timed
         return rule
-    if name == "padim":
-        return Peer("padim", image_size)
+    if name in {"padim", "mh-patchcore"}:
+        return Peer(name, image_size)
     if match := PATCHCORE.fullmatch(name):
         return Peer("patchcore", image_size, coreset_ratio=float(match[1]))
-    known = ", ".join([*CHANGES, *RULES, "padim", "patchcore-<ratio>"])
+    known = ", ".join([*CHANGES, *RULES, "padim", "mh-patchcore", "patchcore-<ratio>"])
     raise SettingsError(f"method '{name}': there is none of that name; there are {known}")

@@ -1,4 +1,4 @@
-"""anomalib's PatchCore and PaDiM with the same backbone weights and no network.
+"""anomalib's PatchCore, MH-PatchCore and PaDiM with the same backbone weights and no network.
 
 Their torch models are driven directly: anomalib's Engine does the same and writes checkpoints besides. Nothing of them
 is changed but how PatchCore's coreset is computed: see `PrunedGreedy`.
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import safetensors.torch
 import timm
 import torch
 from anomalib.models.components.sampling import KCenterGreedy
+from anomalib.models.image.mh_patchcore import MHPatchcore
 from anomalib.models.image.padim.torch_model import PadimModel
 from anomalib.models.image.patchcore import torch_model as patchcore_model
 from jaxtyping import Float, UInt8
@@ -39,9 +41,13 @@ CANDIDATES = 16384
 ROWS_AT_ONCE = 16384
 
 
+Pass = tuple[Callable[[Tensor], Any], Callable[[], None]]
+"""Of a fit: what takes a batch of images, and what is done after the last one."""
+
+
 @dataclass(frozen=True)
 class Peer:
-    """One of anomalib's models. coreset_ratio: PatchCore's; None for PaDiM."""
+    """One of anomalib's models. model: patchcore, mh-patchcore or padim. coreset_ratio: of patchcore alone."""
 
     model: str
     image_size: int
@@ -56,13 +62,15 @@ class Peer:
             "layers": list(LAYERS),
             "image_size": self.image_size,
         }
+        if self.model == "mh-patchcore":
+            return shared | {"mh_patchcore": "anomalib's defaults"}
         if self.coreset_ratio is None:
             return shared | {"n_features": PADIM_FEATURES}
         own = {"coreset_sampling_ratio": self.coreset_ratio, "num_neighbors": NEIGHBOURS}
         return shared | own | {"coreset": "pruned"}
 
     def fit(self, good: Sequence[Path], *, seed: int, threads: int) -> Fitted:
-        """Collect embeddings of all good images, then the coreset or the Gaussians."""
+        """Show the model all good images, as often as it asks for, and let it end each pass."""
         with (
             tempfile.TemporaryDirectory() as folder,
             torch.random.fork_rng(devices=[]),
@@ -72,13 +80,14 @@ class Peer:
             torch.manual_seed(seed)  # anomalib draws from the global generators
             shape = input_shape(good, self.image_size)
             weights = write_timm_folder(Path(folder))
-            model, finish = self._create(f"local-dir:{folder}")
+            model, passes = self._create(f"local-dir:{folder}")
             normalise = _normaliser(weights)
             model.train()
             with torch.no_grad():
-                for pixels in read_batches(good, shape):
-                    model(normalise(pixels))
-                finish()
+                for take, finish in passes:
+                    for pixels in read_batches(good, shape):
+                        take(normalise(pixels))
+                    finish()
         model.eval()
 
         @torch.inference_mode()
@@ -88,16 +97,25 @@ class Peer:
 
         return Fitted(score, shape, num_fitted_bytes(model))
 
-    def _create(self, backbone: str) -> tuple[nn.Module, Callable[[], None]]:
-        """The model, and what ends its fit."""
-        ratio = self.coreset_ratio
-        if ratio is None:
-            padim = PadimModel(backbone, list(LAYERS), pre_trained=True, n_features=PADIM_FEATURES)
-            return padim, padim.fit
+    def _create(self, backbone: str) -> tuple[nn.Module, list[Pass]]:
+        """The model, and the passes over the good images that fit it."""
+        layers = list(LAYERS)
+        if self.model == "mh-patchcore":
+            module = MHPatchcore(backbone, layers, visualizer=False, evaluator=False)
+            one = (lambda batch: module.training_step(SimpleNamespace(image=batch)), module.fit)
+            return module.model, [one] * 3  # principal components, covariance, memory bank
+        if self.model == "padim":
+            padim = PadimModel(backbone, layers, pre_trained=True, n_features=PADIM_FEATURES)
+            return padim, [(padim, padim.fit)]
         patchcore = patchcore_model.PatchcoreModel(
-            list(LAYERS), backbone, pre_trained=True, num_neighbors=NEIGHBOURS
+            layers, backbone, pre_trained=True, num_neighbors=NEIGHBOURS
         )
-        return patchcore, lambda: patchcore.subsample_embedding(ratio)
+        return patchcore, [(patchcore, lambda: self._choose(patchcore))]
+
+    def _choose(self, patchcore: patchcore_model.PatchcoreModel) -> None:
+        """Make PatchCore's memory bank of the embeddings that it has stored."""
+        assert self.coreset_ratio is not None
+        patchcore.subsample_embedding(self.coreset_ratio)
 
 
 def write_timm_folder(folder: Path) -> BackboneSpec:

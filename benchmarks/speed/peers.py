@@ -7,12 +7,11 @@ have, drawn at random from some good images (selecting them takes ten minutes), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-from torch import nn
 
 from benchmarks.detection import peers
 from benchmarks.detection.method import Fitted
@@ -28,17 +27,11 @@ NOTES = {
 class RandomCoreset(peers.Peer):
     """PatchCore whose memory is drawn at random. `coreset_ratio`: of the images it is fitted on."""
 
-    def _create(self, backbone: str) -> tuple[nn.Module, Callable[[], None]]:
-        layers = list(peers.LAYERS)
-        model = PatchcoreModel(layers, backbone, pre_trained=True, num_neighbors=peers.NEIGHBOURS)
-
-        def draw() -> None:
-            bank = torch.vstack(model.embedding_store)
-            count = round((self.coreset_ratio or 1.0) * len(bank))
-            model.memory_bank = bank[torch.randperm(len(bank))[:count]].clone()
-            model.embedding_store.clear()
-
-        return model, draw
+    def _choose(self, patchcore: PatchcoreModel) -> None:
+        bank = torch.vstack(patchcore.embedding_store)
+        count = round((self.coreset_ratio or 1.0) * len(bank))
+        patchcore.memory_bank = bank[torch.randperm(len(bank))[:count]].clone()
+        patchcore.embedding_store.clear()
 
 
 def fit_peer(name: str, good: Sequence[Path], *, image_size: int, few: int, threads: int) -> Fitted:

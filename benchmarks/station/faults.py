@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.station.trial import FAKETIME, SIDE, Trial, num_disordered
+from benchmarks.station.trial import SIDE, Trial, num_disordered
 from energyad.detector import AnomalyDetector
 from energyad.detector.recalibration import recalibrate
 from energyad.station.cameras import write_frame
@@ -183,9 +183,7 @@ def run_faults(model: Path, *, count: int, seed: int, threads: int, kinds: list[
         folder = Path(place)
         offset = folder / "offset"
         offset.write_text("+0\n")
-        trial = Trial(
-            folder, model, threads=threads, environment=_clock_of(offset) if "clock" in kinds else {}
-        )
+        trial = Trial(folder, model, threads=threads, clock=offset if "clock" in kinds else None)
         mix = Mix(trial, offset, _good_parts(folder / "good"), seed)
         began = time.monotonic()
         with trial.running():
@@ -202,21 +200,6 @@ def run_faults(model: Path, *, count: int, seed: int, threads: int, kinds: list[
             "faults": {name: vars(kind) for name, kind in sorted(mix.kinds.items())},
             "seconds": round(time.monotonic() - began, 1),
         }
-
-
-def _clock_of(offset: Path) -> dict[str, str]:
-    """Return the environment of a process whose clock is off by what a file says.
-
-    The library now and then fails a thread's sleep, as no kernel does, so only a mix that sets the clock has it.
-    """
-    if not Path(FAKETIME).exists():
-        raise FileNotFoundError(f"no {FAKETIME}: apt install libfaketime")
-    return {
-        "LD_PRELOAD": FAKETIME,
-        "FAKETIME_TIMESTAMP_FILE": str(offset),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
 
 
 def _good_parts(folder: Path) -> Path:

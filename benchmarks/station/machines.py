@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+CYCLE_SECONDS = 0.01
+"""Of the PLC."""
+PUBLISHING_MILLISECONDS = 20
+"""Of the control room's subscription."""
 
 
 def free_port() -> int:
@@ -29,10 +35,15 @@ def program(name: str, package: str) -> str:
 
 
 class FakeCamera:
-    """Aravis' GigE Vision camera without a camera, on this machine's loopback."""
+    """Aravis' GigE Vision camera without a camera, on this machine's loopback.
+
+    In a run at real-time priority its own is higher, as a camera has a processor of its own: where it is interrupted
+    in its wait for the next frame, it sends none for 100 ms.
+    """
 
     def __init__(self) -> None:
-        self._command = [program("arv-fake-gv-camera-0.8", "aravis-tools"), "-i", "127.0.0.1"]
+        first = ["chrt", "-r", "2"] if os.sched_getscheduler(0) == os.SCHED_RR else []
+        self._command = [*first, program("arv-fake-gv-camera-0.8", "aravis-tools"), "-i", "127.0.0.1"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -81,6 +92,7 @@ class Subscriber:
         from paho.mqtt.enums import CallbackAPIVersion
 
         self.numbers: list[int] = []
+        self.times: list[float] = []
         self.client = Client(CallbackAPIVersion.VERSION2, client_id="subscriber", protocol=MQTTv5)
         self.client.reconnect_delay_set(min_delay=1, max_delay=1)
         self.client.on_connect = lambda *_: self.client.subscribe(f"{topic}/parts", qos=1)
@@ -89,6 +101,7 @@ class Subscriber:
         self.client.loop_start()
 
     def _on_message(self, client: Any, data: Any, message: Any) -> None:
+        self.times.append(time.monotonic())
         self.numbers.append(json.loads(message.payload)["number"])
 
     def stop(self) -> None:
@@ -98,10 +111,16 @@ class Subscriber:
 
 
 class Machine:
-    """A program that reads each part and acknowledges it; `away` takes it from the network for a while."""
+    """A program that reads each part and acknowledges it; `away` takes it from the network for a while.
+
+    Attributes:
+        numbers: Of the parts that came, in their order.
+        times: When each was read, by the monotonic clock.
+    """
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
+        self.times: list[float] = []
         self.away = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -113,7 +132,8 @@ class Machine:
     def stop(self) -> None:
         """End."""
         self._stop.set()
-        self._thread.join(30)
+        if self._thread.is_alive():
+            self._thread.join(30)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -122,10 +142,11 @@ class Machine:
                 while not self._stop.is_set() and not self.away.is_set():
                     sequence, number = self.read(connection)
                     if sequence not in (0, last):
+                        self.times.append(time.monotonic())
                         self.numbers.append(number)
                         last = sequence
                         self.acknowledge(connection, sequence)
-                    time.sleep(0.005)
+                    self.wait()
             while self.away.is_set() and not self._stop.is_set():
                 time.sleep(0.01)
             time.sleep(0.1)
@@ -135,6 +156,10 @@ class Machine:
         """A connection to the station."""
         raise NotImplementedError
         yield
+
+    def wait(self) -> None:
+        """Between two looks at the station."""
+        raise NotImplementedError
 
     def read(self, connection: Any) -> tuple[int, int]:
         """Sequence number and number of the part that is shown."""
@@ -146,7 +171,7 @@ class Machine:
 
 
 class Plc(Machine):
-    """Reads the Modbus registers."""
+    """Reads the Modbus registers in each of its cycles."""
 
     def __init__(self, port: int) -> None:
         super().__init__()
@@ -163,6 +188,10 @@ class Plc(Machine):
             yield client
         finally:
             client.close()
+
+    def wait(self) -> None:
+        """For the next cycle."""
+        time.sleep(CYCLE_SECONDS)
 
     def read(self, connection: Any) -> tuple[int, int]:
         """Of the input registers."""
@@ -181,12 +210,14 @@ class Trigger:
         accepted: Triggers that the station answered for.
         refused: Those that it refused.
         unanswered: Those of which the answer did not come: they may have a part, or none.
+        times: When the accepted ones were sent, by the monotonic clock.
     """
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._client: Any = None
         self.accepted = self.refused = self.unanswered = 0
+        self.times: list[float] = []
 
     def fire(self) -> None:
         """Trigger once."""
@@ -198,6 +229,7 @@ class Trigger:
             if not self._client.connect():
                 self.refused += 1  # nobody heard it
                 return
+            sent = time.monotonic()
             answer = self._client.write_coil(0, True)
         except Exception:  # of many kinds
             self.stop()
@@ -207,6 +239,7 @@ class Trigger:
             self.refused += 1
         else:
             self.accepted += 1
+            self.times.append(sent)
 
     def stop(self) -> None:
         """Disconnect."""
@@ -216,10 +249,11 @@ class Trigger:
 
 
 class ControlRoom(Machine):
-    """Reads the OPC UA nodes."""
+    """Subscribes to the OPC UA node of the sequence number, and reads the others when it changes."""
 
     def __init__(self, port: int, station: str) -> None:
         super().__init__()
+        self._changed = threading.Event()
         self._url = f"opc.tcp://127.0.0.1:{port}/energyad/{station}"
 
     @contextlib.contextmanager
@@ -230,7 +264,18 @@ class ControlRoom(Machine):
         with Client(self._url) as client:
             space = client.get_namespace_index("urn:energyad:station")
             names = ("Result.Sequence", "Result.Number", "Acknowledge")
-            yield [client.get_node(f"ns={space};s=Station.{name}") for name in names]
+            nodes = [client.get_node(f"ns={space};s=Station.{name}") for name in names]
+            client.create_subscription(PUBLISHING_MILLISECONDS, self).subscribe_data_change(nodes[0])
+            yield nodes
+
+    def datachange_notification(self, node: Any, value: Any, data: Any) -> None:
+        """The server says that the sequence number has changed."""
+        self._changed.set()
+
+    def wait(self) -> None:
+        """For a change; half a second later it is seen whether the server is still there."""
+        self._changed.wait(0.5)
+        self._changed.clear()
 
     def read(self, connection: Any) -> tuple[int, int]:
         """Of the nodes."""

@@ -27,9 +27,9 @@ from energyad.station.cameras import write_frame
 NAME: Final = "trial"
 SIDE: Final = 256
 """Pixels: of the camera's frames."""
+FRAME_RATE: Final = 100
+"""Frames a second of the camera, which runs freely: a part's frame is the first that comes after its trigger."""
 SETTLE_SECONDS: Final = 300.0
-FAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
-"""Debian's libfaketime: sets the clock of one process."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,10 @@ class Trial:
         folder: Where everything is put; empty.
         model: The model.
         threads: Of the station.
-        environment: Variables of the station's process, beside this one's.
+        clock: A file with the seconds by which the station's clock is off; None for the machine's clock.
     """
 
-    def __init__(
-        self, folder: Path, model: Path, *, threads: int, environment: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, model: Path, *, threads: int, clock: Path | None = None) -> None:
         self.folder = folder
         self.model = folder / "models" / "trial"
         shutil.copytree(model, self.model)
@@ -92,7 +90,8 @@ class Trial:
         self.subscriber: Subscriber | None = None
         self.process: subprocess.Popen[str] | None = None
         self.said: list[str] = []
-        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._program = ["energyad"] if clock is None else ["benchmarks.station.clocked", str(clock)]
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -109,13 +108,13 @@ class Trial:
             if self.process is not None:
                 self.process.send_signal(signal.SIGTERM)
                 self.process.wait(60)
-            for side in (self.plc, self.room, self.subscriber, self.trigger, self.broker, self.camera):
+            for side in (self.camera, self.broker, self.plc, self.room, self.subscriber, self.trigger):
                 side.stop()
 
     def start(self) -> None:
         """Start the station, and wait until it has a frame of the camera."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "energyad", "run", "station.toml"],
+            [sys.executable, "-m", *self._program, "run", "station.toml"],
             cwd=self.folder, env=self._environment, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         threading.Thread(target=self._listen, args=(self.process,), daemon=True).start()
@@ -192,9 +191,9 @@ class Trial:
 def _station_file(threads: int, broker: int, *, modbus: int, opcua: int) -> str:
     return (
         f'name = "{NAME}"\nmodel = "trial"\nthreads = {threads}\ndatabase = "database/energyad.db"\n'
-        '[[views]]\nfolder = "spool"\ninterval = 0.01\n'
+        '[[views]]\nfolder = "spool"\n'
         '[views.camera]\nsource = "aravis:"\ntimeout = 1.0\npixel_format = "Mono8"\n'
-        f"features = {{Width = {SIDE}, Height = {SIDE}, AcquisitionFrameRate = 30}}\n"
+        f"features = {{Width = {SIDE}, Height = {SIDE}, AcquisitionFrameRate = {FRAME_RATE}}}\n"
         '[trigger]\nkind = "modbus"\n[part]\ndeadline = 1.5\n'
         '[images]\nfolder = "kept"\nok_share = 0.0\nquota_gib = 0.1\n'
         f'[mqtt]\nhost = "127.0.0.1"\nport = {broker}\n'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ import torch
 from benchmarks import provenance
 from benchmarks.detection.data import open_anywhere
 from benchmarks.teaching import protocol, table
-from benchmarks.teaching.protocol import METHODS, Bench
+from benchmarks.teaching.protocol import METHODS, Bench, Learned, Predicted
 from energyad.errors import EnergyadError
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 PACKAGES = (*provenance.PACKAGES, "scikit-learn", "onnxruntime")
-KEY = ("category", "seed", "method", "labels", "hidden")
+KEY = ("category", "image_size", "seed", "method", "labels", "hidden")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,7 +29,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--categories", nargs="+", metavar="NAME", help="none prints the table of the rows")
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     p.add_argument("--labels", nargs="+", type=int, default=[10, 1, 2, 5, 20], metavar="N")
-    p.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="NAME")
+    p.add_argument(
+        "--methods", nargs="+", default=list(protocol.QUICK_METHODS), choices=list(METHODS), metavar="NAME"
+    )
+    p.add_argument(
+        "--image-size", type=int, default=256, metavar="PIXELS", help="a side; one for all rows of a table"
+    )
     p.add_argument("--models", type=Path, default=Path("build/teaching"), help="where fitted models are kept")
     p.add_argument("--results", type=Path, default=RESULTS)
     p.add_argument("--threads", type=int, default=1)
@@ -40,14 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     if not options.categories:
-        print(table.markdown(provenance.read_rows(options.results)))
+        rows = [
+            row
+            for row in provenance.read_rows(options.results)
+            if row.get("image_size") == options.image_size
+        ]
+        print(table.markdown(rows))
         return 0
     try:
         for name in options.categories:
             category = open_anywhere(name, options.data_root)
             for seed in options.seeds:
-                place = options.models / f"{name}-{seed}"
-                bench = protocol.open_bench(category, place, seed=seed, threads=options.threads)
+                folder = options.models / f"{name}-{options.image_size}-{seed}"
+                bench = protocol.open_bench(
+                    category, folder, image_size=options.image_size, seed=seed, threads=options.threads
+                )
                 _measure(bench, seed, options)
     except EnergyadError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -56,9 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(bench: Bench, seed: int, options: argparse.Namespace) -> None:
-    done = {tuple(row[name] for name in KEY) for row in provenance.read_rows(options.results)}
+    done = {tuple(row.get(name) for name in KEY) for row in provenance.read_rows(options.results)}
     for method, labels, hidden in _cells(options):
-        key = (bench.category.name, seed, method, labels, hidden)
+        key = (bench.category.name, options.image_size, seed, method, labels, hidden)
         if key in done:
             continue
         row = dict(zip(KEY, key, strict=True)) | _figures(bench, seed, method, labels, hidden=hidden)
@@ -85,19 +98,28 @@ def _figures(bench: Bench, seed: int, method: str, labels: int, *, hidden: bool)
     if method == "alarms":
         return protocol.corrected_alarms(bench, seed=seed)
     drawn = protocol.draw(bench, seed=seed, hide=hidden)
-    none = method == "none"
-    scored = protocol.as_it_was(bench) if none else METHODS[method](bench, drawn.shown[:labels])
+    started = time.process_time()
+    shown = drawn.shown[:labels]
+    learned = METHODS[method](bench, shown) if method != "none" else protocol.not_taught(bench)
+    learn_seconds = time.process_time() - started
+    good = protocol.predict(bench, learned, [i for i, kind in enumerate(bench.kinds) if kind == "good"])
     row: dict[str, Any] = {
-        "shown": protocol.figures(bench, scored, drawn.measured),
-        "threshold": scored.threshold,
-        "raise_limit": scored.raise_limit,
-        "hidden_kinds": drawn.hidden_kinds,
+        "shown": _figures_of(bench, learned, good, drawn.measured),
+        "threshold": learned.threshold,
+        "raise_limit": learned.raise_limit,
+        "learn_seconds": round(learn_seconds, 2),
+        "resampled_rate": round(protocol.resampled_rate(good.scores, seed=seed), 5),
     }
     if hidden:
-        row["others"] = protocol.figures(bench, scored, drawn.others)
-    if scored.head is not None:
-        row["resampled_rate"] = round(protocol.resampled_rate(bench, scored, seed=seed), 5)
+        others = _figures_of(bench, learned, good, drawn.others)
+        row |= {"hidden_kinds": drawn.hidden_kinds, "others": others}
     return row
+
+
+def _figures_of(
+    bench: Bench, learned: Learned, good: Predicted, indices: Sequence[int]
+) -> dict[str, float | None]:
+    return protocol.figures(good, protocol.predict(bench, learned, indices), learned.threshold)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
+import itertools
 import multiprocessing
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -40,6 +44,9 @@ TOGETHER: Final = 16
 """Results in one transaction, as a watcher stores them."""
 LONGEST: Final = 1.0
 """Seconds after which a process is killed, at the latest."""
+NUM_STEPS: Final = 4
+"""Label, teach, store the candidate, promote."""
+FORK: Final = multiprocessing.get_context("fork")
 MODEL: Final = ModelReference(name="m", sha256="0" * 64, calibrated=None)
 
 
@@ -112,12 +119,20 @@ def kills(folder: Path, server: str | None, count: int, *, seed: int) -> dict[st
         count: SIGKILLs.
         seed: Of the moments.
     """
-    place, model = _new_line(folder, server)
-    return _kill(place, model, count, lambda number: _live(place, folder, model, number), LONGEST, seed=seed)
+    database, model = _new_line(folder, server)
+    generator = random.Random(seed)
+
+    def live(number: int) -> BaseProcess:
+        process = FORK.Process(target=_live, args=(database, folder, model, number))
+        process.start()
+        time.sleep(generator.uniform(0.0, LONGEST))
+        return process
+
+    return _kill(database, model, count, live)
 
 
 def lessons(folder: Path, server: str | None, count: int, *, seed: int) -> dict[str, Any]:
-    """Kill a process that labels, teaches and promotes, at a moment of one such round, and audit after each kill.
+    """Kill a process that labels, teaches and promotes, at a random moment of a random step, and audit after each kill.
 
     At last a label and a line of the history are changed, which the audit must find.
 
@@ -125,25 +140,33 @@ def lessons(folder: Path, server: str | None, count: int, *, seed: int) -> dict[
         folder: For all files.
         server: Of PostgreSQL; None for SQLite.
         count: SIGKILLs.
-        seed: Of the moments.
+        seed: Of the steps and moments.
     """
-    place, model = _new_line(folder, server)
+    database, model = _new_line(folder, server)
     shown = render_demo(folder / "lessons", seed=1, train=4, good=2, per_flaw=1, size=64)
     labels = [label.by("a") for label in read_labels(shown.root)]
     good = [*good_parts(folder / "images"), *shown.train_good]
-    _learn(place, model, labels, good)
-    started = time.perf_counter()
-    _learn(place, model, labels, good)
-    round_seconds = time.perf_counter() - started
-    row = _kill(
-        place,
-        model,
-        count,
-        lambda _: _learn(place, model, labels, good, rounds=100),
-        round_seconds,
-        seed=seed,
-    )
-    return row | {"round_seconds": round(round_seconds, 2), "changes_found": _changes_found(place, model)}
+    seconds = _step_seconds(_learn(database, model, labels, good))
+    generator = random.Random(seed)
+    steps = collections.Counter[str]()
+
+    def live(_: int) -> BaseProcess:
+        step = generator.choice(list(seconds))
+        steps[step] += 1
+        receiver, sender = FORK.Pipe(duplex=False)
+        process = FORK.Process(target=_report, args=(_learn(database, model, labels, good), sender))
+        process.start()
+        while receiver.recv() != step:
+            pass
+        time.sleep(generator.uniform(0.0, seconds[step]))
+        return process
+
+    row = _kill(database, model, count, live)
+    return row | {
+        "kills_in": dict(sorted(steps.items())),
+        "round_seconds": round(sum(seconds.values()), 2),
+        "changes_found": _changes_found(database, model),
+    }
 
 
 def _new_line(folder: Path, server: str | None) -> tuple[str | Path, Path]:
@@ -156,18 +179,13 @@ def _new_line(folder: Path, server: str | None) -> tuple[str | Path, Path]:
     return place, model
 
 
-def _kill(
-    place: str | Path, model: Path, count: int, work: Callable[[int], None], longest: float, *, seed: int
-) -> dict[str, Any]:
-    """Run the work in processes that are killed, each within `longest` seconds, and audit after each kill."""
-    generator, faults, entries, lines = random.Random(seed), 0, 0, 0
-    context = multiprocessing.get_context("fork")
+def _kill(place: str | Path, model: Path, count: int, live: Callable[[int], BaseProcess]) -> dict[str, Any]:
+    """Kill each process that `live` returns, and audit after each kill."""
+    faults, entries, lines = 0, 0, 0
     for number in range(count):
-        life = context.Process(target=work, args=(number,))
-        life.start()
-        time.sleep(generator.uniform(0.0, longest))
-        life.kill()
-        life.join()
+        process = live(number)
+        process.kill()
+        process.join()
         with Database(place) as database, database.snapshot() as session:
             of_line = audit.check(session)
         of_model = versions.check(model)
@@ -190,18 +208,37 @@ def _fault_of_candidate(model: Path) -> str | None:
     return None
 
 
-def _learn(
-    place: str | Path, model: Path, labels: Sequence[Label], good: Sequence[Path], *, rounds: int = 1
-) -> None:
-    """Label, teach and promote as the commands do, and withdraw a label, so that each round has something new."""
+def _learn(place: str | Path, model: Path, labels: Sequence[Label], good: Sequence[Path]) -> Generator[str]:
+    """Label, teach and promote as the commands do, again and again; yields the name of each step before its work."""
     with Database(place) as database:
         store = LabelStore(database)
-        for _ in range(rounds):
+        while True:
+            yield "label"
             store.add(labels)
+            store.withdraw(labels[0].sha256, labels[0].reviewer)  # so that the next round has something new
+            yield "teach"
             taught = teach(AnomalyDetector.load(model, threads=1), store.current(), good, threads=1)
+            yield "candidate"
             versions.put_candidate(model, taught.manifest, taught.contents, action="taught")
+            yield "promote"
             versions.promote(model, force=True)
-            store.withdraw(labels[0].sha256, labels[0].reviewer)
+
+
+def _step_seconds(steps: Generator[str]) -> dict[str, float]:
+    """How long each step of a second round takes: the first imports what the others have."""
+    seconds: dict[str, float] = {}
+    with contextlib.closing(steps):
+        started = time.perf_counter()
+        for step, _ in itertools.islice(itertools.pairwise(steps), 2 * NUM_STEPS):
+            now = time.perf_counter()
+            seconds[step], started = now - started, now
+    return seconds
+
+
+def _report(steps: Iterator[str], sender: Connection) -> None:
+    """Say which step begins, until somebody ends this."""
+    for step in steps:
+        sender.send(step)
 
 
 def _changes_found(place: str | Path, model: Path) -> bool:

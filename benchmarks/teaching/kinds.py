@@ -33,13 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--categories", nargs="+", metavar="NAME", required=True)
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the split")
     p.add_argument("--examples", nargs="+", type=int, default=[3, 5, 10], metavar="N", help="of each kind")
+    p.add_argument("--image-size", type=int, default=256, metavar="PIXELS", help="a side")
     p.add_argument("--models", type=Path, default=Path("build/teaching"), help="fits, all of seed 0")
     p.add_argument("--rows", type=Path, default=RESULTS)
     options = p.parse_args(arguments)
     torch.set_num_threads(1)
     for name in options.categories:
         category = open_anywhere(name, options.data_root)
-        bench = protocol.open_bench(category, options.models / f"{name}-0", seed=0, threads=1)
+        folder = options.models / f"{name}-{options.image_size}-0"
+        bench = protocol.open_bench(category, folder, image_size=options.image_size, seed=0, threads=1)
         found = _regions(bench)
         for seed in options.seeds:
             for examples in options.examples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,23 +10,33 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from sklearn.linear_model import LogisticRegression
+from jaxtyping import Float
 
 from energyad.data.datasets import Category, TestItem
 from energyad.detector import AnomalyDetector
+from energyad.energy.latent_energy import LatentEnergy
+from energyad.energy.networks import Affine
+from energyad.energy.patch_energy import MultiScaleEnergy, PatchEnergy
 from energyad.evaluation import metrics
 from energyad.evaluation.evaluate import mask_at
 from energyad.evaluation.metrics import PixelTally
 from energyad.feedback.evidence import Evidence, SeenImage, evidence_of, see_images
 from energyad.feedback.labels import Label
-from energyad.feedback.learning import category_energy, learn, scales_of, score, with_points_of
+from energyad.feedback.learning import (
+    category_energy,
+    fit_classifier,
+    learn,
+    scales_of,
+    score,
+    with_points_of,
+)
 from energyad.feedback.marks import polygons_of
 from energyad.feedback.teaching import Lesson, OpenedModel, cross_validate, open_to_learn
-from energyad.images.reading import as_rgb
+from energyad.images.identity import pixel_digest
+from energyad.images.reading import as_rgb, resize
 from energyad.progress import NullProgress
 from energyad.scoring.calibration import calibrate
-from energyad.scoring.scorer import EnergyHead
+from energyad.scoring.scorer import EnergyHead, Scores
 from energyad.settings import FitSettings
 
 GAINS: Final = (1.25, 1.5, 1.8, 0.6, 0.4)
@@ -34,6 +45,8 @@ MIN_ALARMS: Final = 0.3
 """Share of the good parts that is enough."""
 NUM_CORRECTED: Final = 20
 SPLITS: Final = 200
+ODDS_POWER: Final = 0.1
+"""Of the odds that the logistic regression alone gives, so that they fit a float; no rank of images depends on it."""
 RATE: Final = 0.1
 """Of the resampled splits: few good parts certify it."""
 
@@ -79,17 +92,18 @@ class Draw:
     hidden_kinds: tuple[str, ...]
 
 
-def open_bench(category: Category, folder: Path, *, seed: int, threads: int) -> Bench:
+def open_bench(category: Category, folder: Path, *, image_size: int, seed: int, threads: int) -> Bench:
     """Fit a model, or load it where that was done, and look at all images.
 
     Args:
         category: With masks.
         folder: Of the model.
+        image_size: Pixels a side of the network's input.
         seed: Of the fit.
         threads: Of the backbone.
     """
     if not folder.exists():
-        settings = replace(FitSettings(), seed=seed)
+        settings = replace(FitSettings().with_values({"input.image_size": image_size}), seed=seed)
         AnomalyDetector.fit(category.train_good, name=category.name, settings=settings, threads=threads).save(
             folder
         )
@@ -105,8 +119,8 @@ def open_bench(category: Category, folder: Path, *, seed: int, threads: int) -> 
         **options,
     )
     labels = [_label(item) for item in category.test if item.is_defective]
-    found = evidence_of(labels, test, manifest=opened.manifest, grid=opened.head.grid)
-    by_path = {one.label.image: one for one in found}
+    known = evidence_of(labels, test, manifest=opened.manifest, grid=opened.head.grid)
+    by_path = {one.label.image: one for one in known}
     evidence = tuple(by_path.get(item.path) for item in category.test)
     return Bench(category, opened, tuple(test), evidence, tuple(good))
 
@@ -126,33 +140,38 @@ def draw(bench: Bench, *, seed: int, hide: bool) -> Draw:
     measured: list[int] = []
     others: list[int] = []
     for kind in kinds:
-        places = rng.permutation([place for place, name in enumerate(bench.kinds) if name == kind]).tolist()
-        half = len(places) // 2
+        indices = rng.permutation([index for index, name in enumerate(bench.kinds) if name == kind]).tolist()
+        half = len(indices) // 2
         if kind in hidden:
-            others += places[half:]
+            others += indices[half:]
         else:
-            shown += places[:half]
-            measured += places[half:]
+            shown += indices[:half]
+            measured += indices[half:]
     return Draw(tuple(rng.permutation(shown).tolist()), tuple(measured), tuple(others), hidden)
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """Scores of all test images, the threshold, and heatmaps where the method makes some."""
+class Learned:
+    """What a method made of the labels.
 
-    scores: Float[np.ndarray, " n"]
+    Attributes:
+        scores: Gives score and heatmap of an image.
+        threshold: By the good parts that were held out from the fit.
+        raise_limit: See `learn`; 0 where a method has none.
+    """
+
+    scores: Callable[[SeenImage], Scores]
     threshold: float
     raise_limit: float = 0.0
-    head: EnergyHead | None = None
 
 
-def as_it_was(bench: Bench) -> Scored:
+def not_taught(bench: Bench) -> Learned:
     """The model without any label, its threshold by the same good parts as that of the others."""
     threshold = _threshold(score(bench.opened.calibration_base, bench.held_out), bench)
-    return Scored(score(bench.opened.base, bench.test), threshold, head=bench.opened.base)
+    return Learned(_scores_of(bench.opened.base), threshold)
 
 
-def taught(bench: Bench, shown: Sequence[int], *, marked: bool = True) -> Scored:
+def taught(bench: Bench, shown: Sequence[int], *, marked: bool = True) -> Learned:
     """The model as `energyad teach` makes it.
 
     Args:
@@ -160,79 +179,137 @@ def taught(bench: Bench, shown: Sequence[int], *, marked: bool = True) -> Scored
         shown: Labelled defects.
         marked: Whether they have marks.
     """
-    evidence = [one for one in (bench.evidence[place] for place in shown) if one is not None]
+    evidence = _evidence_of(bench, shown)
     if not marked:
         evidence = [replace(one, coverage=None) for one in evidence]
-    made = bench.opened.manifest.provenance
-    lesson = Lesson(evidence, num_fitted=made.num_images - made.num_held_out, seed=made.seed)
+    lesson = _lesson(bench, evidence)
     base, calibration = bench.opened.calibration_base, bench.opened.manifest.calibration
     limit = cross_validate(
         base, lesson, bench.held_out, calibration=calibration, progress=NullProgress()
     ).raise_limit
     head = learn(base, lesson, raise_limit=limit)
-    final = with_points_of(head, bench.opened.base, made.held_out_points)
-    threshold = _threshold(score(head, bench.held_out), bench)
-    return Scored(score(final, bench.test), threshold, limit, final)
+    held_out_points = bench.opened.manifest.provenance.held_out_points
+    final = with_points_of(head, bench.opened.base, held_out_points)
+    return Learned(_scores_of(final), _threshold(score(head, bench.held_out), bench), limit)
 
 
-def logistic(bench: Bench, shown: Sequence[int]) -> Scored:
-    """A logistic regression of patches on the same latents, without the energy: an image has its highest odds."""
-    energy = category_energy(bench.opened.calibration_base).by_scale()[0]
-    scale = scales_of(bench.opened.base)[0]
+class LogisticEnergy(LatentEnergy):
+    """A power of the odds that a patch is marked, by a logistic regression of its latents alone.
 
-    def latents(image: SeenImage) -> Float[np.ndarray, "p k"]:
-        patches = scale.of(image.features.movedim(-3, -1).float())
-        return energy.whitening(patches).flatten(0, 2).numpy()
+    Args:
+        classifier: Logarithm of the odds.
+    """
 
-    good = (energy.reranker.bank_points().flatten(0, 1) / energy.whitening.deviations()).numpy()  # type: ignore[union-attr]
-    x, y = [good], [np.zeros(len(good))]
-    for place in shown:
-        one = bench.evidence[place]
-        if one is not None and one.coverage is not None:
-            coverage, patches = one.coverage.flatten().numpy(), latents(one.image)
-            for chosen, value in ((coverage >= 0.25, 1.0), (coverage == 0, 0.0)):
-                x.append(patches[chosen])
-                y.append(np.full(int(chosen.sum()), value))
-    model = LogisticRegression(C=0.1, max_iter=200, class_weight="balanced")
-    labels = np.concatenate(y)
-    if len(set(labels.tolist())) < 2:  # marks smaller than a patch
-        return Scored(np.zeros(len(bench.test)), 0.0)
-    model.fit(np.concatenate(x), labels)
+    def __init__(self, classifier: Affine) -> None:
+        super().__init__()
+        self.classifier = classifier
 
-    def odds(images: Sequence[SeenImage]) -> Float[np.ndarray, " n"]:
-        return np.exp(np.array([model.decision_function(latents(image)).max() for image in images]) / 10)
-
-    return Scored(odds(bench.test), _threshold(odds(bench.held_out), bench))
+    def forward(self, z: Float[torch.Tensor, "*b k"]) -> Float[torch.Tensor, "*b"]:
+        """Return the energies of latents."""
+        return (ODDS_POWER * self.classifier(z)[..., 0]).exp()
 
 
-METHODS: Final[Mapping[str, Callable[[Bench, Sequence[int]], Scored]]] = {
+def logistic(bench: Bench, shown: Sequence[int]) -> Learned:
+    """A logistic regression of patches: that by which marks teach an energy, alone, of the finest scale."""
+    base = bench.opened.calibration_base
+    energy, scale = category_energy(base).by_scale()[0], scales_of(base)[0]
+    classifier = fit_classifier(energy, scale, _lesson(bench, _evidence_of(bench, shown)))
+    head = copy.deepcopy(base)
+    head.patch_energy = MultiScaleEnergy(
+        [PatchEnergy(energy.whitening, LogisticEnergy(classifier))],
+        [scale],
+        shape=head.grid.inner,
+        weights=[1.0],
+    )
+    head.eval().requires_grad_(False)
+    return Learned(_scores_of(head), _threshold(score(head, bench.held_out), bench))
+
+
+def supersimplenet(bench: Bench, shof_held_out: Sequence[int]) -> Learned:
+    """anomalib's SuperSimpleNet, trained on the images of the fit and on those that are marked."""
+    from benchmarks.teaching.supersimplenet import fit_supersimplenet
+
+    spec, held_out = bench.opened.manifest.input, {image.digest for image in bench.held_out}
+    images = [as_rgb(path) for path in bench.category.train_good]
+    good = [resize(image, spec.shape) for image in images if pixel_digest(image) not in held_out]
+    defects = [
+        (
+            bench.test[index].pixels,
+            mask_at(bench.category.test[index], spec.shape, of=bench.test[index].shape),
+        )
+        for index in shof_held_out
+    ]
+    fitted = fit_supersimplenet(good, defects, seed=bench.opened.manifest.provenance.seed)
+
+    def scores(image: SeenImage) -> Scores:
+        return fitted(image.pixels)
+
+    of_held_out = np.array([float(scores(image).score) for image in bench.held_out])
+    return Learned(scores, _threshold(of_held_out, bench))
+
+
+METHODS: Final[Mapping[str, Callable[[Bench, Sequence[int]], Learned]]] = {
     "marks": taught,
     "images": lambda bench, shown: taught(bench, shown, marked=False),
     "logistic": logistic,
+    "supersimplenet": supersimplenet,
 }
-"""How to learn from labelled defects: with their marks, without, and without the energy."""
+"""How to learn from labelled defects: with their marks, without, without the energy, and by another library."""
+QUICK_METHODS: Final = ("marks", "images", "logistic")
+"""All but the one that takes minutes for each number of labels."""
 
 
-def figures(bench: Bench, scored: Scored, places: Sequence[int]) -> dict[str, float | None]:
-    """Figures of some defects against all good test images.
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What a method says of some test images.
+
+    Attributes:
+        scores: Of each.
+        tally: Pixels of their heatmaps; empty without masks.
+    """
+
+    scores: Float[np.ndarray, " n"]
+    tally: PixelTally
+
+
+@torch.inference_mode()
+def predict(bench: Bench, learned: Learned, indices: Sequence[int]) -> Predicted:
+    """Score test images, and count the pixels of their heatmaps.
 
     Args:
         bench: The category.
-        scored: Of all test images.
-        places: Of the defects.
+        learned: By a method.
+        indices: Of the images.
     """
-    good = [place for place, kind in enumerate(bench.kinds) if kind == "good"]
-    chosen = [*good, *places]
-    scores = scored.scores[chosen]
-    defective = [False] * len(good) + [True] * len(places)
-    values: dict[str, float | None] = {
-        "image_auroc": metrics.image_auroc(defective, scores.tolist()),
-        "missed": float((scores[len(good) :] <= scored.threshold).mean()),
-        "false_rejects": float((scores[: len(good)] > scored.threshold).mean()),
+    scores, tally = [], PixelTally.empty()
+    for index in indices:
+        image = bench.test[index]
+        said = learned.scores(image)
+        scores.append(float(said.score))
+        if bench.category.has_masks:
+            heatmap = said.heatmap[0].numpy()
+            tally.add(heatmap, mask_at(bench.category.test[index], heatmap.shape, of=image.shape))
+    return Predicted(np.array(scores), tally)
+
+
+def figures(good: Predicted, defective: Predicted, threshold: float) -> dict[str, float | None]:
+    """Figures of some defects against all good test images.
+
+    Args:
+        good: Good test images.
+        defective: Defects.
+        threshold: Above it an image is rejected.
+    """
+    scores = [*good.scores.tolist(), *defective.scores.tolist()]
+    labels = [False] * len(good.scores) + [True] * len(defective.scores)
+    tallies = [good.tally, defective.tally]
+    values = {
+        "image_auroc": metrics.image_auroc(labels, scores),
+        "missed": float((defective.scores <= threshold).mean()),
+        "false_rejects": float((good.scores > threshold).mean()),
+        "pixel_auroc": metrics.pixel_auroc(tallies),
+        "aupro": metrics.aupro(tallies),
     }
-    if scored.head is not None and bench.category.has_masks:
-        tally = _tally(bench, scored.head, chosen)
-        values |= {"pixel_auroc": metrics.pixel_auroc([tally]), "aupro": metrics.aupro([tally])}
     return {name: None if value is None else round(value, 5) for name, value in values.items()}
 
 
@@ -242,16 +319,14 @@ def corrected_alarms(bench: Bench, *, seed: int) -> dict[str, Any]:
     halves = np.array_split(np.random.default_rng(seed).permutation(len(good)), 2)
     base, threshold = bench.opened.base, bench.opened.manifest.calibration.threshold
     for gain in GAINS:
-        known, others = (_under_light(bench, [good[place] for place in half], gain) for half in halves)
+        known, others = (_under_light(bench, [good[index] for index in half], gain) for half in halves)
         alarms = [image for image, value in zip(known, score(base, known), strict=True) if value > threshold]
         if len(alarms) >= MIN_ALARMS * len(known):
             break
     alarms = alarms[:NUM_CORRECTED]
-    made = bench.opened.manifest.provenance
-    evidence = [Evidence(_fine(image), image, None) for image in alarms]
-    lesson = Lesson(evidence, num_fitted=made.num_images - made.num_held_out, seed=made.seed)
+    lesson = _lesson(bench, [Evidence(_fine(image), image, None) for image in alarms])
     learned = learn(bench.opened.calibration_base, lesson, raise_limit=0.0)
-    head = with_points_of(learned, base, made.held_out_points)
+    head = with_points_of(learned, base, bench.opened.manifest.provenance.held_out_points)
     return {
         "gain": gain,
         "corrected": len(alarms),
@@ -261,15 +336,18 @@ def corrected_alarms(bench: Bench, *, seed: int) -> dict[str, Any]:
     }
 
 
-def resampled_rate(bench: Bench, scored: Scored, *, seed: int) -> float:
-    """Return the mean share of good test images above a threshold that other good test images set, over splits."""
-    assert scored.head is not None
-    scores = scored.scores[[place for place, kind in enumerate(bench.kinds) if kind == "good"]]
+def resampled_rate(good: Float[np.ndarray, " n"], *, seed: int) -> float:
+    """Return the mean share of good test images above a threshold that other good test images set, over splits.
+
+    Args:
+        good: Scores of good test images.
+        seed: Of the splits.
+    """
     rng = np.random.default_rng(seed)
     shares = []
     for _ in range(SPLITS):
-        own, new = np.array_split(rng.permutation(scores), 2)
-        threshold = calibrate(own.tolist(), false_reject_rate=RATE).threshold
+        known, new = np.array_split(rng.permutation(good), 2)
+        threshold = calibrate(known.tolist(), false_reject_rate=RATE).threshold
         shares.append(float((new > threshold).mean()))
     return float(np.mean(shares))
 
@@ -277,6 +355,19 @@ def resampled_rate(bench: Bench, scored: Scored, *, seed: int) -> float:
 def _under_light(bench: Bench, paths: Sequence[Path], gain: float) -> list[SeenImage]:
     changed = [np.clip(as_rgb(path).astype(np.float32) * gain, 0, 255).astype(np.uint8) for path in paths]
     return see_images(changed, bench.opened.manifest, bench.opened.session, progress=NullProgress(), stage="")
+
+
+def _scores_of(head: EnergyHead) -> Callable[[SeenImage], Scores]:
+    return lambda image: head(image.features.float())
+
+
+def _evidence_of(bench: Bench, shown: Sequence[int]) -> list[Evidence]:
+    return [one for one in (bench.evidence[index] for index in shown) if one is not None]
+
+
+def _lesson(bench: Bench, evidence: Sequence[Evidence]) -> Lesson:
+    made = bench.opened.manifest.provenance
+    return Lesson(evidence, num_fitted=made.num_images - made.num_held_out, seed=made.seed)
 
 
 def _fine(image: SeenImage) -> Label:
@@ -293,14 +384,3 @@ def _label(item: TestItem) -> Label:
 def _threshold(scores: Float[np.ndarray, " n"], bench: Bench) -> float:
     rate = bench.opened.manifest.calibration.false_reject_rate
     return calibrate(scores.tolist(), false_reject_rate=rate).threshold
-
-
-@torch.inference_mode()
-def _tally(bench: Bench, head: EnergyHead, places: Sequence[int]) -> PixelTally:
-    tally = PixelTally.empty()
-    for place in places:
-        image = bench.test[place]
-        heatmap = head(image.features.float()).heatmap[0].numpy()
-        mask: Bool[np.ndarray, "h w"] = mask_at(bench.category.test[place], heatmap.shape, of=image.shape)
-        tally.add(heatmap, mask)
-    return tally

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import datetime
 import hashlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,43 +23,54 @@ from energyad.line.database import Database
 from energyad.line.tables import KEPT, Arrival, ImageLabel, Result, Source, Stream, WatcherProcess
 
 RESULTS: Final = Path(__file__).with_name("queue.jsonl")
-NUM_RESULTS: Final = 100_000
 NG_EVERY: Final = 50
 LINE: Final = '{"regions": []}' + " " * 1000
 """About as long as a result with a region."""
 
 
-def main() -> int:
-    """Measure both kinds of database, and append a row of each."""
-    for kind, place in _places():
-        with Database(place) as database:
-            digests = fill(database)
-            with database.write() as session:
-                session.execute(text("ANALYZE"))  # as a server does by itself in time
-            queue = ReviewQueue(database)
-            first = _milliseconds(partial(queue.waiting, "anna", limit=40))
-            items = queue.waiting("anna", limit=200)
-            labels = [_milliseconds(partial(label, queue, item.id), times=1) for item in items[:50]]
-            label_all(database, digests, {item.sha256 for item in items[:50]})
-            last = _milliseconds(partial(queue.waiting, "anna", limit=40))
-        row: dict[str, Any] = {
-            "database": kind,
-            "results": NUM_RESULTS,
-            "queue_ms": round(first, 1),
-            "queue_when_all_is_labelled_ms": round(last, 1),
-            "label_ms": round(sorted(labels)[len(labels) // 2], 1),
-            "label_ms_slowest": round(max(labels), 1),
-        }
-        provenance.append_row(
-            RESULTS, row | vars(provenance.stamp(threads=1, packages=("energyad", "sqlalchemy")))
-        )
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure both kinds of database, and append a row of each. Returns the exit status."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.teaching.queue", description=__doc__)
+    p.add_argument("--results", type=int, default=100_000, metavar="N", help="on the line")
+    p.add_argument("--rows", type=Path, default=RESULTS)
+    options = p.parse_args(arguments)
+    for kind, url in _databases():
+        row = {"database": kind, **measure(url, options.results)}
+        stamp = provenance.stamp(threads=1, packages=("energyad", "sqlalchemy"))
+        provenance.append_row(options.rows, row | vars(stamp))
         print(row, flush=True)
     return 0
 
 
-def fill(database: Database) -> list[str]:
+def measure(url: str | Path, count: int) -> dict[str, Any]:
+    """Measure one database.
+
+    Args:
+        url: Of an empty database, or its file.
+        count: Results that it is filled with.
+    """
+    with Database(url) as database:
+        digests = fill(database, count)
+        with database.write() as session:
+            session.execute(text("ANALYZE"))  # as a server does by itself in time
+        queue = ReviewQueue(database)
+        first = _milliseconds(partial(queue.waiting, "anna", limit=40))
+        items = queue.waiting("anna", limit=200)
+        labels = [_milliseconds(partial(label, queue, item.id), times=1) for item in items[:50]]
+        label_all(database, digests, {item.sha256 for item in items[:50]})
+        last = _milliseconds(partial(queue.waiting, "anna", limit=40))
+    return {
+        "results": count,
+        "queue_ms": round(first, 1),
+        "queue_when_all_is_labelled_ms": round(last, 1),
+        "label_ms": round(sorted(labels)[len(labels) // 2], 1),
+        "label_ms_slowest": round(max(labels), 1),
+    }
+
+
+def fill(database: Database, count: int) -> list[str]:
     """Store results, one in `NG_EVERY` of them ng. Returns the hashes of their images."""
-    digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(NUM_RESULTS)]
+    digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(count)]
     now = datetime.datetime.now(datetime.UTC)
     with database.write() as session:
         session.add(Stream(id=1, station="one", path="results.jsonl"))
@@ -76,7 +88,7 @@ def fill(database: Database) -> list[str]:
             {"id": number, "stream_id": 1, "number": number, "arrival_id": number, "scored_at": now, "model_name": "m",
              "model_sha256": "0", "verdict": "ng" if number % NG_EVERY == 0 else "ok", "score": 0.5,
              "quarantined": False, "line": LINE}
-            for number in range(1, NUM_RESULTS + 1)
+            for number in range(1, count + 1)
         ]  # fmt: skip
         session.execute(insert(Result), results)
     return digests
@@ -102,7 +114,7 @@ def label_all(database: Database, digests: list[str], done: set[str]) -> None:
         session.execute(insert(ImageLabel), [{**values, "sha256": digest} for digest in sorted(wanted)])
 
 
-def _places() -> Iterator[tuple[str, str | Path]]:
+def _databases() -> Iterator[tuple[str, str | Path]]:
     with tempfile.TemporaryDirectory() as folder:
         yield "SQLite", Path(folder) / "energyad.db"
     with contextlib.suppress(NoServer), private_server() as server:

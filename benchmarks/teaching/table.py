@@ -11,7 +11,8 @@ NAMES = {
     "none": "not taught",
     "marks": "marks",
     "images": "images without marks",
-    "logistic": "logistic regression",
+    "logistic": "logistic regression alone",
+    "supersimplenet": "SuperSimpleNet",
 }
 FIGURES = (
     ("image_auroc", "image AUROC"),
@@ -22,12 +23,43 @@ FIGURES = (
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """All tables: shown kinds, kinds that were not shown, corrected false alarms."""
-    parts = []
+    """All tables: what is gained on the mean of the categories, then each category."""
+    parts = [f"### All\n\n{_gains(rows)}"]
     for category in sorted({row["category"] for row in rows}):
-        own = [row for row in rows if row["category"] == category]
-        parts.append(f"### {category}\n\n{_shown(own)}\n\n{_others(own)}\n\n{_alarms(own)}")
+        chosen = [row for row in rows if row["category"] == category]
+        parts.append(f"### {category}\n\n{_shown(chosen)}\n\n{_others(chosen)}\n\n{_alarms(chosen)}")
     return "\n\n".join(parts)
+
+
+def _gains(rows: Sequence[dict[str, Any]]) -> str:
+    """Each method beside the untaught model of the same category and seed, and the mean of the differences."""
+    lines = [
+        "| learned from | labels | kinds | missed before | missed after | image AUROC before | after | splits |",
+        "|" + " --- |" * 8,
+    ]
+    for hidden, figures in ((False, "shown"), (True, "others")):
+        before = {
+            (row["category"], row["seed"]): row[figures]
+            for row in rows
+            if row["method"] == "none" and row["hidden"] == hidden
+        }
+        for method, labels in _cells(rows, hidden=hidden):
+            if method == "none":
+                continue
+            chosen = [
+                row
+                for row in _chosen(rows, method, labels, hidden=hidden)
+                if (row["category"], row["seed"]) in before
+            ]
+            pairs = [(before[row["category"], row["seed"]], row[figures]) for row in chosen]
+            cells = [
+                _mean(pair[index][name] for pair in pairs)
+                for name in ("missed", "image_auroc")
+                for index in (0, 1)
+            ]
+            kinds = "not shown" if hidden else "shown"
+            lines.append(f"| {NAMES[method]} | {labels} | {kinds} | {' | '.join(cells)} | {len(pairs)} |")
+    return "\n".join(lines)
 
 
 def _shown(rows: Sequence[dict[str, Any]]) -> str:
@@ -54,12 +86,12 @@ def _others(rows: Sequence[dict[str, Any]]) -> str:
 
 def _alarms(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
-        "| corrected false alarms | gain of the light | other good parts under it | rejected before | after |",
-        "|" + " --- |" * 5,
+        "| seed | corrected false alarms | gain of the light | other good parts under it | rejected before | after |",
+        "|" + " --- |" * 6,
     ]
     for row in rows:
         if row["method"] == "alarms":
-            cells = (row[name] for name in ("corrected", "gain", "good_parts", "before", "after"))
+            cells = (row[name] for name in ("seed", "corrected", "gain", "good_parts", "before", "after"))
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

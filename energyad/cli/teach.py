@@ -65,7 +65,7 @@ def teach(
         taught = teach_model(
             detector, said, find_images(good) if good else (), threads=threads, progress=progress
         )
-    place = put_candidate(folder, taught.manifest, taught.contents, action="taught")
+    candidate = put_candidate(folder, taught.manifest, taught.contents, action="taught")
     teaching = taught.manifest.teaching
     assert teaching is not None
     if as_json:
@@ -73,7 +73,7 @@ def teach(
     else:
         _print(teaching)
     _say_thresholds(detector, taught)
-    _say_next(place, folder, faults(folder))
+    _say_next(candidate, folder, faults(folder))
 
 
 def extend(
@@ -111,13 +111,13 @@ def extend(
     with RichProgress() as progress:
         extended = extend_model(detector, paths, threads=threads, progress=progress)
     rejected = [_count_rejected(one, paths) for one in (detector, extended)]
-    place = put_candidate(folder, extended.manifest, extended.contents, action="extended")
+    candidate = put_candidate(folder, extended.manifest, extended.contents, action="extended")
     if as_json:
         fields = {"images": len(paths), "rejected_before": rejected[0], "rejected_after": rejected[1]}
         console.echo_json(json.dumps(fields))
     console.say(f"rejected   {rejected[0]} of these {len(paths)} images before, {rejected[1]} after")
     _say_thresholds(detector, extended)
-    _say_next(place, folder, faults(folder))
+    _say_next(candidate, folder, faults(folder))
 
 
 def _read_labels(source: str) -> list[Label]:
@@ -152,12 +152,14 @@ def _say_thresholds(before: AnomalyDetector, after: AnomalyDetector) -> None:
     console.say(f"           {after.calibration.guarantee()}")
 
 
-def _say_next(place: Path, folder: Path, reasons: list[str]) -> None:
-    console.say(f"candidate  {place}")
+def _say_next(candidate: Path, folder: Path, reasons: list[str]) -> None:
+    console.say(f"candidate  {candidate}")
     for reason in reasons:
         console.warn(reason)
     force = " --force" if reasons else ""
-    console.say(f"next       energyad evaluate --model {place}, then: energyad promote {folder.name}{force}")
+    console.say(
+        f"next       energyad evaluate --model {candidate}, then: energyad promote {folder.name}{force}"
+    )
 
 
 def _count_rejected(detector: AnomalyDetector, paths: list[Path]) -> int:

@@ -321,7 +321,7 @@ def _inside(folder: Path, name: str) -> Path:
         DataError: It leads out of it.
     """
     root = os.path.normpath(folder)
-    place = Path(os.path.normpath(folder / name))
-    if not place.is_relative_to(root):
+    path = Path(os.path.normpath(folder / name))
+    if not path.is_relative_to(root):
         raise DataError(f"{name}: lies outside of {root}; export the data set with its images")
-    return place
+    return path

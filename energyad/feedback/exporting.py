@@ -20,12 +20,12 @@ from energyad.images.reading import as_rgb
 ADVICE: Final = "put it back, or withdraw its label"
 
 
-def write_coco(labels: Sequence[Label], place: Path) -> int:
+def write_coco(labels: Sequence[Label], path: Path) -> int:
     """Write one COCO file. Good parts are images without annotations; a defect without marks has its whole image.
 
     Args:
         labels: One for each image; those who are unsure are left out.
-        place: The file.
+        path: The file.
 
     Returns:
         The number of images in it.
@@ -50,7 +50,7 @@ def write_coco(labels: Sequence[Label], place: Path) -> int:
                 )
     categories = [{"id": number, "name": kind} for number, kind in enumerate(kinds, start=1)]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    atomic_write(place, json.dumps(content, ensure_ascii=False) + "\n")
+    atomic_write(path, json.dumps(content, ensure_ascii=False) + "\n")
     return len(images)
 
 

@@ -16,9 +16,9 @@ from energyad.data.datasets import TestItem, labelled_items
 from energyad.errors import DataError
 from energyad.extras import require
 from energyad.feedback.data_sets import read_datumaro, read_fiftyone
-from energyad.feedback.imported import ImportedLabel, value_and_kind
+from energyad.feedback.imported import ImportedLabel, label_of, value_and_kind
 from energyad.feedback.label_tools import read_cvat, read_label_studio
-from energyad.feedback.labels import UNNAMED, LabelValue
+from energyad.feedback.labels import UNNAMED
 from energyad.feedback.marks import Polygon, box, polygons_of
 from energyad.images.masks import read_mask
 from energyad.images.reading import as_rgb
@@ -132,13 +132,9 @@ def _of_json(path: Path, fields: Sequence[str]) -> Iterator[ImportedLabel]:
 
 
 def _of_labelme(path: Path, content: Mapping[str, Any]) -> ImportedLabel:
-    """Return the label of a labelme file: no shapes are a good part."""
-    shapes = content["shapes"]
-    marks = [polygon for shape in shapes for polygon in _labelme_polygons(shape)]
-    kinds = {str(shape["label"]) for shape in shapes}
-    value, kind = value_and_kind(kinds.pop()) if len(kinds) == 1 else ("defect", None)
-    value = value if shapes else "fine"
-    return ImportedLabel(path.parent / content["imagePath"], value, kind, tuple(marks))
+    """Return the label of a labelme file."""
+    shapes = [(str(shape["label"]), _labelme_polygons(shape)) for shape in content["shapes"]]
+    return label_of(path.parent / content["imagePath"], shapes)
 
 
 def _labelme_polygons(shape: Mapping[str, Any]) -> Sequence[Polygon]:
@@ -160,23 +156,18 @@ def _labelme_polygons(shape: Mapping[str, Any]) -> Sequence[Polygon]:
 
 
 def _of_coco(path: Path, content: Mapping[str, Any]) -> Iterator[ImportedLabel]:
-    """Yield the label of each image of a COCO file: an image without annotations is a good part."""
+    """Yield the label of each image of a COCO file."""
     names = {category["id"]: str(category["name"]) for category in content.get("categories", ())}
     by_image: dict[Any, list[Mapping[str, Any]]] = {}
     for annotation in content["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
     for image in content["images"]:
-        annotations = by_image.get(image["id"], [])
         shape = int(image["height"]), int(image["width"])
-        found = [
-            value_and_kind(names.get(annotation.get("category_id"), "defect")) for annotation in annotations
+        shapes = [
+            (names.get(annotation.get("category_id"), UNNAMED), _coco_polygons(annotation, shape))
+            for annotation in by_image.get(image["id"], ())
         ]
-        values = {value for value, _ in found}
-        kinds = {kind for _, kind in found if kind is not None}
-        marks = tuple(polygon for annotation in annotations for polygon in _coco_polygons(annotation, shape))
-        value: LabelValue = "fine" if values <= {"fine"} else "defect"
-        kind = kinds.pop() if len(kinds) == 1 and value == "defect" else None
-        yield ImportedLabel(path.parent / image["file_name"], value, kind, marks if value == "defect" else ())
+        yield label_of(path.parent / image["file_name"], shapes)
 
 
 def _coco_polygons(annotation: Mapping[str, Any], shape: tuple[int, int]) -> Sequence[Polygon]:

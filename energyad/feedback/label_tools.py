@@ -94,7 +94,7 @@ def _label_studio_image(path: Path, data: Mapping[str, Any]) -> Path:
     upload = _UPLOAD.fullmatch(name.name)
     candidates = [path.parent / inside, path.parent / name.name]
     candidates += [path.parent / upload[1]] if upload is not None else []
-    return next((place for place in candidates if place.is_file()), candidates[-1])
+    return next((candidate for candidate in candidates if candidate.is_file()), candidates[-1])
 
 
 def _label_studio_shapes(result: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Polygon]]]:
@@ -151,14 +151,14 @@ def _brush(data: bytes, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """
     count = 4 * shape[0] * shape[1]
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
-    place = 0
+    position = 0
 
     def read(width: int) -> int:
-        nonlocal place
-        place += width
-        if place > len(bits):
+        nonlocal position
+        position += width
+        if position > len(bits):
             raise ValueError("the brush ends too early")
-        return int("".join(map(str, bits[place - width : place].tolist())), 2)
+        return int("".join(map(str, bits[position - width : position].tolist())), 2)
 
     if read(32) != count or count > MAX_PIXELS:
         raise ValueError("a brush of another size")

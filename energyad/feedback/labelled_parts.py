@@ -68,11 +68,11 @@ def _is_of(label: ImportedLabel, subsets: Sequence[str]) -> bool:
     return label.subset is not None and label.subset.lower() in subsets
 
 
-def _test_item(label: ImportedLabel, place: Path) -> TestItem:
+def _test_item(label: ImportedLabel, mask_path: Path) -> TestItem:
     if label.value == "fine":
         return TestItem(label.image, GOOD, None)
     if not label.marks:
         return TestItem(label.image, label.kind or UNNAMED, None)
     height, width = as_rgb(label.image).shape[:2]
     mask = mask_of(label.marks, (height, width)).astype(np.uint8) * 255
-    return TestItem(label.image, label.kind or UNNAMED, write_png(place, mask))
+    return TestItem(label.image, label.kind or UNNAMED, write_png(mask_path, mask))

@@ -89,7 +89,7 @@ def learn(head: EnergyHead, lesson: Lesson, *, raise_limit: float) -> EnergyHead
     taught = with_good_parts(head, good, num_fitted=lesson.num_fitted, seed=lesson.seed)
     if lesson.defects:
         classifiers = [
-            _fit_classifier(of_scale, scale, lesson)
+            fit_classifier(of_scale, scale, lesson)
             for of_scale, scale in zip(category_energy(head).by_scale(), scales_of(head), strict=True)
         ]
         members = [
@@ -98,6 +98,40 @@ def learn(head: EnergyHead, lesson: Lesson, *, raise_limit: float) -> EnergyHead
         ]
         return _with_scales(taught, members)
     return taught.eval().requires_grad_(False)
+
+
+def fit_classifier(energy: PatchEnergy, scale: Scale, lesson: Lesson) -> Affine:
+    """Tell marked patches from good ones by a logistic regression; both count alike, as do the defective images.
+
+    Args:
+        energy: Of one scale: its whitening, and its memory bank for good patches.
+        scale: Where this scale's features lie.
+        lesson: Its defects.
+
+    Returns:
+        The logarithm of the odds that a latent is marked.
+    """
+    marked, background = [], []
+    for evidence in lesson.defects:
+        latents = _latents(energy, scale, evidence.image)
+        is_marked, is_background = _patches_of(energy, scale, evidence, latents)
+        marked.append(latents[is_marked])
+        background.append(latents[is_background])
+    beside = torch.cat(background)
+    generator = torch.Generator().manual_seed(lesson.seed)
+    beside = beside[torch.randperm(len(beside), generator=generator)[:MAX_BACKGROUND]]
+    good = torch.cat([_bank_latents(energy), beside])
+    x = torch.cat([*marked, good]).numpy()
+    weights = [np.full(len(good), 0.5 / len(good))]
+    weights = [np.full(len(patches), 0.5 / len(marked) / len(patches)) for patches in marked] + weights
+    y = np.repeat([1, 0], [len(x) - len(good), len(good)])
+    model = LogisticRegression(C=REGULARISATION, max_iter=200)
+    model.fit(x, y, sample_weight=TOTAL_WEIGHT * np.concatenate(weights))
+    classifier = Affine(x.shape[1], 1)
+    with torch.no_grad():
+        classifier.weight.copy_(torch.from_numpy(model.coef_))
+        classifier.bias.copy_(torch.from_numpy(model.intercept_))
+    return classifier
 
 
 def with_raise_limit(head: EnergyHead, limit: float) -> EnergyHead:
@@ -293,31 +327,6 @@ def _in_roi(head: EnergyHead, patches: Float[Tensor, "n tiles r1 r2 k"], scale: 
         return patches.flatten(1, 3).half()
     on_grid = head.in_roi.view(head.tiles.count, *head.grid.inner)
     return patches[:, scale.any_of(on_grid)].half()
-
-
-def _fit_classifier(energy: PatchEnergy, scale: Scale, lesson: Lesson) -> Affine:
-    """Tell marked patches from good ones; both kinds count alike, as do the defective images."""
-    marked, background = [], []
-    for evidence in lesson.defects:
-        latents = _latents(energy, scale, evidence.image)
-        is_marked, is_background = _patches_of(energy, scale, evidence, latents)
-        marked.append(latents[is_marked])
-        background.append(latents[is_background])
-    beside = torch.cat(background)
-    generator = torch.Generator().manual_seed(lesson.seed)
-    beside = beside[torch.randperm(len(beside), generator=generator)[:MAX_BACKGROUND]]
-    good = torch.cat([_bank_latents(energy), beside])
-    x = torch.cat([*marked, good]).numpy()
-    weights = [np.full(len(good), 0.5 / len(good))]
-    weights = [np.full(len(patches), 0.5 / len(marked) / len(patches)) for patches in marked] + weights
-    y = np.repeat([1, 0], [len(x) - len(good), len(good)])
-    model = LogisticRegression(C=REGULARISATION, max_iter=200)
-    model.fit(x, y, sample_weight=TOTAL_WEIGHT * np.concatenate(weights))
-    classifier = Affine(x.shape[1], 1)
-    with torch.no_grad():
-        classifier.weight.copy_(torch.from_numpy(model.coef_))
-        classifier.bias.copy_(torch.from_numpy(model.intercept_))
-    return classifier
 
 
 def _latents(energy: PatchEnergy, scale: Scale, image: SeenImage) -> Float[Tensor, "p k"]:

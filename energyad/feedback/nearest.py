@@ -111,8 +111,8 @@ def nearest_good(
         for good in see_images(batch, opened.manifest, opened.session, progress=NullProgress(), stage=""):
             _, others = _scale_and_latents(opened, good)
             is_fitted = good.digest in opened.manifest.provenance.image_digests
-            for place, near in zip(strangest, found, strict=True):
-                distances = (others - latents[place]).norm(dim=1)
+            for index, near in zip(strangest, found, strict=True):
+                distances = (others - latents[index]).norm(dim=1)
                 nearest = int(distances.argmin())
                 patch = _patch(opened, scale, good, nearest)
                 near.append(GoodPatch(patch, float(distances[nearest]), is_fitted))
@@ -121,9 +121,9 @@ def nearest_good(
         raise DataError("none of the good images can be read; give images of good parts")
     return [
         Neighbours(
-            _patch(opened, scale, seen[0], place), tuple(sorted(near, key=lambda one: one.distance)[:count])
+            _patch(opened, scale, seen[0], index), tuple(sorted(near, key=lambda one: one.distance)[:count])
         )
-        for place, near in zip(strangest, found, strict=True)
+        for index, near in zip(strangest, found, strict=True)
     ]
 
 
@@ -146,11 +146,11 @@ def _strangest(
     return int(energies.masked_fill(~inside, -torch.inf).argmax())
 
 
-def _patch(opened: OpenedModel, scale: Scale, image: SeenImage, place: int) -> Patch:
+def _patch(opened: OpenedModel, scale: Scale, image: SeenImage, index: int) -> Patch:
     """Where a patch of the finest scale lies in its image."""
     grid, spec = opened.head.grid, opened.manifest.input
     tile, row, column = (
-        int(at) for at in np.unravel_index(place, (spec.tiles.count, *scale.shape(grid.inner)))
+        int(at) for at in np.unravel_index(index, (spec.tiles.count, *scale.shape(grid.inner)))
     )
     tile_row, tile_column = divmod(tile, spec.tiles.columns)
     spans = []

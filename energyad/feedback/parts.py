@@ -59,12 +59,12 @@ def find_part(database: Database, what: str) -> PartVerdict:
         row = session.execute(_query().where(Result.id == _number(session, database, what))).one()
         result, arrival, folder, station = row
         entry, fault = audit.entry_of(session, "verdict", result.id)
-    place = Path(folder) / arrival.path if arrival.filed_as is None else Path(arrival.filed_as).absolute()
+    image = Path(folder) / arrival.path if arrival.filed_as is None else Path(arrival.filed_as).absolute()
     return PartVerdict(
         id=result.id,
         station=station,
         scored_at=result.scored_at,
-        image=place,
+        image=image,
         sha256=arrival.sha256 or None,
         result=JournalLine.model_validate_json(result.line),
         entry=None if entry is None else entry.id,

@@ -1,4 +1,4 @@
-"""A model that learned from labels, or that knows more good parts: a candidate for the place of the one in charge."""
+"""A model that learned from labels, or that knows more good parts: a candidate to replace the one in charge."""
 
 from __future__ import annotations
 
@@ -110,40 +110,22 @@ def teach(
         ModelError: The model is for several categories, quantised, or imported.
     """
     progress = progress or NullProgress()
-    chosen, differing = agreed(labels)
-    if differing:
-        warnings.warn(f"reviewers differ on {differing} images, which teach nothing", stacklevel=2)
-    chosen = [label for label in chosen if _is_there(label)]
     opened = open_to_learn(detector, threads=threads)
-    seen = see_images(
-        [label.image for label in chosen], opened.manifest, opened.session, stage="labels", progress=progress
-    )
-    evidence = evidence_of(chosen, seen, manifest=opened.manifest, grid=opened.head.grid)
-    at_random = [one.image for one in evidence if not one.is_defect and one.label.sampling == "random"]
-    lesson = _lesson(
-        [one for one in evidence if one.is_defect or one.label.sampling != "random"], opened.manifest
-    )
+    evidence = _evidence(labels, opened, progress)
+    at_random = [one for one in evidence if not one.is_defect and one.label.sampling == "random"]
+    lesson = _lesson([one for one in evidence if one not in at_random], opened.manifest)
     if not lesson.evidence:
         raise DataError(
             "no labels to learn from: label false alarms as good, or mark defects; see `energyad label`"
         )
     calibrators: list[SeenImage] = []
     if lesson.defects:
-        calibrators = at_random + _unseen(good_images, opened, lesson, progress)
-        if len(calibrators) < MIN_GOOD:
-            raise DataError(
-                f"{len(calibrators)} good parts for a new threshold, and {MIN_GOOD} are the least: give the images of "
-                "the fit, or new ones, with --good"
-            )
+        known = [one.image for one in at_random]
+        calibrators = known + _unseen(good_images, opened, lesson, progress)
+        _require_good(len(calibrators))
     limit, kinds, alarms = _cross_validate(opened, lesson, calibrators, progress)
     progress.stage("model", 1)
     taught = learn(opened.calibration_base, lesson, raise_limit=limit)
-    points = added_points(category_energy(opened.calibration_base), category_energy(taught))
-    calibration, parts = detector.manifest.calibration, detector.manifest.good_parts
-    if lesson.defects:
-        parts = tuple(_statistics(taught, calibrators, opened.manifest))
-        calibration = _calibrated([part.score for part in parts], calibration, calibrators)
-    final = with_points_of(taught, opened.base, opened.manifest.provenance.held_out_points)
     teaching = Teaching(
         created=_now(),
         base_sha256=detector.reference.sha256,
@@ -151,19 +133,17 @@ def teach(
         num_defects=len(lesson.defects),
         num_marked=sum(one.coverage is not None for one in lesson.defects),
         num_false_alarms=len(lesson.good),
-        bank_points=points,
+        bank_points=added_points(category_energy(opened.calibration_base), category_energy(taught)),
         raise_limit=limit if lesson.defects else 0.0,
         kinds=tuple(kinds),
         false_alarms=alarms,
     )
-    changes = {"teaching": teaching, "calibration": calibration, "good_parts": parts}
-    named = fit_kinds(
-        lesson.evidence,
-        grid=opened.head.grid,
-        scale=scales_of(opened.head)[0],
-        whitening=category_energy(opened.head).by_scale()[0].whitening,
-    )
-    return _packed(detector, opened, final, changes, kinds=named, threads=threads)
+    changes: dict[str, object] = {"teaching": teaching}
+    if lesson.defects:
+        calibration, parts = _calibrated(taught, calibrators, opened.manifest)
+        changes |= {"calibration": calibration, "good_parts": parts}
+    final = with_points_of(taught, opened.base, opened.manifest.provenance.held_out_points)
+    return _packed(detector, opened, final, changes, kinds=_fit_kinds(opened, lesson), threads=threads)
 
 
 def extend(
@@ -189,38 +169,15 @@ def extend(
         DataError: There are too few new parts.
         ModelError: The model is for several categories, quantised, or imported.
     """
-    progress = progress or NullProgress()
     opened = open_to_learn(detector, threads=threads)
-    manifest, known = opened.manifest, frozenset(detector.manifest.provenance.image_digests)
-    seen = _distinct(
-        see_images(
-            good_images,
-            manifest,
-            opened.session,
-            stage="features",
-            progress=progress,
-            is_wanted=lambda digest: digest not in known,
-        )
-    )
-    if len(seen) < len(good_images):
-        warnings.warn(
-            f"{len(good_images) - len(seen)} of {len(good_images)} images are left out: they were in the fit, are "
-            "copies of others, or cannot be read",
-            stacklevel=2,
-        )
-    if len(seen) < MIN_GOOD:
-        raise DataError(f"{len(seen)} new good parts, and {MIN_GOOD} are the least: give more images")
+    manifest, progress = opened.manifest, progress or NullProgress()
+    seen = _new_parts(good_images, opened, progress)
     order = np.random.default_rng(manifest.provenance.seed).permutation(len(seen))
-    added, held = ([seen[index] for index in half] for half in np.array_split(order, 2))
-    teaching = manifest.teaching
-    behind = _summed([manifest.provenance.held_out_points, () if teaching is None else teaching.bank_points])
-    lesson = _lesson([], manifest)
-    settings = {"num_fitted": lesson.num_fitted, "seed": lesson.seed, "behind": behind}
+    added, held_out = ([seen[index] for index in half] for half in np.array_split(order, 2))
     progress.stage("model", 1)
-    extended = with_good_parts(opened.head, added, **settings)  # type: ignore[arg-type]
-    parts = _statistics(extended, held, manifest)
-    new = _calibrated([part.score for part in parts], manifest.calibration, held)
-    final = with_good_parts(extended, held, **settings)  # type: ignore[arg-type]
+    extended = _with_parts(opened.head, added, manifest)
+    calibration, parts = _calibrated(extended, held_out, manifest)
+    final = _with_parts(extended, held_out, manifest)
     extension = Extension(
         created=_now(),
         num_images=len(seen),
@@ -228,8 +185,8 @@ def extend(
         bank_points=added_points(category_energy(opened.head), category_energy(final)),
     )
     changes: dict[str, object] = {"extensions": (*manifest.extensions, extension)}
-    if new.threshold > manifest.calibration.threshold:
-        changes |= {"calibration": new, "good_parts": tuple(parts)}
+    if calibration.threshold > manifest.calibration.threshold:
+        changes |= {"calibration": calibration, "good_parts": parts}
     return _packed(detector, opened, final, changes, kinds=detector.kinds, threads=threads)
 
 
@@ -259,12 +216,74 @@ def open_to_learn(detector: AnomalyDetector, *, threads: int | None = None) -> O
     )
 
 
-def _is_there(label: Label) -> bool:
-    """Whether the image is where it was and what it was when it was labelled; else it is left out, with a warning."""
-    is_there = is_unchanged(label.image, label.sha256)
-    if not is_there:
-        warnings.warn(f"left out: {label.image} is not there, or not what was labelled", stacklevel=3)
-    return is_there
+def _evidence(labels: Sequence[Label], opened: OpenedModel, progress: Progress) -> list[Evidence]:
+    """Look at the images on whose label reviewers agree; those that changed are left out. Each loss is warned of."""
+    chosen, differing = agreed(labels)
+    if differing:
+        warnings.warn(f"reviewers differ on {differing} images, which teach nothing", stacklevel=3)
+    present = []
+    for label in chosen:
+        if is_unchanged(label.image, label.sha256):
+            present.append(label)
+        else:
+            warnings.warn(f"left out: {label.image} is not there, or not what was labelled", stacklevel=3)
+    seen = see_images(
+        [label.image for label in present],
+        opened.manifest,
+        opened.session,
+        stage="labels",
+        progress=progress,
+    )
+    return evidence_of(present, seen, manifest=opened.manifest, grid=opened.head.grid)
+
+
+def _new_parts(good_images: Sequence[ImageLike], opened: OpenedModel, progress: Progress) -> list[SeenImage]:
+    """Look at good parts that the model does not know yet, each once. Raises DataError where they are too few."""
+    known = frozenset(opened.manifest.provenance.image_digests)
+    seen = _distinct(
+        see_images(
+            good_images,
+            opened.manifest,
+            opened.session,
+            stage="features",
+            progress=progress,
+            is_wanted=lambda digest: digest not in known,
+        )
+    )
+    if len(seen) < len(good_images):
+        warnings.warn(
+            f"{len(good_images) - len(seen)} of {len(good_images)} images are left out: they were in the fit, are "
+            "copies of others, or cannot be read",
+            stacklevel=3,
+        )
+    if len(seen) < MIN_GOOD:
+        raise DataError(f"{len(seen)} new good parts, and {MIN_GOOD} are the least: give more images")
+    return seen
+
+
+def _with_parts(head: EnergyHead, images: Sequence[SeenImage], manifest: Manifest) -> EnergyHead:
+    """Add good parts to the memory banks, before the points of held-out parts and of labels, which may go again."""
+    teaching = manifest.teaching
+    behind = _summed([manifest.provenance.held_out_points, () if teaching is None else teaching.bank_points])
+    lesson = _lesson([], manifest)
+    return with_good_parts(head, images, num_fitted=lesson.num_fitted, seed=lesson.seed, behind=behind)
+
+
+def _require_good(count: int) -> None:
+    if count < MIN_GOOD:
+        raise DataError(
+            f"{count} good parts for a new threshold, and {MIN_GOOD} are the least: give the images of the fit, or new "
+            "ones, with --good"
+        )
+
+
+def _fit_kinds(opened: OpenedModel, lesson: Lesson) -> KindClassifier | None:
+    return fit_kinds(
+        lesson.evidence,
+        grid=opened.head.grid,
+        scale=scales_of(opened.head)[0],
+        whitening=category_energy(opened.head).by_scale()[0].whitening,
+    )
 
 
 def _lesson(evidence: Sequence[Evidence], manifest: Manifest) -> Lesson:
@@ -389,9 +408,9 @@ def _found(
     before: Bool[np.ndarray, " n"],
     after: Bool[np.ndarray, " n"],
 ) -> KindFound:
-    places = np.flatnonzero(chosen)
+    indices = np.flatnonzero(chosen)
     return KindFound(
-        kind=kind, images=len(places), before=int(before[places].sum()), after=int(after[places].sum())
+        kind=kind, images=len(indices), before=int(before[indices].sum()), after=int(after[indices].sum())
     )
 
 
@@ -399,10 +418,17 @@ def _threshold(scores: Float[np.ndarray, " n"], like: Calibration) -> float:
     return calibrate(scores.tolist(), false_reject_rate=like.false_reject_rate).threshold
 
 
-def _calibrated(scores: Sequence[float], like: Calibration, images: Sequence[SeenImage]) -> Calibration:
-    made = calibrate(scores, false_reject_rate=like.false_reject_rate, review_rate=like.review_rate)
+def _calibrated(
+    head: EnergyHead, images: Sequence[SeenImage], manifest: Manifest
+) -> tuple[Calibration, tuple[PartStatistics, ...]]:
+    """A threshold at the model's rate by good parts, and what they look like."""
+    parts = _statistics(head, images, manifest)
+    like = manifest.calibration
+    made = calibrate(
+        [part.score for part in parts], false_reject_rate=like.false_reject_rate, review_rate=like.review_rate
+    )
     digest = hashlib.sha256("".join(sorted(image.digest for image in images)).encode()).hexdigest()
-    return replace(made, created=_now(), data_sha256=digest)
+    return replace(made, created=_now(), data_sha256=digest), tuple(parts)
 
 
 @torch.inference_mode()

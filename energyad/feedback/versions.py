@@ -128,11 +128,11 @@ def put_candidate(folder: Path, manifest: Manifest, contents: Mapping[str, bytes
     Returns:
         The candidate's folder.
     """
-    place = candidate_of(folder)
+    candidate = candidate_of(folder)
     new = _version_of(manifest, contents)
     _append(folder, action, new, version(folder), details=lesson_of(manifest))
-    save_model(place, manifest, contents)
-    return place
+    save_model(candidate, manifest, contents)
+    return candidate
 
 
 def faults(folder: Path) -> list[str]:
@@ -171,18 +171,18 @@ def promote(folder: Path, *, force: bool = False, by: str = "") -> str:
     Raises:
         ModelError: There is no candidate, it is damaged, it came from another model, or it has faults.
     """
-    place, reasons = candidate_of(folder), faults(folder)
+    source, reasons = candidate_of(folder), faults(folder)
     if reasons and not force:
-        raise ModelError(f"{place}: not promoted: {'; '.join(reasons)}; --force promotes it nevertheless")
-    before, candidate = version(folder), version(place)
-    manifest, _ = open_model(place)
+        raise ModelError(f"{source}: not promoted: {'; '.join(reasons)}; --force promotes it nevertheless")
+    before, candidate = version(folder), version(source)
+    manifest, _ = open_model(source)
     if candidate != before:  # it is where an earlier promotion was killed after its last step but one
         _keep(folder)
         lesson = lesson_of(manifest)
         _append(folder, "promoted", candidate, before, forced=bool(reasons), details=lesson, by=by)
-        _copy(place, folder)
-    if version(place) == candidate:
-        shutil.rmtree(place, ignore_errors=True)
+        _copy(source, folder)
+    if version(source) == candidate:
+        shutil.rmtree(source, ignore_errors=True)
     return version(folder)
 
 
@@ -260,13 +260,13 @@ def find_version(folder: Path, reference: ModelReference) -> tuple[str, Path] | 
     Returns:
         The version and its folder; None where it is not kept.
     """
-    kept = sorted(place.parent for place in versions_of(folder).glob(f"*/{MANIFEST}"))
-    for place in (folder, candidate_of(folder), *kept):
+    kept = sorted(manifest.parent for manifest in versions_of(folder).glob(f"*/{MANIFEST}"))
+    for path in (folder, candidate_of(folder), *kept):
         with contextlib.suppress(ModelError, OSError):
-            manifest = read_manifest(place)
+            manifest = read_manifest(path)
             made = manifest.calibration.created or manifest.created
             if (manifest.files.get(graph_file(manifest)), made) == (reference.sha256, reference.calibrated):
-                return version(place), place
+                return version(path), path
     return None
 
 
@@ -285,10 +285,10 @@ def shadow_folder(folder: Path, name: str) -> Path:
         return candidate_of(folder)
     if (Path(name) / MANIFEST).exists():
         return Path(name)
-    kept = [place.parent for place in versions_of(folder).glob(f"*/{MANIFEST}")]
-    named = [place for place in kept if place.name.startswith(name)]
+    kept = [manifest.parent for manifest in versions_of(folder).glob(f"*/{MANIFEST}")]
+    named = [path for path in kept if path.name.startswith(name)]
     if len(named) != 1:
-        versions = ", ".join(sorted(place.name for place in kept)) or "none"
+        versions = ", ".join(sorted(path.name for path in kept)) or "none"
         raise ModelError(f"{name}: give candidate, a model's folder or a version that is kept ({versions})")
     return named[0]
 
@@ -328,23 +328,25 @@ def _loss(row: KindFound) -> str:
 
 
 def _candidate(folder: Path) -> Manifest:
-    place = candidate_of(folder)
-    if not (place / MANIFEST).exists():
-        raise ModelError(f"{place}: there is no candidate; `energyad teach` or `energyad extend` makes one")
-    return read_manifest(place)
+    candidate = candidate_of(folder)
+    if not (candidate / MANIFEST).exists():
+        raise ModelError(
+            f"{candidate}: there is no candidate; `energyad teach` or `energyad extend` makes one"
+        )
+    return read_manifest(candidate)
 
 
 def _keep(folder: Path) -> None:
     """Keep a copy of the version in charge."""
-    place = versions_of(folder) / version(folder)
-    if not (place / MANIFEST).exists():
-        _copy(folder, place)
-        if version(place) != version(folder):  # it was replaced meanwhile
+    copy = versions_of(folder) / version(folder)
+    if not (copy / MANIFEST).exists():
+        _copy(folder, copy)
+        if version(copy) != version(folder):  # it was replaced meanwhile
             raise ModelError(f"{folder}: was replaced meanwhile; try again")
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Put a model, with its signatures, in the place of another one."""
+    """Replace a model, and its signatures, by another one."""
     manifest, contents = open_model(source)
     save_model(target, manifest, contents)
     signatures = read_signatures(source)
@@ -371,9 +373,9 @@ def _version_of(manifest: Manifest, contents: Mapping[str, bytes]) -> str:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(place: Path) -> Iterator[None]:
+def _one_at_a_time(versions: Path) -> Iterator[None]:
     """Let no other process continue a history meanwhile; the lock ends with its holder."""
-    with (place / f"{HISTORY}.lock").open("a") as file:
+    with (versions / f"{HISTORY}.lock").open("a") as file:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -389,7 +391,7 @@ def _append(
     details: str = "",
     by: str = "",
 ) -> None:
-    place = versions_of(folder)
+    versions = versions_of(folder)
     made = {
         "action": action,
         "version": new,
@@ -399,17 +401,17 @@ def _append(
         "by": by,
     }
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(place):
+        versions.mkdir(parents=True, exist_ok=True)
+        with _one_at_a_time(versions):
             _add_line(folder, made)
     except OSError as error:
         raise ModelError(
-            f"{place / HISTORY}: cannot be written ({os_reason(error)}); the model stays as it was"
+            f"{versions / HISTORY}: cannot be written ({os_reason(error)}); the model stays as it was"
         ) from error
 
 
 def _add_line(folder: Path, made: Mapping[str, Any]) -> None:
-    """Add a line, on the disk, in place of one that was torn by a kill."""
+    """Add a line, on the disk; one that was torn by a kill is dropped."""
     lines = list(_checked_lines(folder))
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     entry = Entry(time=now, previous=lines[-1][1] if lines else FIRST, **made)

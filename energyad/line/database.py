@@ -1,13 +1,14 @@
 """The line's database: a SQLite file beside the results, or a PostgreSQL server that several stations share.
 
 What `write` has committed is on the disk. In SQLite: write-ahead log, `synchronous=FULL`, foreign keys, and writers
-that wait for each other.
+that wait for each other: those of one process for a lock, since SQLite itself looks again after growing pauses.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self
@@ -128,6 +129,8 @@ class Database:
             self._prepare_file(self.file, create=create)
         self._engine = _engine(url)
         self._writing = self._engine.execution_options(writes=True)
+        self._writing_soon = self._engine.execution_options(writes=True, waits_for_disk=False)
+        self._turn = contextlib.nullcontext() if self.is_server else threading.Lock()
         try:
             with self._errors_named(), self._writing.begin() as connection:
                 _bring_up_to_date(connection, self.name)
@@ -151,8 +154,12 @@ class Database:
             yield session
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[Session]:
-        """A session whose changes are on the disk when the block ends, all or, where it raises, none.
+    def write(self, *, durable: bool = True) -> Iterator[Session]:
+        """A session whose changes are stored when the block ends, all or, where it raises, none.
+
+        Args:
+            durable: Wait until they are on the disk. Where it is False, they outlive this process in any case, and not
+                always a power failure; they are on the disk when a later change is that was waited for.
 
         Raises:
             DatabaseUnavailable: The disk is full, the server is away, or another writer took too long.
@@ -161,11 +168,24 @@ class Database:
         if self._current_inode() != self._inode:
             raise DataError(f"{self.name}: was removed or replaced while in use; put it back and start again")
         with (
+            self._turn,
             self._errors_named(),
-            Session(self._writing, expire_on_commit=False) as session,
+            Session(self._writing if durable else self._writing_soon, expire_on_commit=False) as session,
             session.begin(),
         ):
+            if not durable and self.is_server:
+                session.execute(text("SET LOCAL synchronous_commit = off"))
             yield session
+
+    def checkpoint(self) -> None:
+        """Copy SQLite's write-ahead log into the database, so that no transaction has to. Holds up nobody."""
+        if self.is_server:
+            return
+        with (
+            contextlib.suppress(sqlite3.Error),  # a transaction does it then, or says why not
+            contextlib.closing(self._engine.raw_connection()) as connection,
+        ):
+            connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """Close all connections."""
@@ -249,7 +269,11 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that will write takes the lock at once: one that read first could not get it any more.
-    writes = connection.get_execution_options().get("writes", False)
+    options = connection.get_execution_options()
+    writes = options.get("writes", False)
+    if writes:
+        waits = options.get("waits_for_disk", True)
+        connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if waits else 'NORMAL'}")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

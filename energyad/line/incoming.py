@@ -76,17 +76,19 @@ class Folder:
     Attributes:
         folder: Where images arrive.
         leave_out: A folder below that is not looked into.
+        is_whole: Whether a file is known to be put there whole.
         warn: Called with what is passed over, once each.
     """
 
     folder: Path
     leave_out: Path | None = None
+    is_whole: Callable[[Path], bool] = lambda path: False
     warn: Callable[[str], None] = lambda text: None
     _before: dict[Path, FoundFile] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
 
     def look(self) -> Look:
-        """Find the files that are complete, oldest first: unchanged since the last look, or renamed into place.
+        """Find the files that are complete, oldest first: unchanged since the last look, or put into place whole.
 
         Raises:
             DataError: The folder cannot be listed.
@@ -103,7 +105,9 @@ class Folder:
                 if found is not None:
                     now[path] = found
         complete = {
-            path: found for path, found in now.items() if found.renamed or self._before.get(path) == found
+            path: found
+            for path, found in now.items()
+            if found.renamed or self._before.get(path) == found or self.is_whole(path)
         }
         self._before = now
         by_age = sorted(complete.items(), key=lambda item: (item[1].mtime_ns, item[0]))
@@ -203,7 +207,7 @@ def is_written(path: Path) -> bool:
     A lease on a file is granted on Linux only where no process can write it. Network file systems answer by other
     rules, so they are not asked; nor does a file count that has not changed for a minute.
     """
-    with contextlib.suppress(OSError), _opened(path) as file:
+    with contextlib.suppress(OSError, ImageError), _opened(path) as file:  # it may be gone
         status = os.fstat(file.fileno())
         if time.time() - status.st_mtime > MAX_OPEN_SECONDS or not _is_local(status.st_dev):
             return False

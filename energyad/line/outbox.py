@@ -178,17 +178,24 @@ class Outbox:
         """The next delivery, where it is on this process to send it."""
         with self._database.read() as session:
             row = session.execute(
-                select(Delivery.id, Delivery.key, Delivery.number, func.coalesce(Result.line, Part.line))
+                select(
+                    Output.watcher_id,
+                    Delivery.id,
+                    Delivery.key,
+                    Delivery.number,
+                    func.coalesce(Result.line, Part.line).label("line"),
+                )
+                .join(Output, Output.id == Delivery.output_id)
                 .outerjoin(Result, Result.id == Delivery.result_id)
                 .outerjoin(Part, Part.id == Delivery.part_id)
                 .where(Delivery.output_id == self._output, Delivery.state == PENDING)
                 .order_by(Delivery.number)
                 .limit(1)
             ).first()
-            holder = session.get_one(Output, self._output).watcher_id
-        if row is None or (holder != self._watcher and not self._takes_over()):
+        if row is None:
             return None
-        return Message(*row)
+        is_ours = row.watcher_id == self._watcher or self._takes_over()
+        return Message(row.id, row.key, row.number, row.line) if is_ours else None
 
     def _takes_over(self) -> bool:
         """Whether this process delivers from now on: nobody does, or who did has ended."""
@@ -202,7 +209,8 @@ class Outbox:
     def _note(self, message: Message, state: str, failure: Failure | None) -> bool:
         """Store what a try came to; whether the delivery is set aside with it."""
         now = datetime.datetime.now(datetime.UTC)
-        with self._database.write() as session:
+        # Where the power fails before this is on the disk, it is sent again: at least once.
+        with self._database.write(durable=False) as session:
             row = session.get_one(Delivery, message.id)
             row.attempts += 1
             row.first_tried, row.last_tried = row.first_tried or now, now

@@ -130,7 +130,7 @@ class ResultsFile:
         return [(row[0], row[1]) for row in session.execute(query.order_by(Result.number).limit(limit))]
 
     def _advance(self, number: int, size: int) -> None:
-        with self._database.write() as session:
+        with self._database.write(durable=False) as session:  # what the file holds more is found in it
             stream = session.get_one(Stream, self._stream)
             stream.written_number, stream.written_bytes = number, size
         self._number, self._size = number, size

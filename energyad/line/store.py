@@ -7,6 +7,7 @@ together.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import socket
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -49,6 +50,8 @@ from energyad.scoring.results import ImageResult
 QUARANTINE: Final = "quarantine"
 UNREADABLE: Final = "unreadable"
 Row = TypeVar("Row")
+_PREFIX: Final = 12
+"""Characters of a private name that say whose it is."""
 _CHUNK: Final = 400
 """Values in one query; SQLite takes 32,766, older ones 999."""
 
@@ -136,6 +139,8 @@ class LineStore:
         self.registration = Registration(database)
         self._outputs: list[int] = []
         self._on_result = on_result
+        owner = f"{station}\n{self.out}".encode("utf-8", "backslashreplace")
+        self._token_prefix = hashlib.sha256(owner).hexdigest()[:_PREFIX]
 
     @property
     def watcher_id(self) -> str:
@@ -192,9 +197,15 @@ class LineStore:
         return claims
 
     def claim_by_name(self, paths: Sequence[str]) -> list[Claim]:
-        """New private names for files; whoever then succeeds in renaming one has it."""
-        with self.database.write() as session:
-            arrivals = [self._new(session, path, claim=uuid.uuid4().hex) for path in paths]
+        """New private names for files; whoever then succeeds in renaming one has it.
+
+        Where the power fails a name may be on the disk and its claim not: the name says whose it was, see `is_ours`.
+        """
+        with self.database.write(durable=False) as session:
+            arrivals = [
+                self._new(session, path, claim=self._token_prefix + uuid.uuid4().hex[_PREFIX:])
+                for path in paths
+            ]
         return [Claim(arrival.id, arrival.path, arrival.claim) for arrival in arrivals]
 
     def with_earlier_results(self, claims: Mapping[Claim, FileState]) -> dict[Claim, Claim]:
@@ -241,6 +252,10 @@ class LineStore:
             }
         return set(tokens) - known
 
+    def is_ours(self, token: str) -> bool:
+        """Whether a private name was given for these results, by this process or an earlier one."""
+        return token.startswith(self._token_prefix)
+
     def settle_missing(self, present: Collection[str], exists: Callable[[str], bool]) -> None:
         """Clear up after watchers that ended between the database and the disk.
 
@@ -284,7 +299,7 @@ class LineStore:
 
     def filed(self, places: Mapping[Claim, str | None]) -> None:
         """These files lie there now; None for one that was gone before."""
-        with self.database.write() as session:
+        with self.database.write(durable=False) as session:  # a file that is gone was filed
             for claim, filed_as in places.items():
                 arrival = session.get_one(Arrival, claim.arrival)
                 arrival.state = FILED
@@ -320,7 +335,7 @@ class LineStore:
         stored, entries = [], []
         with self.database.write() as session:
             stream = locked(session, Stream, self.stream_id)
-            outputs = [locked(session, Output, output) for output in sorted(self._outputs)]
+            outputs = locked_outputs(session, self._outputs)
             for scored in results:
                 arrival = session.get(Arrival, scored.claim.arrival)
                 if arrival is None or arrival.watcher_id != self.watcher_id:
@@ -478,6 +493,16 @@ def _source(session: Session, stream_id: int, folder: str) -> Source:
 def locked(session: Session, table: type[Row], key: int) -> Row:
     """A row that no other transaction changes until this one ends."""
     return session.get_one(table, key, with_for_update={"key_share": True}, populate_existing=True)
+
+
+def locked_outputs(session: Session, keys: Collection[int]) -> Sequence[Output]:
+    """Outputs that no other transaction changes until this one ends, in the order in which all take them."""
+    if not keys:
+        return []
+    query = select(Output).where(Output.id.in_(keys)).order_by(Output.id)
+    return session.scalars(
+        query.with_for_update(key_share=True), execution_options={"populate_existing": True}
+    ).all()
 
 
 def output_of(session: Session, stream_id: int, kind: str, address: str) -> int:

@@ -160,6 +160,9 @@ class Watcher:
         max_bytes: Larger files are not read.
         warn: Called with what is wrong and does not end the watcher.
         on_new: Called at each look with the complete files that are new.
+        is_whole: Whether a file is known to be put there whole: it is not looked at twice.
+        news: Set when there is a new file, and when the watcher is to end: it looks at once then.
+        on_outage: Called each time that the database is tried and is away; by default that is warned of once.
 
     Raises:
         DataError: There is no such folder, or `move_to` cannot be made.
@@ -176,6 +179,9 @@ class Watcher:
         max_bytes: int = 8 * DEFAULT_MAX_PIXELS,
         warn: Callable[[str], None] = lambda text: None,
         on_new: Callable[[Mapping[Path, FoundFile]], None] = lambda files: None,
+        is_whole: Callable[[Path], bool] = lambda path: False,
+        news: threading.Event | None = None,
+        on_outage: Callable[[DatabaseUnavailable], None] | None = None,
     ) -> None:
         self.require_folder(folder)
         if move_to is not None:
@@ -184,7 +190,8 @@ class Watcher:
             except OSError as error:
                 reason = os_reason(error)
                 raise DataError(f"{move_to}: cannot be made: {reason}; give another --move-to") from error
-        self.folder, self._warn = Folder(folder, leave_out=move_to, warn=warn), warn
+        self.folder = Folder(folder, leave_out=move_to, is_whole=is_whole, warn=warn)
+        self._warn, self._news = warn, news
         self._store, self._score, self._move_to = store, score, move_to
         self._settle, self._max_bytes, self._on_new = settle, max_bytes, on_new
         self._held: dict[int, _Work] = {}
@@ -192,6 +199,7 @@ class Watcher:
         self._num_waiting = 0
         self._stop = threading.Event()
         self._is_out = False
+        self._on_outage = on_outage or self._warn_of_outage
 
     @staticmethod
     def require_folder(folder: Path) -> None:
@@ -212,7 +220,7 @@ class Watcher:
         Args:
             stop: Ends it.
             noted: Called for each result when it is on the disk.
-            interval: Seconds between looks.
+            interval: Seconds between looks, where no news come.
             once: End when what is there has been scored.
 
         Raises:
@@ -227,7 +235,9 @@ class Watcher:
                 if once and looks >= 2 and not self._is_waiting():
                     self._require_all_filed()
                     break
-                stop.wait(interval)
+                (stop if self._news is None else self._news).wait(interval)
+                if self._news is not None:
+                    self._news.clear()
         finally:
             with contextlib.suppress(DatabaseUnavailable):  # the next watcher does it then
                 self._let_go()
@@ -236,10 +246,11 @@ class Watcher:
     def look(self, stop: threading.Event) -> Iterator[JournalLine]:
         """Look once: score the complete files that are new, and move those that are done."""
         self._stop, self._num_waiting = stop, 0
-        self._patiently(self._store.registration.beat)
-        self._patiently(self._store.registration.mark_dead)
         look = self.folder.look()
-        self._take_over(look)
+        if self._store.registration.is_due:
+            self._patiently(self._store.registration.beat)
+            self._patiently(self._store.registration.mark_dead)
+            self._take_over(look)
         for works in self._held_works():
             if stop.is_set():
                 return
@@ -310,8 +321,6 @@ class Watcher:
                 missed.append(claim)
         if missed:
             self._patiently(lambda: self._store.drop(missed))
-        for folder in {work.path.parent for work in works}:
-            sync_folder(folder)
         return self._with_earlier_results(works) + self._only_new(in_place)
 
     def _only_new(self, paths: Sequence[Path]) -> list[_Work]:
@@ -346,6 +355,11 @@ class Watcher:
             exists = lambda name: os.path.lexists(self.folder.folder / name)  # noqa: E731
             self._patiently(lambda: self._store.settle_missing(present, exists))
         for token in self._patiently(lambda: self._store.unknown(tokens)) if tokens else ():
+            original = original_path(look.private[token])
+            if self._store.is_ours(token) and original is not None:  # the claim was lost with the power
+                with contextlib.suppress(FileNotFoundError):  # another watcher was faster
+                    look.private[token].rename(free_name(original))
+                continue
             self.folder.warn_once(
                 f"{look.private[token]}: claimed by a watcher with another database; give it its name back if "
                 "that database is gone"
@@ -564,6 +578,11 @@ class Watcher:
     def _name(self, path: Path) -> str:
         return name_of(Path(self._relative(path).as_posix())) or ""
 
+    def _warn_of_outage(self, error: DatabaseUnavailable) -> None:
+        if not self._is_out:
+            self._is_out = True
+            self._warn(f"{error}; tried again until it is")
+
     def _patiently(self, work: Callable[[], T]) -> T:
         """Do something with the database; where that is not available, again until it is, or the watcher ends."""
         while True:
@@ -572,9 +591,7 @@ class Watcher:
             except DatabaseUnavailable as error:
                 if self._stop.is_set():
                     raise
-                if not self._is_out:
-                    self._is_out = True
-                    self._warn(f"{error}; tried again until it is")
+                self._on_outage(error)
                 self._stop.wait(_RETRY_SECONDS)
             else:
                 self._is_out = False

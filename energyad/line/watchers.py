@@ -49,15 +49,18 @@ class Registration:
         """Say that this process lives, every few seconds; mark the dead ones."""
         if time.monotonic() - self._beaten < HEARTBEAT_SECONDS:
             return
-        with self._database.write() as session:
+        with self._database.write(durable=False) as session:
             row = session.get_one(WatcherProcess, self.id)
             row.heartbeat, row.ended = clock_of(session), False
         self._beaten = time.monotonic()
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to look for processes that ended."""
+        return time.monotonic() - self._looked >= LOOK_SECONDS
+
     def mark_dead(self) -> None:
-        """Mark the processes that ended without saying so, a few times a second at most."""
-        if time.monotonic() - self._looked < LOOK_SECONDS:
-            return
+        """Mark the processes that ended without saying so."""
         self._looked = time.monotonic()
         with self._database.read() as session:
             now = clock_of(session)

@@ -83,6 +83,7 @@ class Camera:
         folder: Where its frames go.
         clock: Tells the time.
         announce: Called with a frame's path and trigger before the frame is there.
+        on_written: Called when it is.
         name_frame: Where each frame is a part: returns the part's name, or None to pass a frame over. None where
             frames are asked for.
         warn: Called when the camera is lost, once, and of each frame that could not be had.
@@ -98,13 +99,15 @@ class Camera:
         *,
         clock: Clock,
         announce: Callable[[Path, Trigger], None],
+        on_written: Callable[[], None] = lambda: None,
         name_frame: Callable[[Trigger], str | None] | None = None,
         warn: Callable[[str], None],
         say: Callable[[str], None],
         open: Callable[[CameraConfig], Capture] = open_capture,
     ) -> None:
         self.name, self._config, self._folder, self._clock = name, config, folder, clock
-        self._announce, self._name_frame, self._open = announce, name_frame, open
+        self._announce, self._on_written, self._name_frame = announce, on_written, name_frame
+        self._open = open
         self._warn, self._say = warn, say
         self._motion: MotionDetector | None = None
         self._on_motion: Callable[[], object] = lambda: None
@@ -235,6 +238,7 @@ class Camera:
         while True:
             try:
                 write_frame(path, frame)
+                self._on_written()
                 return
             except OSError as error:  # a full disk: the frame waits
                 if not was_said:

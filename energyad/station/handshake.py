@@ -56,6 +56,7 @@ class Handshake:
         self._is_silent = False
         self._changed = threading.Condition()
         self._acknowledged = 0
+        self._taken = 0  # the number of the message that was acknowledged last
 
     def acknowledged(self, sequence: int) -> None:
         """A machine wrote this sequence number back."""
@@ -64,11 +65,13 @@ class Handshake:
             self._changed.notify_all()
 
     def send(self, message: Message, stop: threading.Event) -> Failure | None:
-        """Show a part, and wait until it is acknowledged.
+        """Show a part, and wait until it is acknowledged. One that was, and could not be noted, is done with.
 
         Raises:
             Unanswered: The program ends before that.
         """
+        if message.number == self._taken:  # shown again, it would look to the machine as it did before
+            return None
         part = ShownPart(sequence_of(message.number), PartResult.model_validate_json(message.line))
         with self._changed:
             self._acknowledged = 0
@@ -79,6 +82,7 @@ class Handshake:
                     raise Unanswered
                 self._changed.wait(0.05)
                 self._note_silence(part, time.monotonic() - shown)
+        self._taken = message.number
         if self._is_silent:
             self._is_silent = False
             self._warn(f"{self._name}: parts are acknowledged again")

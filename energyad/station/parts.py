@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 from energyad.line import audit
 from energyad.line.database import Database
 from energyad.line.journal import JournalLine
-from energyad.line.store import add_delivery, locked, output_of
-from energyad.line.tables import Output, Part, PartView, Result, Stream
+from energyad.line.store import add_delivery, locked, locked_outputs, output_of
+from energyad.line.tables import Part, PartView, Result, Stream
 from energyad.scoring.results import ImageResult
 from energyad.station.combining import combine_p_values
 from energyad.station.config import LatencyConfig
@@ -171,14 +171,15 @@ class PartBook:
         """The part that an image belongs to: the latest of its name that still lacks this view, else a new one."""
         if self._joins:
             newest = (
-                select(Part)
+                select(Part, PartView.id)
+                .outerjoin(PartView, (PartView.part_id == Part.id) & (PartView.view == view))
                 .where(Part.stream_id == self._stream_id, Part.name == name)
                 .order_by(Part.id.desc())
                 .limit(1)
             )
-            part = session.scalar(newest)
-            if part is not None and view not in self._views_of(session, part):
-                return part
+            row = session.execute(newest).first()
+            if row is not None and row[1] is None:
+                return row[0]
         return self._new(session, name, trigger)
 
     def _new(self, session: Session, name: str, trigger: Trigger | None) -> Part:
@@ -191,10 +192,6 @@ class PartBook:
         session.flush()
         self._clock.remember(part.id, trigger)
         return part
-
-    @staticmethod
-    def _views_of(session: Session, part: Part) -> set[str]:
-        return set(session.scalars(select(PartView.view).where(PartView.part_id == part.id)))
 
     def _decide(self, session: Session, *, expired: Collection[int]) -> None:
         """Decide the oldest open parts, up to the first that is still to wait."""
@@ -221,7 +218,7 @@ class PartBook:
         self, session: Session, part: Part, images: Mapping[str, _Image], lacking: Sequence[str]
     ) -> None:
         """Give a part its number, its verdict and its deliveries."""
-        stream = locked(session, Stream, self._stream_id)
+        stream = session.get_one(Stream, self._stream_id)  # which is locked
         stream.last_part_number += 1
         latency = self._clock.since(part.id, part.triggered_at)
         decided = self._clock.now()
@@ -253,8 +250,8 @@ class PartBook:
         part.decided_at, part.latency, part.late = decided, result.latency, is_late
         part.reason, part.line = result.reason, result.json_line()
         session.flush()
-        for output in sorted(self._outputs):
-            add_delivery(session, locked(session, Output, output), part_id=part.id)
+        for output in locked_outputs(session, self._outputs):
+            add_delivery(session, output, part_id=part.id)
         audit.record(session, "part", [(part.id, audit.part_digest(part))])
         self._after_commit(session).decided.append((part.id, result))
 

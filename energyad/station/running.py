@@ -26,6 +26,7 @@ from energyad.station.modbus import ModbusOutput
 from energyad.station.mqtt import MqttOutput
 from energyad.station.opcua import OpcUaOutput
 from energyad.station.opening import outputs_of
+from energyad.station.outage import Outage
 from energyad.station.outputs import State, StationOutput, Status
 from energyad.station.parts import PartBook
 from energyad.station.pushing import UnknownView, put_image
@@ -68,11 +69,13 @@ class Station:
     ) -> None:
         self.config, self._database, self._say, self._warn = config, database, say, warn
         self._clock = clock or Clock()
+        self._outage = Outage(self._clock, warn)
         for folder in (view.folder for view in config.views if view.camera is not None):
             folder.mkdir(parents=True, exist_ok=True)
         self.outputs: list[StationOutput] = list(outputs_of(config, warn))
         self.views = [
-            View(config, view, database, clock=self._clock, say=say, warn=warn) for view in config.views
+            View(config, view, database, clock=self._clock, outage=self._outage, say=say, warn=warn)
+            for view in config.views
         ]
         self.stream_id = self.views[0].store.stream_id
         self.book = PartBook(
@@ -110,6 +113,7 @@ class Station:
                 *(config.name, config.camera, config.folder),
                 clock=self._clock,
                 announce=view.triggers.announce,
+                on_written=view.wake,
                 name_frame=name_frame,
                 warn=self._warn,
                 say=self._say,
@@ -172,6 +176,8 @@ class Station:
                 self._supervise(stop, views_stop, threads, registration)
             finally:
                 views_stop.set()
+                for view in self.views:
+                    view.wake()
                 self._state = "stopping"
                 for thread in threads:
                     thread.join()
@@ -213,6 +219,7 @@ class Station:
         path = config.folder / f"{name}{suffix}"
         target.triggers.announce(path, trigger)
         put_image(path, data)
+        target.wake()
         return name
 
     def reading(self) -> Reading:
@@ -298,6 +305,7 @@ class Station:
             self.cameras,
             clock=self._clock,
             names=self._names,
+            outage=self._outage,
             warn=self._warn,
         )
         mqtt = next((output for output in self.outputs if isinstance(output, MqttOutput)), None)
@@ -324,6 +332,7 @@ class Station:
                 last_beat = now
                 self._patiently(registration.beat)
                 self._beat(now)
+                self._database.checkpoint()
                 self._note_clock(clock_watch.change())
             if keeper is not None and now - last_tidy >= TIDY_SECONDS:
                 last_tidy = now

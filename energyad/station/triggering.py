@@ -16,6 +16,7 @@ from energyad.line.database import DatabaseUnavailable
 from energyad.station.cameras import Camera, Wanted
 from energyad.station.config import TriggerConfig
 from energyad.station.motion import MotionDetector
+from energyad.station.outage import Outage
 from energyad.station.parts import PartBook
 from energyad.station.triggers import Clock, Trigger
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _MAX_NAME: Final = 100
 _RETRY_SECONDS: Final = 1.0
+_STOP_SECONDS: Final = 0.1
+"""Between two looks whether the station ends."""
 _ANSWERED: Final = ("modbus", "opcua")
 """Kinds of triggers whose senders are answered, and so may be refused."""
 
@@ -88,7 +91,9 @@ class Triggers:
         book: The parts.
         cameras: Of all views that have one.
         clock: Tells the time.
-        warn: Called where a part cannot be stored yet.
+        names: Of the parts.
+        outage: Told where a part cannot be stored yet.
+        warn: Called with other faults.
     """
 
     def __init__(
@@ -99,13 +104,13 @@ class Triggers:
         *,
         clock: Clock,
         names: PartNames,
+        outage: Outage,
         warn: Callable[[str], None],
     ) -> None:
         self._config, self._book, self._cameras, self._clock, self._warn = config, book, cameras, clock, warn
-        self._names = names
+        self._names, self._outage = names, outage
         self._debounce = Debounce(config.debounce)
         self._fired: queue.SimpleQueue[tuple[str, Trigger, Future[bool]]] = queue.SimpleQueue()
-        self._is_refusing = False
 
     def fire(self, given: str = "") -> Future[bool]:
         """A trigger came; returns at once.
@@ -135,14 +140,18 @@ class Triggers:
 
     def run(self, stop: threading.Event) -> None:
         """Take parts until `stop` is set."""
+        every = self._config.every or 1.0
         next_time = self._clock.monotonic()
         while not stop.is_set():
-            if self._config.kind == "time" and self._clock.monotonic() >= next_time:
-                next_time += self._config.every or 1.0
-                next_time = max(next_time, self._clock.monotonic())  # a time that passed is not made up for
-                self.fire()
+            wait = _STOP_SECONDS
+            if self._config.kind == "time":
+                now = self._clock.monotonic()
+                if now >= next_time:
+                    next_time = max(next_time + every, now)  # a time that passed is not made up for
+                    self.fire()
+                wait = min(wait, max(0.0, next_time - now))
             with contextlib.suppress(queue.Empty):
-                given, trigger, taken = self._fired.get(timeout=0.005)
+                given, trigger, taken = self._fired.get(timeout=wait)
                 accepts = self._debounce.accepts(trigger.monotonic)
                 taken.set_result(self._take(given, trigger, stop) if accepts else True)
         with contextlib.suppress(queue.Empty):
@@ -157,14 +166,10 @@ class Triggers:
         while True:
             try:
                 self._book.open(name, trigger)
-                self._is_refusing = False
                 return True
             except DatabaseUnavailable as error:
+                self._outage.note(error)
                 can_be_refused = self._config.kind in _ANSWERED
-                if not self._is_refusing:
-                    self._is_refusing = True
-                    what = "refused" if can_be_refused else "waiting"
-                    self._warn(f"triggers are {what} until the database is there: {error}")
                 if can_be_refused:
                     for camera in self._cameras:
                         camera.withdraw(name)

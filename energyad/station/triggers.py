@@ -133,6 +133,11 @@ class FolderTriggers:
             while len(self._announced) > _MAX_ANNOUNCED:
                 self._announced.popitem(last=False)
 
+    def is_announced(self, path: Path) -> bool:
+        """Whether this program put the file there, which it does in one step."""
+        with self._lock:
+            return path in self._announced
+
     def of(self, path: Path) -> Trigger | None:
         """Return when a file was complete; None where nobody saw it come."""
         with self._lock:

@@ -31,6 +31,7 @@ from energyad.station.aligning import FrameAligner, open_aligner
 from energyad.station.combining import for_view
 from energyad.station.config import ChecksConfig, StationConfig, ViewConfig
 from energyad.station.frames import Fault, fault_of, measure_frame
+from energyad.station.outage import Outage
 from energyad.station.parts import PartBook
 from energyad.station.triggers import Clock, FolderTriggers
 
@@ -45,6 +46,7 @@ class View:
         view: The view.
         database: The line's.
         clock: Tells the time.
+        outage: Told where the database is away.
         say: Called with messages for people.
         warn: Called with warnings for people.
 
@@ -61,11 +63,12 @@ class View:
         database: Database,
         *,
         clock: Clock,
+        outage: Outage,
         say: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
         self.name, self._config, self._station = view.name, view, station
-        self._clock, self._say, self._warn = clock, say, warn
+        self._clock, self._outage, self._say, self._warn = clock, outage, say, warn
         self.triggers = FolderTriggers(clock)
         self._faults: OrderedDict[str, Fault] = OrderedDict()
         self.model = ReloadingDetector(
@@ -87,6 +90,7 @@ class View:
         self._num_images = 0
         self.is_drifted = False
         self.is_ready = threading.Event()
+        self._news = threading.Event()
         self.last_look = float("-inf")
         self.error: BaseException | None = None
 
@@ -126,6 +130,10 @@ class View:
         finally:
             self.is_ready.set()
 
+    def wake(self) -> None:
+        """Look at once: there is a new file, or the station ends."""
+        self._news.set()
+
     def _run(
         self, score: ScoreFiles, stop: threading.Event, on_image: Callable[[], None], once: bool
     ) -> None:
@@ -137,6 +145,9 @@ class View:
             max_bytes=largest_file(round(self._station.max_megapixels * 1e6)),
             warn=self._warn,
             on_new=self.triggers.on_new,
+            is_whole=self.triggers.is_announced,
+            news=self._news,
+            on_outage=self._outage.note,
         )
         watcher.on_look = self._on_look
         self.is_ready.set()

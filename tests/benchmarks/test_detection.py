@@ -104,7 +104,7 @@ def test_a_cell_with_a_row_of_the_same_settings_is_not_measured_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["knn", "knn-unsmoothed", "knn-whitened", "mahalanobis", "padim", "patchcore-0.1"]
+    "name", ["knn", "knn-unsmoothed", "knn-whitened", "mahalanobis", "padim", "mh-patchcore", "patchcore-0.1"]
 )
 def test_a_plainly_planted_outlier_scores_highest_and_where_it_is(name: str, category: Category) -> None:
     check_planted_outlier(open_method(name, image_size=SIZE), category)

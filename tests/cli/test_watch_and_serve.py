@@ -56,6 +56,7 @@ def test_watch_once_scores_what_is_there_once_and_says_what_is_not_ok(
     assert is_one_line_error(program("drift", "missing.jsonl"), "missing.jsonl")
 
 
+@pytest.mark.slow
 def test_watch_moves_by_verdict_and_names_what_is_wrong(
     program: Program, workdir: Path, sorted_images: tuple[list[Path], list[Path]]
 ) -> None:
@@ -130,6 +131,7 @@ def beside(work: Callable[[Callable[[int], bool]], None]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.slow
 def test_watch_ends_with_status_0_when_told_and_says_where_the_line_drifts(
     program: Program, workdir: Path, fitted_detector: AnomalyDetector, demo_category: Category
 ) -> None:
@@ -146,6 +148,7 @@ def test_watch_ends_with_status_0_when_told_and_says_where_the_line_drifts(
     assert said.startswith("warning: drift: scores have shifted") and "brightness" in said
 
 
+@pytest.mark.slow
 def test_a_calibration_counts_for_the_next_file_that_is_watched(
     program: Program, workdir: Path, fitted_detector: AnomalyDetector, demo_category: Category
 ) -> None:
@@ -174,6 +177,7 @@ def test_a_calibration_counts_for_the_next_file_that_is_watched(
     assert f"{fitted_detector.name} was replaced; its threshold is {new.threshold:.4g}" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_model_that_is_replaced_while_watching_begins_scores_the_first_file(
     program: Program,
     workdir: Path,

@@ -74,6 +74,7 @@ def test_formats_and_suffixes_are_checked(fitted_detector: AnomalyDetector, tmp_
         export.export_model(fitted_detector, "onnx", tmp_path / "part.bin")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "tolerance"),
     # Enlarging, OpenCV interpolates with eleven bits, and every fifth byte is one level off.

@@ -92,6 +92,7 @@ def test_a_pool_of_processes_scores_as_one_does_and_names_a_bad_file(
         assert pool.apply_async(scores_of, (fitted_detector, paths)).get(TIMEOUT) == scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_a_process_pool_executor_maps_a_bound_method(
     fitted_detector: AnomalyDetector, paths: list[Path], scores: list[float], method: str

@@ -48,6 +48,7 @@ def test_energies_beside_their_bound_count_as_at_it():
     assert at_bound(energies, DxMISettings(energy_regularization=0.0)).tolist() == [0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 100])
 def test_a_classifier_tells_shifted_samples_and_not_the_same_distribution(dims: int):
     data = torch.randn(2000, dims, generator=seeded())

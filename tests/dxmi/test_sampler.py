@@ -39,6 +39,7 @@ def test_a_chain_without_noise_at_its_end_returns_the_last_mean():
     assert torch.equal(chains.samples, mean)
 
 
+@pytest.mark.slow
 def test_pretraining_makes_the_chain_land_on_the_data():
     data, generator = ring(), seeded()
     network = TimeMLP(2, (64, 64), out=2, num_times=2, generator=generator)

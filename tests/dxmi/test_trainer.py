@@ -34,6 +34,7 @@ def resumed(trainer: DxMITrainer, folder) -> DxMITrainer:
     return DxMITrainer.load_checkpoint(folder, energy=MLPEnergy(2, (16,), generator=seeded(77)), data=ring())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, EVERYTHING, {"start": "noised_data"}])
 def test_a_resumed_run_is_bit_equal_to_an_unpaused_one(tmp_path, options):
     unpaused, paused = small_trainer(**options), small_trainer(**options)

@@ -119,7 +119,7 @@ def test_the_history_shows_the_game(trained: TrainedEnergy) -> None:
 def test_few_patches_are_not_learned_by_heart(good: torch.Tensor) -> None:
     long = SETTINGS.with_values(
         {
-            "energy.pretrain_steps": 3000,
+            "energy.pretrain_steps": 1500,
             "energy.pretrain_lr": 1e-2,
             "energy.width": 64,
             "energy.bottleneck": 12,

@@ -47,6 +47,7 @@ def test_average_precision_is_scikit_learns_over_all_pixels(decimals: int) -> No
     assert metrics.pixel_average_precision([]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0.05, 0.3])
 @pytest.mark.parametrize("gain", [0.0, 1.0, 4.0])
 def test_aupro_is_anomalibs(gain: float, limit: float) -> None:
@@ -132,6 +133,7 @@ def test_image_figures_are_scikit_learns(decimals: int) -> None:
     assert metrics.best_f1(list(labels), list(scores)) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_interval_is_that_of_drawing_images_anew() -> None:
     rng = np.random.default_rng(0)
     labels = np.array([True, False, False] * 20)

@@ -89,6 +89,7 @@ def test_synthetic_defects_lie_inside_the_region_of_interest(
     assert np.mean(np.array(centres) < 0.55) > 0.9  # the middle of some is cut off at a border
 
 
+@pytest.mark.slow
 def test_sizes_are_in_pixels_of_the_images_as_they_were_taken(
     fitted_detector: AnomalyDetector, good: list[Path], tmp_path: Path
 ) -> None:

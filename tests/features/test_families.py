@@ -101,6 +101,7 @@ def test_position_tables_are_resampled_to_the_image_size(
     assert_same(maps_of(extractor, x), reference(expected, x, extractor.stages.indices))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "checkpoint.pth"])
 def test_files_of_every_kind_that_timm_saves_are_read(name: str, tmp_path: Path) -> None:
     model = plain_model("convnext_atto")

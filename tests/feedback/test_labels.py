@@ -160,6 +160,39 @@ def test_csv_coco_and_labelme_say_the_same(tmp_path: Path) -> None:
         assert np.array_equal(mask_of(found["bad"].marks, (20, 30)), mask > 0), source
 
 
+@pytest.mark.parametrize("form", ["coco", "labelme"])
+@pytest.mark.parametrize(
+    ("names", "value", "kind", "num_marks"),
+    [
+        (("good", "dent"), "defect", "dent", 1),
+        (("dent", "scratch"), "defect", None, 2),
+        (("good", "unsure"), "unsure", None, 0),
+        (("ok",), "fine", None, 0),
+    ],
+)
+def test_shapes_decide_a_label_alike_in_all_formats(
+    tmp_path: Path, form: str, names: tuple[str, ...], value: str, kind: str | None, num_marks: int
+) -> None:
+    image(tmp_path / "a.png")
+    corners = [[2, 2], [8, 2], [8, 8]]
+    if form == "labelme":
+        shapes = [{"label": name, "shape_type": "polygon", "points": corners} for name in names]
+        content: dict[str, object] = {"imagePath": "a.png", "shapes": shapes}
+    else:
+        polygon = [number for corner in corners for number in corner]
+        content = {
+            "images": [{"id": 1, "file_name": "a.png", "height": 20, "width": 30}],
+            "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
+            "annotations": [
+                {"image_id": 1, "category_id": number, "segmentation": [polygon]}
+                for number in range(len(names))
+            ],
+        }
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    (label,) = read_labels(tmp_path / "labels.json")
+    assert (label.value, label.kind, len(label.marks)) == (value, kind, num_marks)
+
+
 def label_studio_brush(mask: np.ndarray) -> list[int]:
     """As Label Studio packs a brush, without runs: words of eight bits, sixteen at a time."""
     values = np.repeat(255 * mask.astype(int).ravel(), 4)

@@ -117,6 +117,7 @@ def test_a_threshold_on_fewer_good_parts_is_a_fault(folder: Path, fitted_detecto
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["_copy", "_append", "_keep"])
 def test_a_promotion_that_was_killed_can_be_done_again(
     folder: Path, fitted_detector: AnomalyDetector, monkeypatch: pytest.MonkeyPatch, step: str

@@ -76,6 +76,7 @@ def test_threads_share_the_processes(decoder: IsolatedDecoder) -> None:
             np.testing.assert_array_equal(pixels, decode_image(data))
 
 
+@pytest.mark.slow
 @posix
 def test_a_process_that_hangs_is_ended_after_the_timeout() -> None:
     data = png(samples(3, 8), 8, 2)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,24 @@ def test_a_commit_is_on_the_disk(line: Line) -> None:
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
 
 
+def test_only_what_need_not_outlive_a_power_failure_is_not_waited_for(tmp_path: Path) -> None:
+    with Database(tmp_path / "energyad.db") as database:
+        waits = []
+        for durable in (False, True, False):
+            with database.write(durable=durable) as session:
+                waits.append(session.connection().exec_driver_sql("PRAGMA synchronous").scalar())
+    assert waits == [1, 2, 1]
+
+
+def test_threads_that_write_at_once_wait_for_each_other_and_lose_nothing(place: str | Path) -> None:
+    with Database(place) as database:
+        with ThreadPoolExecutor(8) as pool:
+            watchers = list(pool.map(lambda _: Registration(database).id, range(40)))
+        with database.read() as session:
+            assert set(session.scalars(select(WatcherProcess.id))) == set(watchers)
+
+
+@pytest.mark.slow
 def test_a_process_that_was_killed_is_known_as_dead_at_once(place: str | Path) -> None:
     code = (
         "import sys, os, signal\n"

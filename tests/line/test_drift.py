@@ -49,6 +49,7 @@ def test_a_brightness_ramp_is_stable_at_first_and_named_in_the_end(
     assert "recalibrate with: energyad calibrate --model gasket" in found.advice
 
 
+@pytest.mark.slow
 def test_a_stable_line_is_seldom_called_shifted() -> None:
     # Scores are heavy-tailed, and references small: 300 lines of 20 held-out and 200 live parts.
     generator = np.random.default_rng(0)

@@ -14,6 +14,7 @@ from energyad.detector import AnomalyDetector
 from energyad.errors import DataError, DecoderEnded, ModelError
 from energyad.images.isolated import IsolatedDecoder
 from energyad.line.filing import private_path
+from energyad.line.incoming import Look
 from energyad.line.watch import MAX_ATTEMPTS, score_with
 from energyad.scoring.results import scored_result
 
@@ -374,6 +375,7 @@ def test_what_cannot_be_moved_waits_with_a_warning_and_is_moved_later(line: Line
     assert files_below(move_to) == [f"{verdict}/part.png"] and len(line.rows()) == 1
 
 
+@pytest.mark.slow
 def test_a_database_that_is_full_is_waited_for(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energyad.line.watch._RETRY_SECONDS", 0.01)
     store = line.store()
@@ -415,6 +417,34 @@ def test_a_database_that_is_removed_ends_the_watcher_before_a_part_moves(line: L
     with pytest.raises(DataError, match="was removed"):
         look(watcher)
     assert files_below(line.root / "sorted") == []
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_a_file_that_is_gone_when_its_turn_comes_ends_nothing(
+    line: Line, moves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = line.watcher(move_to=line.root / "sorted" if moves else None)
+    path, found = renamed(line.folder / "part.png", "x"), watcher.folder.look
+
+    def look_and_lose() -> Look:
+        seen = found()
+        path.unlink(missing_ok=True)
+        return seen
+
+    monkeypatch.setattr(watcher.folder, "look", look_and_lose)
+    assert look(watcher) == []
+
+
+def test_a_file_whose_claim_was_lost_with_the_power_is_scored(any_line: Line) -> None:
+    renamed(any_line.folder / "part.png", "x")
+    before = any_line.watcher(move_to=any_line.root / "sorted")
+    (claim,) = before._store.claim_by_name(["part.png"])
+    (any_line.folder / "part.png").rename(private_path(any_line.folder / "part.png", claim.token or ""))
+    before._store.drop([claim])
+    died(before)
+    after = any_line.watcher(move_to=any_line.root / "sorted")
+    assert look(after) + look(after) == ["part.png"]
+    assert any_line.warnings == []
 
 
 def test_a_private_name_of_another_database_is_named(line: Line) -> None:

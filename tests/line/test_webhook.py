@@ -110,6 +110,7 @@ def test_each_result_arrives_in_order_as_it_is_kept_and_signed(any_line: Line, r
     assert len(keys) == 3 and all(len(key) == 36 for key in keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [302, 404, 401, 429, 500, 503])
 def test_what_is_not_accepted_is_repeated_with_the_same_key_and_nothing_overtakes_it(
     line: Line, receiver: Receiver, status: int

@@ -203,6 +203,7 @@ def test_results_are_shown_as_they_are_also_where_their_images_are_gone(
     assert page.count("image not at hand") == 1 and page.count('alt="regions"') == len(lines)
 
 
+@pytest.mark.slow
 def test_a_page_of_a_thousand_images_is_small_and_opens_fifty(
     saved: AnomalyDetector, demo_category: Category, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ def test_a_name_labels_the_answer_and_opens_nothing(
     assert not list(tmp_path.iterdir()) and not Path("/tmp/energyad-was-here.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
 def test_damaged_bytes_never_end_in_a_fault(client: TestClient, kind: str) -> None:
     generator, whole = np.random.default_rng(5), saved(kind)

@@ -70,6 +70,7 @@ class Rig:
     said: list[str] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
+    interval: float = 0.01
 
     @property
     def config(self) -> StationConfig:
@@ -79,7 +80,7 @@ class Rig:
             view = {
                 "name": name,
                 "folder": self.root / name,
-                "interval": 0.01,
+                "interval": self.interval,
                 "settle": 0.0,
                 "checks": self.checks,
                 "align": self.align or None,

@@ -23,7 +23,7 @@ from energyad.line.outbox import Message
 from energyad.station import handshake
 from energyad.station.archive import ArchiveOutput
 from energyad.station.config import ArchiveConfig, MqttConfig
-from energyad.station.handshake import Handshake, sequence_of
+from energyad.station.handshake import Handshake, ShownPart, sequence_of
 from energyad.station.modbus import DISCRETE_INPUTS, INPUT_REGISTERS
 from energyad.station.mqtt import probe
 from energyad.station.results import PartResult
@@ -282,6 +282,19 @@ def test_a_part_that_nobody_acknowledges_is_said_once_and_so_is_its_end(
         "part 1 is not acknowledged; the parts behind it wait", "parts are acknowledged again",
         "part 2 is not acknowledged; the parts behind it wait", "parts are acknowledged again",
     ]  # fmt: skip
+
+
+def test_a_part_that_was_acknowledged_and_could_not_be_noted_is_not_shown_again() -> None:
+    shown: list[int] = []
+
+    def show(part: ShownPart) -> None:
+        shown.append(part.sequence)
+        threading.Thread(target=output.acknowledged, args=(part.sequence,)).start()
+
+    output = Handshake("opcua", acknowledge=True, show=show)
+    for number in (1, 1, 2):  # the database was full when the first was to be noted
+        assert output.send(Message(number, "", number, part(number).json_line()), threading.Event()) is None
+    assert shown == [1, 2]
 
 
 def test_sequence_numbers_fit_a_register_and_are_never_zero() -> None:

@@ -71,7 +71,7 @@ async function show() {
   at("kind").value = item.kind || "";
   const { result } = item;
   at("stage").style.aspectRatio = `${result.width} / ${result.height}`;
-  at("stage").style.maxWidth = `calc(80vh * ${result.width / result.height})`;
+  at("stage").style.setProperty("--aspect", result.width / result.height);
   at("marks").setAttribute("viewBox", `0 0 ${result.width} ${result.height}`);
   at("marks").setAttribute("preserveAspectRatio", "none");
   at("verdict").textContent = result.verdict;
