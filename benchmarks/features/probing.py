@@ -12,6 +12,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -60,8 +61,15 @@ def search(package: str, words: str) -> int:
 
 def forbid(*names: str) -> None:
     """Let imports of these packages fail from now on, as where they are not installed."""
-    modules: dict[str, Any] = sys.modules
-    modules.update(dict.fromkeys(names))
+
+    class Forbidden(MetaPathFinder):
+        def find_spec(self, fullname: str, *_: Any) -> None:
+            if fullname.partition(".")[0] in names:
+                raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+    for module in [module for module in sys.modules if module.partition(".")[0] in names]:
+        del sys.modules[module]
+    sys.meta_path.insert(0, Forbidden())
 
 
 def main() -> int:
