@@ -26,7 +26,8 @@ from energyad.integrations.ray import score_archive
 SHARD_SIZE: Final = 8
 SIDE: Final = 64
 NODES: Final = 2
-TOO_LONG: Final = 300.0
+TOO_LONG: Final = 1200.0
+"""Seconds after which a job is taken to hang: one that others leave little of the processor is slow, not stuck."""
 DAMAGED: Final = 3
 """Files of the archive that are no images: their rows say so, once each."""
 

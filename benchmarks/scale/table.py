@@ -52,9 +52,9 @@ def kills_table(rows: Sequence[Row]) -> str:
 
 
 def efficiency_table(rows: Sequence[Row]) -> str:
-    """Ray beside one process on the same cores, medians of each number of images."""
-    head = ["images", "cores", "engine", "seconds", "images a second", "of one process", "CPU ms an image"]
-    head += ["driver MB", "worker MB", "all processes MB"]
+    """Ray beside one process on the same cores: the quickest run of each, since other work only adds; else medians."""
+    head = ["images", "cores", "engine", "runs", "seconds", "images a second", "of one process"]
+    head += ["CPU ms an image", "of one process", "load", "driver MB", "worker MB", "all processes MB"]
     lines = []
     for images, cores in sorted({(row["images"], row["cores"]) for row in rows}):
         for engine in ("local", "ray"):
@@ -62,13 +62,18 @@ def efficiency_table(rows: Sequence[Row]) -> str:
             one = _of(rows, images=images, cores=cores, engine="local")
             if not own or not one:
                 continue
-            share = _median(one, "seconds") / _median(own, "seconds")
+            seconds, seconds_of_one = (min(row["seconds"] for row in runs) for runs in (own, one))
             cells = [
-                f"{_median(own, 'seconds'):.0f}",
-                f"{images / _median(own, 'seconds'):.1f}",
-                f"{share:.0%}",
+                str(len(own)),
+                f"{seconds:.0f}",
+                f"{images / seconds:.1f}",
+                f"{seconds_of_one / seconds:.0%}",
             ]
-            cells += [f"{_median(own, 'cpu_ms'):.1f}"]
+            cells += [
+                f"{_median(own, 'cpu_ms'):.1f}",
+                f"{_median(one, 'cpu_ms') / _median(own, 'cpu_ms'):.0%}",
+                " to ".join(f"{bound(row['load'] for row in own):.0f}" for bound in (min, max)),
+            ]
             cells += [f"{_median(own, name):.0f}" for name in ("driver_mb", "worker_mb", "all_mb")]
             name = "one process" if engine == "local" else "Ray"
             lines.append([f"{images:,}", str(cores), name, *cells])
@@ -91,7 +96,7 @@ def projection_table(efficiency: Sequence[Row], memory: Sequence[Row]) -> str:
     """Ten million images: the rate of the largest run times the cores, the driver's growth times the shards."""
     images = max(row["images"] for row in efficiency)
     ray = _of(efficiency, images=images, engine="ray")
-    rate = images / _median(ray, "seconds") / ray[0]["cores"]
+    rate = images / min(row["seconds"] for row in ray) / ray[0]["cores"]
     few, many = (_of(memory, images=bound(row["images"] for row in memory)) for bound in (min, max))
     growth = (_median(many, "driver_mb") - _median(few, "driver_mb")) / max(
         1, _shards(many[0]) - _shards(few[0])

@@ -67,7 +67,7 @@ def test_tables_add_the_kills_and_project_from_the_largest_run(tmp_path: Path) -
     )
     text = tables(tmp_path)
     assert "| 0 | 2 | 8 | 2 | 4 | 0, 6, 0 | 0 | 1 | 0 | 0 |" in text
-    assert "| 1,000 | 2 | Ray | 10 | 100.0 | 90% |" in text
+    assert "| 1,000 | 2 | Ray | 1 | 10 | 100.0 | 90% | 1.0 | 100% | 0 to 0 |" in text
     driver = 210 + (39_063 - 1100) * 10 / 1000
     assert f"| 16 | 800 | {1e7 / 800 / 3600:.1f} | {driver:.0f} |" in text
 

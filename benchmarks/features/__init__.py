@@ -1,0 +1,1 @@
+"""What tools can do, from commands that were run in each tool's own environment."""
