@@ -23,6 +23,7 @@ from benchmarks.features.rows import FEATURES, TOOLS, Answer
 from benchmarks.provenance import ROOT, append_row, stamp
 from energyad.data.demo import render_demo
 
+MOST_CHARACTERS: Final = 300
 TOO_LONG: Final = 600
 
 
@@ -87,8 +88,14 @@ def probe(tool: str, feature: str, python: str, folder: Path) -> dict[str, Any]:
         "searched": words,
         "status": status,
         "seconds": round(time.monotonic() - started, 1),
-        "said": " ".join(said.split())[-300:],
+        "said": last_line(said, folder),
     }
+
+
+def last_line(text: str, folder: Path) -> str:
+    """The last line of what a probe said, without the paths of this machine."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (lines[-1] if lines else "").replace(str(folder), ".").replace(str(ROOT), ".")[:MOST_CHARACTERS]
 
 
 def version_of(package: str, python: str) -> str:

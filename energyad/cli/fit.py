@@ -147,12 +147,9 @@ def fit(
     if engine != "local":
         from energyad.cli.fit_ray import fit_with_ray
 
-        if not category or images is not None or labels is not None or name is not None:
-            raise SettingsError(
-                f"--engine {engine}: give --category NAME or all, without --images, --labels and --name"
-            )
+        names = _categories_alone(engine, category, images, labels, name)
         fit_with_ray(
-            _open_categories(category, data_root=data_root, download=download),
+            _open_categories(names, data_root=data_root, download=download),
             output or Path("models"),
             engine=engine,
             address=address,
@@ -170,19 +167,21 @@ def fit(
     folder = output or Path("models") / label
     started = time.perf_counter()
     detector = _fit(
-        data,
-        label,
-        folder,
-        settings,
-        roi,
-        ignore,
-        backbone_weights,
+        *(data, label, folder, settings, roi, ignore, backbone_weights),
         threads=threads,
         skip_bad=skip_bad,
         max_pixels=max_pixels,
     )
-    seconds = time.perf_counter() - started
-    _print_next_steps(detector, data, folder, seconds=seconds, data_root=data_root)
+    _print_next_steps(detector, data, folder, seconds=time.perf_counter() - started, data_root=data_root)
+
+
+def _categories_alone(engine: str, category: list[str] | None, *others: object) -> list[str]:
+    """Return the categories for an engine of many fits, which takes no other source of images."""
+    if not category or any(other is not None for other in others):
+        raise SettingsError(
+            f"--engine {engine}: give --category NAME or all, without --images, --labels and --name"
+        )
+    return category
 
 
 def _open_data(

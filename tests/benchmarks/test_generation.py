@@ -12,8 +12,7 @@ from benchmarks.generation.baselines import SigmaRange, euler, heun, solve
 from benchmarks.generation.measures import covered, frechet_distance, sliced_wasserstein
 from energyad.dxmi import GaussianSampler, NoiseSchedule
 from energyad.dxmi.parametrisations import EDMVelocity
-
-from .players import seeded
+from tests.dxmi.players import seeded
 
 DEVIATION = 0.5
 

@@ -13,8 +13,7 @@ from benchmarks.toy_2d.measures import energy_quality, sample_quality, sliced_wa
 from benchmarks.toy_2d.tables import PLACE, tables
 from benchmarks.toy_2d.targets import BOX, TARGETS, target
 from energyad.errors import DataError, SettingsError
-
-from .players import seeded
+from tests.dxmi.players import seeded
 
 
 @pytest.mark.parametrize("name", TARGETS)
