@@ -17,7 +17,6 @@ from benchmarks.teaching import protocol, table
 from benchmarks.teaching.protocol import METHODS, Bench, Learned, Predicted
 from energyad.errors import EnergyadError
 
-RESULTS = Path(__file__).with_name("results.jsonl")
 PACKAGES = (*provenance.PACKAGES, "scikit-learn", "onnxruntime")
 KEY = ("category", "image_size", "seed", "method", "labels", "hidden")
 
@@ -33,10 +32,14 @@ def parser() -> argparse.ArgumentParser:
         "--methods", nargs="+", default=list(protocol.QUICK_METHODS), choices=list(METHODS), metavar="NAME"
     )
     p.add_argument(
-        "--image-size", type=int, default=256, metavar="PIXELS", help="a side; one for all rows of a table"
+        "--image-size",
+        type=int,
+        default=table.IMAGE_SIZE,
+        metavar="PIXELS",
+        help="a side; one for all rows of a table",
     )
     p.add_argument("--models", type=Path, default=Path("build/teaching"), help="where fitted models are kept")
-    p.add_argument("--results", type=Path, default=RESULTS)
+    p.add_argument("--results", type=Path, default=table.RESULTS)
     p.add_argument("--threads", type=int, default=1)
     return p
 
@@ -46,12 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     if not options.categories:
-        rows = [
-            row
-            for row in provenance.read_rows(options.results)
-            if row.get("image_size") == options.image_size
-        ]
-        print(table.markdown(rows))
+        print(table.tables(options.results, image_size=options.image_size))
         return 0
     try:
         for name in options.categories:

@@ -225,7 +225,7 @@ def logistic(bench: Bench, shown: Sequence[int]) -> Learned:
     return Learned(_scores_of(head), _threshold(score(head, bench.held_out), bench))
 
 
-def supersimplenet(bench: Bench, shof_held_out: Sequence[int]) -> Learned:
+def supersimplenet(bench: Bench, shown: Sequence[int]) -> Learned:
     """anomalib's SuperSimpleNet, trained on the images of the fit and on those that are marked."""
     from benchmarks.teaching.supersimplenet import fit_supersimplenet
 
@@ -237,7 +237,7 @@ def supersimplenet(bench: Bench, shof_held_out: Sequence[int]) -> Learned:
             bench.test[index].pixels,
             mask_at(bench.category.test[index], spec.shape, of=bench.test[index].shape),
         )
-        for index in shof_held_out
+        for index in shown
     ]
     fitted = fit_supersimplenet(good, defects, seed=bench.opened.manifest.provenance.seed)
 

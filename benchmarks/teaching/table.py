@@ -1,11 +1,21 @@
-"""Rows as tables in Markdown."""
+"""`python -m benchmarks.teaching.table [--into README.md] [--check]`: rows of one image size as tables."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+
+from benchmarks.markdown import Place, table, tabulate
+from benchmarks.provenance import read_rows
+
+RESULTS: Final = Path(__file__).with_name("results.jsonl")
+PLACE: Final = Place.of("teaching tables")
+IMAGE_SIZE: Final = 256
+"""A side; rows of another size, or of none, are of other fits."""
 
 NAMES = {
     "none": "not taught",
@@ -22,8 +32,9 @@ FIGURES = (
 )
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
+def tables(results: Path, *, image_size: int = IMAGE_SIZE) -> str:
     """All tables: what is gained on the mean of the categories, then each category."""
+    rows = [row for row in read_rows(results) if row.get("image_size") == image_size]
     parts = [f"### All\n\n{_gains(rows)}"]
     for category in sorted({row["category"] for row in rows}):
         chosen = [row for row in rows if row["category"] == category]
@@ -33,10 +44,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 def _gains(rows: Sequence[dict[str, Any]]) -> str:
     """Each method beside the untaught model of the same category and seed, and the mean of the differences."""
-    lines = [
-        "| learned from | labels | kinds | missed before | missed after | image AUROC before | after | splits |",
-        "|" + " --- |" * 8,
-    ]
+    head = ["learned from", "labels", "kinds", "missed before", "missed after"]
+    head += ["image AUROC before", "after", "splits"]
+    lines = []
     for hidden, figures in ((False, "shown"), (True, "others")):
         before = {
             (row["category"], row["seed"]): row[figures]
@@ -58,42 +68,35 @@ def _gains(rows: Sequence[dict[str, Any]]) -> str:
                 for index in (0, 1)
             ]
             kinds = "not shown" if hidden else "shown"
-            lines.append(f"| {NAMES[method]} | {labels} | {kinds} | {' | '.join(cells)} | {len(pairs)} |")
-    return "\n".join(lines)
+            lines.append([NAMES[method], str(labels), kinds, *cells, str(len(pairs))])
+    return table(head, lines)
 
 
 def _shown(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [
-        "| learned from | labels | image AUROC | pixel AUROC | AUPRO | missed | false rejects | seeds |",
-        "|" + " --- |" * 8,
-    ]
+    head = ["learned from", "labels", *(text for _, text in FIGURES), "false rejects", "seeds"]
+    lines = []
     for method, labels in _cells(rows, hidden=False):
         chosen = _chosen(rows, method, labels, hidden=False)
         cells = [_mean(row["shown"].get(name) for row in chosen) for name, _ in FIGURES]
         cells.append(_mean(row["shown"]["false_rejects"] for row in chosen))
-        lines.append(f"| {NAMES[method]} | {labels} | {' | '.join(cells)} | {len(chosen)} |")
-    return "\n".join(lines)
+        lines.append([NAMES[method], str(labels), *cells, str(len(chosen))])
+    return table(head, lines)
 
 
 def _others(rows: Sequence[dict[str, Any]]) -> str:
-    lines = ["| kinds that nobody showed | labels | image AUROC | missed | seeds |", "|" + " --- |" * 5]
+    lines = []
     for method, labels in _cells(rows, hidden=True):
         chosen = _chosen(rows, method, labels, hidden=True)
         cells = [_mean(row["others"][name] for row in chosen) for name in ("image_auroc", "missed")]
-        lines.append(f"| {NAMES[method]} | {labels} | {' | '.join(cells)} | {len(chosen)} |")
-    return "\n".join(lines)
+        lines.append([NAMES[method], str(labels), *cells, str(len(chosen))])
+    return table(["kinds that nobody showed", "labels", "image AUROC", "missed", "seeds"], lines)
 
 
 def _alarms(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [
-        "| seed | corrected false alarms | gain of the light | other good parts under it | rejected before | after |",
-        "|" + " --- |" * 6,
-    ]
-    for row in rows:
-        if row["method"] == "alarms":
-            cells = (row[name] for name in ("seed", "corrected", "gain", "good_parts", "before", "after"))
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+    head = ["seed", "corrected false alarms", "gain of the light", "other good parts under it"]
+    names = ("seed", "corrected", "gain", "good_parts", "before", "after")
+    lines = [[str(row[name]) for name in names] for row in rows if row["method"] == "alarms"]
+    return table([*head, "rejected before", "after"], lines)
 
 
 def _cells(rows: Sequence[dict[str, Any]], *, hidden: bool) -> list[tuple[str, int]]:
@@ -112,3 +115,14 @@ def _chosen(
 def _mean(values: Iterable[float | None]) -> str:
     present = [value for value in values if value is not None]
     return f"{np.mean(present):.3f}" if present else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables, or write them into a file. Returns the exit status."""
+    return tabulate(
+        tables, PLACE, results=RESULTS, program="benchmarks.teaching.table", what=__doc__, arguments=arguments
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

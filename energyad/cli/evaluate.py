@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import DataRoot, Debug, Download, Field, Json, Model, Quiet, Runtime, Threads
+from energyad.cli.options import (
+    DataRoot,
+    Debug,
+    Download,
+    Field,
+    Json,
+    Model,
+    Quiet,
+    Runtime,
+    Threads,
+    fields_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,9 +105,10 @@ def evaluate(
         raise SettingsError(
             "give either --category NAME, --labels PLACE or --synthetic with images of good parts"
         )
+    fields = fields_of(labels, field)
     if labels is not None:
         detector = AnomalyDetector.load(find_model(model), threads=threads, runtime=runtime)
-        _evaluate_labels(detector, labels, field or (), report, as_json=as_json)
+        _evaluate_labels(detector, labels, fields, report, as_json=as_json)
     elif category is None:
         folder, paths = find_model(model), find_images(sources or [])
         detector = AnomalyDetector.load(folder, threads=threads, runtime=runtime)
@@ -110,13 +122,13 @@ def evaluate(
 
 
 def _evaluate_labels(
-    detector: AnomalyDetector, place: Path, fields: Sequence[str], report: Path | None, *, as_json: bool
+    detector: AnomalyDetector, source: Path, fields: Sequence[str], report: Path | None, *, as_json: bool
 ) -> None:
     from energyad.feedback.importing import read_labels
     from energyad.feedback.labelled_parts import category_of_labels
 
     with tempfile.TemporaryDirectory(prefix="energyad-") as masks:
-        labels = read_labels(place, fields=fields)
+        labels = read_labels(source, fields=fields)
         data = category_of_labels(labels, name=detector.name, masks=Path(masks))
         _evaluate_category(detector, data, report, as_json=as_json)
 

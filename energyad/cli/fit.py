@@ -11,7 +11,17 @@ import typer
 
 from energyad.cli import console
 from energyad.cli.calibrate import ReviewRate, TargetRate
-from energyad.cli.options import DataRoot, Debug, Download, Field, MaxMegapixels, Quiet, SkipBad, Threads
+from energyad.cli.options import (
+    DataRoot,
+    Debug,
+    Download,
+    Field,
+    MaxMegapixels,
+    Quiet,
+    SkipBad,
+    Threads,
+    fields_of,
+)
 from energyad.cli.settings_options import (
     Backbone,
     Config,
@@ -143,7 +153,7 @@ def fit(
     if dry_run:
         print_settings(settings)
         return
-    max_pixels = round(max_megapixels * 1e6)
+    max_pixels, fields = round(max_megapixels * 1e6), fields_of(labels, field)
     if engine != "local":
         from energyad.cli.fit_ray import fit_with_ray
 
@@ -162,7 +172,7 @@ def fit(
             max_pixels=max_pixels,
         )
         return
-    data = _open_data(category, images, labels, field, name, data_root=data_root, download=download)
+    data = _open_data(category, images, labels, fields, name, data_root=data_root, download=download)
     label = name or data.name
     folder = output or Path("models") / label
     started = time.perf_counter()
@@ -188,7 +198,7 @@ def _open_data(
     names: list[str] | None,
     images: Path | None,
     labels: Path | None,
-    fields: list[str] | None,
+    fields: Sequence[str],
     name: str | None,
     *,
     data_root: Path | None,
@@ -200,12 +210,10 @@ def _open_data(
         raise SettingsError(
             "give one of --category NAME, --images DIR and --labels PLACE; see `energyad fit --help`"
         )
-    if labels is None and fields:
-        raise SettingsError("--field NAME goes with --labels PLACE")
     if name is not None:
         datasets.check_category_name(name)
     if labels is not None:
-        return _open_labels(labels, fields or (), name)
+        return _open_labels(labels, fields, name)
     if images is not None:
         return datasets.open_folder(images, name=name or images.absolute().name)
     categories = _open_categories(names or [], data_root=data_root, download=download)
@@ -214,19 +222,19 @@ def _open_data(
     return datasets.unite(categories, name=name or "unified")
 
 
-def _open_labels(place: Path, fields: Sequence[str], name: str | None) -> Category:
+def _open_labels(source: Path, fields: Sequence[str], name: str | None) -> Category:
     """The good parts of a labelled data set."""
     from energyad.data.datasets import Category, check_category_name
     from energyad.errors import DataError
     from energyad.feedback.importing import read_labels
     from energyad.feedback.labelled_parts import good_parts
 
-    label = name or place.absolute().stem
+    label = name or source.absolute().stem
     check_category_name(label)
-    good = good_parts(read_labels(place, fields=fields))
+    good = good_parts(read_labels(source, fields=fields))
     if not good:
-        raise DataError(f"{place}: no image is labelled good, so there is nothing to fit on")
-    return Category(label, place, good, ())
+        raise DataError(f"{source}: no image is labelled good, so there is nothing to fit on")
+    return Category(label, source, good, ())
 
 
 def _open_categories(names: list[str], *, data_root: Path | None, download: bool) -> list[Category]:

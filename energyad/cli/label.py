@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from energyad.cli import console
-from energyad.cli.options import DATABASE_NAME, Debug, Field, Json, Quiet, user_name
+from energyad.cli.options import DATABASE_NAME, Debug, Field, Json, Quiet, fields_of, user_name
 
 if TYPE_CHECKING:
     from energyad.feedback.labels import Label, Sampling
@@ -73,6 +73,7 @@ def label(
     from energyad.feedback.labels import LabelStore
     from energyad.line.database import Database
 
+    fields = fields_of(source, field)
     if export is not None:
         _export(database, export, form)
         return
@@ -82,7 +83,7 @@ def label(
         return
     name = reviewer or user_name()
     sampling: Sampling = "random" if at_random else "given"
-    labels = [imported.by(name, sampling=sampling) for imported in read_labels(source, fields=field or ())]
+    labels = [imported.by(name, sampling=sampling) for imported in read_labels(source, fields=fields)]
     with Database(database) as opened:
         added = LabelStore(opened).add(labels)
     counts = {"new": added.new, "changed": added.changed, "unchanged": added.unchanged}

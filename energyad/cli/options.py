@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeAlias
 import typer
 
 from energyad.cli import console
+from energyad.errors import SettingsError
 
 DATABASE_NAME: Final = "energyad.db"
 """The line's database, where no option names another."""
@@ -107,3 +108,16 @@ TrustedKeys: TypeAlias = Annotated[
         help="Take models alone that this public key signed; default $ENERGYAD_TRUSTED_KEYS.",
     ),
 ]
+
+
+def fields_of(labels: Path | None, field: list[str] | None) -> list[str]:
+    """The fields of a labelled data set, none where all are meant.
+
+    Raises:
+        SettingsError: There are fields and no data set.
+    """
+    if labels is None and field:
+        raise SettingsError(
+            "--field NAME goes with a labelled data set: --labels PLACE, or `energyad label PLACE`"
+        )
+    return field or []

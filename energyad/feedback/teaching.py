@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -112,16 +112,15 @@ def teach(
     progress = progress or NullProgress()
     opened = open_to_learn(detector, threads=threads)
     evidence = _evidence(labels, opened, progress)
-    at_random = [one for one in evidence if not one.is_defect and one.label.sampling == "random"]
-    lesson = _lesson([one for one in evidence if one not in at_random], opened.manifest)
+    at_random = [one.image for one in evidence if _is_at_random(one)]
+    lesson = _lesson([one for one in evidence if not _is_at_random(one)], opened.manifest)
     if not lesson.evidence:
         raise DataError(
             "no labels to learn from: label false alarms as good, or mark defects; see `energyad label`"
         )
     calibrators: list[SeenImage] = []
     if lesson.defects:
-        known = [one.image for one in at_random]
-        calibrators = known + _unseen(good_images, opened, lesson, progress)
+        calibrators = at_random + _unseen(good_images, opened, lesson, progress)
         _require_good(len(calibrators))
     limit, kinds, alarms = _cross_validate(opened, lesson, calibrators, progress)
     progress.stage("model", 1)
@@ -237,19 +236,15 @@ def _evidence(labels: Sequence[Label], opened: OpenedModel, progress: Progress) 
     return evidence_of(present, seen, manifest=opened.manifest, grid=opened.head.grid)
 
 
+def _is_at_random(evidence: Evidence) -> bool:
+    """Whether this is a good part that was drawn at random, so that it may help to set a threshold."""
+    return not evidence.is_defect and evidence.label.sampling == "random"
+
+
 def _new_parts(good_images: Sequence[ImageLike], opened: OpenedModel, progress: Progress) -> list[SeenImage]:
     """Look at good parts that the model does not know yet, each once. Raises DataError where they are too few."""
     known = frozenset(opened.manifest.provenance.image_digests)
-    seen = _distinct(
-        see_images(
-            good_images,
-            opened.manifest,
-            opened.session,
-            stage="features",
-            progress=progress,
-            is_wanted=lambda digest: digest not in known,
-        )
-    )
+    seen = _see_others(good_images, opened, known, "features", progress)
     if len(seen) < len(good_images):
         warnings.warn(
             f"{len(good_images) - len(seen)} of {len(good_images)} images are left out: they were in the fit, are "
@@ -298,20 +293,22 @@ def _unseen(
     made = opened.manifest.provenance
     held_out = frozenset(made.held_out_digests)
     taught = (frozenset(made.image_digests) | {one.image.digest for one in lesson.evidence}) - held_out
-    return _distinct(
-        see_images(
-            good_images,
-            opened.manifest,
-            opened.session,
-            stage="good parts",
-            progress=progress,
-            is_wanted=lambda digest: digest not in taught,
-        )
+    return _see_others(good_images, opened, taught, "good parts", progress)
+
+
+def _see_others(
+    images: Sequence[ImageLike], opened: OpenedModel, known: Collection[str], stage: str, progress: Progress
+) -> list[SeenImage]:
+    """Look at the images that are none of the known ones, by their digests, each once."""
+    seen = see_images(
+        images,
+        opened.manifest,
+        opened.session,
+        stage=stage,
+        progress=progress,
+        is_wanted=lambda digest: digest not in known,
     )
-
-
-def _distinct(images: Sequence[SeenImage]) -> list[SeenImage]:
-    return list({image.digest: image for image in images}.values())
+    return list({image.digest: image for image in seen}.values())
 
 
 def _cross_validate(

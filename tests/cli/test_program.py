@@ -69,3 +69,18 @@ def test_a_user_that_the_system_has_no_name_for_is_known_by_a_number(
 
     monkeypatch.setattr(getpass, "getuser", no_name)
     assert user_name() == f"user {os.getuid()}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "--category", "screw"),
+        ("label",),
+        ("fit", "--images", "."),
+        ("fit", "--category", "screw", "--engine", "ray"),
+    ],
+)
+def test_a_field_without_a_labelled_data_set_is_refused_and_not_passed_over(
+    program: Program, command: tuple[str, ...]
+) -> None:
+    assert is_one_line_error(program(*command, "--field", "ground_truth"), "--field", "--labels")

@@ -137,8 +137,13 @@ def _run_err(*words: object) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
 
-def no_pickle() -> None:
+def _run_code(code: str) -> None:
+    """Run Python on a test image with the fitted model, in a process of its own."""
     _fitted()
+    subprocess.run([sys.executable, "-c", code, str(tested()[0])], check=True)
+
+
+def no_pickle() -> None:
     code = (
         "import pickle\n"
         "def refuse(*_, **__): raise AssertionError('pickle')\n"
@@ -146,7 +151,7 @@ def no_pickle() -> None:
         "import sys, energyad\n"
         "energyad.load('models/part').score(sys.argv[1])"
     )
-    subprocess.run([sys.executable, "-c", code, str(tested()[0])], check=True)
+    _run_code(code)
 
 
 def signed() -> None:
@@ -162,14 +167,13 @@ def signed() -> None:
 
 
 def light() -> None:
-    _fitted()
     code = (
         "import sys\n"
         "sys.modules.update(dict.fromkeys(('torch', 'torchvision', 'timm', 'anomalib', 'sklearn')))\n"
         "import energyad\n"
         "print(energyad.load('models/part').score(sys.argv[1]).score)"
     )
-    subprocess.run([sys.executable, "-c", code, str(tested()[0])], check=True)
+    _run_code(code)
 
 
 def onnx() -> None:
