@@ -29,7 +29,7 @@ class Throughput:
         p50_ms, p99_ms, worst_ms: From trigger to verdict.
         out_ms: The same three at each machine: from sending the trigger until the part was read there. None where a
             trigger was not answered, so that nobody knows which part is whose.
-        own_ms: Median to read and score one frame alone, before the run.
+        own_ms: Median to read and score one frame alone, at the same rate, before the run.
         ratio: p99 over own.
         memory_mb: Of the station after 10 %, 50 % and 100 % of the parts.
         seconds: Of the whole run.
@@ -55,7 +55,7 @@ def run_throughput(model: Path, *, parts: int, rate: float, threads: int) -> dic
     """Trigger parts at a steady rate; returns the row."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        one_alone = own_ms(model, folder, threads)
+        one_alone = own_ms(model, folder, threads, rate=rate)
         trial = Trial(folder, model, threads=threads)
         began = time.monotonic()
         memory = []
