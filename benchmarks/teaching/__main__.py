@@ -82,7 +82,8 @@ def _cells(options: argparse.Namespace) -> Iterator[tuple[str, int, bool]]:
     """Method, number of labels, whether kinds are hidden."""
     yield "none", 0, False
     yield "none", 0, True
-    yield "alarms", protocol.NUM_CORRECTED, False
+    for method in protocol.LIGHTS:
+        yield method, protocol.NUM_CORRECTED, False
     for labels in options.labels:
         yield "marks", labels, False
         yield "marks", labels, True
@@ -93,8 +94,8 @@ def _cells(options: argparse.Namespace) -> Iterator[tuple[str, int, bool]]:
 
 
 def _figures(bench: Bench, seed: int, method: str, labels: int, *, hidden: bool) -> dict[str, Any]:
-    if method == "alarms":
-        return protocol.corrected_alarms(bench, seed=seed)
+    if method in protocol.LIGHTS:
+        return protocol.corrected_alarms(bench, seed=seed, gains=protocol.LIGHTS[method])
     drawn = protocol.draw(bench, seed=seed, hide=hidden)
     started = time.process_time()
     shown = drawn.shown[:labels]

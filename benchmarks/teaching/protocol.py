@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from energyad.data.datasets import Category, TestItem
+from energyad.data.datasets import GOOD, Category, TestItem
 from energyad.detector import AnomalyDetector
 from energyad.energy.latent_energy import LatentEnergy
 from energyad.energy.networks import Affine
@@ -39,8 +39,12 @@ from energyad.scoring.calibration import calibrate
 from energyad.scoring.scorer import EnergyHead, Scores
 from energyad.settings import FitSettings
 
-GAINS: Final = (1.25, 1.5, 1.8, 0.6, 0.4)
-"""Of the light that false alarms come from: the first under which enough good parts are rejected."""
+LIGHTS: Final[Mapping[str, Sequence[float]]] = {
+    "light": tuple(round(1.1 + 0.05 * step, 2) for step in range(19)),
+    "strong light": (1.25, 1.5, 1.8),
+}
+"""Gains of the light that false alarms come from, each the first under which enough good parts are rejected: a little
+more than the model bears, and in wide steps, so that bright parts may saturate."""
 MIN_ALARMS: Final = 0.3
 """Share of the good parts that is enough."""
 NUM_CORRECTED: Final = 20
@@ -313,12 +317,18 @@ def figures(good: Predicted, defective: Predicted, threshold: float) -> dict[str
     return {name: None if value is None else round(value, 5) for name, value in values.items()}
 
 
-def corrected_alarms(bench: Bench, *, seed: int) -> dict[str, Any]:
-    """Correct good parts under another light, and count how many others of them are still rejected."""
+def corrected_alarms(bench: Bench, *, seed: int, gains: Sequence[float]) -> dict[str, Any]:
+    """Correct good parts under another light, and count how many others of them are still rejected.
+
+    Args:
+        bench: The category.
+        seed: Of the halves: parts that may be corrected, and others.
+        gains: Of the light; the first that rejects enough good parts is taken.
+    """
     good = [item.path for item in bench.category.test if not item.is_defective]
     halves = np.array_split(np.random.default_rng(seed).permutation(len(good)), 2)
     base, threshold = bench.opened.base, bench.opened.manifest.calibration.threshold
-    for gain in GAINS:
+    for gain in gains:
         known, others = (_under_light(bench, [good[index] for index in half], gain) for half in halves)
         alarms = [image for image, value in zip(known, score(base, known), strict=True) if value > threshold]
         if len(alarms) >= MIN_ALARMS * len(known):
@@ -327,12 +337,15 @@ def corrected_alarms(bench: Bench, *, seed: int) -> dict[str, Any]:
     lesson = _lesson(bench, [Evidence(_fine(image), image, None) for image in alarms])
     learned = learn(bench.opened.calibration_base, lesson, raise_limit=0.0)
     head = with_points_of(learned, base, bench.opened.manifest.provenance.held_out_points)
+    defects = [image for image, kind in zip(bench.test, bench.kinds, strict=True) if kind != GOOD]
     return {
         "gain": gain,
         "corrected": len(alarms),
         "good_parts": len(others),
         "before": int((score(base, others) > threshold).sum()),
         "after": int((score(head, others) > threshold).sum()),
+        "missed_before": round(float((score(base, defects) <= threshold).mean()), 5),
+        "missed_after": round(float((score(head, defects) <= threshold).mean()), 5),
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.markdown import Place, table, tabulate
 from benchmarks.provenance import read_rows
+from benchmarks.teaching.protocol import LIGHTS
 
 RESULTS: Final = Path(__file__).with_name("results.jsonl")
 PLACE: Final = Place.of("teaching tables")
@@ -93,10 +94,17 @@ def _others(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _alarms(rows: Sequence[dict[str, Any]]) -> str:
-    head = ["seed", "corrected false alarms", "gain of the light", "other good parts under it"]
-    names = ("seed", "corrected", "gain", "good_parts", "before", "after")
-    lines = [[str(row[name]) for name in names] for row in rows if row["method"] == "alarms"]
-    return table([*head, "rejected before", "after"], lines)
+    head = ["light", "its gain", "seed", "corrected false alarms", "other good parts under it"]
+    head += ["rejected before", "after", "defects missed in the fit's light before", "after"]
+    names = ("method", "gain", "seed", "corrected", "good_parts", "before", "after")
+    shares = ("missed_before", "missed_after")
+    lines = [
+        [*(str(row[name]) for name in names), *(f"{row[name]:.3f}" for name in shares)]
+        for light in LIGHTS
+        for row in rows
+        if row["method"] == light
+    ]
+    return table(head, lines)
 
 
 def _cells(rows: Sequence[dict[str, Any]], *, hidden: bool) -> list[tuple[str, int]]:

@@ -154,19 +154,18 @@ class Reranker(nn.Module):
         """Return the points of each bank, in the units of the features."""
         return (self.points * self._step[:, None]).T.unflatten(0, (self.num_banks, self.size))
 
-    def extended(self, added: Sequence[Float[Tensor, "m k"]], *, behind: int = 0) -> Reranker:
+    def median_local_scales(self) -> Float[Tensor, " banks"]:
+        """Return the median local scale of each bank's points."""
+        return torch.stack([bank.inverse.rsqrt().median() for bank in self._banks()])
+
+    def extended(self, added: Sequence[MemoryBank], *, behind: int = 0) -> Reranker:
         """Return a copy with more points in each bank. No distance grows.
 
         Args:
-            added: Points for each bank, equally many, in the units of the features. Each gets the median local scale of
-                its bank.
+            added: Points for each bank, equally many.
             behind: How many of each bank's points stay behind the added ones.
         """
-        more = []
-        for columns, points in zip(self._banks(), added, strict=True):
-            local_scale = columns.inverse.rsqrt().median()
-            more.append(_to_columns(MemoryBank(points, local_scale.expand(len(points))), self._step))
-        return self._joined(self._split(behind, more))
+        return self._joined(self._split(behind, [_to_columns(bank, self._step) for bank in added]))
 
     def without(self, count: int, *, behind: int = 0) -> Reranker:
         """Return a copy without `count` points of each bank: those in front of its last `behind` ones."""

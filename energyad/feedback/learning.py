@@ -161,7 +161,13 @@ def with_good_parts(
         patches = [_in_roi(head, scale.of(features), scale) for scale in scales_of(head)]
         energy = category_energy(head)
         extended.patch_energy = extend_memory_banks(
-            energy, patches, num_fitted=num_fitted, seed=seed, max_points=MAX_ADDED_POINTS, behind=behind
+            energy,
+            patches,
+            num_fitted=num_fitted,
+            seed=seed,
+            max_points=MAX_ADDED_POINTS,
+            behind=behind,
+            widened=True,
         )
     return extended
 

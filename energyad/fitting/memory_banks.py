@@ -25,6 +25,9 @@ MAX_SCALE_IMAGES = 500
 MAX_SCALE_IMAGES_RERANK = 125
 """Images that the local scales of each bank of the reranker are measured on."""
 
+MAX_EXCESS = 16.0
+"""Learned energy of an added point, over that of the fitted ones, that its local scale answers for at the most."""
+
 
 def fit_memory_bank(
     latents: Float[Tensor, "n p k"],
@@ -106,6 +109,7 @@ def extend_memory_banks(
     seed: int,
     max_points: int | None = None,
     behind: Sequence[int] = (),
+    widened: bool = False,
 ) -> CategoryEnergy:
     """Add patches of more good parts to the rerankers of all scales.
 
@@ -116,13 +120,20 @@ def extend_memory_banks(
         seed: Of the candidates and of the coreset's projection.
         max_points: That are added to each scale's banks together; None for as many as is the parts' share.
         behind: How many points of each scale's banks stay behind the added ones; none where empty.
+        widened: Whether the added points reach farther, see `extend_memory_bank`.
 
     Returns:
         An energy that is nowhere higher; see `extend_memory_bank`.
     """
     extended = [
         extend_memory_bank(
-            of_scale, parts, num_fitted=num_fitted, seed=seed, max_points=max_points, behind=stay
+            of_scale,
+            parts,
+            num_fitted=num_fitted,
+            seed=seed,
+            max_points=max_points,
+            behind=stay,
+            widened=widened,
         )
         for of_scale, parts, stay in zip(
             energy.by_scale(), patches, behind or [0] * len(patches), strict=True
@@ -147,10 +158,15 @@ def extend_memory_bank(
     seed: int,
     max_points: int | None = None,
     behind: int = 0,
+    widened: bool = False,
 ) -> PatchEnergy:
     """Add patches of more good parts to the reranker, as many points as is the parts' share.
 
     Nothing else changes, so no energy of any image grows: a threshold that holds without these parts holds with them.
+
+    Good parts under another light, say, are unusual for the learned energy E' too, which multiplies the distance, and
+    no point at any distance undoes that. `widened` lets an added point p answer for half of it (on a logarithmic
+    scale): its squared local scale grows by √(E'(p) / the median E' of the fitted points).
 
     Args:
         energy: Of one scale.
@@ -159,6 +175,7 @@ def extend_memory_bank(
         seed: Of the candidates and of the coreset's projection.
         max_points: That are added to all banks together; None for as many as is the parts' share.
         behind: How many points of each bank stay behind the added ones.
+        widened: Whether the added points reach farther where the learned energy is high.
 
     Returns:
         A new energy; the same one where it has no reranker.
@@ -172,10 +189,21 @@ def extend_memory_bank(
         count = min(count, max(1, max_points // reranker.num_banks))
     flat, deviations = patches.flatten(0, 1), energy.whitening.deviations()
     added = []
-    for points in reranker.bank_points():
+    for points, local_scale in zip(reranker.bank_points(), reranker.median_local_scales(), strict=True):
         drawn = torch.randperm(len(flat), generator=generator)[:MAX_CANDIDATES]
         candidates = energy.whitening(flat[drawn].float()) * deviations
-        chosen = greedy_coreset(candidates, count, generator, selected=points, thinned=True)
-        added.append(candidates[chosen])
+        chosen = candidates[greedy_coreset(candidates, count, generator, selected=points, thinned=True)]
+        wider = _widening(energy, points, chosen) if widened else torch.ones(len(chosen))
+        added.append(MemoryBank(chosen, local_scale * wider))
     extended = PatchEnergy(energy.whitening, energy.latent_energy, reranker.extended(added, behind=behind))
     return extended.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _widening(
+    energy: PatchEnergy, fitted: Float[Tensor, "m k"], added: Float[Tensor, "n k"]
+) -> Float[Tensor, " n"]:
+    """Factors of the local scales of added points; see `extend_memory_bank`."""
+    deviations = energy.whitening.deviations()
+    usual, unusual = (energy.latent_energy.terms(points / deviations).learned for points in (fitted, added))
+    return (unusual / usual.median()).clamp(1.0, MAX_EXCESS) ** 0.25

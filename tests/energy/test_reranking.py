@@ -83,10 +83,11 @@ def test_points_repeated_change_no_distance_and_added_ones_raise_none() -> None:
     filled.pad_to(41)
     assert filled.size == 41 and torch.equal(filled.squared_distance(z), before)
     added = z[0, :9] * DEVIATIONS
-    more = RERANKER.extended([added, added])
-    middle = [each.local_scales.median() for each in BANKS]
+    middle = torch.stack([each.local_scales.median() for each in BANKS])
+    torch.testing.assert_close(RERANKER.median_local_scales(), middle)
+    more = RERANKER.extended([MemoryBank(added, scale.expand(9)) for scale in middle])
     found = more.inverse.view(2, -1)[:, -9:].rsqrt()
-    torch.testing.assert_close(found, torch.stack(middle)[:, None].expand(2, 9))
+    torch.testing.assert_close(found, middle[:, None].expand(2, 9))
     extended = more.squared_distance(z)
     assert more.fraction == RERANKER.fraction
     assert RERANKER.size == 30 and bool((extended <= before).all())

@@ -13,7 +13,7 @@ from energyad.energy.patch_energy import PatchEnergy
 from energyad.features.grids import Grid, Scale
 from energyad.fitting.context import FitContext
 from energyad.fitting.energies import fit_patch_energy
-from energyad.fitting.memory_banks import extend_memory_bank
+from energyad.fitting.memory_banks import MAX_EXCESS, extend_memory_bank
 from energyad.fitting.patches import TrainingPatches
 from energyad.fitting.training import TrainedEnergy
 from energyad.settings import FitSettings
@@ -74,6 +74,40 @@ def test_added_parts_are_known_to_the_reranker_and_no_energy_grows() -> None:
     for before, after in zip(one, two, strict=True):
         assert bool((after <= before).all()) and float((before - after).max()) > 1e-3
     assert larger.latent_energy is expert.latent_energy
+
+
+def test_added_parts_reach_farther_where_the_learned_energy_is_unusual_and_no_energy_grows() -> None:
+    settings = SETTINGS.with_values(
+        {"memory_bank.size": 20, "memory_bank.rerank_banks": 2, "memory_bank.rerank_bank_size": 1000}
+    )
+    expert, _ = fit(settings)
+    unusual, others = 4 * patches(2, 4), patches(20, 3)
+    plain, widened = (
+        extend_memory_bank(expert, unusual, num_fitted=5, seed=settings.seed, widened=is_so)
+        for is_so in (False, True)
+    )
+    assert expert.reranker is not None and plain.reranker is not None and widened.reranker is not None
+    near = unusual.float() + 0.3 * torch.randn(unusual.shape, generator=torch.Generator().manual_seed(9))
+    before, closer, closest = (
+        each(near, patches_per_image=GRID.num_patches).detection for each in (expert, plain, widened)
+    )
+    assert bool((closer <= before).all()) and bool((closest <= closer * (1 + 1e-5)).all())
+    assert float(closest.mean()) < float(closer.mean())
+    far, near_it = (each.reranker.squared_distance(each.whitening(near)).mean() for each in (plain, widened))  # type: ignore[union-attr]
+    assert float(near_it) < 0.8 * float(far)
+
+    size = expert.reranker.size
+    scales = [each.reranker.inverse[0, size : each.reranker.size].rsqrt() for each in (plain, widened)]  # type: ignore[union-attr]
+    z = widened.reranker.bank_points()[0, size:] / expert.whitening.deviations()
+    fitted = expert.reranker.bank_points()[0] / expert.whitening.deviations()
+    excess = (
+        expert.latent_energy.terms(z).learned / expert.latent_energy.terms(fitted).learned.median()
+    ).clamp(1, MAX_EXCESS)
+    torch.testing.assert_close(scales[1] / scales[0], excess**0.25, rtol=0.05, atol=0)  # points have 8 bits
+    assert float(excess.median()) > 1.5
+
+    usual = [each(others.float(), patches_per_image=GRID.num_patches).detection for each in (plain, widened)]
+    assert bool((usual[1] <= usual[0] * (1 + 1e-5)).all())
 
 
 def test_as_many_points_are_added_as_is_the_share_of_the_parts() -> None:
