@@ -157,6 +157,7 @@ def _labelme_polygons(shape: Mapping[str, Any]) -> Sequence[Polygon]:
 
 def _of_coco(path: Path, content: Mapping[str, Any]) -> Iterator[ImportedLabel]:
     """Yield the label of each image of a COCO file."""
+    folder = _coco_folder(path, [str(image["file_name"]) for image in content["images"]])
     names = {category["id"]: str(category["name"]) for category in content.get("categories", ())}
     by_image: dict[Any, list[Mapping[str, Any]]] = {}
     for annotation in content["annotations"]:
@@ -167,7 +168,17 @@ def _of_coco(path: Path, content: Mapping[str, Any]) -> Iterator[ImportedLabel]:
             (names.get(annotation.get("category_id"), UNNAMED), _coco_polygons(annotation, shape))
             for annotation in by_image.get(image["id"], ())
         ]
-        yield label_of(path.parent / image["file_name"], shapes)
+        yield label_of(folder / image["file_name"], shapes)
+
+
+def _coco_folder(path: Path, names: Sequence[str]) -> Path:
+    """The folder that image names start from: the file's own, or where COCO, CVAT and FiftyOne put images beside it."""
+    own, above = path.parent, path.parent.parent
+    places = [own, own / "images", own / "data"]
+    if own.name in ("annotations", "labels"):
+        beside = sorted(place for place in above.iterdir() if place.is_dir() and place != own)
+        places += [above, *beside, *sorted(above.glob("images/*/"))]
+    return next((place for place in places if names and (place / names[0]).is_file()), own)
 
 
 def _coco_polygons(annotation: Mapping[str, Any], shape: tuple[int, int]) -> Sequence[Polygon]:

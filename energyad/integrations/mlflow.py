@@ -92,7 +92,12 @@ def pull_from_mlflow(source: str, folder: Path) -> str:
             def read(file_name: str, limit: int) -> bytes:
                 if file_name not in sizes:
                     raise FileNotFoundError(file_name)
-                if sizes[file_name] is not None and sizes[file_name] > limit:
+                size = sizes[file_name]
+                if size is None:
+                    raise ModelError(
+                        f"{source}/{file_name}: the server does not say how large it is; push it again"
+                    )
+                if size > limit:
                     raise ModelError(f"{source}/{file_name}: larger than {limit:,} bytes; push it again")
                 return Path(artifacts.download_artifacts(file_name, temporary)).read_bytes()
 

@@ -40,6 +40,7 @@ def labelled(path: Path, **values: object) -> Label:
     return label(image=path, sha256=file_hash(path), **values)
 
 
+@pytest.mark.slow
 def test_a_label_given_twice_is_stored_once_and_a_changed_one_keeps_its_history(place: str | Path) -> None:
     with Database(place) as database:
         store = LabelStore(database)
@@ -158,6 +159,30 @@ def test_csv_coco_and_labelme_say_the_same(tmp_path: Path) -> None:
         assert (found["good"].value, found["good"].marks) == ("fine", ()), source
         assert (found["bad"].value, found["bad"].kind) == ("defect", "dent"), source
         assert np.array_equal(mask_of(found["bad"].marks, (20, 30)), mask > 0), source
+
+
+@pytest.mark.parametrize(
+    ("labels", "images"),
+    [
+        ("coco.json", "."),
+        ("coco.json", "images"),
+        ("labels.json", "data"),  # as FiftyOne writes it
+        ("annotations/instances_val2017.json", "val2017"),  # as COCO itself
+        ("annotations/instances_default.json", "images"),  # as CVAT
+        ("annotations/instances_default.json", "images/default"),
+        ("annotations/coco.json", "annotations"),
+    ],
+)
+def test_images_of_a_coco_file_are_found_where_tools_put_them(
+    labels: str, images: str, tmp_path: Path
+) -> None:
+    for folder in (images, "annotations", "other", "images"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    image(tmp_path / images / "a.png", value=1)
+    coco = {"images": [{"id": 1, "file_name": "a.png", "height": 20, "width": 30}], "annotations": []}
+    (tmp_path / labels).write_text(json.dumps(coco))
+    (found,) = read_labels(tmp_path / labels)
+    assert found.image.samefile(tmp_path / images / "a.png") and found.value == "fine"
 
 
 @pytest.mark.parametrize("form", ["coco", "labelme"])

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ pytest.importorskip("fsspec")
 
 from energyad.detector import AnomalyDetector
 from energyad.errors import DataError, ModelError, SettingsError
+from energyad.integrations import mlflow as registry
 from energyad.integrations.registry import pull_model, push_model
 from energyad.model.folder import open_model, read_manifest, sign_model
 from energyad.model.signing import make_keys
@@ -117,6 +119,28 @@ def test_a_model_damaged_on_the_server_is_refused_and_the_old_one_stays(
         pull_model(f"{server}/{name}", pulled)
     assert server in str(refused.value) and ".tmp" not in str(refused.value)
     assert files_of(pulled) == files_of(model_folder)
+
+
+def test_a_file_of_which_the_server_does_not_say_how_large_it_is_is_not_fetched(
+    server: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.entities import FileInfo
+
+    name = read_manifest(model_folder).name
+    push_model(model_folder, server)
+    open_repository = registry.get_artifact_repository
+
+    def without_sizes(*arguments: Any, **options: Any) -> Any:
+        repository = open_repository(*arguments, **options)
+        files = [FileInfo(file.path, file.is_dir, None) for file in repository.list_artifacts()]
+        repository.list_artifacts = lambda: files  # type: ignore[method-assign]
+        repository.download_artifacts = None  # type: ignore[assignment]
+        return repository
+
+    monkeypatch.setattr(registry, "get_artifact_repository", without_sizes)
+    with pytest.raises(ModelError, match="does not say how large"):
+        pull_model(f"{server}/{name}", tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()
 
 
 def test_what_is_not_in_the_registry_is_named(server: str, tmp_path: Path) -> None:
