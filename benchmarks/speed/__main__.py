@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.provenance import append_row, stamp
-from benchmarks.speed import card, figure, scaling, throughput
+from benchmarks.speed import card, figure, parts, scaling, throughput
 from benchmarks.speed.images import prepare
 from benchmarks.speed.memory import in_a_process
 from benchmarks.speed.peers import NOTES, fit_peer
@@ -53,8 +53,8 @@ QUICK = Plan(
     fits=(8, 16),
 )
 PARTS = ("throughput", "memory", "flat", "image size", "training set")
-CARD = "card"
-"""The part that needs a graphics card, measured where it is asked for by name."""
+CARD, BY_PART = "card", "parts"
+"""Measured where they are asked for by name: the one that needs a graphics card, and where the time goes."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,23 @@ def card_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     )
 
 
+def by_part_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    images = prepare(bench.category, bench.folder / "for-parts", count=parts.BATCH, size=256, file_size=512)
+    yield from parts.measure(bench.model, images, rounds=bench.plan.rounds)
+
+
 MEASURES: dict[str, Callable[[Bench], Iterator[dict[str, Any]]]] = dict(
     zip(
-        (*PARTS, CARD),
-        (throughput_rows, memory_rows, flat_rows, image_size_rows, training_set_rows, card_rows),
+        (*PARTS, CARD, BY_PART),
+        (
+            throughput_rows,
+            memory_rows,
+            flat_rows,
+            image_size_rows,
+            training_set_rows,
+            card_rows,
+            by_part_rows,
+        ),
         strict=True,
     )
 )
@@ -171,7 +184,7 @@ def main() -> None:
         "--model", type=Path, help="a fitted model of the category; fitted first where absent"
     )
     parser.add_argument("--int8-model", type=Path, help="one fitted with --precision int8; likewise")
-    parser.add_argument("--parts", nargs="+", choices=(*PARTS, CARD), default=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=(*PARTS, CARD, BY_PART), default=PARTS)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--quick", action="store_true", help="a few minutes, figures for a glance")
     parser.add_argument("--results", type=Path, default=RESULTS)

@@ -44,6 +44,14 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "score_difference": "scores apart",
         "heatmap_difference": "heatmaps apart",
     },
+    "parts": {
+        "subject": "part of a prediction",
+        "source": "engine",
+        "batch": "batch",
+        "ms_an_image": "ms an image",
+        "of_whole": "of the whole",
+        "of_backbone": "of the backbone",
+    },
     "memory": {"subject": "subject", "peak_mb": "peak MB", "fitted_bytes": "fitted bytes"},
     "flat": {
         "count": "images",

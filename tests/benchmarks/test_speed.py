@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from benchmarks.provenance import append_row
-from benchmarks.speed import card, figure, memory, table
+from benchmarks.speed import card, figure, memory, parts, table
 from benchmarks.speed.images import prepare
 from benchmarks.speed.throughput import RIVAL, rows
 from benchmarks.speed.timing import Latency, Rate, interleave, latencies
 from energyad import AnomalyDetector
 from energyad.data.datasets import Category
 from energyad.errors import DataError
+from energyad.features.extractor import FeatureExtractor
 from energyad.scoring.prediction import Prediction
 
 STAMP = {"commit": "0" * 40, "modified": False, "processor": "none", "threads": 1, "load": 0.0}
@@ -29,6 +30,35 @@ def test_rates_are_those_of_known_work() -> None:
     ratio = rates["fast"].images_per_second / rates["slow"].images_per_second
     assert ratio == pytest.approx(4, rel=0.5)
     assert rates["slow"].cpu_ms < 5  # sleeping takes no processor time
+
+
+def test_each_second_counts_for_the_innermost_part() -> None:
+    now = [0.0]
+    stopwatch = parts.Stopwatch(lambda: None, clock=lambda: now[0])
+    with stopwatch.running("outer"):
+        now[0] += 1
+        with stopwatch.running("inner"):
+            now[0] += 10
+        now[0] += 100
+    now[0] += 1000
+    with stopwatch.running("inner"):
+        now[0] += 10000
+    assert stopwatch.seconds == {"outer": 101, "inner": 10010}
+
+
+def test_parts_of_a_prediction_are_all_of_it(
+    model_folder: Path, demo_category: Category, tmp_path: Path
+) -> None:
+    images = prepare(demo_category, tmp_path, count=3, size=128, file_size=128)
+    began = time.perf_counter()
+    rows = parts.measure(model_folder, images, rounds=2)
+    elapsed_ms = 1e3 * (time.perf_counter() - began)
+    by_part = {row["subject"]: row for row in rows}
+    assert by_part.keys() == set(parts.METHODS) and {row["source"] for row in rows} == {"torch, cpu"}
+    assert sum(row["of_whole"] for row in rows) == pytest.approx(1, abs=0.01)
+    assert by_part[parts.BACKBONE]["of_backbone"] == 1 and all(row["ms_an_image"] > 0 for row in rows)
+    assert 3 * sum(row["ms_an_image"] for row in rows) < elapsed_ms
+    assert not hasattr(FeatureExtractor.maps_of, "__wrapped__")  # nothing is timed afterwards
 
 
 def test_latencies_are_ordered_and_count_every_call() -> None:
