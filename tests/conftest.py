@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import hypothesis
 import pytest
 import torch
 from filelock import FileLock
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from energyad.data.datasets import Category
 from energyad.data.demo import render_demo
@@ -46,6 +48,15 @@ def small_network() -> Iterator[None]:
     """`five_convolutions` has weights from a seed, as if timm had them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbones, "_from_timm", drawn_weights)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_registry() -> Iterator[None]:
+    """PyTorch lists all operators of ONNX at each export, which takes a third of a second: here once a process."""
+    with pytest.MonkeyPatch.context() as patch:
+        listed = functools.cache(ONNXRegistry.from_torchlib)
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(listed))
         yield
 
 

@@ -49,6 +49,7 @@ def run_without(
     return [(status, messages) for status, messages in outcomes], set(imported)
 
 
+@pytest.mark.slow
 def test_scoring_imports_no_fitting_or_serving_package(
     model_folder: Path, demo_category: Category, tmp_path: Path
 ) -> None:

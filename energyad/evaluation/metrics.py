@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 FPR_LIMIT: Final = 0.3
 _DROPPED_BITS: Final = 10  # of float32's 23 fraction bits: energies closer than 1 in 8,192 count as equal
 _LEVELS: Final = 1 << (32 - _DROPPED_BITS)
+_BLOCK: Final = 1 << 12  # neighbouring levels: of most blocks no image has any
 _DRAWS: Final = 1000
 
 
@@ -81,20 +82,24 @@ class PixelTally:
         background: Pixels outside of masks, by level of energy.
         defect: Pixels inside of masks, by level.
         regions: The same as shares of their connected region, so that each region adds up to 1, however large it is.
+        has_met: Whether any pixel has a level of this block of them.
     """
 
     background: Float[np.ndarray, " levels"]
     defect: Float[np.ndarray, " levels"]
     regions: Float[np.ndarray, " levels"]
+    has_met: Bool[np.ndarray, " blocks"]
 
     @classmethod
     def empty(cls) -> PixelTally:
         """Start with nothing counted. Levels that never occur take no memory: their pages are never touched."""
-        return cls(*(np.zeros(_LEVELS) for _ in range(3)))
+        background, defect, regions = (np.zeros(_LEVELS) for _ in range(3))
+        return cls(background, defect, regions, np.zeros(_LEVELS // _BLOCK, dtype=bool))
 
     def add(self, heatmap: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> None:
         """Count the pixels of one image. heatmap and mask have the same size."""
         levels = _levels(heatmap)
+        self.has_met[np.unique(levels // _BLOCK)] = True
         np.add.at(self.background, levels[~mask], 1)
         if not mask.any():
             return
@@ -106,13 +111,13 @@ class PixelTally:
 
 def pixel_auroc(tallies: Iterable[PixelTally]) -> float | None:
     """Compute the probability that a defective pixel has a higher energy than a good one, over all images tallied."""
-    curve = _curve([(tally.background, tally.defect) for tally in tallies])
+    curve = _curve(tallies, "defect")
     return None if curve is None else _area(*curve)
 
 
 def pixel_average_precision(tallies: Iterable[PixelTally]) -> float | None:
     """Compute the average precision of pixels: each recall that is gained times the precision there."""
-    summed = _summed([(tally.background, tally.defect) for tally in tallies])
+    summed = _summed(tallies, "defect")
     if summed is None:
         return None
     background, defect = (np.cumsum(weights[::-1]) for weights in summed)
@@ -126,7 +131,7 @@ def aupro(tallies: Iterable[PixelTally], *, fpr_limit: float = FPR_LIMIT) -> flo
     The overlap averaged over regions is the share of `regions` above a threshold, so its curve over the false
     positive rate is a ROC curve in which every region weighs the same.
     """
-    curve = _curve([(tally.background, tally.regions) for tally in tallies])
+    curve = _curve(tallies, "regions")
     if curve is None:
         return None
     false_positives, overlap = curve
@@ -144,25 +149,29 @@ def _levels(energies: Float32[np.ndarray, "h w"]) -> Int64[np.ndarray, "h w"]:
 
 
 def _curve(
-    pairs: Sequence[tuple[Float[np.ndarray, " levels"], Float[np.ndarray, " levels"]]],
+    tallies: Iterable[PixelTally], foreground: Literal["defect", "regions"]
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]] | None:
-    """Weighted ROC curve of (background, foreground) weights by level; None where either is absent."""
-    summed = _summed(pairs)
+    """Weighted ROC curve over all levels; None where there is no background or no foreground."""
+    summed = _summed(tallies, foreground)
     return None if summed is None else _roc(*summed)
 
 
 def _summed(
-    pairs: Sequence[tuple[Float[np.ndarray, " levels"], Float[np.ndarray, " levels"]]],
+    tallies: Iterable[PixelTally], foreground: Literal["defect", "regions"]
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]] | None:
     """Background and foreground weights of the levels that occur, lowest first; None where either is absent."""
-    if not pairs:
+    tallies = list(tallies)
+    if not tallies:
         return None
-    background = functools.reduce(np.add, [pair[0] for pair in pairs])
-    foreground = functools.reduce(np.add, [pair[1] for pair in pairs])
-    if not (background.any() and foreground.any()):
+    blocks = np.flatnonzero(functools.reduce(np.logical_or, [tally.has_met for tally in tallies]))
+    weights = [
+        functools.reduce(np.add, [getattr(tally, name).reshape(-1, _BLOCK)[blocks] for tally in tallies])
+        for name in ("background", foreground)
+    ]
+    if not (weights[0].any() and weights[1].any()):
         return None
-    met = np.flatnonzero(background + foreground)
-    return background[met], foreground[met]
+    met = (weights[0] + weights[1]).nonzero()
+    return weights[0][met], weights[1][met]
 
 
 def _counts(

@@ -107,6 +107,7 @@ def test_fit_warns_below_eight_images_and_stops_at_a_bad_one_unless_told_to_skip
     assert "UserWarning" not in skipped.err
 
 
+@pytest.mark.slow
 def test_fit_refuses_what_cannot_be_fitted(program: Program, workdir: Path, demo_category: Category) -> None:
     (workdir / "empty").mkdir()
     (workdir / "one").mkdir()
@@ -194,6 +195,7 @@ def test_demo_leaves_a_model_a_sheet_and_a_page_and_says_that_it_is_synthetic(
     assert program("score", "demo/datasets", "--model", "demo/models/synthetic_bottle").status in {0, 1}
 
 
+@pytest.mark.slow
 def test_fits_of_several_categories_on_ray_are_saved_one_by_one_and_failures_are_named(
     program: Program,
     workdir: Path,

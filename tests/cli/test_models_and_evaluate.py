@@ -85,6 +85,7 @@ def test_evaluate_without_masks_has_null_pixel_figures(
     assert "image AUROC" in table
 
 
+@pytest.mark.slow
 def test_a_labelled_data_set_has_the_figures_of_its_category(
     program: Program, workdir: Path, demo_category: Category, evaluation: Evaluation
 ) -> None:

@@ -25,6 +25,7 @@ def test_help_loads_nothing_heavy_and_lists_every_command() -> None:
     assert all(f"\n  {name} " in done.stdout for name in energyad.cli.COMMANDS)
 
 
+@pytest.mark.slow
 def test_every_command_has_help_and_the_program_a_version(program: Program) -> None:
     for name in energyad.cli.COMMANDS:
         helped = program(name, "--help")

@@ -25,6 +25,7 @@ from energyad.scoring.results import ImageResult, scored_result
 from .outcome import Program, is_one_line_error
 
 
+@pytest.mark.slow
 def test_score_is_status_0_on_normal_parts_and_1_with_an_anomalous_one(
     program: Program, sorted_images: tuple[list[Path], list[Path]]
 ) -> None:

@@ -38,6 +38,7 @@ def test_the_same_generator_state_gives_the_same_defect_and_the_input_stays() ->
     np.testing.assert_array_equal(PART, before)
 
 
+@pytest.mark.slow
 def test_kinds_come_about_equally_often() -> None:
     rng = np.random.default_rng(0)
     drawn = [draw_defect(PART, rng=rng).kind for _ in range(360)]

@@ -123,6 +123,7 @@ def test_predictions_are_the_thresholds_consequence(
     assert prediction.score == pytest.approx(float(prediction.heatmap.max()), rel=0.05)
 
 
+@pytest.mark.slow
 def test_scores_survive_saving_and_a_new_process_without_torch(
     fitted_detector: AnomalyDetector, new_part: np.ndarray, tmp_path: Path
 ) -> None:

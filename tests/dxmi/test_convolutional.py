@@ -53,6 +53,7 @@ def test_weights_follow_the_generator_alone():
             assert torch.equal(weight, second.state_dict()[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edm", [False, True])
 def test_pretraining_lowers_the_denoising_loss_and_depends_on_the_time(edm: bool):
     data, generator = bars(), seeded()
@@ -76,6 +77,7 @@ def test_pretraining_lowers_the_denoising_loss_and_depends_on_the_time(edm: bool
     assert not torch.allclose(early, late, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_sampler_of_images_lowers_its_objective_against_a_held_energy():
     data, generator = bars(size=4), seeded()
     sampler = GaussianSampler(TimeUNet(1, (8, 8), num_times=2, generator=generator), NoiseSchedule.cosine(3))

@@ -75,6 +75,7 @@ def test_measuring_leaves_the_training_alone_and_sees_a_sampler_that_improves():
     assert list(trainer.run(5)) == list(undisturbed.run(5))
 
 
+@pytest.mark.slow
 def test_a_health_is_read_without_torch():
     code = "import energyad.dxmi.health, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -67,6 +67,7 @@ def test_at_strength_0_no_energy_changes() -> None:
     assert energy(planted(100, 5)).tolist() == pytest.approx([1.0] * 100)
 
 
+@pytest.mark.slow
 def test_the_same_generator_gives_the_same_discriminator_and_another_another() -> None:
     one, same, other = (trained(seed=seed).first.weight for seed in (0, 0, 1))
     assert torch.equal(one, same) and not torch.equal(one, other)

@@ -77,6 +77,7 @@ def test_timms_own_weights_are_used_where_the_hub_answers(monkeypatch: pytest.Mo
     assert bool((model.state_dict()["conv1.weight"] == 0.25).all())
 
 
+@pytest.mark.slow
 def test_a_local_weights_file_is_what_the_network_holds(tmp_path: Path) -> None:
     source = timm.create_model("resnet18", pretrained=False)
     safetensors.torch.save_file(source.state_dict(), tmp_path / "w.safetensors")

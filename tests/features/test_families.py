@@ -158,6 +158,7 @@ def test_a_plain_transformer_gives_blocks_of_its_later_half() -> None:
             assert stages.stride == stages.multiple == stride
 
 
+@pytest.mark.slow
 def test_image_sizes_are_multiples_of_the_patch(tmp_path: Path) -> None:
     path = save(plain_model("vit_small_patch14_dinov2", img_size=98), tmp_path / "model.safetensors")
     with pytest.raises(SettingsError, match="multiple of 14, at least 64; try 98"):

@@ -51,6 +51,7 @@ def named(fitted_detector: AnomalyDetector, evidence: list[Evidence]) -> Anomaly
     return AnomalyDetector.from_contents(fitted_detector.manifest, contents, threads=1)
 
 
+@pytest.mark.slow
 def test_regions_have_kinds_and_verdicts_and_scores_are_as_before(
     fitted_detector: AnomalyDetector, named: AnomalyDetector, demo_category: Category, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def test_patches_lie_where_they_are_in_an_image_of_any_size(
     assert 200 <= found.patch.left + found.patch.width / 2 <= 300 and 50 <= found.patch.top <= 94
 
 
+@pytest.mark.slow
 def test_the_command_tells_why(
     database: Database, rejected: Path, model_folder: Path, demo_category: Category, tmp_path: Path
 ) -> None:
@@ -110,6 +111,7 @@ def test_the_command_tells_why(
     assert CliRunner().invoke(app, ["audit", "part"]).exit_code == 2
 
 
+@pytest.mark.slow
 def test_the_command_checks_database_and_histories(
     database: Database, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

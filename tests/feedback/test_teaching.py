@@ -202,6 +202,7 @@ def held_out(opened: OpenedModel) -> tuple[int, ...]:
     return opened.manifest.provenance.held_out_points
 
 
+@pytest.mark.slow
 def test_what_teaches_nothing_is_named(
     fitted_detector: AnomalyDetector, labels: list[Label], tmp_path: Path
 ) -> None:

@@ -162,6 +162,7 @@ def test_a_history_that_cannot_be_written_is_named_and_the_model_stays(
     assert versions.version(folder) == before
 
 
+@pytest.mark.slow
 def test_the_commands_promote_and_go_back(folder: Path, fitted_detector: AnomalyDetector) -> None:
     first, candidate = versions.version(folder), put(folder, fitted_detector)
     run = CliRunner()

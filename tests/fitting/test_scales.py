@@ -148,6 +148,7 @@ def test_of_next_to_no_energy_rounding_is_not_told() -> None:
     assert torch.equal(energies[0], energies[1]) and energies[0] > 0
 
 
+@pytest.mark.slow
 def test_of_the_image_at_half_its_size_stages_are_dealt_out_as_they_are() -> None:
     plain = load_extractor(NAME, image_size=(64, 64))
     both = load_extractor(NAME, image_size=(64, 64), coarse_strides=(8, 32))
@@ -168,6 +169,7 @@ def test_of_the_image_at_half_its_size_stages_are_dealt_out_as_they_are() -> Non
         torch.testing.assert_close(narrow(pixels)[:, :, 1:-1, 1:-1], found)
 
 
+@pytest.mark.slow
 def test_a_network_for_images_of_one_size_sees_no_smaller_ones() -> None:
     assert choose_stages("swin_tiny_patch4_window7_224", (4, 8, 16), (8, 16, 32)).half == ()
     assert choose_stages("resnet18", (8, 16), (8, 16, 32)) == Stages((2, 3, 4), (0, 1), (0, 1, 2), 8)

@@ -149,6 +149,7 @@ def test_defects_are_planted_in_the_judged_area_alone() -> None:
     assert hit.mean() > 0.9
 
 
+@pytest.mark.slow
 def test_what_is_planted_differs_from_what_is_good() -> None:
     images = greys(60)
     good = extract(images, a_context(Brightness(), {"augmentation.photometric_jitter": 0.0}))
@@ -158,6 +159,7 @@ def test_what_is_planted_differs_from_what_is_good() -> None:
     assert float((found - 127.5).abs().mean()) > 5 * good_spread
 
 
+@pytest.mark.slow
 def test_planted_copies_lie_under_other_light_too() -> None:
     one, relit = Brightness(), Brightness()
     patches(greys(64), one, {"augmentation.photometric_jitter": 0.0})

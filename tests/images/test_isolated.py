@@ -90,6 +90,7 @@ def test_a_process_that_hangs_is_ended_after_the_timeout() -> None:
         assert decoder.decode(data).shape == (21, 37, 3)
 
 
+@pytest.mark.slow
 @posix
 def test_a_process_that_crashes_while_decoding_is_that_files_error() -> None:
     data = png(samples(3, 8), 8, 2)
@@ -114,6 +115,7 @@ def test_a_process_that_was_ended_while_idle_is_replaced() -> None:
         assert decoder.decode(data).shape == (21, 37, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux")
 def test_an_image_beyond_the_memory_is_that_files_error() -> None:
     buffer = io.BytesIO()
@@ -133,6 +135,7 @@ def test_closing_ends_the_processes() -> None:
         decoder.decode(b"")
 
 
+@pytest.mark.slow
 @posix
 def test_processes_end_with_the_program_even_when_it_is_killed(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(samples(3, 8), 8, 2))

@@ -46,6 +46,7 @@ def audited(any_line: Line) -> Line:
     return any_line
 
 
+@pytest.mark.slow
 def test_each_verdict_and_each_label_has_an_entry_that_follows_the_one_before(audited: Line) -> None:
     found = checked(audited.place)
     assert (found.entries, found.fault) == (PARTS + 3, None)

@@ -117,6 +117,7 @@ def test_a_shadow_is_named_by_word_folder_or_version(folder: Path) -> None:
         versions.shadow_folder(folder, "nothing")
 
 
+@pytest.mark.slow
 def test_a_service_counts_what_its_shadow_says(
     folder: Path, fitted_detector: AnomalyDetector, demo_category: Category
 ) -> None:

@@ -125,6 +125,7 @@ def test_what_is_no_key_is_named(folder: Path, key: Path, tmp_path: Path) -> Non
     assert key.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_the_variable_holds_for_every_load_and_every_command(
     folder: Path, key: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def without_name(result: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in result.items() if name != "image"}
 
 
+@pytest.mark.slow
 def test_the_class_the_program_the_service_and_the_graph_alone_say_the_same_of_every_image(
     client: TestClient, fitted_detector: AnomalyDetector, model_folder: Path, demo_category: Category
 ) -> None:
@@ -159,6 +160,7 @@ def test_several_models_are_chosen_by_name(fitted_detector: AnomalyDetector, def
         create_app([other, other])
 
 
+@pytest.mark.slow
 def test_a_recalibrated_model_is_taken_up_and_a_damaged_one_is_not(
     model_folder: Path, demo_category: Category, defective: Path, tmp_path: Path
 ) -> None:
@@ -188,6 +190,7 @@ def test_a_recalibrated_model_is_taken_up_and_a_damaged_one_is_not(
         assert client.post("/v1/models/..%2fx/reload").status_code == 404
 
 
+@pytest.mark.slow
 def test_models_and_metrics_tell_of_drift(fitted_detector: AnomalyDetector, demo_category: Category) -> None:
     good = reading.read_image(demo_category.train_good[0])
     usual = [

@@ -74,6 +74,7 @@ class Belt:
         pass
 
 
+@pytest.mark.slow
 def test_a_part_that_comes_into_view_is_taken_with_a_debounce(rig: Rig) -> None:
     belt = Belt()
     rig.cameras, rig.captures = {"front": "0"}, {"0": belt}
