@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from energyad.images.finding import is_image
 from energyad.line.filing import PRIVATE_NAME
@@ -18,14 +19,13 @@ ORDER: Final = ("ok", "review", "ng", "unreadable", "quarantine")
 """Folders of verdicts, in the order in which their images are given up."""
 
 
-@dataclass(frozen=True)
-class KeptImage:
-    """An image in the folder of its verdict."""
+class KeptImage(NamedTuple):
+    """An image in the folder of its verdict; they sort in the order in which they are given up."""
 
-    path: Path
-    verdict: str
+    order: int
+    changed_ns: int
     size: int
-    changed: int
+    path: str
 
 
 class ImageKeeper:
@@ -37,24 +37,55 @@ class ImageKeeper:
 
     def __init__(self, config: ImagesConfig) -> None:
         self._config = config
+        self._looking: Iterator[bool] = iter(())
+        self.num_removed = 0
+
+    def look_at(self, count: int) -> bool:
+        """Go on with a look at all images, and remove what is not to be kept.
+
+        A look at a hundred thousand images at once would hold up the parts that are scored meanwhile.
+
+        Args:
+            count: Images to look at now.
+
+        Returns:
+            Whether the look has ended; the next call begins another one.
+        """
+        looked = sum(1 for _ in itertools.islice(self._looking, count))
+        if looked == count:
+            return False
+        self._looking = self._look()
+        return True
 
     def tidy(self) -> int:
-        """Remove what is not to be kept; returns how many images that was."""
-        kept, removed = [], 0
-        for image in self._images():
-            if image.verdict == "ok" and not self._is_chosen(image.path):
-                removed += _remove(image.path)
-            else:
-                kept.append(image)
-        if self._config.quota_gib is None:
-            return removed
-        excess = sum(image.size for image in kept) - self._config.quota_gib * GIB
-        for image in sorted(kept, key=lambda image: (ORDER.index(image.verdict), image.changed)):
-            if excess <= 0:
-                break
-            excess -= image.size
-            removed += _remove(image.path)
-        return removed
+        """Look at all images at once; returns how many were removed."""
+        before = self.num_removed
+        for _ in self._look():
+            pass
+        return self.num_removed - before
+
+    def _look(self) -> Iterator[bool]:
+        """Remove ok images that are not of the chosen share, then the first to be given up; one step an image."""
+        kept: list[KeptImage] = []
+        total = 0
+        for order, verdict in enumerate(ORDER):
+            for entry in _images_below(self._config.folder / verdict):
+                yield True
+                if verdict == "ok" and not self._is_chosen(Path(entry.path)):
+                    self._remove(entry.path)
+                    continue
+                with contextlib.suppress(OSError):
+                    status = entry.stat()
+                    kept.append(KeptImage(order, status.st_mtime_ns, status.st_size, entry.path))
+                    total += status.st_size
+        if self._config.quota_gib is None or total <= self._config.quota_gib * GIB:
+            return
+        for image in sorted(kept):
+            if total <= self._config.quota_gib * GIB:
+                return
+            total -= image.size
+            self._remove(image.path)
+            yield True
 
     def _is_chosen(self, path: Path) -> bool:
         """Whether an ok image is of the share that is kept: by its name, so that each look says the same."""
@@ -62,21 +93,21 @@ class ImageKeeper:
         number = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big")
         return number < self._config.ok_share * 2**64
 
-    def _images(self) -> list[KeptImage]:
-        images = []
-        for verdict in ORDER:
-            for path in sorted((self._config.folder / verdict).rglob("*")):
-                if PRIVATE_NAME.fullmatch(path.name) or not is_image(path):
-                    continue
-                with contextlib.suppress(OSError):
-                    status = path.stat()
-                    images.append(KeptImage(path, verdict, status.st_size, status.st_mtime_ns))
-        return images
+    def _remove(self, path: str) -> None:
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+            self.num_removed += 1
 
 
-def _remove(path: Path) -> bool:
+def _images_below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Image files of a folder and the folders in it, as they come; none where it is not there."""
     try:
-        path.unlink()
+        entries = os.scandir(folder)
     except OSError:
-        return False
-    return True
+        return
+    with entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _images_below(Path(entry.path))
+            elif is_image(Path(entry.name)) and not PRIVATE_NAME.fullmatch(entry.name):
+                yield entry

@@ -40,6 +40,9 @@ TICK_SECONDS: Final = 0.05
 STALL_SECONDS: Final = 60.0
 """A view that has not finished a look for this long stops the heartbeat."""
 TIDY_SECONDS: Final = 10.0
+"""From the end of one look at the kept images to the next one."""
+IMAGES_A_TICK: Final = 50
+"""Kept images that are looked at in one tick, in about a millisecond."""
 
 
 class Station:
@@ -324,7 +327,7 @@ class Station:
         """Beat, and decide parts whose views did not come, until the station is to end."""
         keeper = None if self.config.images is None else ImageKeeper(self.config.images)
         clock_watch = ClockWatch(self._clock)
-        last_beat = last_tidy = float("-inf")
+        last_beat = last_look = float("-inf")
         while not stop.is_set() and not views_stop.is_set() and any(thread.is_alive() for thread in threads):
             now = self._clock.monotonic()
             self._patiently(self._expire)
@@ -334,9 +337,8 @@ class Station:
                 self._beat(now)
                 self._database.checkpoint()
                 self._note_clock(clock_watch.change())
-            if keeper is not None and now - last_tidy >= TIDY_SECONDS:
-                last_tidy = now
-                keeper.tidy()
+            if keeper is not None and now - last_look >= TIDY_SECONDS and keeper.look_at(IMAGES_A_TICK):
+                last_look = now
             stop.wait(TICK_SECONDS)
         if keeper is not None:
             keeper.tidy()
