@@ -51,8 +51,11 @@ ALONE: Final = "autoencoder alone"
 STARTS: Final[Mapping[str, str]] = {
     "reconstruction": "",
     "random weights": "energy.pretrain_steps=0",
+    "a code of 128": "energy.bottleneck=128",
 }
-"""Where the games begin, as `energyad.settings.text` reads it."""
+"""Where the games begin, as `energyad.settings.text` reads it. A wide code reproduces more of what is no good part."""
+SPHERE: Final = "one energy for all categories, on the sphere"
+"""Start of `benchmarks.detection.sphere_games`."""
 IMAGE_SIZE: Final = 256
 NUM_RADIUS: Final = 4096
 """Data points that the radius of samples is measured on."""

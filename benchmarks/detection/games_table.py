@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import provenance
 from benchmarks.detection.differences import FIGURES, categories_of, lines_of, source_of
-from benchmarks.detection.games import ALONE, GAMES, RESULTS, START, STARTS, WHOLE
+from benchmarks.detection.games import ALONE, GAMES, RESULTS, SPHERE, START, STARTS, WHOLE
 from benchmarks.markdown import Place, table, tabulate
 
 PLACE = Place.of("games table")
@@ -18,7 +18,7 @@ def render(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return a table for each start and each view; of several rows of one cell the newest counts."""
     measured = list(rows)
     parts = []
-    for start in STARTS:
+    for start in (*STARTS, SPHERE):
         for view in (WHOLE, ALONE):
             newest = {
                 (row["game"], row["category"], row["seed"]): row

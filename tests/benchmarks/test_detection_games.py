@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.detection import games, games_table
+from benchmarks.detection import games, games_table, sphere_games
+from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.dxmi import DxMITrainer
 from energyad.energy.networks import AutoencoderEnergy
@@ -51,6 +53,39 @@ def test_games_change_the_autoencoder_and_nothing_else(
     assert torch.equal(after.odds, before.odds)
     ratio = after.total / before.total  # the two stages are matched anew: one factor
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
+
+
+def test_one_energy_of_directions_is_measured_on_each_category_after_each_game(
+    demo_category: Category,
+) -> None:
+    settings = TINY.with_values(
+        {
+            "dxmi.iterations": 3,
+            "dxmi.pretrain_iterations": 3,
+            "energy.bottleneck": 8,
+            "energy.pretrain_steps": 40,
+        }
+    )
+    both = [demo_category, replace(demo_category, name="other")]
+    rows = list(sphere_games.measure(both, settings, threads=1))
+    assert [(row["game"], row["category"]) for row in rows] == [
+        (game, category.name) for game in games.GAMES for category in both
+    ]
+    assert all(0 <= row[name] <= 1 for row in rows for name in ("image_auroc", "pixel_auroc", "aupro"))
+    assert {row["iterations"] for row in rows} == {3} and rows[2]["health"][0]["radius"] > 0
+    for one, other in zip(rows[::2], rows[1::2], strict=True):  # the same images
+        assert one["image_auroc"] == other["image_auroc"]
+    games_table.render(rows)
+
+
+@pytest.mark.parametrize("k", [3, 176])
+def test_an_energy_on_the_sphere_is_the_same_at_any_length(k: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    energy = sphere_games.SphereEnergy(AutoencoderEnergy(k, width=8, bottleneck=2, generator=generator))
+    z = torch.randn(50, k, generator=generator)
+    torch.testing.assert_close(energy(7 * z), energy(z))
+    torch.testing.assert_close(sphere_games.to_sphere(z).square().mean(dim=1), torch.ones(50))
+    assert float(energy(z).std()) > 0
 
 
 @pytest.mark.parametrize("d", [2, 64])
