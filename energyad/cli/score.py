@@ -105,7 +105,14 @@ def score(
     paths = _find(sources, overlays)
     detector = AnomalyDetector.load(folder, threads=threads, runtime=runtime, trusted_keys=trusted_key)
     prints_at_once = as_json and fdr is None  # a q-value needs the whole batch
-    results = _score_all(detector, paths, drawn, as_json=prints_at_once, max_pixels=max_pixels)
+    results = _score_all(
+        detector,
+        paths,
+        drawn,
+        as_json=prints_at_once,
+        keeps_outlines=as_json and not prints_at_once,
+        max_pixels=max_pixels,
+    )
     if fdr is not None:
         results = with_q_values(results)
     if not prints_at_once:
@@ -173,8 +180,10 @@ def _score_all(
     overlays: Path | None,
     *,
     as_json: bool,
+    keeps_outlines: bool,
     max_pixels: int,
 ) -> list[ImageResult]:
+    """Score images, drawing and printing each as it comes; outlines of regions are dropped where nobody needs them."""
     from energyad.cli.progress import RichProgress
     from energyad.detector.scored_image import ScoredImage, name_of
     from energyad.images.reading import write_png
@@ -193,11 +202,17 @@ def _score_all(
             if heatmap_path is not None and isinstance(image, ScoredImage):
                 write_png(heatmap_path, overlay_of(image.pixels, image.prediction))
             result = image.result(heatmap=None if heatmap_path is None else name_of(heatmap_path))
-            results.append(result)
             if as_json:
                 console.echo_json(result.json_line())
+            results.append(result if keeps_outlines else _without_outlines(result))
             progress.advance()
     return results
+
+
+def _without_outlines(result: ImageResult) -> ImageResult:
+    """The same without the corners of its regions, which take a hundred times the memory of all else."""
+    regions = [region.model_copy(update={"polygon": region.polygon[:1]}) for region in result.regions]
+    return result.model_copy(update={"regions": regions})
 
 
 def _print_results(results: Sequence[ImageResult], *, as_json: bool) -> None:
