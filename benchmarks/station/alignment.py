@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from energyad.data.datasets import Category, open_folder
+from energyad.data.datasets import Category, open_category
 from energyad.detector import AnomalyDetector
 from energyad.evaluation.metrics import image_auroc
 from energyad.images.alignment import Aligner, try_methods
@@ -65,7 +65,7 @@ def measure(
         threads: Of fits and scoring.
         seed: Of the shifts.
     """
-    category = open_folder(root, name=root.name)
+    category = open_category(root.name, data_root=root.parent)
     generator = np.random.default_rng(seed)
     move: Callable[[Image], Image] = _shifted(generator) if copies == "shifted" else lambda image: image
     train = [move(read_image(path)) for path in category.train_good[:num_train]]
