@@ -100,12 +100,8 @@ class ImageKeeper:
 
 
 def _images_below(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Image files of a folder and the folders in it, as they come; none where it is not there."""
-    try:
-        entries = os.scandir(folder)
-    except OSError:
-        return
-    with entries:
+    """Image files of a folder and the folders in it, as they come; no more of a folder that cannot be read."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from _images_below(Path(entry.path))

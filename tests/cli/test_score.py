@@ -20,7 +20,7 @@ from energyad.detector.export import export_model
 from energyad.images.reading import read_image, resize
 from energyad.model.folder import with_digest
 from energyad.scoring.calibration import benjamini_hochberg
-from energyad.scoring.results import ImageResult, scored_result
+from energyad.scoring.results import ImageResult, results_csv, scored_result
 
 from .outcome import Program, is_one_line_error
 
@@ -167,6 +167,27 @@ def test_parts_for_review_alone_are_status_0_and_said(
     outcome = program("score", highest)
     assert outcome.status == 0 and outcome.out.splitlines()[1].split()[2] == "review"
     assert "0 of 1 images above the threshold" in outcome.err and "1 for review" in outcome.err
+
+
+@pytest.mark.slow
+def test_outlines_of_regions_are_printed_whole_and_kept_where_they_are_printed_last(
+    program: Program, demo_category: Category, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[ImageResult] = []
+
+    def write(results: list[ImageResult]) -> str:
+        kept.extend(results)
+        return results_csv(results)
+
+    monkeypatch.setattr("energyad.scoring.results.results_csv", write)
+    corners = []
+    for options in ([], ["--fdr", "0.3"]):
+        kept.clear()
+        printed = program("score", demo_category.root / "test", "--json", *options).out.splitlines()
+        corners.append([len(region["polygon"]) for line in printed for region in json.loads(line)["regions"]])
+        held = [len(region.polygon) for result in kept for region in result.regions]
+        assert sorted(held) == (sorted(corners[-1]) if options else [1] * len(held))
+    assert corners[0] == corners[1] and max(corners[0]) > 2
 
 
 def test_a_false_discovery_rate_gives_q_values_and_says_what_few_good_parts_allow(
