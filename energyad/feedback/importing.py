@@ -178,7 +178,15 @@ def _coco_folder(path: Path, names: Sequence[str]) -> Path:
     if own.name in ("annotations", "labels"):
         beside = sorted(place for place in above.iterdir() if place.is_dir() and place != own)
         places += [above, *beside, *sorted(above.glob("images/*/"))]
-    return next((place for place in places if names and (place / names[0]).is_file()), own)
+    holders = [place for place in places if names and (place / names[0]).is_file()]
+    if not holders or own in holders:
+        return own
+    named = [place for place in holders if path.stem.endswith(place.name)] or holders
+    if len(named) > 1:
+        raise DataError(
+            f"{path}: {names[0]} is in {named[0]} and in {named[1]}; put the file beside its images"
+        )
+    return named[0]
 
 
 def _coco_polygons(annotation: Mapping[str, Any], shape: tuple[int, int]) -> Sequence[Polygon]:

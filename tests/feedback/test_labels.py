@@ -185,6 +185,23 @@ def test_images_of_a_coco_file_are_found_where_tools_put_them(
     assert found.image.samefile(tmp_path / images / "a.png") and found.value == "fine"
 
 
+def test_images_of_one_name_in_several_splits_are_told_apart_by_the_file_s_name_or_refused(
+    tmp_path: Path,
+) -> None:
+    coco = {"images": [{"id": 1, "file_name": "a.png", "height": 20, "width": 30}], "annotations": []}
+    (tmp_path / "annotations").mkdir()
+    for value, split in enumerate(("train", "val")):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        image(tmp_path / "images" / split / "a.png", value=value)
+        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco))
+    for split in ("train", "val"):
+        (found,) = read_labels(tmp_path / "annotations" / f"instances_{split}.json")
+        assert found.image.samefile(tmp_path / "images" / split / "a.png")
+    (tmp_path / "annotations" / "all.json").write_text(json.dumps(coco))
+    with pytest.raises(DataError, match=r"all\.json: a\.png is in .*train and in .*val"):
+        read_labels(tmp_path / "annotations" / "all.json")
+
+
 @pytest.mark.parametrize("form", ["coco", "labelme"])
 @pytest.mark.parametrize(
     ("names", "value", "kind", "num_marks"),
