@@ -241,7 +241,7 @@ def measure_games(
                     "num_test": len(category.test),
                     **figures_of(category, head, features),
                     "game_cpu_seconds": round(sum(one.seconds for one in by_scale), 1),
-                    "health": [_rounded(one.figures) for one in by_scale if one.figures],
+                    "health": [rounded(one.figures) for one in by_scale if one.figures],
                 }
 
 
@@ -262,12 +262,13 @@ def _games_of(prepared: PreparedCategory, context: FitContext) -> list[dict[str,
 def _head(
     prepared: PreparedCategory, context: FitContext, energies: Sequence[PatchEnergy], view: str
 ) -> EnergyHead:
-    energy: CategoryEnergy
-    energy = (
-        Finest(PatchEnergy(energies[0].whitening, autoencoder_of(energies[0])))
-        if view == ALONE
-        else _with_held_out(prepared, context, energies)
-    )
+    if view == ALONE:
+        return head_of(Finest(PatchEnergy(energies[0].whitening, autoencoder_of(energies[0]))), context)
+    return head_of(_with_held_out(prepared, context, energies), context)
+
+
+def head_of(energy: CategoryEnergy, context: FitContext) -> EnergyHead:
+    """Return an energy as scores and heatmaps, by the settings of a fit."""
     head = EnergyHead(
         energy,
         grid=context.grid,
@@ -287,8 +288,17 @@ def _with_held_out(
     return prepared.fitted("benchmark", combined).with_held_out().energy
 
 
-def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+def rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    """Return figures as rows hold them."""
     return {name: round(value, 4) for name, value in figures.items()}
+
+
+def store(row: Mapping[str, Any], results: Path, *, settings_hash: str, threads: int) -> None:
+    """Append a row with its provenance, and print its figures."""
+    stamp = vars(provenance.stamp(threads=threads))
+    provenance.append_row(results, {**row, "settings_hash": settings_hash, **stamp})
+    figures = {key: row[key] for key in ("image_auroc", "pixel_auroc", "aupro")}
+    print(row["category"], row["seed"], row["start"], row["game"], row["view"], figures, flush=True)
 
 
 @command
@@ -313,10 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             hashed = settings_hash({**settings.to_dict(), "seed": None})
             category = open_anywhere(name, options.data_root)
             for row in measure_games(category, settings, starts, threads=options.threads):
-                stamp = vars(provenance.stamp(threads=options.threads))
-                provenance.append_row(options.results, {**row, "settings_hash": hashed, **stamp})
-                figures = {key: row[key] for key in ("image_auroc", "pixel_auroc", "aupro")}
-                print(name, seed, row["start"], row["game"], row["view"], figures, flush=True)
+                store(row, options.results, settings_hash=hashed, threads=options.threads)
 
 
 if __name__ == "__main__":

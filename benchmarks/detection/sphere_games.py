@@ -31,8 +31,11 @@ from benchmarks.detection.games import (
     SPHERE,
     START,
     GaussianNegatives,
+    head_of,
     prepare,
     radius_of,
+    rounded,
+    store,
 )
 from benchmarks.detection.heads import Finest, features_of_test, figures_of
 from benchmarks.detection.rows import settings_hash
@@ -47,7 +50,6 @@ from energyad.fitting.category import single_thread
 from energyad.fitting.context import FitContext
 from energyad.fitting.training import pretrain_autoencoder
 from energyad.progress import NullProgress
-from energyad.scoring.scorer import EnergyHead
 from energyad.settings import FitSettings
 
 ITERATIONS: Final = 20_000
@@ -55,7 +57,7 @@ WIDTH: Final = 1024
 BOTTLENECK: Final = 128
 PRETRAINING_STEPS: Final = 6000
 MAX_PATCHES: Final = 40_000
-"""Of each category, drawn at random, equally many of all."""
+"""Of each category at the most, drawn at random."""
 MAX_HELD_OUT: Final = 4000
 
 
@@ -117,15 +119,8 @@ class Measured:
     def figures(self, energy: LatentEnergy, num_channels: int) -> dict[str, float | None]:
         """Return image AUROC, pixel AUROC and AUPRO of an energy alone."""
         whitening = cast(Whitening, ToSphere(num_channels))
-        settings = self.context.settings
-        head = EnergyHead(
-            Finest(PatchEnergy(whitening, energy)),
-            grid=self.context.grid,
-            smoothing=settings.heatmap.smoothing,
-            contrast=settings.heatmap.contrast,
-            tiles=settings.input.tiling,
-        )
-        return figures_of(self.category, head.eval().requires_grad_(False), self.features)
+        head = head_of(Finest(PatchEnergy(whitening, energy)), self.context)
+        return figures_of(self.category, head, self.features)
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +243,7 @@ def measure(
                     **one.figures(scorer, num_channels),
                     "iterations": settings.dxmi.iterations,
                     "game_cpu_seconds": round(seconds, 1),
-                    "health": [{name: round(value, 4) for name, value in health.items()}] if health else [],
+                    "health": [rounded(health)] if health else [],
                 }
 
 
@@ -278,16 +273,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    present = {row["seed"] for row in provenance.read_rows(options.results) if row["start"] == SPHERE}
+    rows = provenance.read_rows(options.results)
+    present = {row["seed"] for row in rows if (row["start"], row["game"]) == (SPHERE, GAMES[-1])}
     categories = [open_anywhere(name, options.data_root) for name in options.categories]
     for seed in (seed for seed in options.seeds if seed not in present):
         settings = settings_for(seed, options.iterations)
         hashed = settings_hash({**settings.to_dict(), "seed": None})
         for row in measure(categories, settings, threads=options.threads):
-            stamp = vars(provenance.stamp(threads=options.threads))
-            provenance.append_row(options.results, {**row, "settings_hash": hashed, **stamp})
-            figures = {key: row[key] for key in ("image_auroc", "pixel_auroc", "aupro")}
-            print(row["category"], seed, row["game"], figures, flush=True)
+            store(row, options.results, settings_hash=hashed, threads=options.threads)
 
 
 if __name__ == "__main__":

@@ -219,7 +219,7 @@ def num_disordered(numbers: Sequence[int]) -> int:
 def own_ms(model: Path, folder: Path, threads: int, *, rate: float) -> float:
     """Median to read and score one frame's file at the line's pace, nothing else running.
 
-    Between two parts a processor sleeps and its caches go to others; frames without a pause are scored a third faster.
+    Between two parts a processor sleeps and its caches go to others; frames without a pause are scored faster.
     """
     detector = AnomalyDetector.load(model, threads=threads)
     gradient = np.add.outer(np.arange(SIDE), np.arange(SIDE)).astype(np.uint8)

@@ -28,6 +28,7 @@ from energyad.feedback.learning import (
     learn,
     scales_of,
     score,
+    score_by_each,
     with_points_of,
 )
 from energyad.feedback.marks import polygons_of
@@ -338,14 +339,16 @@ def corrected_alarms(bench: Bench, *, seed: int, gains: Sequence[float]) -> dict
     learned = learn(bench.opened.calibration_base, lesson, raise_limit=0.0)
     head = with_points_of(learned, base, bench.opened.manifest.provenance.held_out_points)
     defects = [image for image, kind in zip(bench.test, bench.kinds, strict=True) if kind != GOOD]
+    rejected = (score_by_each([base, head], others) > threshold).sum(axis=1).tolist()
+    missed = (score_by_each([base, head], defects) <= threshold).mean(axis=1).round(5).tolist()
     return {
         "gain": gain,
         "corrected": len(alarms),
         "good_parts": len(others),
-        "before": int((score(base, others) > threshold).sum()),
-        "after": int((score(head, others) > threshold).sum()),
-        "missed_before": round(float((score(base, defects) <= threshold).mean()), 5),
-        "missed_after": round(float((score(head, defects) <= threshold).mean()), 5),
+        "before": rejected[0],
+        "after": rejected[1],
+        "missed_before": missed[0],
+        "missed_after": missed[1],
     }
 
 

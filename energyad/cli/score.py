@@ -210,7 +210,7 @@ def _score_all(
 
 
 def _without_outlines(result: ImageResult) -> ImageResult:
-    """The same without the corners of its regions, which take a hundred times the memory of all else."""
+    """The same without the corners of its regions, which take most of the memory."""
     regions = [region.model_copy(update={"polygon": region.polygon[:1]}) for region in result.regions]
     return result.model_copy(update={"regions": regions})
 

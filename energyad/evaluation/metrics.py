@@ -99,7 +99,7 @@ class PixelTally:
     def add(self, heatmap: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> None:
         """Count the pixels of one image. heatmap and mask have the same size."""
         levels = _levels(heatmap)
-        self.has_met[np.unique(levels // _BLOCK)] = True
+        self.has_met[levels // _BLOCK] = True
         np.add.at(self.background, levels[~mask], 1)
         if not mask.any():
             return

@@ -95,7 +95,7 @@ def pull_from_mlflow(source: str, folder: Path) -> str:
                 size = sizes[file_name]
                 if size is None:
                     raise ModelError(
-                        f"{source}/{file_name}: the server does not say how large it is; push it again"
+                        f"{source}/{file_name}: the server does not say how large it is; use a registry that does"
                     )
                 if size > limit:
                     raise ModelError(f"{source}/{file_name}: larger than {limit:,} bytes; push it again")

@@ -12,7 +12,6 @@ from energyad.fitting.near_copies import near_copies, warn_of_near_copies
 from energyad.graphs.cache import extractor_graph
 from energyad.images.reading import read_image, resize
 from energyad.runtimes.onnx import OnnxFeatures
-from tests.quick import QUICK
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +24,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def session() -> OnnxFeatures:
-    extractor = load_extractor("tf_efficientnet_lite0", image_size=(128, 128), strides=QUICK.features.strides)
+    extractor = load_extractor("tf_efficientnet_lite0", image_size=(128, 128))
     return OnnxFeatures(extractor_graph(extractor).SerializeToString(), threads=1)
 
 

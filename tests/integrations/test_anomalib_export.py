@@ -70,7 +70,7 @@ def test_scores_are_those_of_anomalib_where_it_does_not_clamp_them(
     detector = import_export(weights / file, good, name="gasket")
     floor = detector.manifest.imported.heatmap_floor
     with contextlib.chdir(tmp_path):  # anomalib writes a cache there
-        # Where a processor can, OpenVINO's own choice is bfloat16, and scores differ by a percent.
+        # Where a processor can, OpenVINO's own choice is bfloat16, and scores differ a little.
         exact = {"INFERENCE_PRECISION_HINT": "f32"}
         theirs = OpenVINOInferencer(weights / "openvino" / "model.xml", device="CPU", config=exact)
         for item in demo_category.test:
