@@ -15,7 +15,8 @@ from energyad.line.incoming import FoundFile
 
 _FILE_CLOCK_SECONDS: Final = 0.05
 """How far times of files may lag behind the clock."""
-_MAX_ANNOUNCED: Final = 10_000
+_MAX_ANNOUNCED: Final = 1_000
+"""Latest files whose triggers are known from cameras; of more that wait, the oldest have the times of their files."""
 _SET_SECONDS: Final = 2.0
 """A clock that moves by less between two looks is taken for one that is slewed."""
 
