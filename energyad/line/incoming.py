@@ -84,7 +84,7 @@ class Folder:
     leave_out: Path | None = None
     is_whole: Callable[[Path], bool] = lambda path: False
     warn: Callable[[str], None] = lambda text: None
-    _before: dict[Path, FoundFile] = field(default_factory=dict)
+    _before: dict[str, tuple[Path, FoundFile]] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
 
     def look(self) -> Look:
@@ -93,25 +93,23 @@ class Folder:
         Raises:
             DataError: The folder cannot be listed.
         """
-        now: dict[Path, FoundFile] = {}
+        seen: dict[str, tuple[Path, FoundFile]] = {}
+        complete: list[tuple[Path, FoundFile]] = []
         private: dict[str, Path] = {}
         faults: list[OSError] = []
-        for path in self._files(faults):
-            match = PRIVATE_NAME.fullmatch(path.name)
-            if match is not None:
-                private[match[1]] = path
-            elif is_image(path):
-                found = self._found(path)
-                if found is not None:
-                    now[path] = found
-        complete = {
-            path: found
-            for path, found in now.items()
-            if found.renamed or self._before.get(path) == found or self.is_whole(path)
-        }
-        self._before = now
-        by_age = sorted(complete.items(), key=lambda item: (item[1].mtime_ns, item[0]))
-        return Look(dict(by_age), private, is_whole=not faults)
+        for here, name in self._files(faults):
+            file = os.path.join(here, name)  # noqa: PTH118  (a folder may hold a hundred thousand)
+            before = self._before.get(file)
+            if before is None and not self._is_image(here, name, private):
+                continue
+            now = self._found(file, before)
+            if now is not None:
+                seen[file] = now
+                if now is before or now[1].renamed or self.is_whole(now[0]):
+                    complete.append(now)
+        self._before = seen
+        complete.sort(key=lambda item: (item[1].mtime_ns, item[0]))
+        return Look(dict(complete), private, is_whole=not faults)
 
     def warn_once(self, text: str) -> None:
         """Say something the first time only."""
@@ -119,20 +117,35 @@ class Folder:
             self._warned.add(text)
             self.warn(text)
 
-    def _found(self, path: Path) -> FoundFile | None:
+    @staticmethod
+    def _is_image(here: str, name: str, private: dict[str, Path]) -> bool:
+        """Whether a file is named as an image is; those that some watcher has claimed are noted instead."""
+        match = PRIVATE_NAME.fullmatch(name)
+        if match is not None:
+            private[match[1]] = Path(here, name)
+            return False
+        return is_image(Path(name))
+
+    def _found(self, file: str, before: tuple[Path, FoundFile] | None) -> tuple[Path, FoundFile] | None:
+        """The file as it is now, the very pair of before where nothing of it changed; None where it is no file."""
         try:
-            status = path.stat()
+            status = os.stat(file)  # noqa: PTH116
         except OSError as error:
-            if path.is_symlink():
-                self.warn_once(f"{path}: passed over: a link to nothing ({os_reason(error)})")
+            if os.path.islink(file):  # noqa: PTH114
+                self.warn_once(f"{file}: passed over: a link to nothing ({os_reason(error)})")
             return None  # or gone since it was listed
+        fingerprint = fingerprint_of(status)
+        if before is not None and before[1].fingerprint == fingerprint:
+            return before
         if not stat.S_ISREG(status.st_mode):
-            self.warn_once(f"{path}: passed over: no regular file; remove it")
+            self.warn_once(f"{file}: passed over: no regular file; remove it")
             return None
         renamed = status.st_ctime_ns > status.st_mtime_ns
-        return FoundFile(fingerprint_of(status), status.st_mtime_ns, renamed)
+        return Path(file), FoundFile(fingerprint, status.st_mtime_ns, renamed)
 
-    def _files(self, faults: list[OSError]) -> Iterator[Path]:
+    def _files(self, faults: list[OSError]) -> Iterator[tuple[str, str]]:
+        """Folder and name of each file."""
+
         def note(error: OSError) -> None:
             if Path(error.filename) == self.folder:
                 reason = os_reason(error)
@@ -150,7 +163,7 @@ class Folder:
                     entered.append(name)
                     seen.add(identity)
             folders[:] = entered
-            yield from (Path(here, name) for name in names)
+            yield from ((here, name) for name in names)
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
