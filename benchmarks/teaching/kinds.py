@@ -17,7 +17,6 @@ from benchmarks.teaching import protocol
 from benchmarks.teaching.protocol import Bench
 from energyad.feedback.evidence import Evidence
 from energyad.feedback.kinds import fit_kinds
-from energyad.feedback.learning import category_energy, scales_of
 from energyad.scoring.kinds import KindClassifier
 from energyad.scoring.prediction import predict
 from energyad.scoring.regions import UNKNOWN, Region
@@ -113,9 +112,7 @@ def _fit(
     for kind, (known, _) in halves.items():
         evidence = [bench.evidence[place] for place in known[:examples]] if kind != hidden else []
         shown += [one for one in evidence if one is not None]
-    head = bench.opened.head
-    whitening = category_energy(head).by_scale()[0].whitening
-    classifier = fit_kinds(shown, grid=head.grid, scale=scales_of(head)[0], whitening=whitening)
+    classifier = fit_kinds(shown, head=bench.opened.head, manifest=bench.opened.manifest)
     assert classifier is not None
     return classifier
 

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float64
 from sklearn.covariance import OAS
 
-from energyad.energy.whitening import Whitening
-from energyad.features.grids import Grid, Scale
 from energyad.feedback.evidence import Evidence
-from energyad.scoring.kinds import KindClassifier, describe
+from energyad.feedback.learning import category_energy, scales_of
+from energyad.model.manifest import Manifest
+from energyad.scoring.kinds import KindClassifier, describe, region_coverage
+from energyad.scoring.prediction import predict
+from energyad.scoring.scorer import EnergyHead
 
 MIN_EXAMPLES: Final = 3
 """Marked images of a kind from which on regions are called so."""
@@ -23,19 +26,19 @@ TEMPERATURES: Final = 2.0 ** np.arange(9)
 _EPS: Final = 1e-9
 
 
-def fit_kinds(
-    evidence: Sequence[Evidence], *, grid: Grid, scale: Scale, whitening: Whitening
-) -> KindClassifier | None:
+def fit_kinds(evidence: Sequence[Evidence], *, head: EnergyHead, manifest: Manifest) -> KindClassifier | None:
     """Fit a classifier of the kinds that people named and marked.
+
+    Each example is described as results will be: by the region that the model finds at the mark, and by the mark where
+    it finds none. Each kind has a limit of its own, as kinds differ in how much they vary.
 
     The covariance within the kinds is shrunk in whitened features, that is towards the covariance of good patches: a
     few examples say too little of it.
 
     Args:
         evidence: Labelled images; those without a named and marked defect do not count.
-        grid: Of the model's patches.
-        scale: The finest, whose features count.
-        whitening: Of this scale's features.
+        head: Of the model, whose finest scale's features count.
+        manifest: Of the model: its threshold, and how images are cut.
 
     Returns:
         The classifier; None where no kind has `MIN_EXAMPLES`.
@@ -46,27 +49,45 @@ def fit_kinds(
     if not kinds:
         return None
     chosen = [one for one in named if one.label.kind in kinds]
-    described = np.stack([_description(one, scale.stop) for one in chosen]).astype(np.float64)
-    projection = whitening.projection.double().numpy()
+    grid, projection = head.grid, category_energy(head).by_scale()[0].whitening.projection.double().numpy()
+    described = np.stack([_description(one, head, manifest) for one in chosen]).astype(np.float64)
     x = described @ projection
     y = np.array([kinds.index(one.label.kind or "") for one in chosen])
     _, metric = _fit(x, y)
     centres = np.stack([described[y == kind].mean(axis=0) for kind in range(len(kinds))])
     left_out = _left_out_distances(x, y)
+    own = left_out[np.arange(len(y)), y]
     return KindClassifier(
         names=tuple(kinds),
         centres=centres.astype(np.float32),
         metric=(metric @ projection.T).astype(np.float32),
-        limit=float(np.quantile(left_out.min(axis=1), LIMIT_QUANTILE)),
+        limits=np.array([np.quantile(own[y == kind], LIMIT_QUANTILE) for kind in range(len(kinds))]),
         temperature=_temperature(left_out, y),
         patches=(grid.rows.patches, grid.columns.patches),
         margins=(grid.rows.margin, grid.columns.margin),
     )
 
 
-def _description(one: Evidence, channels: int) -> Float[np.ndarray, " c"]:
+@torch.inference_mode()
+def _description(one: Evidence, head: EnergyHead, manifest: Manifest) -> Float[np.ndarray, " c"]:
+    """The features of the region of the highest peak that overlaps the mark, else those under the mark."""
     assert one.coverage is not None
-    return describe(one.image.features.float().numpy(), one.coverage.numpy(), channels)
+    features, covered = one.image.features.float(), one.coverage.numpy()
+    heatmap = head(features).heatmap[0].numpy()
+    grid, spec = head.grid, manifest.input
+    for region in predict(heatmap, manifest.calibration, shape=one.image.shape).regions:
+        found = region_coverage(
+            region,
+            one.image.shape,
+            tiles=spec.tiles,
+            tile_size=spec.image_size,
+            patches=(grid.rows.patches, grid.columns.patches),
+            margins=(grid.rows.margin, grid.columns.margin),
+        )
+        if (found * one.coverage.numpy()).any():
+            covered = found
+            break
+    return describe(features.numpy(), covered, scales_of(head)[0].stop)
 
 
 def _fit(

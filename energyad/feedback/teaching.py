@@ -28,7 +28,6 @@ from energyad.feedback.learning import (
     category_energy,
     folds,
     learn,
-    scales_of,
     score,
     score_by_each,
     untaught,
@@ -273,12 +272,7 @@ def _require_good(count: int) -> None:
 
 
 def _fit_kinds(opened: OpenedModel, lesson: Lesson) -> KindClassifier | None:
-    return fit_kinds(
-        lesson.evidence,
-        grid=opened.head.grid,
-        scale=scales_of(opened.head)[0],
-        whitening=category_energy(opened.head).by_scale()[0].whitening,
-    )
+    return fit_kinds(lesson.evidence, head=opened.head, manifest=opened.manifest)
 
 
 def _lesson(evidence: Sequence[Evidence], manifest: Manifest) -> Lesson:

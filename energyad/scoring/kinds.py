@@ -3,8 +3,8 @@
 A region is described by the mean features of its patches, x. Its squared distance to the mean of kind k is
 d_k = ‖A (x − m_k)‖², where AᵀA is the inverse of the covariance within the kinds, shrunk towards a multiple of the
 identity (Chen et al., "Shrinkage algorithms for MMSE covariance estimation", IEEE TSP 2010). Its probability is
-exp(−d_k / 2t) / Σ_j exp(−d_j / 2t). A region that is farther from all kinds than examples usually are from theirs, or
-that two kinds are nearly as likely for, has no name.
+exp(−d_k / 2t) / Σ_j exp(−d_j / 2t). A region that is farther from the likeliest kind than examples of that kind usually
+are, or that two kinds are nearly as likely for, has no name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class KindClassifier:
         names: Of the kinds.
         centres: m_k, the mean features of each kind.
         metric: A.
-        limit: Squared distance beyond which a region is like none.
+        limits: Of each kind, the squared distance beyond which a region is not of it.
         temperature: t.
         patches: Rows and columns of patches that lie over a tile.
         margins: Of these, the outermost that are not used.
@@ -51,7 +51,7 @@ class KindClassifier:
     names: tuple[str, ...]
     centres: Float32[np.ndarray, "k c"]
     metric: Float32[np.ndarray, "r c"]
-    limit: float
+    limits: Float[np.ndarray, " k"]
     temperature: float
     patches: tuple[int, int]
     margins: tuple[int, int]
@@ -66,7 +66,9 @@ class KindClassifier:
         probabilities = odds / odds.sum(axis=1, keepdims=True)
         best = probabilities.argmax(axis=1)
         rows = np.arange(len(best))
-        is_known = (distances[rows, best] <= self.limit) & (probabilities[rows, best] >= MIN_PROBABILITY)
+        is_known = (distances[rows, best] <= self.limits[best]) & (
+            probabilities[rows, best] >= MIN_PROBABILITY
+        )
         return [
             (self.names[kind] if known else UNKNOWN, float(probability))
             for kind, known, probability in zip(best, is_known, probabilities[rows, best], strict=True)
@@ -99,14 +101,8 @@ class KindClassifier:
         if not named:
             return tuple(regions)
         places = {"tiles": tiles, "tile_size": tile_size, "patches": self.patches, "margins": self.margins}
-        described = [
-            describe(
-                features,
-                patch_coverage(_mask_of(region, shape, tiles.shape(tile_size)), **places),  # type: ignore[arg-type]
-                self.centres.shape[1],
-            )
-            for region in named
-        ]
+        covered = [region_coverage(region, shape, **places) for region in named]  # type: ignore[arg-type]
+        described = [describe(features, coverage, self.centres.shape[1]) for coverage in covered]
         kinds = self.classify(np.stack(described))
         return (
             *(
@@ -119,7 +115,7 @@ class KindClassifier:
     def to_bytes(self) -> bytes:
         """Return the file of the model folder."""
         values = {
-            "names": list(self.names), "limit": self.limit, "temperature": self.temperature,
+            "names": list(self.names), "limits": self.limits.tolist(), "temperature": self.temperature,
             "patches": self.patches, "margins": self.margins,
         }  # fmt: skip
         tensors = {"centres": self.centres, "metric": self.metric}
@@ -137,11 +133,12 @@ class KindClassifier:
             values = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["kinds"])
             tensors = safetensors.numpy.load(content)
             centres, metric = (tensors[name] for name in _TENSORS)
+            limits = values["limits"] if "limits" in values else [values["limit"]] * len(values["names"])
             made = cls(
                 names=tuple(map(str, values["names"])),
                 centres=centres,
                 metric=metric,
-                limit=float(values["limit"]),
+                limits=np.array(limits, float),
                 temperature=float(values["temperature"]),
                 patches=(int(values["patches"][0]), int(values["patches"][1])),
                 margins=(int(values["margins"][0]), int(values["margins"][1])),
@@ -155,8 +152,9 @@ class KindClassifier:
 
     def require_sound(self) -> None:
         """Raise ModelError for shapes that do not belong together, and for what is not finite."""
-        (kinds, channels), numbers = self.centres.shape, np.array([self.limit, self.temperature])
+        (kinds, channels), numbers = self.centres.shape, np.array([*self.limits, self.temperature])
         shapes_fit = self.metric.ndim == 2 and self.metric.shape[1] == channels <= MAX_CHANNELS
+        shapes_fit = shapes_fit and self.limits.shape == (kinds,)
         is_finite = all(np.isfinite(array).all() for array in (self.centres, self.metric, numbers))
         grid_fits = all(
             0 <= 2 * margin < count <= 8192 for count, margin in zip(self.patches, self.margins, strict=True)
@@ -179,6 +177,29 @@ def describe(
     """
     weights = coverage / coverage.sum() if coverage.max() > 0 else np.full_like(coverage, 1 / coverage.size)
     return np.einsum("tcij,tij->c", features[:, :channels], weights).astype(np.float32)
+
+
+def region_coverage(
+    region: Region,
+    shape: tuple[int, int],
+    *,
+    tiles: Tiles,
+    tile_size: tuple[int, int],
+    patches: tuple[int, int],
+    margins: tuple[int, int],
+) -> Float32[np.ndarray, "tiles g1 g2"]:
+    """Return the fraction of each patch that a region covers.
+
+    Args:
+        region: Of an image.
+        shape: Height and width of the image, pixels.
+        tiles: How the image is cut.
+        tile_size: Height and width of a tile, pixels.
+        patches: Rows and columns of patches that lie over a tile.
+        margins: Of these, the outermost that are not used.
+    """
+    mask = _mask_of(region, shape, tiles.shape(tile_size))
+    return patch_coverage(mask, tiles=tiles, tile_size=tile_size, patches=patches, margins=margins)
 
 
 def _mask_of(region: Region, shape: tuple[int, int], target: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

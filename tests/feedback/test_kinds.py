@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from energyad.data.datasets import Category
 from energyad.detector import AnomalyDetector
 from energyad.feedback.evidence import Evidence, evidence_of, see_images
 from energyad.feedback.importing import read_labels
 from energyad.feedback.kinds import MIN_EXAMPLES, fit_kinds
-from energyad.feedback.learning import category_energy, scales_of
 from energyad.feedback.teaching import OpenedModel, open_to_learn
 from energyad.progress import NullProgress
 from energyad.scoring.kinds import KINDS_FILE
@@ -23,8 +23,7 @@ from energyad.scoring.regions import UNKNOWN
 
 
 def where(opened: OpenedModel) -> dict[str, Any]:
-    whitening = category_energy(opened.head).by_scale()[0].whitening
-    return {"grid": opened.head.grid, "scale": scales_of(opened.head)[0], "whitening": whitening}
+    return {"head": opened.head, "manifest": opened.manifest}
 
 
 @pytest.fixture(scope="module")
@@ -93,4 +92,20 @@ def test_a_few_marked_and_named_defects_of_a_kind_are_needed(
     unmarked = [replace(one, coverage=None) for one in ones]
     assert fit_kinds(unmarked, **where(opened)) is None
     few = fit_kinds(ones[:MIN_EXAMPLES], **where(opened))
-    assert few is not None and few.names == ("one",) and np.isfinite(few.limit)
+    assert few is not None and few.names == ("one",) and np.isfinite(few.limits).all()
+
+
+def test_how_far_a_mark_reaches_changes_nothing_where_the_model_finds_a_region_at_it(
+    fitted_detector: AnomalyDetector, evidence: list[Evidence]
+) -> None:
+    opened = open_to_learn(fitted_detector, threads=1)
+    marked = [one for one in evidence if one.label.kind and one.coverage is not None]
+    generous = [replace(one, coverage=torch.ones_like(one.coverage)) for one in marked]
+    exact, wide = (fit_kinds(given, **where(opened)) for given in (marked, generous))
+    assert exact is not None and wide is not None
+    assert wide.centres == pytest.approx(exact.centres, abs=1e-6)
+    blind = opened.manifest.model_copy(
+        update={"calibration": replace(opened.manifest.calibration, threshold=1e9, review_threshold=None)}
+    )
+    by_marks = fit_kinds(marked, head=opened.head, manifest=blind)
+    assert by_marks is not None and not np.allclose(by_marks.centres, exact.centres, atol=1e-3)

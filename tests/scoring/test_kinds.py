@@ -14,11 +14,14 @@ from energyad.scoring.kinds import MAX_NAMED, KindClassifier
 from energyad.scoring.regions import UNKNOWN, Region
 
 
-def classifier(dimensions: int = 3, *, temperature: float = 1.0) -> KindClassifier:
+def classifier(
+    dimensions: int = 3, *, temperature: float = 1.0, limits: tuple[float, float] = (9.0, 9.0)
+) -> KindClassifier:
     centres = np.zeros((2, dimensions), np.float32)
     centres[1, 0] = 10
     return KindClassifier(
-        ("dent", "scratch"), centres, np.eye(dimensions, dtype=np.float32), 9.0, temperature, (8, 8), (1, 1)
+        *(("dent", "scratch"), centres, np.eye(dimensions, dtype=np.float32)),
+        *(np.array(limits), temperature, (8, 8), (1, 1)),
     )
 
 
@@ -34,6 +37,15 @@ def test_a_region_is_called_as_the_nearest_kind_and_unknown_where_all_are_far(di
     named = classifier(dimensions).classify(places)
     assert [kind for kind, _ in named] == ["dent", "scratch", UNKNOWN, UNKNOWN]
     assert all(0.5 <= probability <= 1 for _, probability in named)
+
+
+@pytest.mark.parametrize("dimensions", [1, 3, 40])
+def test_a_kind_that_varies_more_takes_regions_that_are_farther_off(dimensions: int) -> None:
+    places = np.zeros((2, dimensions), np.float32)
+    places[:, 0] = [-2.0, 12.0]
+    for limits, expected in (((9.0, 1.0), ["dent", UNKNOWN]), ((1.0, 9.0), [UNKNOWN, "scratch"])):
+        named = classifier(dimensions, limits=limits).classify(places)
+        assert [kind for kind, _ in named] == expected
 
 
 def test_probabilities_are_milder_the_higher_the_temperature() -> None:
@@ -76,10 +88,12 @@ def test_coverage_is_the_share_of_each_patch_in_the_mask() -> None:
 def test_what_was_written_is_read_and_what_is_damaged_refused() -> None:
     made = classifier()
     read = KindClassifier.from_bytes(made.to_bytes())
-    assert (read.names, read.limit, read.patches) == (made.names, made.limit, made.patches)
-    assert np.array_equal(read.centres, made.centres) and np.array_equal(read.metric, made.metric)
+    assert (read.names, read.patches) == (made.names, made.patches)
+    for name in ("centres", "metric", "limits"):
+        assert np.array_equal(getattr(read, name), getattr(made, name))
     for changes in (
-        {"limit": float("nan")},
+        {"limits": np.array([9.0, np.nan])},
+        {"limits": np.array([9.0])},
         {"temperature": 0.0},
         {"names": ("dent",)},
         {"metric": np.eye(2, dtype=np.float32)},
@@ -91,3 +105,11 @@ def test_what_was_written_is_read_and_what_is_damaged_refused() -> None:
     for content in (b"", b"x" * 20, made.to_bytes()[:-4]):
         with pytest.raises(ModelError, match="no kinds of defects"):
             KindClassifier.from_bytes(content)
+
+
+def test_a_file_of_before_with_one_limit_for_all_kinds_is_read() -> None:
+    made = classifier(limits=(9.0, 9.0))
+    limits = rb"\"limits\": [9.0, 9.0]"
+    before = made.to_bytes().replace(limits, rb"\"limit\": 9.0".ljust(len(limits)))
+    assert before != made.to_bytes()
+    assert KindClassifier.from_bytes(before).limits.tolist() == [9.0, 9.0]
