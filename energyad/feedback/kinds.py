@@ -72,7 +72,7 @@ def fit_kinds(evidence: Sequence[Evidence], *, head: EnergyHead, manifest: Manif
 def _description(one: Evidence, head: EnergyHead, manifest: Manifest) -> Float[np.ndarray, " c"]:
     """The features of the region of the highest peak that overlaps the mark, else those under the mark."""
     assert one.coverage is not None
-    features, covered = one.image.features.float(), one.coverage.numpy()
+    features, marked, channels = one.image.features.float(), one.coverage.numpy(), scales_of(head)[0].stop
     heatmap = head(features).heatmap[0].numpy()
     grid, spec = head.grid, manifest.input
     for region in predict(heatmap, manifest.calibration, shape=one.image.shape).regions:
@@ -84,10 +84,9 @@ def _description(one: Evidence, head: EnergyHead, manifest: Manifest) -> Float[n
             patches=(grid.rows.patches, grid.columns.patches),
             margins=(grid.rows.margin, grid.columns.margin),
         )
-        if (found * one.coverage.numpy()).any():
-            covered = found
-            break
-    return describe(features.numpy(), covered, scales_of(head)[0].stop)
+        if (found * marked).any():
+            return describe(features.numpy(), found, channels)
+    return describe(features.numpy(), marked, channels)
 
 
 def _fit(
