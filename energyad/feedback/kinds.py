@@ -14,7 +14,8 @@ from sklearn.covariance import OAS
 from energyad.feedback.evidence import Evidence
 from energyad.feedback.learning import category_energy, scales_of
 from energyad.model.manifest import Manifest
-from energyad.scoring.kinds import KindClassifier, describe, region_coverage
+from energyad.scoring.coverage import patch_coverage
+from energyad.scoring.kinds import KindClassifier, describe, region_mask
 from energyad.scoring.prediction import predict
 from energyad.scoring.scorer import EnergyHead
 
@@ -76,9 +77,8 @@ def _description(one: Evidence, head: EnergyHead, manifest: Manifest) -> Float[n
     heatmap = head(features).heatmap[0].numpy()
     grid, spec = head.grid, manifest.input
     for region in predict(heatmap, manifest.calibration, shape=one.image.shape).regions:
-        found = region_coverage(
-            region,
-            one.image.shape,
+        found = patch_coverage(
+            region_mask(region, one.image.shape, spec.shape),
             tiles=spec.tiles,
             tile_size=spec.image_size,
             patches=(grid.rows.patches, grid.columns.patches),

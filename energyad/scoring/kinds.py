@@ -101,7 +101,8 @@ class KindClassifier:
         if not named:
             return tuple(regions)
         places = {"tiles": tiles, "tile_size": tile_size, "patches": self.patches, "margins": self.margins}
-        covered = [region_coverage(region, shape, **places) for region in named]  # type: ignore[arg-type]
+        masks = [region_mask(region, shape, tiles.shape(tile_size)) for region in named]
+        covered = [patch_coverage(mask, **places) for mask in masks]  # type: ignore[arg-type]
         described = [describe(features, coverage, self.centres.shape[1]) for coverage in covered]
         kinds = self.classify(np.stack(described))
         return (
@@ -179,31 +180,14 @@ def describe(
     return np.einsum("tcij,tij->c", features[:, :channels], weights).astype(np.float32)
 
 
-def region_coverage(
-    region: Region,
-    shape: tuple[int, int],
-    *,
-    tiles: Tiles,
-    tile_size: tuple[int, int],
-    patches: tuple[int, int],
-    margins: tuple[int, int],
-) -> Float32[np.ndarray, "tiles g1 g2"]:
-    """Return the fraction of each patch that a region covers.
+def region_mask(region: Region, shape: tuple[int, int], target: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """Return a region's pixels at another size of the image; at least one.
 
     Args:
         region: Of an image.
         shape: Height and width of the image, pixels.
-        tiles: How the image is cut.
-        tile_size: Height and width of a tile, pixels.
-        patches: Rows and columns of patches that lie over a tile.
-        margins: Of these, the outermost that are not used.
+        target: (h, w), pixels.
     """
-    mask = _mask_of(region, shape, tiles.shape(tile_size))
-    return patch_coverage(mask, tiles=tiles, tile_size=tile_size, patches=patches, margins=margins)
-
-
-def _mask_of(region: Region, shape: tuple[int, int], target: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """A region's pixels at the network's input size; at least one."""
     factors = np.array([target[1] / shape[1], target[0] / shape[0]])
     corners = (np.array(region.polygon) + 0.5) * factors - 0.5
     mask = np.zeros(target, np.uint8)
