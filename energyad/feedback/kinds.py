@@ -15,7 +15,7 @@ from energyad.feedback.evidence import Evidence
 from energyad.feedback.learning import category_energy, scales_of
 from energyad.model.manifest import Manifest
 from energyad.scoring.coverage import patch_coverage
-from energyad.scoring.kinds import KindClassifier, describe, region_mask
+from energyad.scoring.kinds import MAX_NAMED, KindClassifier, describe, region_mask
 from energyad.scoring.prediction import predict
 from energyad.scoring.scorer import EnergyHead
 
@@ -76,7 +76,7 @@ def _description(one: Evidence, head: EnergyHead, manifest: Manifest) -> Float[n
     features, marked, channels = one.image.features.float(), one.coverage.numpy(), scales_of(head)[0].stop
     heatmap = head(features).heatmap[0].numpy()
     grid, spec = head.grid, manifest.input
-    for region in predict(heatmap, manifest.calibration, shape=one.image.shape).regions:
+    for region in predict(heatmap, manifest.calibration, shape=one.image.shape).regions[:MAX_NAMED]:
         found = patch_coverage(
             region_mask(region, one.image.shape, spec.shape),
             tiles=spec.tiles,

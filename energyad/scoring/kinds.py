@@ -153,7 +153,7 @@ class KindClassifier:
 
     def require_sound(self) -> None:
         """Raise ModelError for shapes that do not belong together, and for what is not finite."""
-        (kinds, channels), numbers = self.centres.shape, np.array([*self.limits, self.temperature])
+        (kinds, channels), numbers = self.centres.shape, np.append(self.limits, self.temperature)
         shapes_fit = self.metric.ndim == 2 and self.metric.shape[1] == channels <= MAX_CHANNELS
         shapes_fit = shapes_fit and self.limits.shape == (kinds,)
         is_finite = all(np.isfinite(array).all() for array in (self.centres, self.metric, numbers))

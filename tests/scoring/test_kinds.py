@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from energyad.errors import ModelError
 from energyad.images.tiling import Tiles
@@ -107,9 +110,19 @@ def test_what_was_written_is_read_and_what_is_damaged_refused() -> None:
             KindClassifier.from_bytes(content)
 
 
+def rewritten(content: bytes, changes: dict[str, Any], *, without: str = "") -> bytes:
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    values = {**json.loads(header["__metadata__"]["kinds"]), **changes}
+    values.pop(without, None)
+    return safetensors.numpy.save(safetensors.numpy.load(content), metadata={"kinds": json.dumps(values)})
+
+
 def test_a_file_of_before_with_one_limit_for_all_kinds_is_read() -> None:
-    made = classifier(limits=(9.0, 9.0))
-    limits = rb"\"limits\": [9.0, 9.0]"
-    before = made.to_bytes().replace(limits, rb"\"limit\": 9.0".ljust(len(limits)))
-    assert before != made.to_bytes()
+    before = rewritten(classifier().to_bytes(), {"limit": 9.0}, without="limits")
     assert KindClassifier.from_bytes(before).limits.tolist() == [9.0, 9.0]
+
+
+@pytest.mark.parametrize("limits", [9.0, None, "9", {}, [9.0], [[9.0, 9.0]], [[9.0], []], ["a", "b"]])
+def test_limits_that_are_not_one_number_for_each_kind_are_refused(limits: Any) -> None:
+    with pytest.raises(ModelError, match="teach again"):
+        KindClassifier.from_bytes(rewritten(classifier().to_bytes(), {"limits": limits}))
