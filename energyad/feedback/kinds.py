@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from sklearn.covariance import OAS
+from threadpoolctl import threadpool_limits
 
 from energyad.feedback.evidence import Evidence
 from energyad.feedback.learning import category_energy, scales_of
@@ -105,12 +106,16 @@ def _fit(
 def _left_out_distances(
     x: Float64[np.ndarray, "n c"], y: Float[np.ndarray, " n"]
 ) -> Float64[np.ndarray, "n k"]:
-    """The squared distance of each example to each kind, by means and metrics that did not see it."""
+    """The squared distance of each example to each kind, by means and metrics that did not see it.
+
+    On one thread: the matrices are small, and beside other work threads that wait for each other take far longer.
+    """
     rows = []
-    for index in range(len(x)):
-        others = np.arange(len(x)) != index
-        centres, metric = _fit(x[others], y[others])
-        rows.append(np.square((x[index] - centres) @ metric.T).sum(axis=1))
+    with threadpool_limits(limits=1):
+        for index in range(len(x)):
+            others = np.arange(len(x)) != index
+            centres, metric = _fit(x[others], y[others])
+            rows.append(np.square((x[index] - centres) @ metric.T).sum(axis=1))
     return np.stack(rows)
 
 
