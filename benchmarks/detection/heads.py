@@ -64,6 +64,7 @@ def figures_of(category: Category, head: EnergyHead, features: Sequence[Tensor])
         category,
         np.concatenate([each.score.numpy() for each in scores]),
         np.concatenate([each.heatmap.numpy() for each in scores]),
+        with_aupimo=False,
     )
     found = {name: getattr(quality, name) for name in ("image_auroc", "pixel_auroc", "aupro")}
     return {name: value and round(value, 5) for name, value in found.items()}

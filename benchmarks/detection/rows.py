@@ -24,8 +24,8 @@ class Row:
     categories: fitted on together; more than one is the unified mode. shots: good images taken of each category,
     None for all. Pixel figures are None without masks. image_auroc_low, image_auroc_high: bootstrap interval over
     test images, 95 %. model_bytes: without the backbone. *_seconds: of the fit, *_ms: of one image end to end;
-    wall clock and, which others' load leaves alone, processor time. pixel_ap, aupro_5: see `Quality`; older rows lack
-    them. The rest is `provenance.Stamp`.
+    wall clock and, which others' load leaves alone, processor time. pixel_ap, aupro_5, aupimo: see `Quality`; older
+    rows lack them. The rest is `provenance.Stamp`.
     """
 
     method: str
@@ -58,6 +58,7 @@ class Row:
     settings: dict[str, Any]
     pixel_ap: float | None = None
     aupro_5: float | None = None
+    aupimo: float | None = None
 
     @property
     def key(self) -> Key:

@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.detection import __main__ as command
 from benchmarks.detection import choices, sheet, synthetic_validation
+from benchmarks.detection.aupimo import mean_aupimo
 from benchmarks.detection.measure import Cell, draw_good, measure
 from benchmarks.detection.method import Fitted, Method, read_batches
 from benchmarks.detection.methods import open_method
@@ -206,11 +207,25 @@ def test_figures_of_a_perfect_and_of_an_inverted_detector(category: Category) ->
     assert worst.pixel_auroc == pytest.approx(0)
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-3])
+def test_aupimo_is_the_share_of_each_defect_that_is_found_before_good_pixels(unit: float) -> None:
+    """Of the two defects, one is found whole and one by half; a third one's mask is too small to be seen."""
+    heatmaps = np.random.default_rng(0).random((23, 128, 128), dtype=np.float32) + 1
+    masks = np.zeros(heatmaps.shape, dtype=bool)
+    masks[20:22, 32:64, 32:64] = True
+    heatmaps[20, 32:64, 32:64] = heatmaps[21, 32:48, 32:64] = 50
+    heatmaps[22] = 50
+    defective = [place >= 20 for place in range(23)]
+    assert mean_aupimo(unit * heatmaps, list(masks), defective) == pytest.approx(0.75, abs=0.02)
+    alike = np.ones_like(heatmaps)
+    assert mean_aupimo(alike, list(masks), defective) is None
+
+
 def test_a_category_without_masks_has_no_pixel_figures(category: Category) -> None:
     items = tuple(replace(item, mask=None) for item in category.test)
     heatmaps = np.random.default_rng(0).random((len(items), SIZE, SIZE), dtype=np.float32)
     quality = measure_quality(replace(category, test=items), heatmaps.max((1, 2)), heatmaps)
-    assert (quality.pixel_auroc, quality.aupro) == (None, None)
+    assert (quality.pixel_auroc, quality.aupro, quality.aupimo) == (None, None, None)
     good = tuple(item for item in category.test if not item.is_defective)
     with pytest.raises(DataError, match="test/good"):
         measure(counting_cell(replace(category, test=good)), threads=1)
