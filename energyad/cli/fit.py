@@ -92,6 +92,15 @@ Address: TypeAlias = Annotated[
     str | None,
     typer.Option("--address", metavar="ADDRESS", help="Ray's cluster; default this machine alone."),
 ]
+Budget: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--budget-ms",
+        min=1,
+        metavar="MS",
+        help="Choose the largest --image-size whose images take no longer on this machine, from file to verdict.",
+    ),
+]
 DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", help="Print the settings, as `energyad config` does, and stop.")
 ]
@@ -113,6 +122,7 @@ def fit(
     backbone: Backbone = None,
     backbone_weights: BackboneWeights = None,
     image_size: ImageSize = None,
+    budget_ms: Budget = None,
     precision: Precision = None,
     white_level: WhiteLevel = None,
     iterations: Iterations = None,
@@ -140,6 +150,7 @@ def fit(
       energyad fit --images good_parts/ --name gasket --roi part.json --target-frr 0.005
       energyad fit --labels annotations.json --name gasket   the good parts of a labelled data set
       energyad fit --images sheets/ --tiles 8x1 --set features.border_margin=8
+      energyad fit --images good_parts/ --budget-ms 40   as many pixels as an image's time allows
       energyad fit --images good_parts/ --config part.toml      settings that `energyad config` printed
       energyad fit --category all                one model of every category, scored without being told which
       energyad fit --category all --engine ray   a model of each category, as many fits at a time as there are cores
@@ -157,6 +168,8 @@ def fit(
     if engine != "local":
         from energyad.cli.fit_ray import fit_with_ray
 
+        if budget_ms is not None:
+            raise SettingsError(f"--engine {engine}: --budget-ms measures this machine; give --image-size")
         names = _categories_alone(engine, category, images, labels, name)
         fit_with_ray(
             _open_categories(names, data_root=data_root, download=download),
@@ -176,6 +189,10 @@ def fit(
     label = name or data.name
     folder = output or Path("models") / label
     started = time.perf_counter()
+    if budget_ms is not None:
+        settings = _within(
+            budget_ms, data, settings, backbone_weights, threads=threads, max_pixels=max_pixels
+        )
     detector = _fit(
         *(data, label, folder, settings, roi, ignore, backbone_weights),
         threads=threads,
@@ -289,6 +306,32 @@ def _fit(
         )
     save(folder, detector.manifest, detector.contents, action="fitted")
     return detector
+
+
+def _within(
+    budget_ms: float,
+    data: Category,
+    settings: FitSettings,
+    backbone_weights: Path | None,
+    *,
+    threads: int | None,
+    max_pixels: int,
+) -> FitSettings:
+    """Settings with the largest size within the budget; says what each size takes."""
+    from energyad.detector.budget import sizes_down_to
+
+    for size in sizes_down_to(
+        budget_ms,
+        data.train_good,
+        settings,
+        backbone_weights=backbone_weights,
+        threads=threads,
+        max_pixels=max_pixels,
+    ):
+        verdict = "within the budget" if size.milliseconds <= budget_ms else "too long"
+        console.say(f"size  {size.described}: {size.milliseconds:.1f} ms an image, {verdict}")
+        settings_of_size = size.chosen(settings)
+    return settings_of_size
 
 
 def _print_next_steps(

@@ -15,6 +15,7 @@ from energyad.detector import AnomalyDetector
 from energyad.errors import DataError
 from energyad.images.reading import read_image
 from energyad.model.folder import read_manifest
+from tests.quick import TINY
 
 from .outcome import Program, is_one_line_error
 
@@ -39,6 +40,26 @@ def test_fit_puts_a_model_where_it_says_and_says_what_to_type_next(
     )
     assert (named.status, named.out, named.err) == (0, "", "")
     assert program("score", images / "000.png", "--model", "here").status in {0, 1}
+
+
+@pytest.mark.slow
+def test_a_budget_of_milliseconds_chooses_the_size_and_says_what_each_takes(
+    program: Program, workdir: Path, demo_category: Category, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TINY.with_values({"input.image_size": "auto", "memory_bank.rerank_banks": 0})
+    monkeypatch.setattr("energyad.settings.FitSettings", lambda: settings)
+    monkeypatch.setattr(
+        "energyad.detector.budget.milliseconds", lambda detector, *_, **__: 0.1 * detector.image_size[0]
+    )
+    good = ("fit", "--images", demo_category.root / "train" / "good", "--name", "gasket", "--threads", 1)
+    outcome = program(*good, "--budget-ms", 20)
+    assert outcome.status == 0
+    assert "256 × 256 px: 25.6 ms an image, too long" in outcome.err
+    assert "192 × 192 px: 19.2 ms an image, within the budget" in outcome.err
+    assert read_manifest(workdir / "models" / "gasket").input.image_size == (192, 192)
+    assert is_one_line_error(program(*good, "--budget-ms", 20, "--image-size", 256, "-q"), "one of the two")
+    ray = program("fit", "--category", "all", "--engine", "ray", "--budget-ms", 20)
+    assert is_one_line_error(ray, "--budget-ms")
 
 
 def test_config_and_a_dry_run_print_settings_that_a_fit_takes_back(program: Program, workdir: Path) -> None:
