@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from energyad.energy.latent_energy import LatentEnergy, MeanEnergy
@@ -126,7 +127,10 @@ def fit_classifier(energy: PatchEnergy, scale: Scale, lesson: Lesson) -> Affine:
     weights = [np.full(len(patches), 0.5 / len(marked) / len(patches)) for patches in marked] + weights
     y = np.repeat([1, 0], [len(x) - len(good), len(good)])
     model = LogisticRegression(C=REGULARISATION, max_iter=200)
-    model.fit(x, y, sample_weight=TOTAL_WEIGHT * np.concatenate(weights))
+    with threadpool_limits(
+        limits=1
+    ):  # the products are small: beside other work, threads wait for each other
+        model.fit(x, y, sample_weight=TOTAL_WEIGHT * np.concatenate(weights))
     classifier = Affine(x.shape[1], 1)
     with torch.no_grad():
         classifier.weight.copy_(torch.from_numpy(model.coef_))
