@@ -33,6 +33,7 @@ def render(all_rows: Iterable[Row]) -> str:
         real = [row for row in whole if row.category != DEMO_NAME]  # rendered parts are no evidence
         parts += [_mean_table(real)] if len(_categories(real)) > 1 else []
         parts += [_few_shot_table(name, _of(few, name)) for name in _categories(few)]
+        parts += [_few_shot_means(few)] if len(_categories(few)) > 1 else []
         parts += [_unified_table(group, unified, whole) for group in sorted({r.categories for r in unified})]
     return "\n\n".join([*parts, _origin(current)]) if current else "No rows yet."
 
@@ -101,6 +102,34 @@ def _few_shot_table(category: str, few: Sequence[Row]) -> str:
         lines.append((method, *cells, str(len({row.seed for row in found}))))
     head = ("method", *(f"{count} good images" for count in counts), "seeds")
     return _table(f"**{category}**, few good images: image / pixel AUROC", head, lines)
+
+
+def _few_shot_means(few: Sequence[Row]) -> str:
+    """Means over the categories that all methods have, of the seeds that have all of these."""
+    counts = sorted({row.shots for row in few if row.shots is not None})
+    categories = _categories(few)
+    lines = []
+    for method, found in _by_method(few):
+        cells, seeds = [], set()
+        for count in counts:
+            some = sorted((row for row in found if row.shots == count), key=_seed)
+            groups = [list(group) for _, group in groupby(some, key=_seed)]
+            complete = [group for group in groups if _categories(group) == categories]
+            seeds |= {group[0].seed for group in complete}
+            figures = [_spread_of_means([_masked(group) for group in complete], f) for f in FIGURES[1:]]
+            cells.append(
+                " / ".join([_spread_of_means(complete, FIGURES[0]), *figures]) if complete else NOTHING
+            )
+        if seeds:
+            lines.append((method, *cells, str(len(seeds))))
+    head = ("method", *(f"{count} good images" for count in counts), "seeds")
+    what = "image AUROC; pixel AUROC and AUPRO of those with masks"
+    title = f"**Mean of {', '.join(categories)}**, few good images: {what}"
+    return _table(title, head, lines)
+
+
+def _masked(group: Sequence[Row]) -> list[Row]:
+    return [row for row in group if row.pixel_auroc is not None]
 
 
 def _unified_table(group: tuple[str, ...], unified: Sequence[Row], whole: Sequence[Row]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.detection import image_sizes, rows, standing, summary, table
+from benchmarks.detection import heatmaps_table, image_sizes, rows, standing, summary, table
 from benchmarks.detection.method import side_of
 from benchmarks.detection.ours import energyad_method
 from benchmarks.detection.rows import Row
@@ -165,3 +165,28 @@ def test_the_summary_shows_rows_of_the_chosen_size_as_a_method_of_their_own(
     assert (
         "| `energyad` | 0.800 |" in text and "| `energyad (auto)` | 0.900 |" in text and "0.700" not in text
     )
+
+
+def test_means_of_few_good_images_are_of_seeds_that_have_every_category() -> None:
+    measured = [
+        a_row(category=name, categories=(name,), shots=shots, seed=seed, image_auroc=auroc, pixel_auroc=pixel)
+        for name, auroc, pixel in (("screw", 0.6, 0.9), ("casting", 0.8, None))
+        for shots in (1, 4)
+        for seed in (0, 1)
+        if (name, shots, seed) != ("casting", 4, 1)
+    ]
+    text = table.render(measured)
+    assert (
+        "| a | 0.7000 ± 0.0000 / 0.9000 ± 0.0000 / 0.5000 ± 0.0000 | 0.7000 / 0.9000 / 0.5000 | 2 |" in text
+    )
+
+
+def test_the_table_of_heatmaps_has_every_figure_and_a_mean_where_all_categories_are() -> None:
+    measured = [
+        a_row(category=name, method=method, aupimo=aupimo)
+        for name, method, aupimo in (("screw", "a", 0.2), ("tile", "a", 0.4), ("screw", "b", 0.9))
+    ]
+    text = heatmaps_table.render([*measured, a_row(aupimo=0.25, date="2026-01-02")])
+    assert "| AUPIMO | `a` | 0.250 | 0.400 | 0.325 |" in text
+    assert "| AUPIMO | `b` | 0.900 | — | — |" in text
+    assert "pixel AP" in text and heatmaps_table.render([]) == "No rows yet."
