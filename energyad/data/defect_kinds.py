@@ -13,40 +13,53 @@ from typing import Final
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 _MIN_BLENDED: Final = 30  # pixels
 
 
 @dataclass(frozen=True)
 class Site:
-    """Pixels around the place of a defect: offsets from it, turned at random, in units of `reach` pixels."""
+    """Pixels around the place of a defect: offsets from it, turned at random, in units of `reach` pixels.
+
+    Attributes:
+        u, v: Offsets of each pixel.
+        reach: Radius of the defect, about.
+        image_side: Shorter side of the whole image, pixels.
+        colourfulness: Of the whole image, from 0 (grey: a colour would give the defect away) to 1.
+    """
 
     u: Float32[np.ndarray, "h w"]
     v: Float32[np.ndarray, "h w"]
     reach: float
+    image_side: int
+    colourfulness: np.float32
 
     def inside(self, distance: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
         """Coverage of `distance` < 1, its edge about a pixel soft."""
         return np.clip((1 - distance) * np.float32(self.reach) + 0.5, 0, 1)
 
 
-# What a kind returns: the picture inside the defect, and how far each pixel belongs to it.
+EXTENT: Final = 4.0
+"""Nothing of a defect lies farther from its place, nor does what it is made of, in units of its reach."""
+
+# The picture inside the defect, and how far each pixel belongs to it.
 Drawing = tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]
 Kind = Callable[[np.ndarray, np.ndarray, Site, np.random.Generator], Drawing]
+"""Takes the image around the defect, and the texture of another place there."""
 
 
 def _patch(good: np.ndarray, texture: np.ndarray, site: Site, rng: np.random.Generator) -> Drawing:
     """A box of another place, of 1 to 3 times as long as wide."""
     aspect = np.float32(np.sqrt(rng.uniform(1.0, 3.0)))
     box = np.maximum(np.abs(site.u) / aspect, np.abs(site.v) * aspect)
-    return _recolour(texture, good, rng), site.inside(box)
+    return _recolour(texture, site, rng), site.inside(box)
 
 
 def _scar(good: np.ndarray, texture: np.ndarray, site: Site, rng: np.random.Generator) -> Drawing:
     """A thin strip of another place."""
     long, thin = np.float32(rng.uniform(1.2, 2.2)), np.float32(rng.uniform(0.12, 0.35))
-    return _recolour(texture, good, rng), site.inside(
+    return _recolour(texture, site, rng), site.inside(
         np.maximum(np.abs(site.u) / long, np.abs(site.v) / thin)
     )
 
@@ -55,9 +68,9 @@ def _stain(good: np.ndarray, texture: np.ndarray, site: Site, rng: np.random.Gen
     """An island of noise, filled with foreign texture or one colour, more or less transparent."""
     island = np.hypot(site.u, site.v) + 0.35 * _noise(good.shape[:2], 1.2 * site.reach, rng)
     colour = rng.uniform(0, 255, 3).astype(np.float32)
-    colour = colour.mean() + _colourfulness(good) * (colour - colour.mean())
+    colour = colour.mean() + site.colourfulness * (colour - colour.mean())
     fill = (
-        _recolour(texture, good, rng)
+        _recolour(texture, site, rng)
         if rng.random() < 0.6
         else 0.5 * (np.broadcast_to(colour, good.shape) + good)
     )
@@ -67,7 +80,7 @@ def _stain(good: np.ndarray, texture: np.ndarray, site: Site, rng: np.random.Gen
 def _scratch(good: np.ndarray, texture: np.ndarray, site: Site, rng: np.random.Generator) -> Drawing:
     """A thin line, a little bent, darker or brighter than what it crosses."""
     bend = rng.uniform(-0.35, 0.35) * site.u**2 + 0.04 * np.sin(site.u * rng.uniform(2, 6))
-    half = np.float32(rng.uniform(0.5, 1.0) + 0.0012 * min(good.shape[:2]))  # pixels
+    half = np.float32(rng.uniform(0.5, 1.0) + 0.0012 * site.image_side)  # pixels
     line = np.clip(half - np.abs(site.v - bend) * np.float32(site.reach) + 0.5, 0, 1)
     ends = site.inside(np.abs(site.u) / np.float32(rng.uniform(1.0, 2.5)))
     return good + _contrast(good, line * ends, rng), line * ends
@@ -192,14 +205,13 @@ def _noise(
     return total
 
 
-def _recolour(
-    texture: np.ndarray, good: np.ndarray, rng: np.random.Generator
-) -> Float32[np.ndarray, "h w 3"]:
+def _recolour(texture: np.ndarray, site: Site, rng: np.random.Generator) -> Float32[np.ndarray, "h w 3"]:
     """Brightness and, where the part has colours at all, tint changed a little."""
     gain, tint = np.float32(rng.uniform(0.75, 1.25)), rng.uniform(-0.06, 0.06, 3).astype(np.float32)
-    return np.clip(texture * gain * (1 + _colourfulness(good) * tint), 0, 255)
+    return np.clip(texture * (gain * (1 + site.colourfulness * tint)), 0, 255)
 
 
-def _colourfulness(good: np.ndarray) -> np.float32:
+def colourfulness(image: UInt8[np.ndarray, "h w 3"]) -> np.float32:
     """From 0 (a grey image, in which a colour would give the defect away) to 1."""
-    return np.float32(min(1.0, float(np.abs(good[::8, ::8, 0] - good[::8, ::8, 2]).mean()) / 8))
+    red, blue = (image[::8, ::8, channel].astype(np.float32) for channel in (0, 2))
+    return np.float32(min(1.0, float(np.abs(red - blue).mean()) / 8))

@@ -7,13 +7,13 @@ stand-ins: a figure measured on them ranks settings, and is no estimate of perfo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self, TypeAlias
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from energyad.data.defect_kinds import KINDS, Site
+from energyad.data.defect_kinds import EXTENT, KINDS, Site, colourfulness
 from energyad.errors import SettingsError
 from energyad.images.reading import resize_map
 
@@ -24,6 +24,9 @@ _SEEN: Final = 5  # pixels a side of that neighbourhood
 _MIN_MASK: Final = 6
 _ATTEMPTS: Final = 10
 
+
+Window: TypeAlias = tuple[slice, slice]
+"""Rows and columns of an image around a defect."""
 
 FINER: Final = 2
 """A defect is drawn on the image as it was taken, up to so many times the network's size: its edges are then as sharp
@@ -70,22 +73,23 @@ def draw_defect(
     if kind is not None and kind not in KINDS:
         raise SettingsError(f"{kind!r} is no kind of planted defect; there are {', '.join(KINDS)}")
     chosen = kind if kind is not None else str(rng.choice(list(KINDS)))
-    good, places = image.astype(np.float32), saliency(image)
+    places, colour = saliency(image), colourfulness(image)
     if within is not None:
         places = places * within
-    texture = _foreign_texture(image if source is None else source, image.shape[:2], rng)
+    texture = _ForeignTexture.drawn(image if source is None else source, image.shape[:2], rng)
     for attempt in range(2 * _ATTEMPTS):
         chosen = chosen if attempt < _ATTEMPTS else "spot"
-        drawn, coverage = KINDS[chosen](good, texture, _draw_site(places, rng), rng)
-        box = _box(coverage)
-        before, planted = good[box], good[box] + coverage[box][:, :, None] * (drawn[box] - good[box])
-        visible = cv2.blur(_most(np.abs(planted - before)), (_SEEN, _SEEN)) > _VISIBLE
-        inside = visible & (coverage[box] > 0.2)
+        site, window = _draw_site(places, colour, rng)
+        good = image[window].astype(np.float32)
+        drawn, coverage = KINDS[chosen](good, texture.of(window), site, rng)
+        planted = good + coverage[:, :, None] * (drawn - good)
+        visible = cv2.blur(_most(np.abs(planted - good)), (_SEEN, _SEEN)) > _VISIBLE
+        inside = visible & (coverage > 0.2)
         if inside.sum() >= _MIN_MASK:
             break
     changed, mask = image.copy(), np.zeros(image.shape[:2], dtype=bool)
-    mask[box] = inside
-    changed[mask] = np.clip(np.rint(planted[inside]), 0, 255).astype(np.uint8)
+    mask[window] = inside
+    changed[window][inside] = np.clip(np.rint(planted[inside]), 0, 255).astype(np.uint8)
     return SyntheticDefect(changed, mask, chosen)
 
 
@@ -109,39 +113,64 @@ def saliency(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
     return weights / weights.sum(dtype=np.float64).astype(np.float32)
 
 
-def _box(coverage: Float32[np.ndarray, "h w"]) -> tuple[slice, slice]:
-    """FeatureStore and columns of what is covered, and of what blurring it reaches."""
-    slices = []
-    for axis in (1, 0):
-        covered = np.flatnonzero(coverage.any(axis=axis))
-        first, last = (covered[0], covered[-1]) if len(covered) else (0, 0)
-        slices.append(slice(max(0, first - _SEEN), last + _SEEN + 1))
-    return slices[0], slices[1]
-
-
 def _most(channels: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
     # Several times as fast as a maximum over the last axis
     return np.maximum(np.maximum(channels[:, :, 0], channels[:, :, 1]), channels[:, :, 2])
 
 
-def _draw_site(places: Float32[np.ndarray, "h w"], rng: np.random.Generator) -> Site:
+def _draw_site(
+    places: Float32[np.ndarray, "h w"], colour: np.float32, rng: np.random.Generator
+) -> tuple[Site, Window]:
+    """Draw a place, and a defect's reach there; return the site and the part of the image that it is of."""
     height, width = places.shape
-    cumulative = np.cumsum(places.ravel(), dtype=np.float64)
-    index = int(np.searchsorted(cumulative, rng.uniform(0, cumulative[-1])))
-    row, column = divmod(min(index, places.size - 1), width)
+    of_rows = np.cumsum(places.sum(axis=1, dtype=np.float64))
+    target = rng.uniform(0, of_rows[-1])
+    row = min(int(np.searchsorted(of_rows, target)), height - 1)
+    in_row = np.cumsum(places[row], dtype=np.float64)
+    column = min(int(np.searchsorted(in_row, target - of_rows[row] + in_row[-1])), width - 1)
     reach = min(height, width) * float(np.exp(rng.uniform(*np.log(_REACH))))
     reach, turn = max(reach, 1.5), rng.uniform(0, 2 * np.pi)
-    x = (np.arange(width, dtype=np.float32) - column) / np.float32(reach)
-    y = ((np.arange(height, dtype=np.float32) - row) / np.float32(reach))[:, None]
+    extent = int(np.ceil(EXTENT * reach)) + _SEEN
+    window = (_around(row, extent, height), _around(column, extent, width))
+    x = (np.arange(window[1].start, window[1].stop, dtype=np.float32) - column) / np.float32(reach)
+    y = ((np.arange(window[0].start, window[0].stop, dtype=np.float32) - row) / np.float32(reach))[:, None]
     c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    return Site(c * x + s * y, c * y - s * x, reach)
+    return Site(c * x + s * y, c * y - s * x, reach, min(height, width), colour), window
 
 
-def _foreign_texture(
-    source: UInt8[np.ndarray, "h2 w2 3"], shape: tuple[int, ...], rng: np.random.Generator
-) -> Float32[np.ndarray, "h w 3"]:
-    """`source` at the wrong place: flipped at random, rolled by a quarter to three quarters of its size."""
-    fitted = cv2.resize(source, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
-    flips = (1 - 2 * rng.integers(0, 2, 2)).tolist()
-    shift = [int(side * rng.uniform(0.25, 0.75)) for side in shape]
-    return np.roll(fitted[:: flips[0], :: flips[1]], shift, axis=(0, 1)).astype(np.float32)
+def _around(place: int, extent: int, side: int) -> slice:
+    return slice(max(0, place - extent), min(side, place + extent + 1))
+
+
+@dataclass(frozen=True)
+class _ForeignTexture:
+    """An image at the wrong place: flipped at random, rolled by a quarter to three quarters of its size.
+
+    Attributes:
+        image: As it was taken, of the size that it is used at.
+        flips: Down and across: 1, or -1 where it is flipped.
+        shift: Pixels down and across that it is then rolled by.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    flips: tuple[int, int]
+    shift: tuple[int, int]
+
+    @classmethod
+    def drawn(
+        cls, source: UInt8[np.ndarray, "h2 w2 3"], shape: tuple[int, ...], rng: np.random.Generator
+    ) -> Self:
+        """Draw flips and shifts."""
+        fitted = cv2.resize(source, (shape[1], shape[0]), interpolation=cv2.INTER_AREA).astype(np.uint8)
+        down, across = (1 - 2 * rng.integers(0, 2, 2)).tolist()
+        rolled = [int(side * rng.uniform(0.25, 0.75)) for side in shape]
+        return cls(fitted, (down, across), (rolled[0], rolled[1]))
+
+    def of(self, window: Window) -> Float32[np.ndarray, "h w 3"]:
+        """Return a part of it."""
+        rows, columns = (
+            (np.arange(part.start, part.stop) - shift) % side
+            for part, shift, side in zip(window, self.shift, self.image.shape, strict=False)
+        )
+        flipped = self.image[:: self.flips[0], :: self.flips[1]]
+        return flipped[np.ix_(rows, columns)].astype(np.float32)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from energyad.data import defects
 from energyad.data.defect_kinds import KINDS
 from energyad.data.defects import draw_defect, saliency
 from energyad.data.demo import render_good
@@ -26,6 +27,44 @@ def test_only_the_mask_is_touched_and_it_is_visibly_changed(seed: int, kind: str
     assert change[planted.mask].mean() > 2.0
     assert 6 <= planted.mask.sum() < 0.35 * planted.mask.size
     assert planted.image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_part_of_an_image_that_a_defect_is_drawn_in_holds_all_of_it(kind: str) -> None:
+    """However large the image: nothing is cut off where that part ends."""
+    image = np.random.default_rng(0).integers(0, 255, (300, 420, 3), dtype=np.uint8)
+    places = np.zeros(image.shape[:2], np.float32)
+    places[150, 210] = 1
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        site, window = defects._draw_site(places, np.float32(1), rng)
+        part = image[window].astype(np.float32)
+        _, coverage = KINDS[kind](part, part, site, rng)
+        assert coverage.shape == part.shape[:2] and coverage.max() > 0.2
+        for edge in (coverage[0], coverage[-1], coverage[:, 0], coverage[:, -1]):
+            assert edge.max() < 0.2
+
+
+def test_a_foreign_texture_is_the_image_flipped_and_rolled() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    window = (slice(5, 31), slice(22, 60))
+    found = set()
+    for seed in range(12):
+        texture = defects._ForeignTexture.drawn(image, image.shape[:2], np.random.default_rng(seed))
+        whole = np.roll(image[:: texture.flips[0], :: texture.flips[1]], texture.shift, axis=(0, 1))
+        np.testing.assert_array_equal(texture.of(window), whole[window])
+        found.add(texture.flips)
+    assert len(found) == 4
+
+
+def test_places_are_drawn_as_often_as_they_are_likely() -> None:
+    places = np.array([[0.0, 0.1, 0.0, 0.2], [0.0, 0.0, 0.0, 0.0], [0.4, 0.0, 0.3, 0.0]], np.float32)
+    rng, counts = np.random.default_rng(0), np.zeros_like(places)
+    for _ in range(4000):
+        site, window = defects._draw_site(places, np.float32(0), rng)
+        middle = np.unravel_index(np.hypot(site.u, site.v).argmin(), site.u.shape)
+        counts[window[0].start + middle[0], window[1].start + middle[1]] += 1
+    np.testing.assert_allclose(counts / 4000, places, atol=0.03)
 
 
 def test_the_same_generator_state_gives_the_same_defect_and_the_input_stays() -> None:
