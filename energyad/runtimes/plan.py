@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import BoundedSemaphore
-from typing import TYPE_CHECKING
+from threading import BoundedSemaphore, Lock
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -58,30 +58,49 @@ def default_plan(threads: int | None, *, tiles: int = 1) -> Plan:
     return Plan(max(1, BATCH_SIZE // tiles), concurrency=allowed, threads=1, allowed=allowed)
 
 
+Infer: TypeAlias = "Callable[[UInt8[np.ndarray, 'b h w 3']], RawScores]"
+
+
 class ConcurrentCalls:
     """Cuts batches of any size into calls of the plan's size, and runs as many at once as the plan allows.
 
     Calls may come from any number of threads; together they never have more than `plan.concurrency` running.
+
+    Args:
+        infer: Scores a batch.
+        plan: How the processor is used.
+        infer_alone: Scores a single image that comes while nothing else runs, and so has all threads to itself;
+            `infer` where None.
     """
 
-    def __init__(self, infer: Callable[[UInt8[np.ndarray, "b h w 3"]], RawScores], plan: Plan) -> None:
+    def __init__(self, infer: Infer, plan: Plan, *, infer_alone: Infer | None = None) -> None:
         self.infer = infer
+        self.infer_alone = infer_alone or infer
         self.plan = plan
         self._free = BoundedSemaphore(plan.concurrency)
+        self._lock = Lock()
+        self._running = 0
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
         """Score a batch."""
         size = self.plan.batch_size
         if len(pixels) <= size:
-            return self._one(pixels)
+            return self._one(pixels, is_single=len(pixels) == 1)
         parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
         results = list(ordered_map(self._one, parts, workers=min(self.plan.concurrency, len(parts))))
         known = [[part for part in parts if part is not None] for parts in zip(*results, strict=True)]
         return RawScores(*(np.concatenate(parts) for parts in known if parts))
 
-    def _one(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
+    def _one(self, pixels: UInt8[np.ndarray, "b h w 3"], *, is_single: bool = False) -> RawScores:
         with self._free:
-            return self.infer(pixels)
+            with self._lock:
+                infer = self.infer_alone if is_single and self._running == 0 else self.infer
+                self._running += 1
+            try:
+                return infer(pixels)
+            finally:
+                with self._lock:
+                    self._running -= 1
 
 
 class SerialExecutor:

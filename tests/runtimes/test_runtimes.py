@@ -4,6 +4,7 @@ import importlib.util
 import threading
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ from energyad.errors import MissingExtraError, ModelError, SettingsError
 from energyad.files import CACHE_VARIABLE
 from energyad.model.folder import GRAPH_FILE
 from energyad.runtimes import RawScores, open_runtime, tuning
-from energyad.runtimes.onnx import OnnxRuntime
+from energyad.runtimes.onnx import LONE_CALLS, OnnxRuntime, open_session
 from energyad.runtimes.openvino import OpenVinoRuntime
 from energyad.runtimes.plan import ConcurrentCalls, Plan, SerialExecutor, default_plan
 from energyad.scoring.scorer import Scorer
@@ -66,6 +67,60 @@ def test_calls_are_cut_to_the_plans_size_and_keep_their_order() -> None:
     scores = ConcurrentCalls(infer, Plan(batch_size=4, concurrency=2, threads=1, allowed=2)).run(pixels)
     assert scores.score.tolist() == list(range(11)) and scores.heatmap.shape == (11, 2, 2)
     assert sorted(sizes) == [3, 4, 4]
+
+
+def test_a_single_image_is_alone_only_while_no_other_call_runs() -> None:
+    ways: list[str] = []
+    scores = RawScores(np.zeros(1, np.float32), np.zeros((1, 2, 2), np.float32))
+    pixels = np.zeros((1, 2, 2, 3), np.uint8)
+
+    def infer(_: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
+        ways.append("shared")
+        return scores
+
+    def infer_alone(_: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
+        ways.append("alone")
+        other = threading.Thread(target=calls.run, args=(pixels,))
+        other.start()
+        other.join()
+        return scores
+
+    calls = ConcurrentCalls(
+        infer, Plan(batch_size=4, concurrency=2, threads=1, allowed=2), infer_alone=infer_alone
+    )
+    calls.run(pixels)
+    calls.run(pixels.repeat(2, axis=0))
+    calls.run(pixels.repeat(9, axis=0))
+    assert ways == ["alone", "shared", "shared", *["shared"] * 3]
+
+
+def test_single_images_are_soon_scored_on_all_threads_and_no_score_changes(
+    fitted_detector: AnomalyDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = fitted_detector.contents[GRAPH_FILE]
+    expected = [OnnxRuntime(graph, threads=1).run(image[None]) for image in PIXELS]
+    opened: list[tuple[int, bool]] = []
+
+    def recorded(*arguments: Any, threads: int, is_alone: bool = False) -> Any:
+        opened.append((threads, is_alone))
+        return open_session(*arguments, threads=threads, is_alone=is_alone)
+
+    monkeypatch.setattr("energyad.runtimes.onnx.open_session", recorded)
+    runtime = OnnxRuntime(graph, threads=3)
+    before = threading.enumerate()
+    for _ in range(2):
+        for image, wanted in zip(PIXELS, expected, strict=True):
+            found = runtime.run(image[None])
+            np.testing.assert_array_equal(found.score, wanted.score)
+            np.testing.assert_array_equal(found.heatmap, wanted.heatmap)
+        for thread in set(threading.enumerate()) - set(before):
+            thread.join()
+    assert opened == [(1, False), (3, True)]
+    assert runtime._session_alone is not runtime._session
+    alone = OnnxRuntime(graph, threads=1)
+    for _ in range(2 * LONE_CALLS):
+        alone.run(PIXELS[:1])
+    assert opened[2:] == [(1, False)]
 
 
 def test_one_thread_is_always_a_candidate() -> None:
