@@ -15,7 +15,9 @@ from energyad.dxmi import DxMITrainer
 from energyad.energy.networks import AutoencoderEnergy
 from energyad.energy.patch_energy import PatchEnergy
 from energyad.fitting.energies import Latents
+from energyad.fitting.training import train_energy
 from energyad.model.assembly import assemble_scorer
+from energyad.progress import NullProgress
 from tests.quick import TINY
 
 
@@ -53,6 +55,26 @@ def test_games_change_the_autoencoder_and_nothing_else(
     assert torch.equal(after.odds, before.odds)
     ratio = after.total / before.total  # the two stages are matched anew: one factor
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
+
+
+def test_a_start_with_a_wide_code_has_one_and_fits_do_not() -> None:
+    latents = torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
+    settings = TINY.with_values({"energy.bottleneck": 12, "energy.pretrain_steps": 2, "dxmi.iterations": 0})
+
+    def width_of_the_code() -> int:
+        trained = train_energy(
+            latents,
+            latents[:50],
+            settings=settings,
+            generator=torch.Generator().manual_seed(0),
+            progress=NullProgress(),
+        )
+        return trained.energy.sizes().bottleneck
+
+    assert width_of_the_code() == 4
+    with games.any_code():
+        assert width_of_the_code() == 12
+    assert width_of_the_code() == 4
 
 
 def test_one_energy_of_directions_is_measured_on_each_category_after_each_game(
