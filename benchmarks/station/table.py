@@ -27,7 +27,17 @@ def tables(folder: Path) -> str:
 
 def throughput_table(rows: Sequence[Row]) -> str:
     """A line for each run."""
-    head = ["commit", "parts", "scheduler", "load", "not at an output", "twice", "out of order", "no frame"]
+    head = [
+        "commit",
+        "parts",
+        "threads",
+        "scheduler",
+        "load",
+        "not at an output",
+        "twice",
+        "out of order",
+        "no frame",
+    ]
     head += ["trigger to verdict: p50, p99, worst ms", "one frame alone, ms", "ratio of p99"]
     head += ["at MQTT: p50, p99, worst ms", "memory, MB"]
     lines = []
@@ -38,7 +48,8 @@ def throughput_table(rows: Sequence[Row]) -> str:
         times = [row[f"{name}_ms"] for name in ("p50", "p99", "worst")]
         lines.append(
             [
-                *(row["commit"][:7], str(row["parts"]), row.get("scheduler", "other"), str(row["load"])),
+                *(row["commit"][:7], str(row["parts"]), str(row.get("threads", 1))),
+                *(row.get("scheduler", "other"), str(row["load"])),
                 *map(str, counts),
                 *(_joined(times), str(row["own_ms"]), str(row["ratio"])),
                 *("" if out is None else _joined(out), _joined(row["memory_mb"])),
