@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float32
 
 NUM_THRESHOLDS: Final = 20_000
-"""anomalib's default, 300,000, takes gigabytes for hundreds of images; see `_where_it_counts`."""
+"""anomalib's default, 300,000, takes gigabytes for hundreds of images; see `_ranks`."""
 LOW_QUANTILE: Final = 0.99
 """Of the pixels of good images. What lies below is raised in far more of them than AUPIMO looks at."""
 
@@ -37,7 +37,7 @@ def mean_aupimo(
 
     truth, is_defective = np.stack(masks), np.array(defective)
     counted = ~is_defective | truth.any(axis=(1, 2))
-    maps = _where_it_counts(heatmaps[counted], heatmaps[~is_defective])
+    maps = _ranks(heatmaps[counted], ~is_defective[counted])
     try:
         *_, scores, _ = aupimo_scores(
             torch.from_numpy(maps), torch.from_numpy(truth[counted]), num_thresholds=NUM_THRESHOLDS
@@ -47,13 +47,23 @@ def mean_aupimo(
     return float(scores[~scores.isnan()].double().mean())
 
 
-def _where_it_counts(
-    heatmaps: Float32[np.ndarray, "n h w"], good: Float32[np.ndarray, "m h w"]
+def _ranks(
+    heatmaps: Float32[np.ndarray, "n h w"], is_good: Bool[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "n h w"]:
-    """Bring what is low to one level and what no good pixel reaches to another: thresholds lie evenly in between.
+    """Replace values by their ranks among the highest pixels of good images; what is lower is 0.
 
-    Thresholds beyond these levels raise more pixels of good images than AUPIMO looks at, or none.
+    Curves stay what they are, since only the order counts, and evenly spaced thresholds lie where AUPIMO looks. Where
+    the highest pixels of good images are equal, as at the top of a heatmap that ends at the score, one after the other
+    is raised: else no threshold would raise as few as 1e-5 of them.
     """
-    low, high = np.quantile(good, [LOW_QUANTILE, 1.0]).astype(np.float32)
-    above = np.nextafter(high, np.float32(np.inf))
-    return np.where(heatmaps > high, above, np.maximum(heatmaps, low)).astype(np.float32)
+    good = heatmaps[is_good]
+    high = good > np.quantile(good, LOW_QUANTILE)
+    order = np.argsort(good[high], kind="stable")
+    ranks = np.zeros(heatmaps.shape, np.float32)
+    of_good = np.zeros(good.shape, np.float32)
+    places = np.empty(len(order), np.float32)
+    places[order] = np.arange(1, len(order) + 1)
+    of_good[high] = places
+    ranks[is_good] = of_good
+    ranks[~is_good] = np.searchsorted(good[high][order], heatmaps[~is_good], side="right") + 0.5
+    return ranks
