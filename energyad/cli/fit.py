@@ -191,7 +191,10 @@ def fit(
     started = time.perf_counter()
     if budget_ms is not None:
         settings = _within(
-            budget_ms, data, settings, backbone_weights, threads=threads, max_pixels=max_pixels
+            *(budget_ms, data, settings, backbone_weights),
+            threads=threads,
+            skip_bad=skip_bad,
+            max_pixels=max_pixels,
         )
     detector = _fit(
         *(data, label, folder, settings, roi, ignore, backbone_weights),
@@ -315,6 +318,7 @@ def _within(
     backbone_weights: Path | None,
     *,
     threads: int | None,
+    skip_bad: bool,
     max_pixels: int,
 ) -> FitSettings:
     """Settings with the largest size within the budget; says what each size takes."""
@@ -326,6 +330,7 @@ def _within(
         settings,
         backbone_weights=backbone_weights,
         threads=threads,
+        skip_bad=skip_bad,
         max_pixels=max_pixels,
     ):
         verdict = "within the budget" if size.milliseconds <= budget_ms else "too long"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 import warnings
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from energyad.detector.detector import AnomalyDetector
-from energyad.errors import DataError, SettingsError
+from energyad.errors import DataError, ImageError, SettingsError
 from energyad.features import backbones
 from energyad.fitting.fit import shape_input
 from energyad.images.input_shape import AUTO_SIDES, STEP
@@ -72,6 +73,7 @@ def sizes_down_to(
     *,
     backbone_weights: Path | None = None,
     threads: int | None = None,
+    skip_bad: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Iterator[SizeTime]:
     """Measure sizes of the input from the one that `auto` chooses downwards, until one keeps to the budget.
@@ -85,6 +87,7 @@ def sizes_down_to(
         settings: Of the fit; its image size is "auto".
         backbone_weights: Of the fit.
         threads: Of scoring; all cores where None.
+        skip_bad: Leave out images that cannot be read; the fit says which.
         max_pixels: Files with more pixels are not decoded.
 
     Yields:
@@ -92,8 +95,8 @@ def sizes_down_to(
 
     Raises:
         SettingsError: The settings name a size, the backbone takes one size alone, or no size is fast enough.
-        DataError: There are fewer than two good images.
-        ImageError: An image cannot be read.
+        DataError: Fewer than two good images can be read.
+        ImageError: An image cannot be read, unless `skip_bad`.
 
     Example:
         >>> *_, best = sizes_down_to(30, paths, FitSettings())
@@ -105,25 +108,27 @@ def sizes_down_to(
         raise SettingsError(
             f"backbone '{settings.features.backbone}' takes images of one size alone, so a budget has no choice"
         )
-    if len(good_images) < 2:
-        raise DataError(f"{len(good_images)} good images; give at least 2")
     some = good_images[:: -(-len(good_images) // MAX_IMAGES)]
-    white_level = settings.input.white_level
-    pixels = [as_rgb(image, max_pixels=max_pixels, white_level=white_level) for image in some]
+    shape_of = functools.partial(_shape, max_pixels=max_pixels, skip_bad=skip_bad)
+    shapes = [(image, shape) for image in some if (shape := shape_of(image)) is not None]
+    readable = [image for image, _ in shapes]
+    if len(readable) < 2:
+        raise DataError(f"{len(readable)} good images can be read; give at least 2")
     measured: list[SizeTime] = []
-    for sized in _sizes(settings, [image.shape[:2] for image in pixels]):
+    for sized in _sizes(settings, [shape for _, shape in shapes]):
         size = SizeTime(sized.input.network_shape, sized.input.tiles, 0.0)
         if measured and measured[-1].milliseconds * size.num_pixels / measured[-1].num_pixels > budget_ms:
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of few images
             detector = AnomalyDetector.fit(
-                pixels,
+                readable,
                 settings=sized.with_values(UNTRAINED),
                 backbone_weights=backbone_weights,
                 threads=threads,
+                max_pixels=max_pixels,
             )
-        taken = milliseconds(detector, some, max_pixels=max_pixels)
+        taken = milliseconds(detector, readable, max_pixels=max_pixels)
         measured.append(SizeTime(size.image_size, size.tiles, taken))
         yield measured[-1]
         if taken <= budget_ms:
@@ -148,6 +153,17 @@ def milliseconds(detector: AnomalyDetector, images: Sequence[ImageLike], *, max_
         detector.score_image(images[number % len(images)], max_pixels=max_pixels).require()
         taken.append(1000 * (time.perf_counter() - started))
     return statistics.median(taken[NUM_WARM_UP:])
+
+
+def _shape(image: ImageLike, *, max_pixels: int, skip_bad: bool) -> tuple[int, int] | None:
+    """Height and width of an image; None of one that cannot be read and is to be left out."""
+    try:
+        height, width = as_rgb(image, max_pixels=max_pixels).shape[:2]
+    except ImageError:
+        if not skip_bad:
+            raise
+        return None
+    return height, width
 
 
 def _sizes(settings: FitSettings, shapes: Sequence[tuple[int, int]]) -> Iterator[FitSettings]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from energyad import AnomalyDetector
 from energyad.detector import budget
 from energyad.detector.budget import SizeTime, sizes_down_to
-from energyad.errors import DataError, SettingsError
+from energyad.errors import DataError, ImageError, SettingsError
 from energyad.settings import FitSettings
 from tests.quick import TINY
 
@@ -112,6 +113,18 @@ def test_a_budget_without_a_choice_is_refused(change: dict[str, object], message
         next(sizes_down_to(50, images, SETTINGS.with_values(change)))
     with pytest.raises(DataError, match="at least 2"):
         next(sizes_down_to(50, images[:1], SETTINGS))
+
+
+@pytest.mark.usefixtures("no_fits")
+def test_an_image_that_cannot_be_read_is_an_error_unless_it_may_be_left_out(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    images = [*noise((300, 300)), bad]
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        next(sizes_down_to(50, images, SETTINGS))
+    assert next(sizes_down_to(50, images, SETTINGS, skip_bad=True)).image_size == (288, 288)
+    with pytest.raises(DataError, match="can be read"):
+        next(sizes_down_to(50, [bad, bad], SETTINGS, skip_bad=True))
 
 
 @pytest.mark.slow
