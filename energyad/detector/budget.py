@@ -25,7 +25,8 @@ MIN_SIDE: Final = 128
 """Of a square of as many pixels as the smallest input that is tried. Below it few defects are left to see."""
 MAX_IMAGES: Final = 32
 """Good images that the models which are timed are fitted on; enough to fill the memory banks."""
-NUM_WARM_UP: Final = 3
+NUM_WARM_UP: Final = 20
+"""Images before those that are timed. After the first few, all threads score an image; see `OnnxRuntime`."""
 NUM_TIMED: Final = 25
 UNTRAINED: Final = {
     "energy.pretrain_steps": 0,

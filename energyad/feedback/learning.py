@@ -127,9 +127,8 @@ def fit_classifier(energy: PatchEnergy, scale: Scale, lesson: Lesson) -> Affine:
     weights = [np.full(len(patches), 0.5 / len(marked) / len(patches)) for patches in marked] + weights
     y = np.repeat([1, 0], [len(x) - len(good), len(good)])
     model = LogisticRegression(C=REGULARISATION, max_iter=200)
-    with threadpool_limits(
-        limits=1
-    ):  # the products are small: beside other work, threads wait for each other
+    # The products are small: beside other work, threads would wait for each other.
+    with threadpool_limits(limits=1):
         model.fit(x, y, sample_weight=TOTAL_WEIGHT * np.concatenate(weights))
     classifier = Affine(x.shape[1], 1)
     with torch.no_grad():
