@@ -108,9 +108,10 @@ class OnnxRuntime:
         check_names([tensor.name for tensor in inputs], [tensor.name for tensor in outputs])
         keep_in_forks(self)
         self._lone_calls, self._session_alone = 0, self._session
-        shares = self.plan.allowed > self.plan.threads
+        # A file may be another one by the time that the second session is opened.
+        has_more = isinstance(model, bytes) and self.plan.allowed > self.plan.threads
         self._calls = ConcurrentCalls(
-            self._infer, self.plan, infer_alone=self._infer_alone if shares else None
+            self._infer, self.plan, infer_alone=self._infer_alone if has_more else None
         )
 
     def run(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> RawScores:
