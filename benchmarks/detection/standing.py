@@ -15,7 +15,7 @@ from benchmarks.detection.ours import CHANGES, energyad_method
 from benchmarks.detection.rows import Row
 from benchmarks.detection.same_features import is_rule, rule_named
 
-PEERS = ("padim", "patchcore-")
+PEERS = ("padim", "patchcore-", "mh-patchcore")
 
 
 def read(path: Path) -> list[Row]:

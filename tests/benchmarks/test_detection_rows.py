@@ -190,3 +190,8 @@ def test_the_table_of_heatmaps_has_every_figure_and_a_mean_where_all_categories_
     assert "| AUPIMO | `a` | 0.250 | 0.400 | 0.325 |" in text
     assert "| AUPIMO | `b` | 0.900 | — | — |" in text
     assert "pixel AP" in text and heatmaps_table.render([]) == "No rows yet."
+
+
+@pytest.mark.parametrize("method", ["padim", "patchcore-0.01", "mh-patchcore"])
+def test_rows_of_every_peer_stand(method: str) -> None:
+    assert standing.standing([a_row(method=method)]) == [a_row(method=method)]
