@@ -57,7 +57,7 @@ def _ranks(
     is raised: else no threshold would raise as few as 1e-5 of them.
     """
     good = heatmaps[is_good]
-    high = good > np.quantile(good, LOW_QUANTILE)
+    high = (good >= np.quantile(good, LOW_QUANTILE)) & (good > good.min())
     order = np.argsort(good[high], kind="stable")
     ranks = np.zeros(heatmaps.shape, np.float32)
     of_good = np.zeros(good.shape, np.float32)
@@ -65,5 +65,8 @@ def _ranks(
     places[order] = np.arange(1, len(order) + 1)
     of_good[high] = places
     ranks[is_good] = of_good
-    ranks[~is_good] = np.searchsorted(good[high][order], heatmaps[~is_good], side="right") + 0.5
+    below, upto = (
+        np.searchsorted(good[high][order], heatmaps[~is_good], side=side) for side in ("left", "right")
+    )
+    ranks[~is_good] = (below + upto) / 2 + 0.5  # in the middle of good pixels that equal it
     return ranks

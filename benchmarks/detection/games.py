@@ -12,7 +12,7 @@ import copy
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
@@ -56,8 +56,6 @@ STARTS: Final[Mapping[str, str]] = {
     "a code of 128": "energy.bottleneck=128",
 }
 """Where the games begin, as `energyad.settings.text` reads it. A wide code reproduces more of what is no good part."""
-WIDE: Final = ("a code of 128",)
-"""Starts whose codes are wider than a fit would let them be."""
 SPHERE: Final = "one energy for all categories, on the sphere"
 """Start of `benchmarks.detection.sphere_games`."""
 IMAGE_SIZE: Final = 256
@@ -231,7 +229,7 @@ def measure_games(
     for start in starts:
         changed = overridden(prepared.context.settings, ["dxmi.iterations=0", *STARTS[start].split()])
         context = replace(prepared.context, settings=changed)
-        with any_code() if start in WIDE else nullcontext():
+        with any_code():
             played = _games_of(prepared, context)
         for game in GAMES:
             by_scale = [games[game] for games in played]

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.detection.heatmaps_table`: heatmaps by four measures as Markdown, from the rows alone.
+"""`python -m benchmarks.detection.heatmaps_table`: heatmaps by five measures as Markdown, from the rows alone.
 
 The rows are those of `benchmarks.detection --results benchmarks/detection/heatmaps.jsonl`, one seed of each method.
 """

@@ -161,7 +161,8 @@ class _ForeignTexture:
         cls, source: UInt8[np.ndarray, "h2 w2 3"], shape: tuple[int, ...], rng: np.random.Generator
     ) -> Self:
         """Draw flips and shifts."""
-        fitted = cv2.resize(source, (shape[1], shape[0]), interpolation=cv2.INTER_AREA).astype(np.uint8)
+        fitted = cv2.resize(source, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+        fitted = fitted.astype(np.uint8, copy=False)
         down, across = (1 - 2 * rng.integers(0, 2, 2)).tolist()
         rolled = [int(side * rng.uniform(0.25, 0.75)) for side in shape]
         return cls(fitted, (down, across), (rolled[0], rolled[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import statistics
 import time
 import warnings
@@ -110,15 +109,17 @@ def sizes_down_to(
             f"backbone '{settings.features.backbone}' takes images of one size alone, so a budget has no choice"
         )
     some = good_images[:: -(-len(good_images) // MAX_IMAGES)]
-    shape_of = functools.partial(_shape, max_pixels=max_pixels, skip_bad=skip_bad)
-    shapes = [(image, shape) for image in some if (shape := shape_of(image)) is not None]
-    readable = [image for image, _ in shapes]
+    shapes = {
+        index: shape
+        for index, image in enumerate(some)
+        if (shape := _shape(image, max_pixels=max_pixels, skip_bad=skip_bad)) is not None
+    }
+    readable = [some[index] for index in shapes]
     if len(readable) < 2:
         raise DataError(f"{len(readable)} good images can be read; give at least 2")
-    measured: list[SizeTime] = []
-    for sized in _sizes(settings, [shape for _, shape in shapes]):
-        size = SizeTime(sized.input.network_shape, sized.input.tiles, 0.0)
-        if measured and measured[-1].milliseconds * size.num_pixels / measured[-1].num_pixels > budget_ms:
+    latest: SizeTime | None = None
+    for sized in _sizes(settings, list(shapes.values())):
+        if latest and latest.milliseconds * _num_pixels(sized) / latest.num_pixels > budget_ms:
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of few images
@@ -130,13 +131,14 @@ def sizes_down_to(
                 max_pixels=max_pixels,
             )
         taken = milliseconds(detector, readable, max_pixels=max_pixels)
-        measured.append(SizeTime(size.image_size, size.tiles, taken))
-        yield measured[-1]
+        latest = SizeTime(sized.input.network_shape, sized.input.tiles, taken)
+        yield latest
         if taken <= budget_ms:
             return
+    took = f" ({latest.described} took {latest.milliseconds:.0f} ms)" if latest else ""
     raise SettingsError(
-        f"no input of {MIN_SIDE} or more pixels a side is scored within {budget_ms:g} ms on this machine "
-        f"({measured[-1].described} took {measured[-1].milliseconds:.0f} ms); give more, or --precision int8"
+        f"no input of {MIN_SIDE} or more pixels a side is scored within {budget_ms:g} ms on this machine{took}; "
+        "give more, or --precision int8"
     )
 
 

@@ -217,6 +217,9 @@ def test_aupimo_is_the_share_of_each_defect_that_is_found_before_good_pixels(uni
     heatmaps[22] = 50
     defective = [place >= 20 for place in range(23)]
     assert mean_aupimo(unit * heatmaps, list(masks), defective) == pytest.approx(0.75, abs=0.02)
+    ends_at_one_level = np.minimum(heatmaps[:20], 1.99)  # of the highest good pixels none is above another
+    levelled = np.concatenate([ends_at_one_level, heatmaps[20:]])
+    assert mean_aupimo(unit * levelled, list(masks), defective) == pytest.approx(0.75, abs=0.02)
     alike = np.ones_like(heatmaps)
     assert mean_aupimo(alike, list(masks), defective) is None
 
