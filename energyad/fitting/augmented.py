@@ -100,11 +100,10 @@ def rotated_copies(
         return none
     rounds = -(-MIN_ROTATED // num_fitted)
     copies = extract([*good_images] * rounds, context, augmentation="rotated")
-    visible = _visible_patches(good, context)
     by_image = torch.from_numpy(copies.features).unflatten(0, (rounds, num_images)).transpose(0, 1)
-    patches = scale.of(by_image)[:, :, visible]
+    patches = scale.of(by_image)[:, :, _visible_patches(copies, context)]
     if rotation == "auto":
-        originals = scale.of(torch.from_numpy(good.features))[:, visible]
+        originals = scale.of(torch.from_numpy(good.features))[:, _visible_patches(good, context)]
         if not comes_in_any_rotation(originals, patches, generator=context.generator()):
             copies.discard()
             return none
@@ -135,11 +134,12 @@ def comes_in_any_rotation(
 
     Args:
         originals: Patches of each image.
-        copies: Patches of each image's copies.
+        copies: Patches of each image's copies; fewer of each where there are many tiles.
         generator: Source of the patches that are compared.
     """
     num_images, patches_per_image = originals.shape[:2]
-    queries = torch.randperm(patches_per_image, generator=generator)[:NUM_QUERIES]
+    in_both = min(patches_per_image, copies.shape[2])
+    queries = torch.randperm(in_both, generator=generator)[:NUM_QUERIES]
     drawn = torch.randperm(num_images * patches_per_image, generator=generator)[:POOL_SIZE]
     origins, places = drawn // patches_per_image, drawn % patches_per_image
     pool = originals[origins, places].float()
@@ -153,10 +153,10 @@ def comes_in_any_rotation(
     return bool((torch.stack(nearer).mean(dim=0) >= MIN_NEARER).all())
 
 
-def _visible_patches(good: GoodFeatures, context: FitContext) -> Bool[Tensor, "tiles g1 g2"]:
+def _visible_patches(images: GoodFeatures, context: FitContext) -> Bool[Tensor, "tiles g1 g2"]:
     """Return the patches that are seen in every rotation, those in the region of interest where there are any."""
-    visible = inscribed(*good.features.shape[1:4])
-    in_both = visible & eligible_patches(good.features, context.patches_in_roi)
+    visible = inscribed(*images.features.shape[1:4])
+    in_both = visible & eligible_patches(images.features, context.patches_in_roi)
     return torch.from_numpy(in_both if in_both.any() else visible)
 
 

@@ -57,6 +57,20 @@ def rotated(count: int, *, num_fitted: int, rotation: str) -> RotatedCopies:
     return rotated_copies(good, images(count), context, num_fitted=num_fitted)
 
 
+@pytest.mark.parametrize("rotation", ["on", "auto"])
+@pytest.mark.parametrize(("tiles", "of_copies"), [((1, 2), 2), ((2, 2), 3), ((3, 4), 3)])
+def test_rotated_copies_of_tiled_images_have_as_many_tiles_as_there_is_room_for(
+    rotation: str, tiles: tuple[int, int], of_copies: int
+) -> None:
+    """Of a dozen images all tiles are seen, and of hundreds of copies some."""
+    context = a_context(**{"augmentation.rotation": rotation, "input.tiles": tiles})
+    good = extract(images(12), context)
+    assert good.features.shape[1] == tiles[0] * tiles[1]
+    copies = rotated_copies(good, images(12), context, num_fitted=10)
+    assert copies.count == 240  # an even grey looks alike in every rotation
+    assert copies.patches.shape == (12, 20 * of_copies, 1)
+
+
 def test_few_images_have_many_jittered_copies_and_of_many_images_not_all_have_one() -> None:
     assert len(jittered(3)) >= augmented.MIN_JITTERED
     assert len(jittered(augmented.MIN_JITTERED + 1)) == augmented.MIN_JITTERED + 1
